@@ -1,0 +1,37 @@
+/** Decides what a bar is: which interval it may have, where it starts, and what it holds. */
+import { Schema } from "effect"
+
+export const Interval = Schema.Literals(["1m", "5m", "15m", "30m", "1h", "1d"])
+export type Interval = typeof Interval.Type
+
+/** Minutes of each interval; a day bar runs from IST midnight to midnight. */
+export const intervalMinutes: Record<Interval, number> = {
+  "1m": 1,
+  "5m": 5,
+  "15m": 15,
+  "30m": 30,
+  "1h": 60,
+  "1d": 1440
+}
+
+/** 2000-01-03 09:15 IST in epoch microseconds: bars of up to an hour are aligned on it, as the exchange counts. */
+export const BAR_ORIGIN_MICROS = 946_871_100_000_000
+/** 2000-01-03 00:00 IST: the origin of day bars. */
+export const DAY_ORIGIN_MICROS = BAR_ORIGIN_MICROS - 33_300_000_000
+
+/** The start of the bar of `interval` that holds `micros`. */
+export const barStart = (micros: number, interval: Interval): number => {
+  const width = intervalMinutes[interval] * 60_000_000
+  const origin = interval === "1d" ? DAY_ORIGIN_MICROS : BAR_ORIGIN_MICROS
+  return micros - ((((micros - origin) % width) + width) % width)
+}
+
+/** `[ts, ts + interval)`; `ts` in epoch microseconds, prices in rupees. */
+export interface Candle {
+  readonly ts: number
+  readonly open: number
+  readonly high: number
+  readonly low: number
+  readonly close: number
+  readonly volume: number
+}

@@ -1,0 +1,142 @@
+/** Decides every setting of the platform: its name in the environment, what it may be, and its default. One place. */
+import { Result, Schema, SchemaGetter } from "effect"
+import { SettingError } from "./Errors.ts"
+import { explain } from "./Explain.ts"
+
+const fromText = <A extends Schema.Constraint & { readonly Encoded: number }>(target: A) =>
+  Schema.String.pipe(
+    Schema.check(Schema.makeFilter((text: string) => /^-?\d+(\.\d+)?$/.test(text) || "Expected a number")),
+    Schema.decodeTo(target, {
+      decode: SchemaGetter.transform((text: string) => Number(text)),
+      encode: SchemaGetter.transform((n: number) => String(n))
+    })
+  )
+
+const whole = (minimum: number, maximum: number) =>
+  fromText(Schema.Int.pipe(Schema.check(Schema.isBetween({ minimum, maximum }))))
+
+interface Setting<S> {
+  readonly schema: S
+  /** As it would be written in the environment; `undefined`: unset. */
+  readonly default: string | undefined
+  readonly description: string
+}
+
+const setting = <S>(schema: S, fallback: string | undefined, description: string): Setting<S> => ({
+  schema,
+  default: fallback,
+  description
+})
+
+/** Settings that may be left unset and have no default. */
+const optional = {
+  DATABASE_URL: setting(Schema.String, undefined, "PostgreSQL or TimescaleDB; unset: embedded in DATA_DIR"),
+  DATA_DIR: setting(
+    Schema.String,
+    undefined,
+    "folder of the embedded database and archive; demo keeps nothing unless set"
+  ),
+  ALLOWED_ORIGINS: setting(Schema.String, undefined, "web origins let in besides the server's own, comma-separated")
+} as const
+
+const defaulted = {
+  HOST: setting(Schema.NonEmptyString, "127.0.0.1", "address to listen on"),
+  PORT: setting(whole(0, 65_535), "8080", "port of REST, WebSocket and dashboard; 0 picks a free one"),
+  PARTITIONS: setting(whole(1, 1024), "12", "partitions of every topic of the embedded log"),
+  GAP_HOLD_MS: setting(
+    whole(0, 3_600_000),
+    "5000",
+    "how long a gap stays open for the other feed or a late tick, in record time"
+  ),
+  MAX_SEQUENCE_JUMP: setting(whole(1, 1_000_000_000), "1000000", "a contiguous jump above this goes to the DLQ"),
+  DMA_SILENCE_MS: setting(
+    whole(0, 3_600_000),
+    "3000",
+    "DMA silence after which a snapshot without sequence passes, in record time"
+  ),
+  MAX_FUTURE_SKEW_MS: setting(whole(0, 3_600_000), "5000", "how far ahead of record time an exchange_ts may be"),
+  LOG_CAPACITY_RECORDS: setting(
+    whole(100, 10_000_000),
+    "20000",
+    "records a partition of the embedded log holds; full: block"
+  ),
+  DLQ_CAPACITY_RECORDS: setting(
+    whole(1, 10_000_000),
+    "10000",
+    "records a partition of the embedded DLQ holds; full: drop-oldest"
+  ),
+  PROCESS_BATCH_RECORDS: setting(whole(1, 100_000), "2000", "records a stage handles at a time"),
+  STORE_BATCH_TICKS: setting(whole(1, 100_000), "5000", "ticks the store writes in one transaction at most"),
+  STORE_FLUSH_MS: setting(whole(1, 60_000), "100", "longest wait before a smaller batch is written to the store"),
+  CANDLE_REFRESH_MS: setting(whole(10, 600_000), "1000", "how often ended bars marked dirty are recomputed"),
+  ARCHIVE_BATCH_TICKS: setting(whole(1, 10_000_000), "100000", "ticks an archive object holds at most"),
+  ARCHIVE_FLUSH_MS: setting(whole(10, 86_400_000), "60000", "longest wait before a smaller archive object is written"),
+  RING_TICKS: setting(whole(1, 100_000), "1000", "newest ticks kept for each instrument; full: drop-oldest"),
+  MAX_CLIENTS: setting(whole(1, 1_000_000), "10000", "WebSocket clients at a time; more are refused with 503"),
+  CLIENT_CAPACITY: setting(
+    whole(1, 1_000_000),
+    "1000",
+    "ticks queued for one client unless it asks otherwise; full: evict"
+  ),
+  MAX_CLIENT_CAPACITY: setting(whole(1, 10_000_000), "100000", "largest queue a client may ask for"),
+  MAX_CLIENT_TOKENS: setting(whole(1, 10_000_000), "10000", "instruments one client may subscribe to"),
+  CLIENT_BUFFER_BYTES: setting(
+    whole(1024, 1_073_741_824),
+    "65536",
+    "bytes handed to a client's socket before its queue fills"
+  ),
+  INGEST_WAIT_MS: setting(whole(1, 600_000), "5000", "how long an ingest waits for a full log before it answers 429"),
+  REPLAY_WINDOW_TICKS: setting(
+    whole(1, 1_000_000),
+    "4000",
+    "replayed ticks between raw_ticks and their watermark, all replays together"
+  ),
+  REPLAY_IDLE_MS: setting(
+    whole(100, 86_400_000),
+    "600000",
+    "a replay ends this long after its last client left, unless detached"
+  ),
+  MAX_REPLAYS: setting(whole(1, 1000), "8", "replays at a time; more are refused with 429"),
+  DRAIN_DEADLINE_MS: setting(whole(100, 600_000), "10000", "longest time a stop may take to drain and commit")
+} as const
+
+type Defaulted = { readonly [K in keyof typeof defaulted]: (typeof defaulted)[K]["schema"]["Type"] }
+type Optional = { readonly [K in keyof typeof optional]: (typeof optional)[K]["schema"]["Type"] | undefined }
+export type Settings = Defaulted & Optional
+export type SettingName = keyof Settings
+
+/** Every setting with its default and description, for `--help` and the documentation. */
+export const settingsTable: ReadonlyArray<{
+  readonly name: string
+  readonly default: string | undefined
+  readonly description: string
+}> = Object.entries({ ...optional, ...defaulted }).map(([name, s]) => ({
+  name,
+  default: s.default,
+  description: s.description
+}))
+
+/**
+ * Reads the settings from an environment; an empty value counts as unset. Fails with the first wrong setting, named,
+ * with the value that came (no setting read here is a secret but DATABASE_URL, which is any text and so never shown).
+ */
+export const readSettings = (
+  environment: Readonly<Record<string, string | undefined>>
+): Result.Result<Settings, SettingError> => {
+  const settings: Record<string, unknown> = {}
+  for (const [name, s] of Object.entries({ ...optional, ...defaulted })) {
+    const given = environment[name]
+    const text = given === undefined || given.trim() === "" ? s.default : given.trim()
+    if (text === undefined) {
+      settings[name] = undefined
+      continue
+    }
+    const decoded = Schema.decodeUnknownResult(s.schema)(text)
+    if (Result.isFailure(decoded)) {
+      const { message } = explain(decoded.failure.issue, text)
+      return Result.fail(new SettingError({ setting: name, message: message.replace(/^input:/, `${name}:`) }))
+    }
+    settings[name] = decoded.success
+  }
+  return Result.succeed(settings as unknown as Settings)
+}

@@ -1,0 +1,80 @@
+/** Decides what a tick is once it is clean: its fields, their order on the wire, its identity and its order. */
+
+/** `contiguous`: every number appears, gaps are real. `monotonic`: numbers rise but may skip. `none`: no numbers. */
+export type Sequencing = "contiguous" | "monotonic" | "none"
+
+/** `STALE`: the tick that shows a gap, or one that comes out of order. */
+export type TickStatus = "LIVE" | "STALE"
+
+/** Where a normalized tick came from: raw topic incarnation, raw offset, index in that record. */
+export type Source = readonly [incarnation: string, offset: number, index: number]
+
+/**
+ * One normalized tick. Times are epoch microseconds, price is in rupees (at most 7 decimals), volume is the
+ * quantity in this tick. Mutable on purpose: the stages fill it in place, one allocation a tick.
+ */
+export interface Tick {
+  instrument_token: number
+  exchange_ts: number
+  price: number
+  volume: number
+  /** The exchange's number; without one, minus a 48-bit hash of the content. */
+  sequence_id: number
+  status: TickStatus
+  /** First missing number before this tick; 0 where it shows no gap. On the wire only where it shows one. */
+  gap_from: number
+  session: number
+  sequencing: Sequencing
+  epoch: number
+  position: number
+  feed: string
+  received_ts: number
+  source: Source
+  /** True for a tick of a day older than the instrument's newest: for the store and the archive only. */
+  old: boolean
+}
+
+const MICROS_PER_DAY = 86_400_000_000
+/** India is UTC+5:30 all year. */
+export const IST_OFFSET_MICROS = 19_800_000_000
+
+/** The trading day (IST) of an epoch-microsecond time, in days since 1970-01-01. */
+export const tradingDay = (micros: number): number => Math.floor((micros + IST_OFFSET_MICROS) / MICROS_PER_DAY)
+
+/** The epoch microseconds of a trading day's IST midnight. */
+export const tradingDayStart = (day: number): number => day * MICROS_PER_DAY - IST_OFFSET_MICROS
+
+/** `YYYY-MM-DD` of a trading day. */
+export const tradingDate = (day: number): string => new Date(day * 86_400_000).toISOString().slice(0, 10)
+
+/**
+ * The epoch that a state gives which saw its first tick of `day` at `recordTime` (µs): day × 10⁹ + seconds from
+ * the day's IST midnight. A tick slightly ahead of the record clock at midnight counts as second 0.
+ */
+export const epochOf = (day: number, recordTime: number): number =>
+  day * 1_000_000_000 + Math.max(0, Math.floor((recordTime - tradingDayStart(day)) / 1_000_000))
+
+export interface TickOrder {
+  readonly exchange_ts: number
+  readonly sequence_id: number
+  readonly epoch: number | null
+  readonly position: number | null
+}
+
+/**
+ * The order of one instrument's ticks, in SQL, cursors and replay alike: exchange_ts, `greatest(sequence_id, 0)`,
+ * epoch, position (nulls last), sequence_id.
+ */
+export const compareTicks = (a: TickOrder, b: TickOrder): number =>
+  a.exchange_ts - b.exchange_ts ||
+  Math.max(a.sequence_id, 0) - Math.max(b.sequence_id, 0) ||
+  compareNullsLast(a.epoch, b.epoch) ||
+  compareNullsLast(a.position, b.position) ||
+  a.sequence_id - b.sequence_id
+
+const compareNullsLast = (a: number | null, b: number | null): number =>
+  a === null ? (b === null ? 0 : 1) : b === null ? -1 : a - b
+
+/** Whether `source` lies above a mark of the same incarnation. */
+export const isAbove = (offset: number, index: number, markOffset: number, markIndex: number): boolean =>
+  offset > markOffset || (offset === markOffset && index > markIndex)

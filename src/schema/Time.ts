@@ -1,0 +1,72 @@
+/** Decides how a time is written: epoch microseconds, or ISO-8601 with an offset. A naive time is refused. */
+import { Schema, SchemaGetter } from "effect"
+
+const ISO = /^(\d{4})-(\d{2})-(\d{2})[T ](\d{2}):(\d{2})(?::(\d{2})(?:\.(\d{1,9}))?)?(Z|z|[+-]\d{2}:?\d{2})$/
+
+/**
+ * ISO-8601 with an offset to epoch microseconds; digits past the microsecond are cut. `undefined` where the text is
+ * not such a time (also 31 February, 25 o'clock, no offset).
+ */
+export const parseIso = (text: string): number | undefined => {
+  const m = ISO.exec(text)
+  if (m === null) return undefined
+  const [, year, month, day, hour, minute, second = "0", fraction = "", zone] = m
+  const ms = Date.UTC(+year!, +month! - 1, +day!, +hour!, +minute!, +second)
+  const back = new Date(ms)
+  // Date.UTC rolls 31 February over to March; a field that changed was out of range.
+  if (back.getUTCMonth() !== +month! - 1 || back.getUTCDate() !== +day! || back.getUTCHours() !== +hour!)
+    return undefined
+  if (+minute! > 59 || +second > 59) return undefined
+  let offsetMinutes = 0
+  if (zone !== "Z" && zone !== "z") {
+    const digits = zone!.replace(":", "")
+    const hours = +digits.slice(1, 3)
+    const minutes = +digits.slice(3, 5)
+    if (hours > 18 || minutes > 59) return undefined
+    offsetMinutes = (digits[0] === "-" ? -1 : 1) * (hours * 60 + minutes)
+  }
+  return (ms - offsetMinutes * 60_000) * 1000 + +fraction.padEnd(6, "0").slice(0, 6)
+}
+
+/** 1980-01-01, the base of the exchange's own clock: smaller numbers are seconds or milliseconds by mistake. */
+export const MIN_MICROS = 315_532_800_000_000
+/** 2100-01-01. */
+export const MAX_MICROS = 4_102_444_800_000_000
+
+export const Micros = Schema.Int.pipe(
+  Schema.check(
+    Schema.isBetween(
+      { minimum: MIN_MICROS, maximum: MAX_MICROS },
+      { message: "Expected epoch microseconds between 1980 and 2100" }
+    )
+  )
+)
+
+const WANTED = "Expected epoch microseconds or ISO-8601 with an offset, such as 2026-01-15T09:15:00+05:30"
+
+const IsoText = Schema.String.pipe(
+  Schema.check(Schema.makeFilter((text: string) => parseIso(text) !== undefined || WANTED))
+)
+const encodeMicros = SchemaGetter.transform((micros: number) => String(micros))
+
+/** A time in a JSON body. */
+export const Time = Schema.Union([
+  Micros,
+  IsoText.pipe(
+    Schema.decodeTo(Micros, {
+      decode: SchemaGetter.transform((text: string) => parseIso(text)!),
+      encode: encodeMicros
+    })
+  )
+])
+
+const digits = /^\d{1,16}$/
+
+/** A time in a query string, where microseconds are digits too. */
+export const TimeFromString = Schema.String.pipe(
+  Schema.check(Schema.makeFilter((text: string) => digits.test(text) || parseIso(text) !== undefined || WANTED)),
+  Schema.decodeTo(Micros, {
+    decode: SchemaGetter.transform((text: string) => (digits.test(text) ? Number(text) : parseIso(text)!)),
+    encode: encodeMicros
+  })
+)

@@ -1,0 +1,22 @@
+/** Decides where a partition's state is kept so that another owner of the partition can go on from it. */
+import { Context, type Effect } from "effect"
+import type { CacheError } from "../schema/Errors.ts"
+
+/** A partition's state at one instant: every publish up to `normalizedOffset` came of raw records below `rawOffset`. */
+export interface StateSnapshot {
+  readonly rawIncarnation: string
+  readonly rawOffset: number
+  readonly normalizedIncarnation: string
+  readonly normalizedOffset: number
+  /** Instrument states by token, each encoded on its own so that only what changed is written. */
+  readonly instruments: ReadonlyMap<number, Uint8Array>
+}
+
+export class StateSnapshots extends Context.Service<
+  StateSnapshots,
+  {
+    readonly load: (rawIncarnation: string, partition: number) => Effect.Effect<StateSnapshot | undefined, CacheError>
+    /** Puts the changed instruments and the marks in one step; those not named keep what they had. */
+    readonly save: (partition: number, changed: StateSnapshot) => Effect.Effect<void, CacheError>
+  }
+>()("market-data-platform/streams/StateSnapshots") {}

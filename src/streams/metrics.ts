@@ -1,0 +1,51 @@
+/** Decides every figure an operator can read: all metric handles, their names and labels, in one file. */
+import { type Context, Metric } from "effect"
+
+const counter = (name: string, description: string) => Metric.counter(name, { description, incremental: true })
+const gauge = (name: string, description: string) => Metric.gauge(name, { description })
+
+export const stageReceived = counter(
+  "topology_stage_received_events_total",
+  "Ticks (records at decode) that a stage took in"
+)
+export const stageSent = counter("topology_stage_sent_events_total", "Ticks that a stage handed on")
+export const stageDiscarded = counter("topology_stage_discarded_events_total", "Ticks that a stage took out, by reason")
+export const bufferSize = gauge("topology_buffer_size_events", "What waits in a bounded buffer")
+export const bufferMaxSize = gauge("topology_buffer_max_size_events", "The most a bounded buffer holds")
+export const sinkFlush = Metric.histogram("topology_sink_flush_seconds", {
+  description: "Time a sink took to write one batch",
+  boundaries: [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10]
+})
+export const consumerLag = gauge("topology_consumer_lag_records", "Records a group has yet to read")
+export const tickLatency = Metric.histogram("topology_tick_latency_seconds", {
+  description: "Time a tick took over one edge: exchange to received, received to published, published to client",
+  boundaries: [0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1, 5, 60]
+})
+export const gaps = counter("topology_gaps_total", "Gaps opened in contiguous sequences")
+export const gapFills = counter("topology_gap_fills_total", "Missing numbers that came while their gap was open")
+export const lostTicks = counter(
+  "topology_lost_ticks_total",
+  "Missing numbers that had not come when their gap was given up"
+)
+export const feedWins = counter("topology_feed_wins_total", "Ticks published, by the feed that brought them first")
+export const feedLead = Metric.histogram("topology_feed_lead_seconds", {
+  description: "By how much the winning feed was ahead when the other's copy came",
+  boundaries: [0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1, 5]
+})
+export const claimsDegraded = gauge("topology_claims_degraded", "1 while ticks pass without a claim")
+export const claimsForeign = counter("topology_claims_foreign_total", "Ticks that another writer had claimed")
+export const orderAlarms = counter("topology_order_alarms_total", "Positions that were not the last one plus one")
+export const newEpochs = counter("topology_new_epochs_total", "Instrument days begun afresh")
+export const subscribers = gauge("topology_subscribers", "WebSocket clients connected")
+export const evictions = counter("topology_evictions_total", "Ticks taken from slow clients' queues, by policy")
+export const unknownInstruments = gauge("topology_unknown_instruments", "Tokens seen that no instrument has")
+
+/** Binds labels and context, so that updating is one call. */
+export const bind = <Input, State>(
+  metric: Metric.Metric<Input, State>,
+  labels: Readonly<Record<string, string>>,
+  context: Context.Context<never>
+): { readonly add: (value: Input) => void } => {
+  const bound = Object.keys(labels).length === 0 ? metric : Metric.withAttributes(metric, labels)
+  return { add: (value) => bound.updateUnsafe(value, context) }
+}
