@@ -12,7 +12,7 @@ export type Topic = (typeof TOPICS)[number]
 export interface NewRecord {
   readonly key: string | null
   readonly value: Uint8Array | null
-  readonly headers?: Readonly<Record<string, string>>
+  readonly headers?: Readonly<Record<string, string>> | undefined
 }
 
 /** What a reader gets. */
