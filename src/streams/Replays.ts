@@ -1,84 +1,133 @@
-/** Decides what a replay is to those who start, watch and steer one, whoever runs it. */
+/** Decides what a replay is from outside: how one is asked for, what is told of it, and how it is steered. */
 import { Context, type Effect, Schema } from "effect"
+import type { Overloaded, StoreError } from "../schema/Errors.ts"
+import { InstrumentToken } from "../schema/RawTick.ts"
+import type { Tick } from "../schema/Tick.ts"
 
-/** Times the recorded pace, or `inf`: as fast as the pipeline takes them. */
-export type ReplaySpeed = number | "inf"
-export type ReplayState = "running" | "paused" | "ended" | "failed"
+/** Above this, pacing means nothing any more: ask for "inf". */
+export const MAX_SPEED = 1_000_000
+/** Symbols or tokens named in one request; for more there is `all`. */
+export const MAX_REPLAY_SYMBOLS = 10_000
 
-/** What is asked for; symbols, dates and clock times have been made tokens and epoch microseconds. */
-export interface ReplayRequest {
-  /** `all`: every instrument that has ticks in the range. */
-  readonly tokens: ReadonlyArray<number> | "all"
-  /** `YYYY-MM-DD`, the trading day. */
-  readonly date: string
-  /** Epoch microseconds, inclusive. */
-  readonly from: number
-  /** Epoch microseconds, exclusive. */
-  readonly to: number
-  readonly speed: ReplaySpeed
-  readonly source: "store" | "archive"
-  /** Starts paused, so that a client can subscribe before the first tick. */
-  readonly paused: boolean
-  readonly loop: boolean
-  /** Goes on without clients. */
-  readonly detached: boolean
-}
+/** How many times faster than the market; `inf`: as fast as it goes. */
+export const Speed = Schema.Union([
+  Schema.Finite.pipe(Schema.check(Schema.isGreaterThan(0), Schema.isLessThanOrEqualTo(MAX_SPEED))),
+  Schema.Literal("inf")
+]).annotate({ identifier: "Speed" })
+export type Speed = typeof Speed.Type
 
-export interface ReplayStatus {
-  readonly id: string
-  readonly state: ReplayState
-  readonly speed: ReplaySpeed
-  /** The replay's own time, epoch microseconds; null before its first tick. */
-  readonly clock: number | null
-  /** Counts up with every loop or seek: each is a run with fresh state. */
-  readonly run: number
-  readonly from: number
-  readonly to: number
-  readonly sent: number
-  readonly total: number
-  /** Why it failed; null in every other state. */
-  readonly reason: string | null
-}
+const DateText = Schema.String.pipe(
+  Schema.check(
+    Schema.makeFilter((text: string) => {
+      const ms = /^\d{4}-\d{2}-\d{2}$/.test(text) ? Date.parse(`${text}T00:00:00Z`) : Number.NaN
+      return (
+        (!Number.isNaN(ms) && new Date(ms).toISOString().slice(0, 10) === text && ms >= 0) ||
+        "Expected a date such as 2026-01-15"
+      )
+    })
+  )
+)
 
-export interface ReplayChange {
-  readonly state?: "running" | "paused"
-  readonly speed?: ReplaySpeed
-}
+const TimeOfDay = Schema.String.pipe(
+  Schema.check(
+    Schema.makeFilter(
+      (text: string) => /^([01]\d|2[0-3]):[0-5]\d$|^24:00$/.test(text) || "Expected a time of day in IST such as 09:15"
+    )
+  )
+)
 
-/** No replay has this id, or it was stopped. */
-export class ReplayNotFound extends Schema.TaggedError<ReplayNotFound>()("ReplayNotFound", { id: Schema.String }) {}
+const named = <S extends Schema.Constraint>(item: S) =>
+  Schema.Array(item).pipe(Schema.check(Schema.isBetweenLength(1, MAX_REPLAY_SYMBOLS)))
 
-/** The request is well-formed but cannot be done: nothing to replay, a source that is not there. */
-export class ReplayRefused extends Schema.TaggedError<ReplayRefused>()("ReplayRefused", {
-  parameter: Schema.String,
-  message: Schema.String
-}) {}
+/** One of `symbols`, `tokens` and `all: true`; `from` and `to` narrow the trading day, half-open, in IST. */
+export const ReplayRequest = Schema.Struct({
+  symbols: Schema.optionalKey(named(Schema.NonEmptyString)),
+  tokens: Schema.optionalKey(named(InstrumentToken)),
+  all: Schema.optionalKey(Schema.Boolean),
+  date: DateText,
+  speed: Schema.optionalKey(Speed),
+  from: Schema.optionalKey(TimeOfDay),
+  to: Schema.optionalKey(TimeOfDay),
+  source: Schema.optionalKey(Schema.Literals(["store", "archive"])),
+  paused: Schema.optionalKey(Schema.Boolean),
+  loop: Schema.optionalKey(Schema.Boolean),
+  detached: Schema.optionalKey(Schema.Boolean)
+}).annotate({ identifier: "ReplayRequest" })
+export type ReplayRequest = typeof ReplayRequest.Type
 
-/** The replay is in a state that the change does not fit, such as resuming one that has ended. */
-export class ReplayConflict extends Schema.TaggedError<ReplayConflict>()("ReplayConflict", {
+/** What PATCH may say. `seek` and `step` are known by name only so that they can be refused by name. */
+export const ReplayChange = Schema.Struct({
+  state: Schema.optionalKey(Schema.Literals(["paused", "running"])),
+  speed: Schema.optionalKey(Speed),
+  seek: Schema.optionalKey(Schema.Unknown),
+  step: Schema.optionalKey(Schema.Unknown)
+}).annotate({ identifier: "ReplayChange" })
+export type ReplayChange = typeof ReplayChange.Type
+
+export const ReplayState = Schema.Literals(["running", "paused", "ended", "failed"])
+export type ReplayState = typeof ReplayState.Type
+
+/** A replay as REST shows it. Times are epoch microseconds. */
+export const Replay = Schema.Struct({
   id: Schema.String,
-  message: Schema.String
+  state: ReplayState,
+  speed: Speed,
+  /** How far the market has come in this run: everything up to here has come out. Null before the first tick. */
+  clock: Schema.NullOr(Schema.Int),
+  /** Counts runs of this replay from 1; each has a state of its own in the pipeline. */
+  run: Schema.Int,
+  from: Schema.Int,
+  to: Schema.Int,
+  /** Ticks put into the pipeline so far. */
+  sent: Schema.Int,
+  total: Schema.Int,
+  /** Why it failed; only where it did. */
+  failure: Schema.optionalKey(Schema.Struct({ _tag: Schema.String, message: Schema.String }))
+}).annotate({ identifier: "Replay" })
+export type Replay = typeof Replay.Type
+
+/** No replay of that id, or it ended so long ago that it is no longer listed. */
+export class UnknownReplay extends Schema.TaggedError<UnknownReplay>()("UnknownReplay", {
+  message: Schema.String,
+  parameter: Schema.Literal("id")
 }) {}
 
-/** As many replays run as are allowed at a time. */
-export class TooManyReplays extends Schema.TaggedError<TooManyReplays>()("TooManyReplays", { limit: Schema.Int }) {}
-
-/** What a replay needs does not answer. */
-export class ReplayUnavailable extends Schema.TaggedError<ReplayUnavailable>()("ReplayUnavailable", {
-  message: Schema.String
+/** A symbol or token that is none, named in the message. */
+export class UnknownSymbol extends Schema.TaggedError<UnknownSymbol>()("UnknownSymbol", {
+  message: Schema.String,
+  parameter: Schema.Literals(["symbols", "tokens"])
 }) {}
+
+/** A request that reads well but cannot be had: `parameter` says which part. */
+export class ReplayRefused extends Schema.TaggedError<ReplayRefused>()("ReplayRefused", {
+  message: Schema.String,
+  parameter: Schema.String
+}) {}
+
+/** The replay is over; nothing can be changed any more. */
+export class ReplayOver extends Schema.TaggedError<ReplayOver>()("ReplayOver", { message: Schema.String }) {}
+
+/** What comes out of `normalized_ticks` for replays, in the order of its partition. */
+export type ReplayedItem =
+  | { readonly run: string; readonly tick: Tick }
+  | { readonly run: string; readonly watermark: number; readonly end: boolean }
 
 export class Replays extends Context.Service<
   Replays,
   {
     readonly start: (
       request: ReplayRequest
-    ) => Effect.Effect<ReplayStatus, ReplayRefused | TooManyReplays | ReplayUnavailable>
-    /** Those that run, are paused, or ended a short while ago; oldest first, a bounded number. */
-    readonly list: Effect.Effect<ReadonlyArray<ReplayStatus>>
-    readonly get: (id: string) => Effect.Effect<ReplayStatus, ReplayNotFound>
-    readonly patch: (id: string, change: ReplayChange) => Effect.Effect<ReplayStatus, ReplayNotFound | ReplayConflict>
-    /** Ends it and forgets it. */
-    readonly stop: (id: string) => Effect.Effect<void, ReplayNotFound>
+    ) => Effect.Effect<Replay, ReplayRefused | UnknownSymbol | Overloaded | StoreError>
+    /** Newest first; those that are over stay for a while. */
+    readonly list: Effect.Effect<ReadonlyArray<Replay>>
+    readonly get: (id: string) => Effect.Effect<Replay, UnknownReplay>
+    readonly change: (
+      id: string,
+      change: ReplayChange
+    ) => Effect.Effect<Replay, UnknownReplay | ReplayRefused | ReplayOver>
+    /** Ends it; asking again changes nothing. It stays listed as ended. */
+    readonly stop: (id: string) => Effect.Effect<void, UnknownReplay>
+    /** Takes what the server's reader of a partition found for replays; runs that are not this server's are passed over. */
+    readonly returned: (partition: number, items: ReadonlyArray<ReplayedItem>) => void
   }
 >()("market-data-platform/streams/Replays") {}
