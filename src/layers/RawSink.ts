@@ -1,0 +1,155 @@
+/** Decides how feeds reach `raw_ticks`: straight into the log of this process, or through a running instance. */
+import { Clock, Effect, Exit, Layer, Semaphore } from "effect"
+import { FeedError, type LogError, Overloaded } from "../schema/Errors.ts"
+import { partitionOf } from "../schema/Partition.ts"
+import { bind, bufferSize } from "../streams/metrics.ts"
+import { RawSink, type RawSinkTick } from "../streams/RawSink.ts"
+import { type NewRecord, TickLog } from "../streams/TickLog.ts"
+import { askInstance, type InstanceAnswer, refusalOf } from "./Instance.ts"
+
+/** Bytes of ticks that may wait for the log, all callers together; full: the next call is `Overloaded`. */
+export const MAX_WAITING_BYTES = 64 * 1024 * 1024
+/** Records handed to the log at a time, so that one call never asks for more room than a partition has. */
+const APPEND_RECORDS = 1000
+
+/** Into the log of this process: one append a partition at a time whoever calls, partitions side by side. */
+export const layerLog: Layer.Layer<RawSink, never, TickLog> = Layer.effect(
+  RawSink,
+  Effect.gen(function* () {
+    const log = yield* TickLog
+    const turns = Array.from({ length: log.partitions }, () => Semaphore.makeUnsafe(1))
+    const waitingTicks = bind(bufferSize, { buffer: "raw_sink" }, yield* Effect.context<never>())
+    let bytesWaiting = 0
+    let ticksWaiting = 0
+
+    const append = (partition: number, records: ReadonlyArray<NewRecord>): Effect.Effect<void, LogError> =>
+      turns[partition]!.withPermit(
+        Effect.gen(function* () {
+          for (let from = 0; from < records.length; from += APPEND_RECORDS) {
+            yield* log.append("raw_ticks", partition, records.slice(from, from + APPEND_RECORDS))
+          }
+        })
+      )
+
+    const publish = (ticks: ReadonlyArray<RawSinkTick>): Effect.Effect<void, LogError | Overloaded> =>
+      Effect.suspend((): Effect.Effect<void, LogError | Overloaded> => {
+        let bytes = 0
+        for (const tick of ticks) bytes += tick.value.byteLength
+        if (bytesWaiting > 0 && bytesWaiting + bytes > MAX_WAITING_BYTES) {
+          return new Overloaded({
+            message: `${bytesWaiting} bytes of raw ticks wait for the log already`,
+            retryAfterSeconds: 1
+          })
+        }
+        const byPartition = new Map<number, Array<NewRecord>>()
+        for (const { token, value, headers } of ticks) {
+          const partition = partitionOf(token, log.partitions)
+          let records = byPartition.get(partition)
+          if (records === undefined) {
+            records = []
+            byPartition.set(partition, records)
+          }
+          const key = String(token)
+          records.push(headers === undefined ? { key, value } : { key, value, headers })
+        }
+        const count = (sign: 1 | -1) => {
+          bytesWaiting += sign * bytes
+          ticksWaiting += sign * ticks.length
+          waitingTicks.add(ticksWaiting)
+        }
+        count(1)
+        // A partition that fails does not interrupt the others: an append cut short is one whose outcome nobody knows.
+        return Effect.forEach(byPartition, ([partition, records]) => Effect.exit(append(partition, records)), {
+          concurrency: "unbounded"
+        }).pipe(
+          Effect.flatMap((exits) => exits.find(Exit.isFailure) ?? Effect.void),
+          Effect.ensuring(Effect.sync(() => count(-1)))
+        )
+      })
+    return { publish }
+  })
+)
+
+/** The largest body sent to an instance at a time. */
+export const MAX_BODY_BYTES = 4 * 1024 * 1024
+/** The longest that one body is offered to an instance that answers 429. */
+export const MAX_WAIT_MS = 60_000
+const MAX_RETRY_AFTER_SECONDS = 30
+const INGEST = "/api/v1/ingest"
+const NEWLINE = 0x0a
+
+/** Bodies of at most `MAX_BODY_BYTES`, a tick a line, in order. */
+const bodiesOf = (ticks: ReadonlyArray<RawSinkTick>): ReadonlyArray<Uint8Array> => {
+  const bodies: Array<Uint8Array> = []
+  let from = 0
+  while (from < ticks.length) {
+    let size = 0
+    let to = from
+    while (to < ticks.length && (to === from || size + ticks[to]!.value.byteLength + 1 <= MAX_BODY_BYTES)) {
+      size += ticks[to]!.value.byteLength + 1
+      to += 1
+    }
+    const body = Buffer.allocUnsafe(size)
+    let at = 0
+    for (; from < to; from++) {
+      const { value } = ticks[from]!
+      body.set(value, at)
+      at += value.byteLength
+      body[at++] = NEWLINE
+    }
+    bodies.push(body)
+  }
+  return bodies
+}
+
+interface IngestAnswer {
+  readonly accepted: number
+  readonly rejected: ReadonlyArray<{ readonly line: number; readonly reason: string }>
+}
+
+const isIngestAnswer = (body: unknown): body is IngestAnswer =>
+  typeof body === "object" &&
+  body !== null &&
+  typeof (body as IngestAnswer).accepted === "number" &&
+  Array.isArray((body as IngestAnswer).rejected)
+
+/** Through `POST {url}/api/v1/ingest` of a running instance, whose answer 429 is waited out. */
+export const layerHttp = (url: string): Layer.Layer<RawSink> => {
+  const base = url.replace(/\/+$/, "")
+
+  const settle = (answer: InstanceAnswer): Effect.Effect<void, FeedError> => {
+    const { body } = answer
+    if (answer.status !== 200 || !isIngestAnswer(body)) {
+      return Effect.fail(refusalOf(base, { method: "POST", path: INGEST }, answer))
+    }
+    const first = body.rejected[0]
+    if (first === undefined) return Effect.void
+    return new FeedError({
+      message:
+        `${base} took ${body.accepted} ticks and refused ${body.rejected.length}; ` +
+        `the first, line ${first.line} of the request: ${first.reason}`
+    })
+  }
+
+  const send = (body: Uint8Array): Effect.Effect<void, FeedError | Overloaded> =>
+    Effect.gen(function* () {
+      const request = { method: "POST", path: INGEST, contentType: "application/x-ndjson", body } as const
+      const givesUpAt = (yield* Clock.currentTimeMillis) + MAX_WAIT_MS
+      for (;;) {
+        const answer = yield* askInstance(base, request)
+        if (answer.status !== 429) return yield* settle(answer)
+        const retryAfterSeconds = Math.min(MAX_RETRY_AFTER_SECONDS, answer.retryAfter ?? 1)
+        if ((yield* Clock.currentTimeMillis) + retryAfterSeconds * 1000 > givesUpAt) {
+          return yield* new Overloaded({
+            message: `${base} stayed full for ${MAX_WAIT_MS / 1000} s`,
+            retryAfterSeconds: Math.max(1, Math.ceil(retryAfterSeconds))
+          })
+        }
+        yield* Effect.sleep(retryAfterSeconds * 1000)
+      }
+    })
+
+  return Layer.succeed(RawSink, {
+    publish: (ticks) => Effect.forEach(bodiesOf(ticks), send, { discard: true })
+  })
+}
