@@ -2,7 +2,7 @@
 import { Context, type Effect, Schema } from "effect"
 import type { Overloaded, StoreError } from "../schema/Errors.ts"
 import { InstrumentToken } from "../schema/RawTick.ts"
-import type { Tick } from "../schema/Tick.ts"
+import type { Replayed } from "./follow.ts"
 
 /** Above this, pacing means nothing any more: ask for "inf". */
 export const MAX_SPEED = 1_000_000
@@ -78,7 +78,7 @@ export const Replay = Schema.Struct({
   run: Schema.Int,
   from: Schema.Int,
   to: Schema.Int,
-  /** Ticks put into the pipeline so far. */
+  /** Ticks that went through the pipeline and came out so far. */
   sent: Schema.Int,
   total: Schema.Int,
   /** Why it failed; only where it did. */
@@ -107,11 +107,6 @@ export class ReplayRefused extends Schema.TaggedError<ReplayRefused>()("ReplayRe
 /** The replay is over; nothing can be changed any more. */
 export class ReplayOver extends Schema.TaggedError<ReplayOver>()("ReplayOver", { message: Schema.String }) {}
 
-/** What comes out of `normalized_ticks` for replays, in the order of its partition. */
-export type ReplayedItem =
-  | { readonly run: string; readonly tick: Tick }
-  | { readonly run: string; readonly watermark: number; readonly end: boolean }
-
 export class Replays extends Context.Service<
   Replays,
   {
@@ -128,6 +123,6 @@ export class Replays extends Context.Service<
     /** Ends it; asking again changes nothing. It stays listed as ended. */
     readonly stop: (id: string) => Effect.Effect<void, UnknownReplay>
     /** Takes what the server's reader of a partition found for replays; runs that are not this server's are passed over. */
-    readonly returned: (partition: number, items: ReadonlyArray<ReplayedItem>) => void
+    readonly returned: (partition: number, items: ReadonlyArray<Replayed>) => void
   }
 >()("market-data-platform/streams/Replays") {}
