@@ -91,6 +91,11 @@ const defaulted = {
     "4000",
     "replayed ticks between raw_ticks and their watermark, all replays together"
   ),
+  REPLAY_STORE_LAG_RECORDS: setting(
+    whole(1, 1_000_000_000),
+    "10000",
+    "records the store may be behind in a partition before replays wait for it"
+  ),
   REPLAY_IDLE_MS: setting(
     whole(100, 86_400_000),
     "600000",
