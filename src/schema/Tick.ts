@@ -74,7 +74,3 @@ export const compareTicks = (a: TickOrder, b: TickOrder): number =>
 
 const compareNullsLast = (a: number | null, b: number | null): number =>
   a === null ? (b === null ? 0 : 1) : b === null ? -1 : a - b
-
-/** Whether `source` lies above a mark of the same incarnation. */
-export const isAbove = (offset: number, index: number, markOffset: number, markIndex: number): boolean =>
-  offset > markOffset || (offset === markOffset && index > markIndex)

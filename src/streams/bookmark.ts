@@ -26,15 +26,38 @@ export interface Bookmark {
 /** Incarnations remembered as left, newest last: more than a topic is ever made anew while readers run. */
 const MAX_LEFT = 16
 
-/** The mark after `source`, or `undefined` where the source is not above it and its tick must be dropped. */
-export const advance = (mark: Mark | undefined, source: Source): Mark | undefined => {
-  const [incarnation, offset, index] = source
-  if (mark === undefined) return { incarnation, offset, index, left: [] }
-  if (mark.incarnation === incarnation) {
-    return offset > mark.offset || (offset === mark.offset && index > mark.index)
-      ? { incarnation, offset, index, left: mark.left }
-      : undefined
+/** The mark of one reader of one partition, as it goes. */
+export class MarkTracker {
+  #incarnation: string | undefined
+  #offset = -1
+  #index = -1
+  #left: ReadonlyArray<string>
+
+  constructor(mark: Mark | undefined) {
+    this.#incarnation = mark?.incarnation
+    this.#offset = mark?.offset ?? -1
+    this.#index = mark?.index ?? -1
+    this.#left = mark?.left ?? []
   }
-  if (mark.left.includes(incarnation)) return undefined
-  return { incarnation, offset, index, left: [...mark.left, mark.incarnation].slice(-MAX_LEFT) }
+
+  /** Takes a source above the mark, which it raises; false for one that was taken before and must be dropped. */
+  take(source: Source): boolean {
+    const [incarnation, offset, index] = source
+    if (incarnation === this.#incarnation) {
+      if (offset < this.#offset || (offset === this.#offset && index <= this.#index)) return false
+    } else {
+      if (this.#left.includes(incarnation)) return false
+      if (this.#incarnation !== undefined) this.#left = [...this.#left, this.#incarnation].slice(-MAX_LEFT)
+      this.#incarnation = incarnation
+    }
+    this.#offset = offset
+    this.#index = index
+    return true
+  }
+
+  get mark(): Mark | undefined {
+    return this.#incarnation === undefined
+      ? undefined
+      : { incarnation: this.#incarnation, offset: this.#offset, index: this.#index, left: this.#left }
+  }
 }

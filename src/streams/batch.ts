@@ -1,0 +1,74 @@
+/** Decides what travels between the stages of a partition: arrays of ticks, with what was taken out and why. */
+import type { RawTick } from "../schema/RawTick.ts"
+import type { Tick } from "../schema/Tick.ts"
+import type { InstrumentDay, PartitionState, Session } from "./partitionState.ts"
+import type { LogRecord } from "./TickLog.ts"
+
+/** Why a record or tick ended in the DLQ; the label of its count. The record's `reason` header says it in full. */
+export type DeadReason = "tombstone" | "too_large" | "undecodable" | "invalid" | "future" | "jump"
+
+/** A record, or one tick of it, that cannot go on. Its bytes go to the DLQ as they came. */
+export interface DeadLetter {
+  readonly record: LogRecord
+  readonly index: number
+  readonly kind: DeadReason
+  readonly reason: string
+}
+
+/** A mark of a replay run that passes through every partition, in order with its ticks. */
+export interface Watermark {
+  readonly offset: number
+  readonly run: string
+  readonly number: number
+  readonly end: boolean
+}
+
+/** One tick on its way through the stages; each fills in what it decides. */
+export interface Candidate {
+  readonly raw: RawTick
+  readonly record: LogRecord
+  readonly index: number
+  /** The replay run it belongs to; empty for live. */
+  readonly run: string
+  /** µs; for a replayed tick its exchange_ts. */
+  readonly recordTime: number
+  /** What normalize makes of it; the stages after it fill it in. */
+  tick: Tick
+  day: number
+  state: InstrumentDay
+  session: Session
+}
+
+/** What one array of raw records has become so far. */
+export interface Batch {
+  /** Raw records read. */
+  readonly records: number
+  /** The next raw offset. */
+  readonly nextOffset: number
+  /** The highest record time of the batch, µs. */
+  readonly recordTime: number
+  ticks: Array<Candidate>
+  readonly watermarks: ReadonlyArray<Watermark>
+  readonly dead: Array<DeadLetter>
+  readonly count: Counts
+}
+
+/** What each stage took in, handed on and took out. */
+export interface Counts {
+  decoded: number
+  normalized: number
+  duplicates: number
+  suppressed: number
+  admitted: number
+  sequenced: number
+  gaps: number
+  fills: number
+  lost: number
+  epochs: number
+}
+
+/** The states of a partition: live, and one a replay run. */
+export interface PartitionStates {
+  readonly live: PartitionState
+  readonly runs: Map<string, PartitionState>
+}

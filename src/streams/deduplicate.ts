@@ -1,0 +1,104 @@
+/**
+ * Decides which copy of a tick goes on: the numbering it belongs to, whether a snapshot without numbers is needed now,
+ * and whether its identity has been seen. Exact for the day, from the partition's own state.
+ */
+
+import type { Batch, Candidate, PartitionStates } from "./batch.ts"
+import { MAX_RUNS, PartitionState } from "./partitionState.ts"
+
+export interface DeduplicateOptions {
+  /** How long a gap stays open, µs of record time. */
+  readonly gapHoldMicros: number
+  /** DMA silence after which a snapshot without sequence passes, µs of record time. */
+  readonly dmaSilenceMicros: number
+  readonly maxSequenceJump: number
+  /** Called for the later of two copies from different feeds: which feed won, and by how many µs of record time. */
+  readonly onFeedLead: (winner: string, micros: number) => void
+}
+
+/** The state that a candidate belongs to: live, or its run's own, begun on its first tick. */
+const stateOf = (states: PartitionStates, run: string): PartitionState => {
+  if (run === "") return states.live
+  let state = states.runs.get(run)
+  if (state === undefined) {
+    if (states.runs.size >= MAX_RUNS) states.runs.delete(states.runs.keys().next().value as string)
+    state = new PartitionState()
+    states.runs.set(run, state)
+  }
+  return state
+}
+
+export const deduplicate =
+  (states: PartitionStates, options: DeduplicateOptions) =>
+  (batch: Batch): Batch => {
+    const { gapHoldMicros, dmaSilenceMicros, maxSequenceJump } = options
+    const { count } = batch
+    const kept: Array<Candidate> = []
+    for (const candidate of batch.ticks) {
+      const { raw, tick, recordTime } = candidate
+      const isReplayed = candidate.run !== ""
+      const state = stateOf(states, candidate.run)
+      const day = state.day(tick.instrument_token, candidate.day, recordTime, raw.connection)
+      const { sequencing } = raw
+      const id = tick.sequence_id
+      const number = isReplayed
+        ? day.sessionNumbered(Math.max(raw.session, 0), recordTime)
+        : sequencing === "none"
+          ? 0
+          : day.sessionOf(raw.connection, raw.reset, id, raw.exchange_ts, recordTime)
+      const session = day.sessions[number]!
+      session.missing.expire(recordTime - gapHoldMicros, count)
+      if (!isReplayed) {
+        if (raw.feed === "dma") day.lastDma = recordTime
+        else if (
+          raw.feed === "snapshot" &&
+          sequencing === "none" &&
+          recordTime - day.lastDma < dmaSilenceMicros &&
+          !day.hasOpenGap(recordTime, gapHoldMicros)
+        ) {
+          count.suppressed++
+          continue
+        }
+      }
+      if (sequencing === "contiguous") {
+        const { ids } = session
+        const highest = ids.highest
+        if (highest >= 0 && id > highest + maxSequenceJump) {
+          batch.dead.push({
+            record: candidate.record,
+            index: candidate.index,
+            kind: "jump",
+            reason: `sequence_id: expected at most ${maxSequenceJump} above the last, ${highest}, got ${id}`
+          })
+          continue
+        }
+        if (!ids.add(id)) {
+          const first = session.arrivals.otherTime(id, tick.feed)
+          if (first >= 0) options.onFeedLead(session.arrivals.feed(id), recordTime - first)
+          count.duplicates++
+          continue
+        }
+        if (!isReplayed) session.arrivals.put(id, recordTime, tick.feed)
+        if (highest >= 0) {
+          if (id > highest + 1) {
+            session.missing.open(highest + 1, id - 1, recordTime, count)
+            if (!isReplayed) state.open.add(session)
+          } else if (id < highest) session.missing.fill(id, count)
+        }
+      } else if (!session.hashes.add(id)) {
+        count.duplicates++
+        continue
+      }
+      tick.session = number
+      candidate.state = day
+      candidate.session = session
+      tick.old = state.isOld(tick.instrument_token, candidate.day)
+      kept.push(candidate)
+    }
+    batch.ticks = kept
+    states.live.expire(batch.recordTime - gapHoldMicros, count)
+    count.admitted = kept.length
+    count.epochs += states.live.begun
+    states.live.begun = 0
+    return batch
+  }

@@ -1,0 +1,59 @@
+/**
+ * Decides the one form of a tick, whatever feed it came from: its trading day, its identity where the feed has no
+ * numbers, its times. A stamp too far ahead of record time goes to the DLQ.
+ */
+import { tradingDay } from "../schema/Tick.ts"
+import type { Batch, Candidate } from "./batch.ts"
+import { identityHash } from "./identityHash.ts"
+
+export interface NormalizeOptions {
+  /** The raw topic's incarnation, first part of every source. */
+  readonly incarnation: string
+  /** How far ahead of record time an exchange_ts may be, µs. */
+  readonly maxFutureSkewMicros: number
+}
+
+export const normalize =
+  (options: NormalizeOptions) =>
+  (batch: Batch): Batch => {
+    const { incarnation, maxFutureSkewMicros } = options
+    const kept: Array<Candidate> = []
+    for (const candidate of batch.ticks) {
+      const { raw, record, recordTime } = candidate
+      if (raw.exchange_ts > recordTime + maxFutureSkewMicros) {
+        batch.dead.push({
+          record,
+          index: candidate.index,
+          kind: "future",
+          reason:
+            `exchange_ts: expected at most ${maxFutureSkewMicros / 1000} ms ahead of record time ${recordTime}, ` +
+            `got ${raw.exchange_ts}`
+        })
+        continue
+      }
+      const isReplayed = candidate.run !== ""
+      candidate.day = tradingDay(raw.exchange_ts)
+      candidate.tick = {
+        instrument_token: raw.instrument_token,
+        exchange_ts: raw.exchange_ts,
+        price: raw.price,
+        volume: raw.volume,
+        sequence_id: raw.sequence_id ?? -identityHash(raw),
+        status: "LIVE",
+        gap_from: 0,
+        session: 0,
+        sequencing: raw.sequencing,
+        epoch: 0,
+        position: 0,
+        feed: raw.feed,
+        // A replayed tick was received when it was; on every other, the log had it no later than its record time.
+        received_ts: raw.received_ts > 0 && (isReplayed || raw.received_ts < recordTime) ? raw.received_ts : recordTime,
+        source: [incarnation, record.offset, candidate.index],
+        old: false
+      }
+      kept.push(candidate)
+    }
+    batch.ticks = kept
+    batch.count.normalized = kept.length
+    return batch
+  }

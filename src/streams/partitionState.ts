@@ -1,0 +1,222 @@
+/**
+ * Decides what a partition remembers of its instruments: per instrument and trading day the sessions with their seen
+ * ids and open gaps, the volume accounted for and the position given. All of it follows from the raw partition alone.
+ */
+import { epochOf } from "../schema/Tick.ts"
+import { IdSet } from "./IdSet.ts"
+import { type GapTally, MissingNumbers } from "./missingNumbers.ts"
+import { NumberSet } from "./NumberSet.ts"
+
+/** Days of an instrument kept beside its newest; one more drops the one untouched longest. */
+export const MAX_OLD_DAYS = 3
+/** An old day untouched for this long (µs of record time) is forgotten. */
+export const OLD_DAY_HOLD_MICROS = 3_600_000_000
+/** Sessions a day may have; a reset beyond that stays in the newest. */
+export const MAX_SESSIONS = 1000
+/** Connections remembered an instrument day; one more drops the oldest, which then counts as new. */
+export const MAX_CONNECTIONS = 64
+/** A reset joins the newest session if another connection opened it less than this long ago (µs of record time). */
+export const JOIN_MICROS = 60_000_000
+/** Replay runs whose state a partition holds at a time; one more drops the oldest. */
+export const MAX_RUNS = 64
+
+/** One numbering of an instrument's day. */
+export class Session {
+  readonly openedAt: number
+  readonly openedBy: string
+  /** Ids of contiguous numbers. */
+  readonly ids = new IdSet()
+  /** Ids that skip, or hashes. */
+  readonly hashes = new NumberSet()
+  readonly missing = new MissingNumbers()
+  /** The highest number published so far; -1 before the first. */
+  last = -1
+  /** The last few numbers with the time and feed that brought them, to tell by how much a feed won. */
+  readonly arrivals = new Arrivals()
+
+  constructor(openedAt: number, openedBy: string) {
+    this.openedAt = openedAt
+    this.openedBy = openedBy
+  }
+}
+
+const ARRIVALS = 64
+
+/** The arrivals of the last 64 numbers; made on the first use. */
+export class Arrivals {
+  #ids: Float64Array | undefined
+  #times: Float64Array | undefined
+  #feeds: Array<string> | undefined
+
+  put(id: number, time: number, feed: string): void {
+    if (this.#ids === undefined) {
+      this.#ids = new Float64Array(ARRIVALS).fill(-1)
+      this.#times = new Float64Array(ARRIVALS)
+      this.#feeds = new Array<string>(ARRIVALS).fill("")
+    }
+    const at = id % ARRIVALS
+    this.#ids[at] = id
+    this.#times![at] = time
+    this.#feeds![at] = feed
+  }
+
+  /** The record time (µs) at which another feed than `feed` brought `id`; -1 where none is known to have. */
+  otherTime(id: number, feed: string): number {
+    const at = id % ARRIVALS
+    return this.#ids === undefined || this.#ids[at] !== id || this.#feeds![at] === feed ? -1 : this.#times![at]!
+  }
+
+  /** The feed that brought `id`, where `otherTime` answers a time. */
+  feed(id: number): string {
+    return this.#feeds![id % ARRIVALS]!
+  }
+}
+
+interface Connection {
+  session: number
+  /** The reset last taken, so that the same packet sent again is not another one. */
+  resetId: number
+  resetTs: number
+}
+
+/** An instrument's trading day. */
+export class InstrumentDay {
+  readonly token: number
+  readonly day: number
+  readonly epoch: number
+  position = 0
+  readonly sessions: Array<Session>
+  readonly connections = new Map<string, Connection>()
+  /** Record time of the last tick of feed `dma`. */
+  lastDma = Number.NEGATIVE_INFINITY
+  /** Volume published. */
+  published = 0
+  /** What the day's total had counted that was traded before we came; -1 before the first total. */
+  volumeBase = -1
+  touched: number
+
+  constructor(token: number, day: number, recordTime: number, connection: string) {
+    this.token = token
+    this.day = day
+    this.epoch = epochOf(day, recordTime)
+    this.sessions = [new Session(recordTime, connection)]
+    this.touched = recordTime
+  }
+
+  /** The number of the session that a packet belongs to, opening one where its `reset` asks for it. */
+  sessionOf(connection: string, reset: boolean, sequenceId: number, exchangeTs: number, recordTime: number): number {
+    const newest = this.sessions.length - 1
+    let known = this.connections.get(connection)
+    const isFresh = newest === 0 && this.connections.size === 0
+    if (known === undefined) {
+      if (this.connections.size >= MAX_CONNECTIONS) {
+        this.connections.delete(this.connections.keys().next().value as string)
+      }
+      known = { session: newest, resetId: -1, resetTs: -1 }
+      this.connections.set(connection, known)
+    }
+    if (!reset || (known.resetId === sequenceId && known.resetTs === exchangeTs)) return known.session
+    known.resetId = sequenceId
+    known.resetTs = exchangeTs
+    const opened = this.sessions[newest]!
+    const joins = opened.openedBy !== connection && recordTime - opened.openedAt < JOIN_MICROS
+    if (isFresh || joins || this.sessions.length >= MAX_SESSIONS) {
+      known.session = newest
+    } else {
+      this.sessions.push(new Session(recordTime, connection))
+      known.session = newest + 1
+    }
+    return known.session
+  }
+
+  /** The session of a given number, opening those up to it: for replayed ticks, which carry theirs. */
+  sessionNumbered(number: number, recordTime: number): number {
+    while (this.sessions.length <= number && this.sessions.length < MAX_SESSIONS) {
+      this.sessions.push(new Session(recordTime, ""))
+    }
+    return Math.min(number, this.sessions.length - 1)
+  }
+
+  /** Whether a number is missing whose gap is still open. */
+  hasOpenGap(recordTime: number, holdMicros: number): boolean {
+    for (let i = this.sessions.length - 1; i >= 0; i--) {
+      if (this.sessions[i]!.missing.isOpen(recordTime - holdMicros)) return true
+    }
+    return false
+  }
+}
+
+interface InstrumentDays {
+  newest: InstrumentDay
+  /** Older days, a few, in no order. */
+  readonly others: Array<InstrumentDay>
+}
+
+/** The state of one partition, or of one replay run in it. */
+export class PartitionState {
+  readonly instruments = new Map<number, InstrumentDays>()
+  /** Sessions with numbers missing, so that gaps can be given up without a tick of theirs. */
+  readonly open = new Set<Session>()
+  /** Days begun since it was last read, for the count of epochs. */
+  begun = 0
+
+  /** The state of an instrument's day at a record time, begun afresh where it is not held (any more). */
+  day(token: number, day: number, recordTime: number, connection: string): InstrumentDay {
+    const days = this.instruments.get(token)
+    if (days === undefined) {
+      const first = this.#begin(token, day, recordTime, connection)
+      this.instruments.set(token, { newest: first, others: [] })
+      return first
+    }
+    const { newest } = days
+    if (newest.day === day) {
+      newest.touched = recordTime
+      return newest
+    }
+    const { others } = days
+    for (let i = others.length - 1; i >= 0; i--) {
+      if (others[i]!.touched + OLD_DAY_HOLD_MICROS <= recordTime) others.splice(i, 1)
+    }
+    if (day > newest.day) {
+      days.newest = this.#begin(token, day, recordTime, connection)
+      keep(others, newest)
+      return days.newest
+    }
+    const held = others.find((other) => other.day === day)
+    if (held !== undefined) {
+      held.touched = recordTime
+      return held
+    }
+    const begun = this.#begin(token, day, recordTime, connection)
+    keep(others, begun)
+    return begun
+  }
+
+  /** Whether a day is older than the instrument's newest. */
+  isOld(token: number, day: number): boolean {
+    const days = this.instruments.get(token)
+    return days !== undefined && day < days.newest.day
+  }
+
+  /** Gives up the gaps opened at or before a record time, wherever they are. */
+  expire(openedUpTo: number, tally: GapTally): void {
+    for (const session of this.open) {
+      session.missing.expire(openedUpTo, tally)
+      if (session.missing.ranges.length === 0) this.open.delete(session)
+    }
+  }
+
+  #begin(token: number, day: number, recordTime: number, connection: string): InstrumentDay {
+    this.begun++
+    return new InstrumentDay(token, day, recordTime, connection)
+  }
+}
+
+const keep = (others: Array<InstrumentDay>, day: InstrumentDay): void => {
+  if (others.length >= MAX_OLD_DAYS) {
+    let oldest = 0
+    for (let i = 1; i < others.length; i++) if (others[i]!.touched < others[oldest]!.touched) oldest = i
+    others.splice(oldest, 1)
+  }
+  others.push(day)
+}

@@ -1,0 +1,172 @@
+/**
+ * Decides how one partition of `raw_ticks` becomes its partition of `normalized_ticks`: the stages in order, one await
+ * a batch for the claims and one for the publish, and the raw offset committed after it.
+ */
+import { Clock, type Context, Effect, Stream } from "effect"
+import type { LogError } from "../schema/Errors.ts"
+import type { Settings } from "../schema/Settings.ts"
+import type { Batch, PartitionStates } from "./batch.ts"
+import { Claims } from "./Claims.ts"
+import { decode } from "./decode.ts"
+import { deduplicate } from "./deduplicate.ts"
+import * as metrics from "./metrics.ts"
+import { normalize } from "./normalize.ts"
+import { PartitionState } from "./partitionState.ts"
+import { toDeadRecords, toRecords } from "./publish.ts"
+import { sequence } from "./sequence.ts"
+import { type AssignedPartition, TickLog } from "./TickLog.ts"
+
+export type ProcessSettings = Pick<
+  Settings,
+  "GAP_HOLD_MS" | "MAX_SEQUENCE_JUMP" | "DMA_SILENCE_MS" | "MAX_FUTURE_SKEW_MS"
+>
+
+/** The pure stages of a partition, joined: an array of raw records in, what is to be published out. */
+export const stages = (
+  states: PartitionStates,
+  incarnation: string,
+  settings: ProcessSettings,
+  onFeedLead: (winner: string, micros: number) => void
+) => ({
+  decode,
+  normalize: normalize({ incarnation, maxFutureSkewMicros: settings.MAX_FUTURE_SKEW_MS * 1000 }),
+  deduplicate: deduplicate(states, {
+    gapHoldMicros: settings.GAP_HOLD_MS * 1000,
+    dmaSilenceMicros: settings.DMA_SILENCE_MS * 1000,
+    maxSequenceJump: settings.MAX_SEQUENCE_JUMP,
+    onFeedLead
+  }),
+  sequence: sequence(states)
+})
+
+export const makeStates = (): PartitionStates => ({ live: new PartitionState(), runs: new Map() })
+
+/** Runs one assigned partition until it is revoked. Its state lives and dies with it. */
+export const processPartition = (
+  assigned: AssignedPartition,
+  settings: ProcessSettings
+): Effect.Effect<void, LogError, TickLog | Claims> =>
+  Effect.gen(function* () {
+    const log = yield* TickLog
+    const claims = yield* Claims
+    const clock = yield* Clock.Clock
+    const count = counters(yield* Effect.context<never>())
+    const { partition } = assigned
+    const incarnation = log.incarnation("raw_ticks")
+    const { start } = yield* log.bounds("raw_ticks", partition)
+    const stage = stages(makeStates(), incarnation, settings, count.lead)
+
+    const claim = (batch: Batch) => {
+      const ticks = batch.ticks.flatMap(({ run, tick }) => (run === "" ? [tick] : []))
+      if (ticks.length === 0) return Effect.succeed(batch)
+      return claims.claim({ incarnation, partition, through: batch.nextOffset - 1 }, ticks).pipe(
+        Effect.map((foreign) => count.claimed(foreign.length)),
+        // The partition's own state has decided; without claims the platform goes on, and says so.
+        Effect.catch(() => Effect.sync(count.unclaimed)),
+        Effect.as(batch)
+      )
+    }
+    const publish = Effect.fnUntraced(function* (batch: Batch) {
+      const records = toRecords(batch)
+      if (records.length > 0) yield* log.append("normalized_ticks", partition, records)
+      const dead = toDeadRecords(batch.dead, partition)
+      if (dead.length > 0) yield* log.append("raw_ticks_dlq", partition, dead)
+      count.published(batch, clock.currentTimeMillisUnsafe() * 1000)
+      yield* assigned.commit({ offset: batch.nextOffset, metadata: "" })
+    })
+
+    yield* assigned
+      .read(assigned.committed?.offset ?? start)
+      .pipe(
+        Stream.map(stage.decode),
+        Stream.map(stage.normalize),
+        Stream.map(stage.deduplicate),
+        Stream.mapEffect(claim),
+        Stream.map(stage.sequence),
+        Stream.runForEach(publish)
+      )
+  })
+
+/** Feeds told apart in counters; any other name counts as `other`, so that names cannot grow the metrics. */
+const FEEDS = ["dma", "snapshot", "other"] as const
+const feedLabel = (feed: string): (typeof FEEDS)[number] => (feed === "dma" || feed === "snapshot" ? feed : "other")
+
+const counters = (context: Context.Context<never>) => {
+  const stage = (name: string, reasons: ReadonlyArray<string>) => ({
+    received: metrics.bind(metrics.stageReceived, { stage: name }, context),
+    sent: metrics.bind(metrics.stageSent, { stage: name }, context),
+    discarded: Object.fromEntries(
+      reasons.map((reason) => [reason, metrics.bind(metrics.stageDiscarded, { stage: name, reason }, context)])
+    )
+  })
+  const decoded = stage("decode", ["tombstone", "too_large", "undecodable", "invalid"])
+  const normalized = stage("normalize", ["future"])
+  const deduplicated = stage("deduplicate", ["duplicate", "suppressed", "jump"])
+  const sequenced = stage("sequence", [])
+  const publish = stage("publish", [])
+  const opened = metrics.bind(metrics.gaps, {}, context)
+  const filled = metrics.bind(metrics.gapFills, {}, context)
+  const lost = metrics.bind(metrics.lostTicks, {}, context)
+  const epochs = metrics.bind(metrics.newEpochs, {}, context)
+  const degraded = metrics.bind(metrics.claimsDegraded, {}, context)
+  const foreign = metrics.bind(metrics.claimsForeign, {}, context)
+  const toReceived = metrics.bind(metrics.tickLatency, { edge: "exchange_to_received" }, context)
+  const toPublished = metrics.bind(metrics.tickLatency, { edge: "received_to_published" }, context)
+  const perFeed = <I, S>(metric: Parameters<typeof metrics.bind<I, S>>[0]) => {
+    const bound = FEEDS.map((feed) => [feed, metrics.bind(metric, { feed }, context)] as const)
+    return Object.fromEntries(bound) as Record<(typeof FEEDS)[number], { readonly add: (value: I) => void }>
+  }
+  const wins = perFeed(metrics.feedWins)
+  const leads = perFeed(metrics.feedLead)
+
+  return {
+    lead: (winner: string, micros: number) => leads[feedLabel(winner)].add(micros / 1e6),
+    claimed: (others: number) => {
+      degraded.add(0)
+      if (others > 0) foreign.add(others)
+    },
+    unclaimed: () => degraded.add(1),
+    /** Counts a batch through all stages, once it is published. `now` in µs. */
+    published: (batch: Batch, now: number) => {
+      const { count, dead, ticks } = batch
+      let beforeNormalize = 0
+      for (const { kind } of dead) {
+        if (kind === "future") normalized.discarded[kind]!.add(1)
+        else if (kind === "jump") deduplicated.discarded[kind]!.add(1)
+        else {
+          decoded.discarded[kind]!.add(1)
+          beforeNormalize++
+        }
+      }
+      decoded.received.add(count.decoded + beforeNormalize)
+      decoded.sent.add(count.decoded)
+      normalized.received.add(count.decoded)
+      normalized.sent.add(count.normalized)
+      deduplicated.received.add(count.normalized)
+      deduplicated.sent.add(count.admitted)
+      if (count.duplicates > 0) deduplicated.discarded.duplicate!.add(count.duplicates)
+      if (count.suppressed > 0) deduplicated.discarded.suppressed!.add(count.suppressed)
+      sequenced.received.add(count.admitted)
+      sequenced.sent.add(count.sequenced)
+      publish.received.add(count.sequenced)
+      publish.sent.add(count.sequenced)
+      if (count.gaps > 0) opened.add(count.gaps)
+      if (count.fills > 0) filled.add(count.fills)
+      if (count.lost > 0) lost.add(count.lost)
+      if (count.epochs > 0) epochs.add(count.epochs)
+      const byFeed = { dma: 0, snapshot: 0, other: 0 }
+      let newest: Batch["ticks"][number] | undefined
+      for (const candidate of ticks) {
+        if (candidate.run !== "") continue
+        byFeed[feedLabel(candidate.tick.feed)]++
+        newest = candidate
+      }
+      for (const feed of FEEDS) if (byFeed[feed] > 0) wins[feed].add(byFeed[feed])
+      // One tick a batch is sample enough, and keeps the histogram off the tick path.
+      if (newest !== undefined && !newest.tick.old) {
+        toReceived.add(Math.max(0, newest.tick.received_ts - newest.tick.exchange_ts) / 1e6)
+        toPublished.add(Math.max(0, now - newest.tick.received_ts) / 1e6)
+      }
+    }
+  }
+}

@@ -1,0 +1,62 @@
+/**
+ * Decides what of a batch is written: clean ticks and watermarks to `normalized_ticks`, in source order, and what
+ * cannot go on to the DLQ. A batch is done once both are acknowledged.
+ */
+import { encodeTick } from "../schema/TickJson.ts"
+import type { Batch, DeadLetter } from "./batch.ts"
+import { END_HEADER, REPLAY_HEADER, WATERMARK_HEADER } from "./decode.ts"
+import type { NewRecord } from "./TickLog.ts"
+
+const encoder = new TextEncoder()
+const EMPTY = new Uint8Array(0)
+
+/** The records of `normalized_ticks` that a batch becomes, in the order of their raw offsets. */
+export const toRecords = (batch: Batch): ReadonlyArray<NewRecord> => {
+  const records: Array<NewRecord> = []
+  const { ticks, watermarks } = batch
+  let next = 0
+  for (const { tick, run, record } of ticks) {
+    while (next < watermarks.length && watermarks[next]!.offset < record.offset) {
+      records.push(watermarkRecord(watermarks[next++]!))
+    }
+    records.push({
+      key: String(tick.instrument_token),
+      value: Buffer.from(encodeTick(tick)),
+      headers: run === "" ? undefined : { [REPLAY_HEADER]: run }
+    })
+  }
+  while (next < watermarks.length) records.push(watermarkRecord(watermarks[next++]!))
+  return records
+}
+
+/** A watermark as a record: in raw_ticks and in normalized_ticks it looks the same. */
+export const watermarkRecord = (watermark: {
+  readonly run: string
+  readonly number: number
+  readonly end: boolean
+}): NewRecord => ({
+  key: null,
+  value: EMPTY,
+  headers: {
+    [REPLAY_HEADER]: watermark.run,
+    [WATERMARK_HEADER]: String(watermark.number),
+    ...(watermark.end ? { [END_HEADER]: "1" } : {})
+  }
+})
+
+/** Header values longer than this are cut, in bytes. */
+const MAX_REASON_BYTES = 1024
+
+/** The DLQ records of a batch: the bytes as they came, and where they came from. */
+export const toDeadRecords = (dead: ReadonlyArray<DeadLetter>, partition: number): ReadonlyArray<NewRecord> =>
+  dead.map(({ record, index, reason }) => ({
+    key: record.key,
+    value: record.value,
+    headers: {
+      reason: encoder.encode(reason).length > MAX_REASON_BYTES ? `${reason.slice(0, MAX_REASON_BYTES / 4)}…` : reason,
+      topic: "raw_ticks",
+      partition: String(partition),
+      offset: String(record.offset),
+      index: String(index)
+    }
+  }))

@@ -1,0 +1,54 @@
+/**
+ * Decides a tick's place: whether it shows a gap or comes out of order, its volume where the feed sends day totals,
+ * and its position in the instrument's trading day, without a hole.
+ */
+import { continuousOpen } from "../schema/Sessions.ts"
+import { tradingDate } from "../schema/Tick.ts"
+import type { Batch, PartitionStates } from "./batch.ts"
+
+/** How long after the open a first day total is still taken to hold only what this tick and the auction traded. */
+const OPENING_MICROS = 60_000_000
+
+let knownDay = Number.NaN
+let knownOpen: number | undefined
+
+/** Whether trading has been going on for a while: always true on a day without a session. */
+const isMidDay = (exchangeTs: number, day: number): boolean => {
+  if (day !== knownDay) {
+    knownDay = day
+    knownOpen = continuousOpen(tradingDate(day))
+  }
+  return knownOpen === undefined || exchangeTs >= knownOpen + OPENING_MICROS
+}
+
+export const sequence =
+  (states: PartitionStates) =>
+  (batch: Batch): Batch => {
+    for (const { raw, tick, state, session, day } of batch.ticks) {
+      if (raw.sequencing === "contiguous" || raw.sequencing === "monotonic") {
+        const id = tick.sequence_id
+        const { last } = session
+        if (id < last) tick.status = "STALE"
+        else {
+          if (last >= 0 && id > last + 1 && raw.sequencing === "contiguous") {
+            tick.status = "STALE"
+            tick.gap_from = last + 1
+          }
+          session.last = id
+        }
+      }
+      if (raw.day_volume >= 0) {
+        // A first total in mid-day holds what was traded before we came: it only sets the base.
+        if (state.volumeBase < 0) {
+          state.volumeBase = isMidDay(raw.exchange_ts, day) ? Math.max(0, raw.day_volume - state.published) : 0
+        }
+        tick.volume = Math.max(0, raw.day_volume - state.volumeBase - state.published)
+      }
+      state.published += tick.volume
+      tick.epoch = state.epoch
+      tick.position = ++state.position
+    }
+    batch.count.sequenced = batch.ticks.length
+    for (const watermark of batch.watermarks) if (watermark.end) states.runs.delete(watermark.run)
+    return batch
+  }

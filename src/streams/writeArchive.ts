@@ -1,0 +1,87 @@
+/**
+ * Decides what an archive object holds: a range of one partition, up to a number of ticks or a time, and the very range
+ * that was begun before where one was. The offset is committed once the range is complete.
+ */
+import { Clock, Effect, Stream } from "effect"
+import type { LogError } from "../schema/Errors.ts"
+import type { Settings } from "../schema/Settings.ts"
+import type { Tick } from "../schema/Tick.ts"
+import { Archive } from "./Archive.ts"
+import type { Bookmark, Mark } from "./bookmark.ts"
+import { follow, type TickBatch } from "./follow.ts"
+import { gather } from "./gather.ts"
+import * as metrics from "./metrics.ts"
+import type { Readiness } from "./Readiness.ts"
+import { retrySink } from "./sinkRetry.ts"
+import { type AssignedPartition, TickLog } from "./TickLog.ts"
+
+export const writeArchive = (
+  settings: Pick<Settings, "ARCHIVE_BATCH_TICKS" | "ARCHIVE_FLUSH_MS">
+): Effect.Effect<void, LogError, TickLog | Archive | Readiness> =>
+  Effect.gen(function* () {
+    const log = yield* TickLog
+    const archive = yield* Archive
+    const clock = yield* Clock.Clock
+    const context = yield* Effect.context<never>()
+    const incarnation = log.incarnation("normalized_ticks")
+    const received = metrics.bind(metrics.stageReceived, { stage: "archive" }, context)
+    const sent = metrics.bind(metrics.stageSent, { stage: "archive" }, context)
+    const flush = metrics.bind(metrics.sinkFlush, { sink: "archive" }, context)
+
+    const partition = (assigned: AssignedPartition) =>
+      Effect.gen(function* () {
+        const { committed } = assigned
+        const { start } = yield* log.bounds("normalized_ticks", assigned.partition)
+        let bookmark: Bookmark | undefined =
+          committed === undefined
+            ? undefined
+            : {
+                partition: assigned.partition,
+                incarnation,
+                offset: committed.offset,
+                mark: (JSON.parse(committed.metadata) as Mark | null) ?? undefined
+              }
+        let first = bookmark?.offset ?? start
+        const write = Effect.fnUntraced(function* (group: ReadonlyArray<TickBatch>) {
+          const newest = group[group.length - 1]
+          if (newest === undefined) return
+          bookmark = newest.bookmark
+          const ticks: Array<Tick> = []
+          for (const batch of group) for (const tick of batch.ticks) ticks.push(tick)
+          const range = { incarnation, partition: assigned.partition, first, last: bookmark.offset - 1 }
+          const started = clock.currentTimeMillisUnsafe()
+          if (ticks.length > 0) yield* archive.write(range, ticks).pipe(retrySink("archive"))
+          flush.add((clock.currentTimeMillisUnsafe() - started) / 1000)
+          received.add(ticks.length)
+          sent.add(ticks.length)
+          first = bookmark.offset
+          yield* assigned
+            .commit({ offset: bookmark.offset, metadata: JSON.stringify(bookmark.mark ?? null) })
+            .pipe(Effect.catch((error) => Effect.logDebug(error.message)))
+        })
+        const reader = { reader: "follow-archive", partition: assigned.partition, incarnation, context }
+        const begun = yield* archive.begun(incarnation, assigned.partition, first).pipe(retrySink("archive"))
+        if (begun !== undefined) {
+          const { last } = begun
+          yield* assigned.read(first).pipe(
+            Stream.map((records) => records.filter((record) => record.offset <= last)),
+            Stream.takeUntil((records) => records.length === 0 || records[records.length - 1]!.offset === last),
+            Stream.filter((records) => records.length > 0),
+            follow({ ...reader, bookmark }),
+            Stream.runCollect,
+            Effect.flatMap(write)
+          )
+        }
+        yield* assigned
+          .read(first)
+          .pipe(
+            follow({ ...reader, bookmark }),
+            gather({ ticks: settings.ARCHIVE_BATCH_TICKS, ms: settings.ARCHIVE_FLUSH_MS }),
+            Stream.runForEach(write)
+          )
+      })
+
+    yield* log
+      .assignments("archive", "normalized_ticks")
+      .pipe(Stream.mapEffect(partition, { concurrency: "unbounded" }), Stream.runDrain)
+  })

@@ -1,0 +1,58 @@
+/** Decides what the ring takes: live ticks of each instrument's newest day, partition by partition. */
+import { Clock, Effect, Stream } from "effect"
+import type { LogError } from "../schema/Errors.ts"
+import type { Mark } from "./bookmark.ts"
+import { follow } from "./follow.ts"
+import * as metrics from "./metrics.ts"
+import type { Readiness } from "./Readiness.ts"
+import { RecentTicks } from "./RecentTicks.ts"
+import { retrySink } from "./sinkRetry.ts"
+import { type AssignedPartition, TickLog } from "./TickLog.ts"
+
+export const writeRing: Effect.Effect<void, LogError, TickLog | RecentTicks | Readiness> = Effect.gen(function* () {
+  const log = yield* TickLog
+  const ring = yield* RecentTicks
+  const clock = yield* Clock.Clock
+  const context = yield* Effect.context<never>()
+  const incarnation = log.incarnation("normalized_ticks")
+  const received = metrics.bind(metrics.stageReceived, { stage: "ring" }, context)
+  const sent = metrics.bind(metrics.stageSent, { stage: "ring" }, context)
+  const old = metrics.bind(metrics.stageDiscarded, { stage: "ring", reason: "old" }, context)
+  const flush = metrics.bind(metrics.sinkFlush, { sink: "ring" }, context)
+
+  const partition = (assigned: AssignedPartition) =>
+    Effect.gen(function* () {
+      const { start } = yield* log.bounds("normalized_ticks", assigned.partition)
+      const { committed } = assigned
+      const bookmark =
+        committed === undefined
+          ? undefined
+          : {
+              partition: assigned.partition,
+              incarnation,
+              offset: committed.offset,
+              mark: (JSON.parse(committed.metadata) as Mark | null) ?? undefined
+            }
+      yield* assigned.read(bookmark?.offset ?? start).pipe(
+        follow({ reader: "follow-ring", partition: assigned.partition, incarnation, bookmark, context }),
+        Stream.runForEach((batch) =>
+          Effect.gen(function* () {
+            const ticks = batch.ticks.filter((tick) => !tick.old)
+            const started = clock.currentTimeMillisUnsafe()
+            if (ticks.length > 0) yield* ring.append(ticks).pipe(retrySink("ring"))
+            flush.add((clock.currentTimeMillisUnsafe() - started) / 1000)
+            received.add(batch.ticks.length)
+            sent.add(ticks.length)
+            if (ticks.length < batch.ticks.length) old.add(batch.ticks.length - ticks.length)
+            yield* assigned
+              .commit({ offset: batch.bookmark.offset, metadata: JSON.stringify(batch.bookmark.mark ?? null) })
+              .pipe(Effect.catch((error) => Effect.logDebug(error.message)))
+          })
+        )
+      )
+    })
+
+  yield* log
+    .assignments("recent", "normalized_ticks")
+    .pipe(Stream.mapEffect(partition, { concurrency: "unbounded" }), Stream.runDrain)
+})

@@ -1,0 +1,82 @@
+/**
+ * Decides how the store keeps up: all partitions of the group `store` gathered into one transaction at a time, with
+ * the bookmarks of what it holds, and offsets committed after it.
+ */
+import { Clock, Effect, Stream } from "effect"
+import type { LogError } from "../schema/Errors.ts"
+import type { Settings } from "../schema/Settings.ts"
+import type { Tick } from "../schema/Tick.ts"
+import type { Bookmark } from "./bookmark.ts"
+import { follow, type TickBatch } from "./follow.ts"
+import { gather } from "./gather.ts"
+import * as metrics from "./metrics.ts"
+import type { Readiness } from "./Readiness.ts"
+import { retrySink } from "./sinkRetry.ts"
+import { type AssignedPartition, TickLog } from "./TickLog.ts"
+import { TickStore } from "./TickStore.ts"
+
+interface OwnedBatch extends TickBatch {
+  readonly assigned: AssignedPartition
+}
+
+export const writeStore = (
+  settings: Pick<Settings, "STORE_BATCH_TICKS" | "STORE_FLUSH_MS">
+): Effect.Effect<void, LogError, TickLog | TickStore | Readiness> =>
+  Effect.gen(function* () {
+    const log = yield* TickLog
+    const store = yield* TickStore
+    const clock = yield* Clock.Clock
+    const context = yield* Effect.context<never>()
+    const incarnation = log.incarnation("normalized_ticks")
+    const received = metrics.bind(metrics.stageReceived, { stage: "store" }, context)
+    const sent = metrics.bind(metrics.stageSent, { stage: "store" }, context)
+    const absorbed = metrics.bind(metrics.stageDiscarded, { stage: "store", reason: "absorbed" }, context)
+    const flush = metrics.bind(metrics.sinkFlush, { sink: "store" }, context)
+
+    const partition = (assigned: AssignedPartition) =>
+      Stream.unwrap(
+        Effect.gen(function* () {
+          // The store's own bookmark was written with its rows; the group's commit may lag behind it.
+          const bookmarks = yield* store.bookmarks(incarnation).pipe(retrySink("store"))
+          const bookmark = bookmarks.find((mine) => mine.partition === assigned.partition)
+          const { start } = yield* log.bounds("normalized_ticks", assigned.partition)
+          return assigned.read(bookmark?.offset ?? start).pipe(
+            follow({ reader: "follow-store", partition: assigned.partition, incarnation, bookmark, context }),
+            Stream.map((batch): OwnedBatch => ({ ...batch, assigned }))
+          )
+        })
+      )
+
+    const write = Effect.fnUntraced(function* (group: ReadonlyArray<OwnedBatch>) {
+      const ticks: Array<Tick> = []
+      const replayed: Array<Tick> = []
+      const newest = new Map<number, { readonly bookmark: Bookmark; readonly assigned: AssignedPartition }>()
+      for (const { ticks: live, replays, bookmark, assigned } of group) {
+        for (const tick of live) ticks.push(tick)
+        for (const replay of replays) if ("tick" in replay) replayed.push(replay.tick)
+        newest.set(bookmark.partition, { bookmark, assigned })
+      }
+      const total = ticks.length + replayed.length
+      const started = clock.currentTimeMillisUnsafe()
+      const bookmarks = [...newest.values()].map(({ bookmark }) => bookmark)
+      const { added } = yield* store.write({ ticks, replayed, bookmarks }).pipe(retrySink("store"))
+      flush.add((clock.currentTimeMillisUnsafe() - started) / 1000)
+      received.add(total)
+      sent.add(added)
+      if (added < total) absorbed.add(total - added)
+      for (const { bookmark, assigned } of newest.values()) {
+        // A partition given to another member meanwhile is that member's to commit; the rows are safe either way.
+        yield* assigned
+          .commit({ offset: bookmark.offset, metadata: JSON.stringify(bookmark.mark ?? null) })
+          .pipe(Effect.catch((error) => Effect.logDebug(error.message)))
+      }
+    })
+
+    yield* log
+      .assignments("store", "normalized_ticks")
+      .pipe(
+        Stream.flatMap(partition, { concurrency: "unbounded" }),
+        gather({ ticks: settings.STORE_BATCH_TICKS, ms: settings.STORE_FLUSH_MS }),
+        Stream.runForEach(write)
+      )
+  })
