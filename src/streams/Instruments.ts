@@ -3,6 +3,7 @@ import { Context, type Effect } from "effect"
 import type { StoreError } from "../schema/Errors.ts"
 import type { AssetClass, Instrument } from "../schema/Instrument.ts"
 import type { InstrumentFileRefused, RejectedLine } from "../schema/InstrumentFile.ts"
+import type { Segment } from "../schema/Sessions.ts"
 
 export interface InstrumentSearch {
   readonly query: string
@@ -31,6 +32,11 @@ export class Instruments extends Context.Service<
     /** Best first: exact, prefix, word, substring. */
     readonly search: (search: InstrumentSearch) => ReadonlyArray<Instrument>
     readonly all: () => ReadonlyArray<Instrument>
+    /**
+     * The segment that a token trades in; a token that no instrument has is judged by its last byte, as the broker
+     * numbers them. `undefined` where no trading hours are known.
+     */
+    readonly segment: (token: number) => Segment | undefined
     /** Whether any instrument of the simulator's exchange is known. */
     readonly simulated: () => boolean
     /** Notes tokens that ticks came for; those that no instrument has are listed. */

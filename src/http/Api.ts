@@ -1,0 +1,325 @@
+/** Decides the REST contract: every route with what it takes, what it answers and how it fails. */
+import { Schema, SchemaGetter } from "effect"
+import { HttpApi, HttpApiEndpoint, HttpApiGroup, HttpApiMiddleware, HttpApiSchema, OpenApi } from "effect/http-api"
+import { Interval } from "../schema/Candle.ts"
+import { AssetClass, Instrument } from "../schema/Instrument.ts"
+import { InstrumentToken } from "../schema/RawTick.ts"
+import { TimeFromString } from "../schema/Time.ts"
+import { Replay, ReplayChange, ReplayRequest } from "../streams/Replays.ts"
+import * as errors from "./errors.ts"
+
+export const BASE = "/api/v1"
+export const DEFAULT_LIMIT = 1000
+export const MAX_LIMIT = 10_000
+/** Tokens of one `/quotes` request. */
+export const MAX_QUOTES = 1000
+const MIB = 1_048_576
+export const MAX_INGEST_BYTES = 16 * MIB
+/** A line of `/ingest`; also the largest raw record the pipeline takes. */
+export const MAX_INGEST_LINE_BYTES = MIB
+export const MAX_INSTRUMENTS_BYTES = 32 * MIB
+/** Any other body. */
+export const MAX_BODY_BYTES = 256 * 1024
+const MAX_TEXT = 100
+
+/** The largest body that a path takes. */
+export const bodyLimit = (path: string): number => {
+  if (path === `${BASE}/ingest`) return MAX_INGEST_BYTES
+  return path === `${BASE}/instruments` ? MAX_INSTRUMENTS_BYTES : MAX_BODY_BYTES
+}
+
+// Query strings ---------------------------------------------------------------------------------------------------
+
+const NUMBER = /^-?\d{1,16}$/
+const numberText = <A extends Schema.Constraint & { readonly Encoded: number }>(target: A) =>
+  Schema.String.pipe(
+    Schema.check(Schema.makeFilter((text: string) => NUMBER.test(text) || "Expected a whole number")),
+    Schema.decodeTo(target, {
+      decode: SchemaGetter.transform((text: string) => Number(text)),
+      encode: SchemaGetter.transform((n: number) => String(n))
+    })
+  )
+const TokenText = numberText(InstrumentToken)
+const LimitText = numberText(Schema.Int.pipe(Schema.check(Schema.isBetween({ minimum: 1, maximum: MAX_LIMIT }))))
+const Text = Schema.String.pipe(Schema.check(Schema.isBetweenLength(1, MAX_TEXT)))
+const TokensText = Schema.String.pipe(
+  Schema.decodeTo(Schema.Array(TokenText).pipe(Schema.check(Schema.isBetweenLength(1, MAX_QUOTES))), {
+    decode: SchemaGetter.transform((text: string) => text.split(",").map((token) => token.trim())),
+    encode: SchemaGetter.transform((tokens: ReadonlyArray<string>) => tokens.join(","))
+  })
+)
+const DateText = Schema.String.pipe(
+  Schema.check(
+    Schema.makeFilter((text: string) => {
+      const ms = /^\d{4}-\d{2}-\d{2}$/.test(text) ? Date.parse(`${text}T00:00:00Z`) : Number.NaN
+      return (
+        (!Number.isNaN(ms) && new Date(ms).toISOString().slice(0, 10) === text) || "Expected a date such as 2026-01-15"
+      )
+    })
+  )
+)
+
+/** One instrument and a half-open range; a time is epoch microseconds or ISO-8601 with an offset. */
+const range = {
+  instrument_token: Schema.optionalKey(TokenText),
+  symbol: Schema.optionalKey(Text),
+  from: Schema.optionalKey(TimeFromString),
+  to: Schema.optionalKey(TimeFromString),
+  limit: Schema.optionalKey(LimitText),
+  cursor: Schema.optionalKey(Schema.String.pipe(Schema.check(Schema.isBetweenLength(1, 500))))
+}
+
+// Answers ---------------------------------------------------------------------------------------------------------
+
+const Micros = Schema.Int.annotate({ description: "epoch microseconds" })
+const Rejected = Schema.Array(Schema.Struct({ line: Schema.Int, reason: Schema.String }))
+
+/** A tick as history has it; `epoch` and `position` are null where a replay added the row. */
+export const HistoricalTick = Schema.Struct({
+  instrument_token: InstrumentToken,
+  exchange_ts: Micros,
+  price: Schema.Finite,
+  volume: Schema.Int,
+  sequence_id: Schema.Int,
+  status: Schema.Literals(["LIVE", "STALE"]),
+  session: Schema.Int,
+  sequencing: Schema.Literals(["contiguous", "monotonic", "none"]),
+  epoch: Schema.NullOr(Schema.Int),
+  position: Schema.NullOr(Schema.Int),
+  feed: Schema.String,
+  received_ts: Micros
+}).annotate({ identifier: "HistoricalTick" })
+
+export const TicksPage = Schema.Struct({
+  ticks: Schema.Array(HistoricalTick),
+  next_cursor: Schema.NullOr(Schema.String)
+}).annotate({ identifier: "TicksPage" })
+
+export const Bar = Schema.Struct({
+  ts: Micros.annotate({ description: "the bar's start, epoch microseconds" }),
+  open: Schema.Finite,
+  high: Schema.Finite,
+  low: Schema.Finite,
+  close: Schema.Finite,
+  volume: Schema.Int,
+  phase: Schema.NullOr(Schema.Literals(["PRE_OPEN", "CONTINUOUS", "CAS", "POST_CLOSE", "CLOSED"])).annotate({
+    description: "the trading phase at the bar's start; null where the exchange's hours are not known"
+  }),
+  final: Schema.Boolean.annotate({ description: "the bar's time is over" })
+}).annotate({ identifier: "Bar" })
+export type Bar = typeof Bar.Type
+
+export const CandlesPage = Schema.Struct({
+  candles: Schema.Array(Bar),
+  next_cursor: Schema.NullOr(Schema.String)
+}).annotate({ identifier: "CandlesPage" })
+
+const QuoteOf = Schema.Struct({
+  instrument_token: InstrumentToken,
+  last: Schema.NullOr(HistoricalTick),
+  open: Schema.NullOr(Schema.Finite),
+  high: Schema.NullOr(Schema.Finite),
+  low: Schema.NullOr(Schema.Finite),
+  volume: Schema.NullOr(Schema.Int)
+}).annotate({
+  identifier: "Quote",
+  description: "the last tick and its trading day so far; null where the token has no tick"
+})
+
+const IngestReport = Schema.Struct({
+  accepted: Schema.Int,
+  rejected: Rejected,
+  rejected_total: Schema.Int
+}).annotate({ identifier: "IngestReport", description: "the first 100 of the rejected lines, and how many there were" })
+
+const ImportReport = Schema.Struct({
+  added: Schema.Int,
+  changed: Schema.Int,
+  expired: Schema.Int,
+  rejected: Rejected,
+  rejected_total: Schema.Int
+}).annotate({ identifier: "ImportReport", description: "the first 100 of the rejected lines, and how many there were" })
+
+const Phases = Schema.Array(Schema.Struct({ phase: Schema.String, from: Micros, to: Micros }))
+const CalendarDay = Schema.Struct({
+  exchange: Schema.String,
+  date: Schema.String,
+  holiday: Schema.NullOr(Schema.String).annotate({
+    description: "why the day is not a regular one: a holiday, a weekend, or a special session's name"
+  }),
+  phases: Phases.annotate({ description: "of the exchange's first segment; empty where nothing trades" }),
+  segments: Schema.Record(Schema.String, Phases).annotate({ description: "of every segment of the exchange" }),
+  known: Schema.Boolean.annotate({ description: "false beyond the calendar's years: then a weekday counts as open" })
+}).annotate({ identifier: "CalendarDay" })
+
+// Groups ----------------------------------------------------------------------------------------------------------
+
+/** Turns an input that its schema refuses into the contract's 400, naming the parameter and the value. */
+export class SchemaRefusals extends HttpApiMiddleware.Service<SchemaRefusals>()(
+  "market-data-platform/http/SchemaRefusals",
+  { error: [errors.BadRequest] }
+) {}
+
+const always = [errors.BadRequest, errors.Forbidden, errors.InternalError, errors.UnavailableResponse] as const
+const withBody = [errors.PayloadTooLarge, errors.UnsupportedMediaType] as const
+
+const describe = (summary: string, description?: string) =>
+  OpenApi.annotations({ summary, ...(description === undefined ? {} : { description }) })
+
+const instruments = HttpApiGroup.make("instruments")
+  .add(
+    HttpApiEndpoint.get("search", "/instruments/search", {
+      query: {
+        query: Schema.optionalKey(Schema.String.pipe(Schema.check(Schema.isMaxLength(MAX_TEXT)))),
+        exchange: Schema.optionalKey(Text),
+        asset_class: Schema.optionalKey(AssetClass),
+        limit: Schema.optionalKey(LimitText)
+      },
+      success: Schema.Struct({ instruments: Schema.Array(Instrument) }),
+      error: always
+    }).annotateMerge(
+      describe("Search instruments", "Best first: exact, prefix, word, substring of symbol or name, in any case.")
+    ),
+    HttpApiEndpoint.get("instrument", "/instruments/:token", {
+      params: { token: TokenText },
+      success: Instrument,
+      error: [...always, errors.NotFound]
+    }).annotateMerge(describe("One instrument")),
+    HttpApiEndpoint.post("importInstruments", "/instruments", {
+      payload: HttpApiSchema.StreamUint8Array({ contentType: "text/csv", maxBytes: MAX_INSTRUMENTS_BYTES }),
+      success: ImportReport,
+      error: [...always, ...withBody]
+    }).annotateMerge(describe("Import the broker's instruments file"))
+  )
+  .prefix(BASE)
+
+const ingest = HttpApiGroup.make("ingest")
+  .add(
+    HttpApiEndpoint.post("ingest", "/ingest", {
+      payload: HttpApiSchema.StreamUint8Array({ contentType: "application/x-ndjson", maxBytes: MAX_INGEST_BYTES }),
+      success: IngestReport,
+      error: [...always, ...withBody, errors.TooManyRequestsResponse]
+    }).annotateMerge(
+      describe("Send raw ticks, one JSON object a line", "200 once the log has them. Sending them again adds no row.")
+    )
+  )
+  .prefix(BASE)
+
+const quotes = HttpApiGroup.make("quotes")
+  .add(
+    HttpApiEndpoint.get("quotes", "/quotes", {
+      query: { tokens: TokensText },
+      success: Schema.Struct({ quotes: Schema.Array(QuoteOf) }),
+      error: always
+    }).annotateMerge(describe("Last tick and the day so far"))
+  )
+  .prefix(BASE)
+
+const historical = HttpApiGroup.make("historical")
+  .add(
+    HttpApiEndpoint.get("ticks", "/historical/ticks", {
+      query: range,
+      success: [
+        TicksPage,
+        HttpApiSchema.StreamNdjson({ schema: HistoricalTick, contentType: "application/x-ndjson" }),
+        HttpApiSchema.StreamUint8Array({ contentType: "text/csv" })
+      ],
+      error: [...always, errors.NotFound]
+    }).annotateMerge(
+      describe(
+        "Ticks of one instrument, ascending",
+        "JSON by pages. With `Accept: application/x-ndjson` or `text/csv` the whole range streams; `limit` then means nothing."
+      )
+    ),
+    HttpApiEndpoint.get("candles", "/historical/candles", {
+      query: {
+        ...range,
+        interval: Interval,
+        fill: Schema.optionalKey(Schema.Literals(["none", "previous"])),
+        session: Schema.optionalKey(Schema.Literals(["all", "regular"]))
+      },
+      success: CandlesPage,
+      error: [...always, errors.NotFound]
+    }).annotateMerge(
+      describe(
+        "Bars of one instrument, ascending",
+        "`fill=previous` gives a bar to every interval of continuous trading after the day's first bar that has no tick, at the close before it; day bars are filled over at most 31 days. `session=regular` leaves out bars that start outside continuous trading and the closing auction; a day bar then holds its day's bars of 15 minutes that stay in."
+      )
+    )
+  )
+  .prefix(BASE)
+
+const calendar = HttpApiGroup.make("calendar")
+  .add(
+    HttpApiEndpoint.get("calendar", "/calendar", {
+      query: { exchange: Text, date: DateText },
+      success: CalendarDay,
+      error: [...always, errors.NotFound]
+    }).annotateMerge(describe("Trading phases of a day, or its holiday"))
+  )
+  .prefix(BASE)
+
+const ReplayId = Schema.String.pipe(Schema.check(Schema.isBetweenLength(1, MAX_TEXT)))
+
+const replays = HttpApiGroup.make("replays")
+  .add(
+    HttpApiEndpoint.post("startReplay", "/replays", {
+      payload: ReplayRequest,
+      success: Replay.pipe(HttpApiSchema.status(201)),
+      error: [...always, ...withBody, errors.NotFound, errors.TooManyRequestsResponse]
+    }).annotateMerge(describe("Start a replay")),
+    HttpApiEndpoint.get("listReplays", "/replays", {
+      success: Schema.Struct({ replays: Schema.Array(Replay) }),
+      error: always
+    }).annotateMerge(describe("Replays, newest first")),
+    HttpApiEndpoint.get("replay", "/replays/:id", {
+      params: { id: ReplayId },
+      success: Replay,
+      error: [...always, errors.NotFound]
+    }).annotateMerge(describe("One replay")),
+    HttpApiEndpoint.patch("changeReplay", "/replays/:id", {
+      params: { id: ReplayId },
+      payload: ReplayChange,
+      success: Replay,
+      error: [...always, ...withBody, errors.NotFound, errors.Conflict]
+    }).annotateMerge(describe("Pause, resume, or change the speed")),
+    HttpApiEndpoint.delete("stopReplay", "/replays/:id", {
+      params: { id: ReplayId },
+      success: HttpApiSchema.NoContent,
+      error: [...always, errors.NotFound]
+    }).annotateMerge(describe("End a replay"))
+  )
+  .prefix(BASE)
+
+const system = HttpApiGroup.make("system", { topLevel: true }).add(
+  HttpApiEndpoint.get("healthz", "/healthz", {
+    success: Schema.Struct({ status: Schema.Literal("ok") }),
+    error: errors.Forbidden
+  }).annotateMerge(describe("Whether the process lives")),
+  HttpApiEndpoint.get("readyz", "/readyz", {
+    success: Schema.Struct({ status: Schema.Literal("ready"), degraded: Schema.Array(Schema.String) }),
+    error: [errors.NotReady, errors.Forbidden]
+  }).annotateMerge(describe("Whether it can serve, and what is degraded")),
+  HttpApiEndpoint.get("metrics", "/metrics", {
+    success: Schema.String.pipe(HttpApiSchema.asText({ contentType: "text/plain; version=0.0.4" })),
+    error: errors.Forbidden
+  }).annotateMerge(describe("Prometheus metrics")),
+  HttpApiEndpoint.get("topology", "/topology", {
+    success: Schema.Json.annotate({
+      description: "nodes, edges, capacities and policies as data, with counters and unknown tokens"
+    }),
+    error: errors.Forbidden
+  }).annotateMerge(describe("The pipeline, described by itself"))
+)
+
+export const Api = HttpApi.make("market-data-platform")
+  .add(instruments, ingest, quotes, historical, calendar, replays, system)
+  .middleware(SchemaRefusals)
+  .annotateMerge(
+    OpenApi.annotations({
+      title: "Market Data Platform",
+      version: "1",
+      description:
+        'Market data by REST. Times in answers are epoch microseconds. Live ticks come over the WebSocket at /ws. Every error is {"_tag","message","parameter"?}.'
+    })
+  )

@@ -1,0 +1,24 @@
+/** Decides which answer each of the platform's failures becomes. */
+import type { FeedError, LogError, Overloaded, StoreError } from "../schema/Errors.ts"
+import { TooManyRequests, Unavailable } from "./errors.ts"
+
+/** How soon a client may ask again after something behind the server did not answer. */
+const RETRY_AFTER_SECONDS = 1
+
+export const storeFailure = (error: StoreError): Unavailable =>
+  new Unavailable({
+    message: `the store did not do ${error.operation}: ${error.message}`,
+    retryAfterSeconds: RETRY_AFTER_SECONDS
+  })
+
+export const logFailure = (error: LogError | FeedError): Unavailable =>
+  new Unavailable({
+    message:
+      error._tag === "LogError"
+        ? `the log did not do ${error.operation} on ${error.topic}/${error.partition}: ${error.message}`
+        : error.message,
+    retryAfterSeconds: RETRY_AFTER_SECONDS
+  })
+
+export const overloaded = (error: Overloaded): TooManyRequests =>
+  new TooManyRequests({ message: error.message, retryAfterSeconds: error.retryAfterSeconds })

@@ -1,0 +1,193 @@
+/** Decides how instruments are kept in memory: read from the store at start, after a change, and every minute. */
+import { Effect, Layer, Schedule, Semaphore } from "effect"
+import { fullSymbol, type Instrument, SIMULATED_EXCHANGE } from "../schema/Instrument.ts"
+import {
+  type InstrumentLines,
+  instrumentLines,
+  MAX_REJECTED_LINES,
+  type RejectedLine
+} from "../schema/InstrumentFile.ts"
+import { type Segment, segmentOf } from "../schema/Sessions.ts"
+import { Instruments } from "../streams/Instruments.ts"
+import { type InstrumentIndex, instrumentIndex } from "../streams/instrumentIndex.ts"
+import { unknownInstruments } from "../streams/metrics.ts"
+import { Readiness } from "../streams/Readiness.ts"
+import { TickStore } from "../streams/TickStore.ts"
+
+/** Unknown tokens listed at most; full: drop-newest, which are only counted. */
+const MAX_UNKNOWN_LISTED = 10_000
+/** Tokens remembered besides, so that each is counted once; full: the count is a lower bound. */
+const MAX_UNKNOWN_COUNTED = 100_000
+/** Lines of a file read before others get a turn: about a millisecond's work. */
+const LINES_AT_A_TIME = 500
+
+/** Contracts of these exchanges carry their underlying's symbol as name. */
+const DERIVATIVES = ["NFO", "BFO"]
+/** The broker's numbering: the last byte of a token is its segment. */
+const SEGMENT_BYTES: Readonly<Record<number, Segment>> = {
+  1: "NSE_EQ",
+  2: "NFO_OPT",
+  3: "CDS",
+  4: "BSE_EQ",
+  5: "BFO_OPT",
+  6: "BCD",
+  7: "MCX",
+  9: "NSE_INDEX"
+}
+
+interface Loaded {
+  readonly list: ReadonlyArray<Instrument>
+  readonly byToken: ReadonlyMap<number, Instrument>
+  /** By full and by bare symbol, in capitals. */
+  readonly bySymbol: ReadonlyMap<string, ReadonlyArray<Instrument>>
+  readonly index: InstrumentIndex
+  readonly simulated: boolean
+  /** `NFO NIFTY`: what has derivatives, by their exchange. */
+  readonly underlyings: ReadonlySet<string>
+}
+
+const load = (list: ReadonlyArray<Instrument>): Loaded => {
+  const bySymbol = new Map<string, Array<Instrument>>()
+  for (const instrument of list) {
+    for (const name of [instrument.tradingsymbol, fullSymbol(instrument)]) {
+      const same = bySymbol.get(name.toUpperCase())
+      if (same === undefined) bySymbol.set(name.toUpperCase(), [instrument])
+      else same.push(instrument)
+    }
+  }
+  return {
+    list,
+    byToken: new Map(list.map((instrument) => [instrument.instrument_token, instrument])),
+    bySymbol,
+    index: instrumentIndex(list),
+    simulated: list.some((instrument) => instrument.exchange === SIMULATED_EXCHANGE),
+    underlyings: new Set(
+      list.filter(({ expiry }) => expiry !== null).map(({ exchange, name }) => `${exchange} ${name ?? ""}`)
+    )
+  }
+}
+
+const isSame = (a: Instrument | undefined, b: Instrument): boolean =>
+  a !== undefined &&
+  a.tradingsymbol === b.tradingsymbol &&
+  a.exchange === b.exchange &&
+  a.asset_class === b.asset_class &&
+  a.tick_size === b.tick_size &&
+  a.name === b.name &&
+  a.expiry === b.expiry &&
+  a.strike === b.strike &&
+  a.option_type === b.option_type &&
+  a.lot_size === b.lot_size
+
+/** The lines of a text, one after another, without their ends. */
+function* linesOf(text: string): Generator<string> {
+  for (let at = 0; at < text.length; ) {
+    const end = text.indexOf("\n", at)
+    const line = text.slice(at, end < 0 ? text.length : end)
+    yield line.endsWith("\r") ? line.slice(0, -1) : line
+    if (end < 0) return
+    at = end + 1
+  }
+}
+
+const readLines = (lines: InstrumentLines, rest: Iterable<string>) =>
+  Effect.gen(function* () {
+    const instruments: Array<Instrument> = []
+    const rejected: Array<RejectedLine> = []
+    let rejectedTotal = 0
+    let number = 1
+    for (const line of rest) {
+      number += 1
+      if (number % LINES_AT_A_TIME === 0) yield* Effect.yieldNow
+      if (line === "") continue
+      const read = lines.read(line, number)
+      if (typeof read !== "string") instruments.push(read)
+      else {
+        rejectedTotal += 1
+        if (rejected.length < MAX_REJECTED_LINES) rejected.push({ line: number, reason: read })
+      }
+    }
+    return { instruments, rejected, rejectedTotal }
+  })
+
+/** Instruments of the store, in memory. */
+export const layer = Layer.effect(
+  Instruments,
+  Effect.gen(function* () {
+    const store = yield* TickStore
+    const readiness = yield* Readiness
+    const context = yield* Effect.context<never>()
+    let loaded = load([])
+    const unknown = new Set<number>()
+    // Two refreshes at once could put the older list over the newer.
+    const one = yield* Semaphore.make(1)
+
+    const noteUnknown = () => unknownInstruments.updateUnsafe(unknown.size, context)
+    const refresh = Effect.gen(function* () {
+      const list = yield* store.instruments
+      if (list.length === loaded.list.length && list.every((i) => isSame(loaded.byToken.get(i.instrument_token), i))) {
+        return
+      }
+      loaded = load(list)
+      for (const token of unknown) if (loaded.byToken.has(token)) unknown.delete(token)
+      noteUnknown()
+    }).pipe(one.withPermits(1))
+
+    yield* refresh
+    noteUnknown()
+    yield* refresh.pipe(
+      Effect.andThen(readiness.degrade("instruments", false)),
+      Effect.catch((error) =>
+        Effect.andThen(
+          Effect.logWarning(`instruments: kept as they were, ${error.operation}: ${error.message}`),
+          readiness.degrade("instruments", true)
+        )
+      ),
+      Effect.schedule(Schedule.spaced("60 seconds")),
+      Effect.forkScoped
+    )
+
+    const put = (instruments: ReadonlyArray<Instrument>) => Effect.tap(store.putInstruments(instruments), () => refresh)
+
+    return Instruments.of({
+      get: (token) => loaded.byToken.get(token),
+      named: (symbol) => loaded.bySymbol.get(symbol.toUpperCase()) ?? [],
+      search: (search) => loaded.index.search(search),
+      all: () => loaded.list,
+      segment: (token) => {
+        const instrument = loaded.byToken.get(token)
+        if (instrument === undefined) return SEGMENT_BYTES[token & 0xff]
+        const { exchange, asset_class, tradingsymbol } = instrument
+        // A stock has its closing auction on both exchanges if it has derivatives on either.
+        const hasDerivatives =
+          asset_class === "EQ" &&
+          DERIVATIVES.some((contracts) => loaded.underlyings.has(`${contracts} ${tradingsymbol}`))
+        return segmentOf({ exchange, asset_class, hasDerivatives })
+      },
+      simulated: () => loaded.simulated,
+      seen: (tokens) => {
+        const before = unknown.size
+        for (const token of tokens) {
+          if (!loaded.byToken.has(token) && unknown.size < MAX_UNKNOWN_COUNTED) unknown.add(token)
+        }
+        if (unknown.size !== before) noteUnknown()
+      },
+      unknown: () => {
+        const tokens = [...unknown].slice(0, MAX_UNKNOWN_LISTED)
+        return { tokens, unlisted: unknown.size - tokens.length }
+      },
+      importFile: (text) =>
+        Effect.gen(function* () {
+          const rows = linesOf(text)
+          const header = rows.next()
+          const lines = yield* Effect.fromResult(instrumentLines(header.done === true ? "" : header.value))
+          const { instruments, rejected, rejectedTotal } = yield* readLines(lines, rows)
+          const { added, changed, expired } =
+            instruments.length === 0 ? { added: 0, changed: 0, expired: 0 } : yield* put(instruments)
+          return { added, changed, expired, rejected, rejected_total: rejectedTotal }
+        }),
+      put,
+      refresh
+    })
+  })
+)
