@@ -38,7 +38,7 @@ export const deduplicate =
       const { raw, tick, recordTime } = candidate
       const isReplayed = candidate.run !== ""
       const state = stateOf(states, candidate.run)
-      const day = state.day(tick.instrument_token, candidate.day, recordTime, raw.connection)
+      const day = state.day(candidate.day, recordTime, raw)
       const { sequencing } = raw
       const id = tick.sequence_id
       const number = isReplayed

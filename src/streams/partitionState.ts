@@ -2,6 +2,7 @@
  * Decides what a partition remembers of its instruments: per instrument and trading day the sessions with their seen
  * ids and open gaps, the volume accounted for and the position given. All of it follows from the raw partition alone.
  */
+import type { RawTick } from "../schema/RawTick.ts"
 import { epochOf } from "../schema/Tick.ts"
 import { IdSet } from "./IdSet.ts"
 import { type GapTally, MissingNumbers } from "./missingNumbers.ts"
@@ -24,6 +25,9 @@ export const MAX_RUNS = 64
 export class Session {
   readonly openedAt: number
   readonly openedBy: string
+  /** The number and stamp (µs) of the packet that opened it. */
+  readonly openingId: number
+  readonly openingTs: number
   /** Ids of contiguous numbers. */
   readonly ids = new IdSet()
   /** Ids that skip, or hashes. */
@@ -34,9 +38,11 @@ export class Session {
   /** The last few numbers with the time and feed that brought them, to tell by how much a feed won. */
   readonly arrivals = new Arrivals()
 
-  constructor(openedAt: number, openedBy: string) {
+  constructor(openedAt: number, openedBy: string, openingId: number, openingTs: number) {
     this.openedAt = openedAt
     this.openedBy = openedBy
+    this.openingId = openingId
+    this.openingTs = openingTs
   }
 }
 
@@ -79,6 +85,9 @@ interface Connection {
   resetTs: number
 }
 
+/** What is kept of the first packet of a day: it opens session 0. */
+type FirstPacket = Pick<RawTick, "instrument_token" | "connection" | "sequence_id" | "exchange_ts">
+
 /** An instrument's trading day. */
 export class InstrumentDay {
   readonly token: number
@@ -95,11 +104,11 @@ export class InstrumentDay {
   volumeBase = -1
   touched: number
 
-  constructor(token: number, day: number, recordTime: number, connection: string) {
+  constructor(token: number, day: number, recordTime: number, first: FirstPacket) {
     this.token = token
     this.day = day
     this.epoch = epochOf(day, recordTime)
-    this.sessions = [new Session(recordTime, connection)]
+    this.sessions = [new Session(recordTime, first.connection, first.sequence_id ?? -1, first.exchange_ts)]
     this.touched = recordTime
   }
 
@@ -119,11 +128,13 @@ export class InstrumentDay {
     known.resetId = sequenceId
     known.resetTs = exchangeTs
     const opened = this.sessions[newest]!
-    const joins = opened.openedBy !== connection && recordTime - opened.openedAt < JOIN_MICROS
+    // The other feed's copy of the opening packet has its stamp; another stamp on that number is another numbering.
+    const contradicts = opened.openingId === sequenceId && opened.openingTs !== exchangeTs
+    const joins = opened.openedBy !== connection && recordTime - opened.openedAt < JOIN_MICROS && !contradicts
     if (isFresh || joins || this.sessions.length >= MAX_SESSIONS) {
       known.session = newest
     } else {
-      this.sessions.push(new Session(recordTime, connection))
+      this.sessions.push(new Session(recordTime, connection, sequenceId, exchangeTs))
       known.session = newest + 1
     }
     return known.session
@@ -132,7 +143,7 @@ export class InstrumentDay {
   /** The session of a given number, opening those up to it: for replayed ticks, which carry theirs. */
   sessionNumbered(number: number, recordTime: number): number {
     while (this.sessions.length <= number && this.sessions.length < MAX_SESSIONS) {
-      this.sessions.push(new Session(recordTime, ""))
+      this.sessions.push(new Session(recordTime, "", -1, -1))
     }
     return Math.min(number, this.sessions.length - 1)
   }
@@ -161,12 +172,13 @@ export class PartitionState {
   begun = 0
 
   /** The state of an instrument's day at a record time, begun afresh where it is not held (any more). */
-  day(token: number, day: number, recordTime: number, connection: string): InstrumentDay {
+  day(day: number, recordTime: number, first: FirstPacket): InstrumentDay {
+    const token = first.instrument_token
     const days = this.instruments.get(token)
     if (days === undefined) {
-      const first = this.#begin(token, day, recordTime, connection)
-      this.instruments.set(token, { newest: first, others: [] })
-      return first
+      const begun = this.#begin(day, recordTime, first)
+      this.instruments.set(token, { newest: begun, others: [] })
+      return begun
     }
     const { newest } = days
     if (newest.day === day) {
@@ -178,7 +190,7 @@ export class PartitionState {
       if (others[i]!.touched + OLD_DAY_HOLD_MICROS <= recordTime) others.splice(i, 1)
     }
     if (day > newest.day) {
-      days.newest = this.#begin(token, day, recordTime, connection)
+      days.newest = this.#begin(day, recordTime, first)
       keep(others, newest)
       return days.newest
     }
@@ -187,7 +199,7 @@ export class PartitionState {
       held.touched = recordTime
       return held
     }
-    const begun = this.#begin(token, day, recordTime, connection)
+    const begun = this.#begin(day, recordTime, first)
     keep(others, begun)
     return begun
   }
@@ -206,9 +218,9 @@ export class PartitionState {
     }
   }
 
-  #begin(token: number, day: number, recordTime: number, connection: string): InstrumentDay {
+  #begin(day: number, recordTime: number, first: FirstPacket): InstrumentDay {
     this.begun++
-    return new InstrumentDay(token, day, recordTime, connection)
+    return new InstrumentDay(first.instrument_token, day, recordTime, first)
   }
 }
 

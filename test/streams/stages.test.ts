@@ -1,0 +1,412 @@
+import { assert, describe, it } from "@effect/vitest"
+import type { Tick } from "../../src/schema/Tick.ts"
+import type { Batch } from "../../src/streams/batch.ts"
+import { makeStates, stages } from "../../src/streams/process.ts"
+import { toDeadRecords, toRecords, watermarkRecord } from "../../src/streams/publish.ts"
+import type { LogRecord } from "../../src/streams/TickLog.ts"
+
+const settings = { GAP_HOLD_MS: 5000, MAX_SEQUENCE_JUMP: 1_000_000, DMA_SILENCE_MS: 3000, MAX_FUTURE_SKEW_MS: 5000 }
+/** 2026-01-15 10:00 IST, a trading day, in µs. */
+const TEN = Date.UTC(2026, 0, 15, 4, 30) * 1000
+
+const pipeline = () => {
+  const leads: Array<readonly [string, number]> = []
+  const states = makeStates()
+  const stage = stages(states, "raw", settings, (winner, micros) => leads.push([winner, micros]))
+  const run = (records: ReadonlyArray<LogRecord>): Batch =>
+    stage.sequence(stage.deduplicate(stage.normalize(stage.decode(records))))
+  return { run, leads, states }
+}
+
+const record = (offset: number, recordTime: number, fields: object, headers?: Record<string, string>): LogRecord => ({
+  offset,
+  recordTime,
+  key: null,
+  value: Buffer.from(JSON.stringify(fields)),
+  headers
+})
+
+/** A DMA tick of instrument 1; record n is stamped and taken in n seconds after ten. */
+const dma = (offset: number, sequence_id: number, more: object = {}): LogRecord =>
+  record(offset, TEN + offset * 1_000_000, {
+    instrument_token: 1,
+    exchange_ts: TEN + offset * 1_000_000,
+    price: 100 + sequence_id,
+    volume: 1,
+    sequence_id,
+    ...more
+  })
+
+const ticksOf = (batch: Batch): ReadonlyArray<Tick> => batch.ticks.map(({ tick }) => tick)
+const brief = (ticks: ReadonlyArray<Tick>) =>
+  ticks.map((t) => [t.sequence_id, t.status, t.gap_from, t.session, t.position] as const)
+
+describe("the stages of a partition", () => {
+  it("give every new tick the next position and drop the same identity", () => {
+    const { run } = pipeline()
+    const batch = run([dma(0, 1), dma(1, 2), dma(2, 2), dma(3, 3)])
+    assert.deepStrictEqual(brief(ticksOf(batch)), [
+      [1, "LIVE", 0, 0, 1],
+      [2, "LIVE", 0, 0, 2],
+      [3, "LIVE", 0, 0, 3]
+    ])
+    assert.strictEqual(batch.count.duplicates, 1)
+  })
+
+  it("mark the tick that shows a gap, and the late one that fills it", () => {
+    const { run } = pipeline()
+    const batch = run([dma(0, 1), dma(1, 5), dma(2, 3), dma(3, 6)])
+    assert.deepStrictEqual(brief(ticksOf(batch)), [
+      [1, "LIVE", 0, 0, 1],
+      [5, "STALE", 2, 0, 2],
+      [3, "STALE", 0, 0, 3],
+      [6, "LIVE", 0, 0, 4]
+    ])
+    assert.deepStrictEqual([batch.count.gaps, batch.count.fills, batch.count.lost], [1, 1, 0])
+  })
+
+  it("give a gap up after the hold, in record time, and still take its number when it comes", () => {
+    const { run } = pipeline()
+    run([dma(0, 1), dma(1, 4)])
+    const later = run([dma(10, 5), dma(11, 2)])
+    assert.strictEqual(later.count.lost, 2)
+    assert.strictEqual(later.count.fills, 0)
+    assert.deepStrictEqual(brief(ticksOf(later))[1], [2, "STALE", 0, 0, 4])
+  })
+
+  it("send a wild jump to the DLQ and go on as if it had not come", () => {
+    const { run } = pipeline()
+    const batch = run([dma(0, 1), dma(1, 1_000_002), dma(2, 2)])
+    assert.deepStrictEqual(brief(ticksOf(batch)), [
+      [1, "LIVE", 0, 0, 1],
+      [2, "LIVE", 0, 0, 2]
+    ])
+    assert.match(batch.dead[0]!.reason, /^sequence_id: .* got 1000002$/)
+  })
+
+  it("send a stamp too far ahead of record time to the DLQ, naming the field and the value", () => {
+    const { run } = pipeline()
+    const ahead = TEN + 5_000_001
+    const batch = run([
+      record(0, TEN, { instrument_token: 1, exchange_ts: ahead, price: 1 }),
+      record(1, TEN, { instrument_token: 1, exchange_ts: ahead - 1, price: 1 })
+    ])
+    assert.strictEqual(batch.ticks.length, 1)
+    assert.match(batch.dead[0]!.reason, new RegExp(`^exchange_ts: .* got ${ahead}$`))
+  })
+
+  it("open a session on reset, and join the one that the other feed just opened", () => {
+    const { run } = pipeline()
+    const batch = run([
+      dma(0, 900),
+      dma(101, 1, { connection: "a", reset: true }),
+      dma(102, 1, { connection: "b", feed: "snapshot", reset: true, exchange_ts: TEN + 101_000_000 }),
+      dma(103, 2, { connection: "b", feed: "snapshot" }),
+      dma(104, 2, { connection: "a" }),
+      // The same packet once more is no other reset.
+      dma(105, 1, { connection: "a", reset: true, exchange_ts: TEN + 101_000_000 }),
+      dma(106, 3, { connection: "a" }),
+      dma(107, 1, { connection: "a", reset: true })
+    ])
+    assert.deepStrictEqual(
+      ticksOf(batch).map((t) => [t.session, t.sequence_id, t.feed]),
+      [
+        [0, 900, "dma"],
+        [1, 1, "dma"],
+        [1, 2, "snapshot"],
+        [1, 3, "dma"],
+        [2, 1, "dma"]
+      ]
+    )
+  })
+
+  it("take another stamp on the opening number as another numbering, however soon it comes", () => {
+    const { run } = pipeline()
+    const batch = run([
+      dma(0, 1, { connection: "first run", reset: true }),
+      dma(1, 2, { connection: "first run" }),
+      dma(5, 1, { connection: "second run", reset: true }),
+      dma(6, 2, { connection: "second run" })
+    ])
+    assert.deepStrictEqual(
+      ticksOf(batch).map((t) => [t.session, t.sequence_id]),
+      [
+        [0, 1],
+        [0, 2],
+        [1, 1],
+        [1, 2]
+      ]
+    )
+  })
+
+  it("let a snapshot without numbers pass only in a gap or in DMA silence, and count the rest", () => {
+    const { run } = pipeline()
+    const snapshot = (offset: number, price: number) =>
+      record(offset, TEN + offset * 1_000_000, {
+        instrument_token: 1,
+        exchange_ts: TEN + offset * 1_000_000,
+        price,
+        feed: "snapshot"
+      })
+    const batch = run([
+      snapshot(0, 1), // no DMA yet: silent
+      dma(1, 1),
+      snapshot(2, 2), // DMA speaks: suppressed
+      dma(3, 3), // shows a gap
+      snapshot(4, 4), // in the gap: passes
+      dma(5, 4),
+      dma(7, 5),
+      snapshot(8, 5), // the gap's hold is over at 8: suppressed
+      snapshot(10, 6) // 3 s of silence
+    ])
+    assert.deepStrictEqual(
+      ticksOf(batch).map((t) => [t.feed, t.price]),
+      [
+        ["snapshot", 1],
+        ["dma", 101],
+        ["dma", 103],
+        ["snapshot", 4],
+        ["dma", 104],
+        ["dma", 105],
+        ["snapshot", 6]
+      ]
+    )
+    assert.strictEqual(batch.count.suppressed, 2)
+  })
+
+  it("turn day totals into volumes: the first in mid-day sets the base, none is negative", () => {
+    const { run } = pipeline()
+    const total = (offset: number, day_volume: number) =>
+      record(offset, TEN + offset * 1_000_000, {
+        instrument_token: 1,
+        exchange_ts: TEN + offset * 1_000_000,
+        price: 1,
+        feed: "kite",
+        day_volume
+      })
+    const batch = run([total(0, 5000), total(1, 5100), total(2, 5050), total(3, 5250)])
+    assert.deepStrictEqual(
+      ticksOf(batch).map((t) => t.volume),
+      [0, 100, 0, 150]
+    )
+  })
+
+  it("count the whole of a first total that comes with the open", () => {
+    const { run } = pipeline()
+    const open = Date.UTC(2026, 0, 14, 3, 45) * 1000
+    const batch = run([record(0, open, { instrument_token: 1, exchange_ts: open, price: 1, day_volume: 70 })])
+    assert.strictEqual(ticksOf(batch)[0]!.volume, 70)
+  })
+
+  it("give content without numbers one identity, whenever and however often it is sent", () => {
+    const { run } = pipeline()
+    const row = { instrument_token: 1, exchange_ts: TEN, price: 17525.1, feed: "kite" }
+    const first = run([record(0, TEN, row), record(1, TEN, { ...row, occurrence: 1 }), record(2, TEN, row)])
+    const again = pipeline().run([record(9, TEN + 99, { ...row, exchange_ts: "2026-01-15T10:00:00+05:30" })])
+    assert.strictEqual(first.ticks.length, 2)
+    assert.strictEqual(first.count.duplicates, 1)
+    assert.isBelow(ticksOf(first)[0]!.sequence_id, 0)
+    assert.strictEqual(ticksOf(again)[0]!.sequence_id, ticksOf(first)[0]!.sequence_id)
+  })
+
+  it("mark ticks of an older day than the newest, and disturb neither", () => {
+    const { run } = pipeline()
+    const yesterday = { exchange_ts: TEN - 86_400_000_000 }
+    const batch = run([
+      dma(0, 1),
+      dma(1, 1, { ...yesterday, price: 1 }),
+      dma(2, 2),
+      dma(3, 2, { ...yesterday, price: 2 }),
+      dma(4, 3)
+    ])
+    assert.deepStrictEqual(
+      ticksOf(batch).map((t) => [t.old, t.sequence_id, t.position, t.status]),
+      [
+        [false, 1, 1, "LIVE"],
+        [true, 1, 1, "LIVE"],
+        [false, 2, 2, "LIVE"],
+        [true, 2, 2, "LIVE"],
+        [false, 3, 3, "LIVE"]
+      ]
+    )
+    const [today, before] = ticksOf(batch)
+    assert.strictEqual(today!.epoch, 20468 * 1e9 + 36000)
+    assert.strictEqual(before!.epoch, 20467 * 1e9 + 86400 + 36001)
+  })
+
+  it("tell which feed won and by how much", () => {
+    const { run, leads } = pipeline()
+    run([dma(0, 1), dma(3, 1, { feed: "snapshot" }), dma(4, 1)])
+    assert.deepStrictEqual(leads, [["dma", 3_000_000]])
+  })
+
+  it("keep a replay's state apart from live and free it at its end", () => {
+    const { run, states } = pipeline()
+    const replayed = (offset: number, sequence_id: number) => ({
+      ...dma(offset, sequence_id, { session: 2, received_ts: TEN + 5 }),
+      headers: { replay: "r.1" }
+    })
+    const batch = run([
+      dma(0, 1),
+      replayed(1, 1),
+      replayed(2, 2),
+      dma(3, 2),
+      { ...watermarkRecord({ run: "r.1", number: 1, end: true }), offset: 4, recordTime: TEN + 4_000_000 }
+    ])
+    assert.deepStrictEqual(
+      batch.ticks.map(({ run: of, tick }) => [of, tick.session, tick.sequence_id, tick.position]),
+      [
+        ["", 0, 1, 1],
+        ["r.1", 2, 1, 1],
+        ["r.1", 2, 2, 2],
+        ["", 0, 2, 2]
+      ]
+    )
+    assert.strictEqual(batch.ticks[1]!.tick.received_ts, TEN + 5)
+    assert.strictEqual(states.runs.size, 0)
+    assert.deepStrictEqual(toRecords(batch)[4]!.headers, { replay: "r.1", watermark: "1", end: "1" })
+  })
+
+  it("take out every kind of unreadable record with its reason, bytes and place, and go on", () => {
+    const { run } = pipeline()
+    const of = (offset: number, value: Uint8Array | null): LogRecord => ({ offset, recordTime: TEN, key: "1", value })
+    const text = (json: string) => Buffer.from(json)
+    const good = `"instrument_token":1,"exchange_ts":${TEN}`
+    const batch = run([
+      of(0, null),
+      of(1, Buffer.alloc(1_048_577, 32)),
+      of(2, text("{")),
+      of(3, text(`{${good},"price":NaN}`)),
+      of(4, text(`{${good},"price":-1}`)),
+      of(5, text(`{${good},"price":1,"sequence_id":-4}`)),
+      of(6, text(`[]`)),
+      of(7, text(`{${good},"price":1}`))
+    ])
+    assert.deepStrictEqual(
+      batch.dead.map(({ kind, record: { offset } }) => [offset, kind]),
+      [
+        [0, "tombstone"],
+        [1, "too_large"],
+        [2, "undecodable"],
+        [3, "undecodable"],
+        [4, "invalid"],
+        [5, "invalid"],
+        [6, "invalid"]
+      ]
+    )
+    assert.strictEqual(batch.ticks.length, 1)
+    assert.strictEqual(batch.nextOffset, 8)
+    const [, , , , negative] = toDeadRecords(batch.dead, 3)
+    assert.deepStrictEqual(negative!.headers, {
+      reason: "price: expected a value between 0 and 1000000000, got -1",
+      topic: "raw_ticks",
+      partition: "3",
+      offset: "4",
+      index: "0"
+    })
+    assert.strictEqual(negative!.value, batch.dead[4]!.record.value)
+  })
+})
+
+/** A small seeded generator (mulberry32). */
+const random = (seed: number) => () => {
+  seed = (seed + 0x6d2b79f5) | 0
+  let t = Math.imul(seed ^ (seed >>> 15), 1 | seed)
+  t = (t + Math.imul(t ^ (t >>> 7), 61 | t)) ^ t
+  return ((t ^ (t >>> 14)) >>> 0) / 4294967296
+}
+
+/** Raw records of every kind that decides something: both feeds, resets, gaps, silence, old days, replays, poison. */
+const mixed = (seed: number, length: number): ReadonlyArray<LogRecord> => {
+  const next = random(seed)
+  const last = [0, 0, 0]
+  let time = TEN
+  return Array.from({ length }, (_, offset) => {
+    time += Math.floor(next() * 400_000)
+    const token = Math.floor(next() * 3)
+    const kind = next()
+    if (kind < 0.02) return { offset, recordTime: time, key: null, value: Buffer.from("{") }
+    if (kind < 0.04) return record(offset, time, { instrument_token: token + 1, exchange_ts: time + 6e6, price: 1 })
+    const isNumbered = next() < 0.7
+    const jump = next() < 0.1 ? Math.floor(next() * 5) : next() < 0.2 ? -Math.floor(next() * 6) : 1
+    const sequence_id = Math.max(1, last[token]! + jump)
+    if (isNumbered) last[token] = Math.max(last[token]!, sequence_id)
+    const isOld = next() < 0.05
+    const isReplay = next() < 0.1
+    return record(
+      offset,
+      time,
+      {
+        instrument_token: token + 1,
+        exchange_ts: time - (isOld ? 86_400_000_000 : 0),
+        price: Math.floor(next() * 3) + 1,
+        feed: next() < 0.5 ? "dma" : "snapshot",
+        ...(isNumbered ? { sequence_id } : {}),
+        ...(!isNumbered && next() < 0.5 ? { day_volume: Math.floor((time - TEN) / 1e5) } : { volume: 1 }),
+        ...(isNumbered && !isReplay && next() < 0.03 ? { reset: true } : {}),
+        ...(isReplay ? { sequence_id, session: 0 } : {})
+      },
+      isReplay ? { replay: "r.1" } : undefined
+    )
+  })
+}
+
+describe("determinism (P2)", () => {
+  it("publishes the same bytes however the partition is cut into arrays", () => {
+    for (let seed = 1; seed <= 30; seed++) {
+      const records = mixed(seed, 600)
+      const cut = (sizes: () => number) => {
+        const { run } = pipeline()
+        const out: Array<string> = []
+        const dead: Array<string> = []
+        const counts: Record<string, number> = {}
+        for (let at = 0; at < records.length; ) {
+          const batch = run(records.slice(at, (at += sizes())))
+          for (const { value, headers } of toRecords(batch)) {
+            out.push(`${headers?.replay ?? ""} ${Buffer.from(value!).toString()}`)
+          }
+          for (const letter of batch.dead) dead.push(`${letter.record.offset} ${letter.reason}`)
+          for (const [name, n] of Object.entries(batch.count)) counts[name] = (counts[name] ?? 0) + n
+        }
+        // What is counted as lost depends on when the count is read, not on what is published.
+        return { out, dead: dead.sort(), duplicates: counts.duplicates, suppressed: counts.suppressed }
+      }
+      const whole = cut(() => records.length)
+      const next = random(seed + 1000)
+      assert.deepStrictEqual(
+        cut(() => 1),
+        whole,
+        `seed ${seed}`
+      )
+      assert.deepStrictEqual(
+        cut(() => 1 + Math.floor(next() * 50)),
+        whole,
+        `seed ${seed}`
+      )
+    }
+  })
+
+  it("closes the account of every batch (P1): read = published + duplicates + suppressed + dead", () => {
+    const { run } = pipeline()
+    const records = mixed(99, 5000)
+    const batch = run(records)
+    const { duplicates, suppressed } = batch.count
+    assert.strictEqual(toRecords(batch).length + duplicates + suppressed + batch.dead.length, records.length)
+    assert.isAbove(duplicates, 0)
+    assert.isAbove(suppressed, 0)
+  })
+
+  it("gives positions without a hole in each instrument, day and epoch, and only rising sources", () => {
+    const { run } = pipeline()
+    const batch = run(mixed(7, 5000))
+    const positions = new Map<string, number>()
+    let offset = -1
+    for (const { tick, run: of } of batch.ticks) {
+      const key = `${of} ${tick.instrument_token} ${tick.epoch}`
+      assert.strictEqual(tick.position, (positions.get(key) ?? 0) + 1)
+      positions.set(key, tick.position)
+      assert.isAbove(tick.source[1], offset)
+      offset = tick.source[1]
+    }
+  })
+})
