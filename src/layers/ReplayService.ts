@@ -131,9 +131,8 @@ const make = (settings: ReplaySettings) =>
       return position === undefined || (lastOut !== undefined && lastOut > position) ? lastOut : position
     }
     const tellClock = (entry: Entry) => {
-      const ts = clockOf(entry)
       entry.clockToldAt = now()
-      if (ts !== undefined) audience.clock(entry.id, { run: entry.run, ts, state: entry.state })
+      audience.clock(entry.id, { run: entry.run, ts: clockOf(entry) ?? null, state: entry.state })
     }
     const show = (entry: Entry): Replay => {
       const speed = entry.pace.speedUnsafe()

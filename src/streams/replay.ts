@@ -5,6 +5,7 @@
 import { Effect, Stream } from "effect"
 import type { LogError, StoreError } from "../schema/Errors.ts"
 import { partitionOf } from "../schema/Partition.ts"
+import { encodeRawTick } from "../schema/RawTickJson.ts"
 import { REPLAY_HEADER } from "./decode.ts"
 import { merge, type PageReader } from "./merge.ts"
 import type { Pace } from "./pace.ts"
@@ -57,11 +58,23 @@ export const storedTicks = (
   )
 }
 
-/** A stored tick as the raw record that replays it. */
+/** A stored tick as the raw record that replays it: with its number, session and reception, and no connection. */
 export const encodeReplayedTick = (t: StoredTick): string =>
-  `{"feed":${JSON.stringify(t.feed)},"instrument_token":${t.instrument_token},"exchange_ts":${t.exchange_ts},` +
-  `"price":${t.price},"volume":${t.volume},"sequence_id":${t.sequence_id},"session":${t.session},` +
-  `"sequencing":"${t.sequencing}","received_ts":${t.received_ts}}`
+  encodeRawTick({
+    instrument_token: t.instrument_token,
+    exchange_ts: t.exchange_ts,
+    price: t.price,
+    feed: t.feed,
+    volume: t.volume,
+    day_volume: -1,
+    sequence_id: t.sequence_id,
+    sequencing: t.sequencing,
+    reset: false,
+    connection: t.feed,
+    occurrence: 0,
+    received_ts: t.received_ts,
+    session: t.session
+  })
 
 /** One run's records: by partition, with the keys and partitions of its instruments kept. */
 export class RunEncoder {
