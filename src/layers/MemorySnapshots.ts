@@ -1,0 +1,40 @@
+/** Decides how partition states are kept in one process: the newest of each partition, for the newest two raw topics. */
+import { Effect, Layer } from "effect"
+import { type StateSnapshot, StateSnapshots } from "../streams/StateSnapshots.ts"
+
+/** Raw incarnations kept for each partition; one more drops the one that came first. */
+const MAX_INCARNATIONS = 2
+
+interface Kept extends StateSnapshot {
+  readonly instruments: Map<number, Uint8Array>
+}
+
+const make = (): StateSnapshots["Service"] => {
+  const partitions = new Map<number, Map<string, Kept>>()
+  return {
+    load: (rawIncarnation, partition) =>
+      Effect.sync(() => {
+        const kept = partitions.get(partition)?.get(rawIncarnation)
+        return kept === undefined ? undefined : { ...kept, instruments: new Map(kept.instruments) }
+      }),
+    save: (partition, changed) =>
+      Effect.sync(() => {
+        let incarnations = partitions.get(partition)
+        if (incarnations === undefined) {
+          incarnations = new Map()
+          partitions.set(partition, incarnations)
+        }
+        const before = incarnations.get(changed.rawIncarnation)
+        // One who lost the partition and does not know it yet must not put its older state over the new owner's.
+        if (before !== undefined && changed.rawOffset < before.rawOffset) return
+        if (before === undefined && incarnations.size >= MAX_INCARNATIONS) {
+          incarnations.delete(incarnations.keys().next().value!)
+        }
+        const instruments = before?.instruments ?? new Map<number, Uint8Array>()
+        for (const [token, state] of changed.instruments) instruments.set(token, state.slice())
+        incarnations.set(changed.rawIncarnation, { ...changed, instruments })
+      })
+  }
+}
+
+export const layer: Layer.Layer<StateSnapshots> = Layer.sync(StateSnapshots, make)

@@ -1,0 +1,162 @@
+import { assert, describe, it } from "@effect/vitest"
+import { Arbitrary, Effect, type Layer, Schema } from "effect"
+import * as MemoryClaims from "../../src/layers/MemoryClaims.ts"
+import type { Tick } from "../../src/schema/Tick.ts"
+import { Claims } from "../../src/streams/Claims.ts"
+import { makeTick, OPEN } from "./ticks.ts"
+
+/** Every layer of the claims. */
+const layers: ReadonlyArray<{ readonly name: string; readonly layer: () => Layer.Layer<Claims> }> = [
+  { name: "memory", layer: () => MemoryClaims.layer() }
+]
+
+const A_DAY = 86_400_000_000
+
+/** Who asks: a raw partition, and how far it has come with this batch. */
+const raw = (through: number, partition = 0, incarnation = "raw-1") => ({ incarnation, partition, through })
+
+const numbered = (sequence_id: number, offset: number, given: Partial<Tick> = {}): Tick =>
+  makeTick({ sequence_id, source: ["raw-1", offset, 0], ...given })
+
+const int = (minimum: number, maximum: number) => Schema.Int.pipe(Schema.check(Schema.isBetween({ minimum, maximum })))
+const Batch = Schema.Struct({
+  partition: int(0, 1),
+  from: int(0, 60),
+  ids: Schema.Array(int(-10, 40)).pipe(Schema.check(Schema.isMinLength(1), Schema.isMaxLength(12)))
+})
+
+for (const { name, layer } of layers) {
+  describe(`Claims on ${name}`, () => {
+    it.effect("lets everything new pass", () =>
+      Effect.gen(function* () {
+        const claims = yield* Claims
+        assert.deepStrictEqual(yield* claims.claim(raw(1), [numbered(1, 0), numbered(2, 1)]), [])
+        assert.deepStrictEqual(yield* claims.claim(raw(9), []), [])
+        assert.deepStrictEqual(yield* claims.claim(raw(11), [numbered(3, 10)]), [])
+      }).pipe(Effect.provide(layer()))
+    )
+
+    it.effect("lets one's own pass when it asks again", () =>
+      Effect.gen(function* () {
+        const claims = yield* Claims
+        const batch = [numbered(1, 0), numbered(2, 1), numbered(-99, 2, { sequencing: "none" })]
+        yield* claims.claim(raw(2), batch)
+        assert.deepStrictEqual(yield* claims.claim(raw(2), batch), [])
+        // Also cut differently, as a retry with other batches is.
+        assert.deepStrictEqual(yield* claims.claim(raw(1), batch.slice(0, 2)), [])
+        assert.deepStrictEqual(yield* claims.claim(raw(2), batch.slice(2)), [])
+      }).pipe(Effect.provide(layer()))
+    )
+
+    it.effect("names what another partition has claimed", () =>
+      Effect.gen(function* () {
+        const claims = yield* Claims
+        yield* claims.claim(raw(100), [numbered(1, 99), numbered(2, 100)])
+        const others = [numbered(7, 0), numbered(2, 1), numbered(1, 2)]
+        assert.deepStrictEqual(yield* claims.claim(raw(2, 1), others), [1, 2])
+        // Another life of the topic is another claimant, though its numbers look alike.
+        assert.deepStrictEqual(yield* claims.claim(raw(2, 0, "raw-2"), others), [0, 1, 2])
+      }).pipe(Effect.provide(layer()))
+    )
+
+    it.effect("raises what is claimed through before it looks, and never lowers it", () =>
+      Effect.gen(function* () {
+        const claims = yield* Claims
+        // The answer to the first call was lost; its claims are set, and through stands at 5.
+        yield* claims.claim(raw(5), [numbered(1, 5)])
+        yield* claims.claim(raw(2), [])
+        assert.deepStrictEqual(yield* claims.claim(raw(6), [numbered(1, 5)]), [])
+        // Above it, the same number can only be another's.
+        assert.deepStrictEqual(yield* claims.claim(raw(8), [numbered(1, 8)]), [0])
+        assert.deepStrictEqual(yield* claims.claim(raw(8), [numbered(1, 8)]), [])
+      }).pipe(Effect.provide(layer()))
+    )
+
+    it.effect("tells instruments, days, sessions and kinds of number apart", () =>
+      Effect.gen(function* () {
+        const claims = yield* Claims
+        const ticks = [
+          numbered(5, 0),
+          numbered(5, 1, { instrument_token: 2 }),
+          numbered(5, 2, { session: 1 }),
+          numbered(5, 3, { exchange_ts: OPEN + A_DAY }),
+          numbered(-5, 4, { sequencing: "none" })
+        ]
+        for (const [offset, tick] of ticks.entries()) {
+          assert.deepStrictEqual(yield* claims.claim(raw(offset), [tick]), [])
+        }
+        const again = ticks.map((tick): Tick => ({ ...tick, source: ["raw-1", 9, 0] }))
+        assert.deepStrictEqual(yield* claims.claim(raw(9), again), [0, 1, 2, 3, 4])
+      }).pipe(Effect.provide(layer()))
+    )
+
+    it.effect("takes numbers of any size, and hashes down to minus 2^48", () =>
+      Effect.gen(function* () {
+        const claims = yield* Claims
+        const ids = [0, 1, 4095, 4096, 2 ** 31, 2 ** 32, 2 ** 53 - 1, -1, -(2 ** 48)]
+        const ticks = ids.map((id, i) => numbered(id, i, { sequencing: id < 0 ? "none" : "contiguous" }))
+        assert.deepStrictEqual(yield* claims.claim(raw(8), ticks), [])
+        assert.deepStrictEqual(
+          yield* claims.claim(raw(8, 1), ticks),
+          ids.map((_, i) => i)
+        )
+      }).pipe(Effect.provide(layer()))
+    )
+
+    it.effect.prop(
+      "agrees with plain sets on any batches",
+      [Arbitrary.array(Arbitrary.schema(Batch), { maxLength: 25 })],
+      ([batches]) =>
+        Effect.gen(function* () {
+          const claims = yield* Claims
+          const taken = new Set<string>()
+          const through = [-1, -1]
+          for (const { partition, from, ids } of batches) {
+            const ticks = ids.map((id, i) =>
+              numbered(id, from + i, { instrument_token: 1 + (id & 1), sequencing: id < 0 ? "none" : "contiguous" })
+            )
+            const last = from + ids.length - 1
+            const foreign = ids.flatMap((id, i) => {
+              const isTaken = taken.has(String(id))
+              taken.add(String(id))
+              return isTaken && from + i > through[partition]! ? [i] : []
+            })
+            assert.deepStrictEqual(yield* claims.claim(raw(last, partition), ticks), foreign)
+            through[partition] = Math.max(through[partition]!, last)
+          }
+        }).pipe(Effect.provide(layer()))
+    )
+  })
+}
+
+describe("MemoryClaims", () => {
+  it.effect("keeps the two newest days of an instrument, and claims nothing of an older one", () =>
+    Effect.gen(function* () {
+      const claims = yield* Claims
+      const on = (day: number) => numbered(1, 0, { exchange_ts: OPEN + day * A_DAY })
+      const ask = (day: number) => claims.claim(raw(0, 1 + asked++), [on(day)])
+      let asked = 0
+      for (const day of [0, 1, 2]) assert.deepStrictEqual(yield* ask(day), [])
+      assert.deepStrictEqual(yield* ask(2), [0])
+      assert.deepStrictEqual(yield* ask(1), [0])
+      assert.deepStrictEqual(yield* ask(0), [])
+      assert.deepStrictEqual(yield* ask(0), [])
+      // A day between the two takes the older one's place.
+      assert.deepStrictEqual(yield* ask(9), [])
+      assert.deepStrictEqual(yield* ask(5), [])
+      assert.deepStrictEqual(yield* ask(5), [0])
+      assert.deepStrictEqual(yield* ask(2), [])
+    }).pipe(Effect.provide(MemoryClaims.layer()))
+  )
+
+  it.effect("drops the instrument whose newest day began first once there are too many", () =>
+    Effect.gen(function* () {
+      const claims = yield* Claims
+      const of = (instrument_token: number, day = 0) =>
+        numbered(1, 0, { instrument_token, exchange_ts: OPEN + day * A_DAY })
+      yield* claims.claim(raw(0), [of(1), of(2), of(1, 1), of(3)])
+      assert.deepStrictEqual(yield* claims.claim(raw(0, 1), [of(1, 1), of(3)]), [0, 1])
+      assert.deepStrictEqual(yield* claims.claim(raw(0, 2), [of(2)]), [])
+    }).pipe(Effect.provide(MemoryClaims.layer({ instruments: 2 })))
+  )
+})

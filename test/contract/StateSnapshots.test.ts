@@ -1,0 +1,140 @@
+import { assert, describe, it } from "@effect/vitest"
+import { Arbitrary, Effect, type Layer, Schema } from "effect"
+import * as MemorySnapshots from "../../src/layers/MemorySnapshots.ts"
+import { type StateSnapshot, StateSnapshots } from "../../src/streams/StateSnapshots.ts"
+
+/** Every layer of the snapshots. */
+const layers: ReadonlyArray<{ readonly name: string; readonly layer: () => Layer.Layer<StateSnapshots> }> = [
+  { name: "memory", layer: () => MemorySnapshots.layer }
+]
+
+const bytes = (...values: ReadonlyArray<number>): Uint8Array => Uint8Array.from(values)
+
+const snapshot = (rawOffset: number, instruments: ReadonlyArray<readonly [number, Uint8Array]>): StateSnapshot => ({
+  rawIncarnation: "raw-1",
+  rawOffset,
+  normalizedIncarnation: "normalized-1",
+  normalizedOffset: rawOffset * 2,
+  instruments: new Map(instruments)
+})
+
+const int = (minimum: number, maximum: number) => Schema.Int.pipe(Schema.check(Schema.isBetween({ minimum, maximum })))
+const Save = Schema.Struct({
+  partition: int(0, 1),
+  offset: int(0, 30),
+  tokens: Schema.Array(int(1, 5)).pipe(Schema.check(Schema.isMaxLength(4))),
+  state: int(0, 255)
+})
+
+for (const { name, layer } of layers) {
+  describe(`StateSnapshots on ${name}`, () => {
+    it.effect("has nothing for a partition that was never saved", () =>
+      Effect.gen(function* () {
+        const snapshots = yield* StateSnapshots
+        assert.isUndefined(yield* snapshots.load("raw-1", 0))
+        yield* snapshots.save(0, snapshot(1, []))
+        assert.isUndefined(yield* snapshots.load("raw-1", 1))
+        assert.isUndefined(yield* snapshots.load("raw-2", 0))
+      }).pipe(Effect.provide(layer()))
+    )
+
+    it.effect("puts what changed over what there was, and the marks with it", () =>
+      Effect.gen(function* () {
+        const snapshots = yield* StateSnapshots
+        yield* snapshots.save(
+          0,
+          snapshot(10, [
+            [1, bytes(1)],
+            [2, bytes(2, 2)],
+            [3, bytes()]
+          ])
+        )
+        yield* snapshots.save(0, snapshot(20, [[2, bytes(0, 255)]]))
+        const kept = yield* snapshots.load("raw-1", 0)
+        assert.deepStrictEqual(
+          kept,
+          snapshot(20, [
+            [1, bytes(1)],
+            [2, bytes(0, 255)],
+            [3, bytes()]
+          ])
+        )
+      }).pipe(Effect.provide(layer()))
+    )
+
+    it.effect("keeps partitions apart, and another life of the topic from the one before", () =>
+      Effect.gen(function* () {
+        const snapshots = yield* StateSnapshots
+        yield* snapshots.save(0, snapshot(10, [[1, bytes(1)]]))
+        yield* snapshots.save(1, snapshot(5, [[1, bytes(9)]]))
+        yield* snapshots.save(0, { ...snapshot(3, [[2, bytes(7)]]), rawIncarnation: "raw-2" })
+        assert.deepStrictEqual(yield* snapshots.load("raw-1", 0), snapshot(10, [[1, bytes(1)]]))
+        assert.deepStrictEqual(yield* snapshots.load("raw-1", 1), snapshot(5, [[1, bytes(9)]]))
+        assert.deepStrictEqual(yield* snapshots.load("raw-2", 0), {
+          ...snapshot(3, [[2, bytes(7)]]),
+          rawIncarnation: "raw-2"
+        })
+      }).pipe(Effect.provide(layer()))
+    )
+
+    it.effect("takes nothing from one that stands behind what is kept: it has lost the partition", () =>
+      Effect.gen(function* () {
+        const snapshots = yield* StateSnapshots
+        yield* snapshots.save(0, snapshot(10, [[1, bytes(1)]]))
+        yield* snapshots.save(
+          0,
+          snapshot(9, [
+            [1, bytes(0)],
+            [2, bytes(0)]
+          ])
+        )
+        assert.deepStrictEqual(yield* snapshots.load("raw-1", 0), snapshot(10, [[1, bytes(1)]]))
+        yield* snapshots.save(0, snapshot(10, [[2, bytes(2)]]))
+        assert.deepStrictEqual(
+          yield* snapshots.load("raw-1", 0),
+          snapshot(10, [
+            [1, bytes(1)],
+            [2, bytes(2)]
+          ])
+        )
+      }).pipe(Effect.provide(layer()))
+    )
+
+    it.effect("holds copies: what is done to the bytes and maps afterwards does not show", () =>
+      Effect.gen(function* () {
+        const snapshots = yield* StateSnapshots
+        const state = bytes(1)
+        const given = snapshot(1, [[1, state]])
+        yield* snapshots.save(0, given)
+        state[0] = 9
+        const loaded = yield* snapshots.load("raw-1", 0)
+        yield* snapshots.save(0, snapshot(2, [[2, bytes(2)]]))
+        assert.deepStrictEqual(loaded, snapshot(1, [[1, bytes(1)]]))
+      }).pipe(Effect.provide(layer()))
+    )
+
+    it.effect.prop(
+      "agrees with plain maps on any saves",
+      [Arbitrary.array(Arbitrary.schema(Save), { maxLength: 30 })],
+      ([saves]) =>
+        Effect.gen(function* () {
+          const snapshots = yield* StateSnapshots
+          const naive: Array<StateSnapshot | undefined> = [undefined, undefined]
+          for (const { partition, offset, tokens, state } of saves) {
+            const changed = snapshot(
+              offset,
+              tokens.map((token) => [token, bytes(state, token)])
+            )
+            yield* snapshots.save(partition, changed)
+            const before = naive[partition]
+            if (before === undefined || offset >= before.rawOffset) {
+              naive[partition] = snapshot(offset, [...(before?.instruments ?? []), ...changed.instruments])
+            }
+          }
+          for (const partition of [0, 1]) {
+            assert.deepStrictEqual(yield* snapshots.load("raw-1", partition), naive[partition])
+          }
+        }).pipe(Effect.provide(layer()))
+    )
+  })
+}
