@@ -10,6 +10,8 @@ export interface GatherOptions {
   readonly ticks: number
   /** Longest wait after the first batch of a group. */
   readonly ms: number
+  /** Once this completes nothing waits any more: a stop has begun. */
+  readonly drain: Effect.Effect<void>
 }
 
 /**
@@ -67,7 +69,7 @@ export const gather =
         }
         const next = Effect.gen(function* () {
           yield* arrived.await
-          yield* Effect.raceFirst(full.await, Effect.sleep(options.ms))
+          yield* Effect.raceAllFirst([full.await, Effect.sleep(options.ms), options.drain])
           if (waiting.length > 0) return take()
           if (ended !== undefined && Exit.isFailure(ended)) return yield* Effect.failCause(ended.cause)
           return yield* Cause.done()

@@ -8,6 +8,7 @@ import type { Settings } from "../schema/Settings.ts"
 import type { Tick } from "../schema/Tick.ts"
 import { Archive } from "./Archive.ts"
 import type { Bookmark, Mark } from "./bookmark.ts"
+import { Drain } from "./Drain.ts"
 import { follow, type TickBatch } from "./follow.ts"
 import { gather } from "./gather.ts"
 import * as metrics from "./metrics.ts"
@@ -17,10 +18,11 @@ import { type AssignedPartition, TickLog } from "./TickLog.ts"
 
 export const writeArchive = (
   settings: Pick<Settings, "ARCHIVE_BATCH_TICKS" | "ARCHIVE_FLUSH_MS">
-): Effect.Effect<void, LogError, TickLog | Archive | Readiness> =>
+): Effect.Effect<void, LogError, TickLog | Archive | Readiness | Drain> =>
   Effect.gen(function* () {
     const log = yield* TickLog
     const archive = yield* Archive
+    const drain = yield* Drain
     const clock = yield* Clock.Clock
     const context = yield* Effect.context<never>()
     const incarnation = log.incarnation("normalized_ticks")
@@ -76,7 +78,7 @@ export const writeArchive = (
           .read(first)
           .pipe(
             follow({ ...reader, bookmark }),
-            gather({ ticks: settings.ARCHIVE_BATCH_TICKS, ms: settings.ARCHIVE_FLUSH_MS }),
+            gather({ ticks: settings.ARCHIVE_BATCH_TICKS, ms: settings.ARCHIVE_FLUSH_MS, drain: drain.begun }),
             Stream.runForEach(write)
           )
       })

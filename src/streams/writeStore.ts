@@ -7,6 +7,7 @@ import type { LogError } from "../schema/Errors.ts"
 import type { Settings } from "../schema/Settings.ts"
 import type { Tick } from "../schema/Tick.ts"
 import type { Bookmark } from "./bookmark.ts"
+import { Drain } from "./Drain.ts"
 import { follow, type TickBatch } from "./follow.ts"
 import { gather } from "./gather.ts"
 import * as metrics from "./metrics.ts"
@@ -21,10 +22,11 @@ interface OwnedBatch extends TickBatch {
 
 export const writeStore = (
   settings: Pick<Settings, "STORE_BATCH_TICKS" | "STORE_FLUSH_MS">
-): Effect.Effect<void, LogError, TickLog | TickStore | Readiness> =>
+): Effect.Effect<void, LogError, TickLog | TickStore | Readiness | Drain> =>
   Effect.gen(function* () {
     const log = yield* TickLog
     const store = yield* TickStore
+    const drain = yield* Drain
     const clock = yield* Clock.Clock
     const context = yield* Effect.context<never>()
     const incarnation = log.incarnation("normalized_ticks")
@@ -76,7 +78,7 @@ export const writeStore = (
       .assignments("store", "normalized_ticks")
       .pipe(
         Stream.flatMap(partition, { concurrency: "unbounded" }),
-        gather({ ticks: settings.STORE_BATCH_TICKS, ms: settings.STORE_FLUSH_MS }),
+        gather({ ticks: settings.STORE_BATCH_TICKS, ms: settings.STORE_FLUSH_MS, drain: drain.begun }),
         Stream.runForEach(write)
       )
   })
