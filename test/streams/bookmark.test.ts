@@ -1,0 +1,45 @@
+import { assert, describe, it } from "@effect/vitest"
+import { MarkTracker } from "../../src/streams/bookmark.ts"
+
+describe("the mark of a reader", () => {
+  it("takes each source once, and none below the highest", () => {
+    const tracker = new MarkTracker(undefined)
+    assert.isUndefined(tracker.mark)
+    const taken = [
+      ["a", 5, 0],
+      ["a", 5, 0],
+      ["a", 5, 1],
+      ["a", 4, 9],
+      ["a", 6, 0],
+      ["a", 5, 2]
+    ].map(([incarnation, offset, index]) => tracker.take([incarnation as string, offset as number, index as number]))
+    assert.deepStrictEqual(taken, [true, false, true, false, true, false])
+    assert.deepStrictEqual(tracker.mark, { incarnation: "a", offset: 6, index: 0, left: [] })
+  })
+
+  it("begins anew with an incarnation it never met, and drops one it has left", () => {
+    const tracker = new MarkTracker(undefined)
+    assert.isTrue(tracker.take(["a", 900, 0]))
+    assert.isTrue(tracker.take(["b", 0, 0]))
+    assert.isFalse(tracker.take(["a", 901, 0]))
+    assert.isTrue(tracker.take(["b", 1, 0]))
+    assert.deepStrictEqual(tracker.mark, { incarnation: "b", offset: 1, index: 0, left: ["a"] })
+  })
+
+  it("goes on from where it was kept", () => {
+    const kept = new MarkTracker(undefined)
+    kept.take(["a", 1, 0])
+    kept.take(["b", 7, 2])
+    const tracker = new MarkTracker(kept.mark)
+    assert.isFalse(tracker.take(["b", 7, 2]))
+    assert.isFalse(tracker.take(["a", 99, 0]))
+    assert.isTrue(tracker.take(["b", 7, 3]))
+  })
+
+  it("remembers a bounded number of incarnations it has left", () => {
+    const tracker = new MarkTracker(undefined)
+    for (let i = 0; i < 100; i++) assert.isTrue(tracker.take([`i${i}`, 0, 0]))
+    assert.strictEqual(tracker.mark?.left.length, 16)
+    assert.isFalse(tracker.take(["i98", 1, 0]))
+  })
+})

@@ -1,0 +1,144 @@
+import { assert, describe, it } from "@effect/vitest"
+import { Effect, Metric, Stream } from "effect"
+import type { Tick } from "../../src/schema/Tick.ts"
+import { encodeTick } from "../../src/schema/TickJson.ts"
+import { type FollowOptions, follow } from "../../src/streams/follow.ts"
+import type { LogRecord } from "../../src/streams/TickLog.ts"
+
+const tick = (offset: number, position: number, more: Partial<Tick> = {}): Tick => ({
+  instrument_token: 1,
+  exchange_ts: 1_768_448_700_000_000 + offset,
+  price: 1.05,
+  volume: 1,
+  sequence_id: position,
+  status: "LIVE",
+  gap_from: 0,
+  session: 0,
+  sequencing: "contiguous",
+  epoch: 7,
+  position,
+  feed: "dma",
+  received_ts: 1_768_448_700_000_000,
+  source: ["raw", offset, 0],
+  old: false,
+  ...more
+})
+
+const record = (offset: number, of: Tick, headers?: Record<string, string>): LogRecord => ({
+  offset,
+  recordTime: 0,
+  key: "1",
+  value: Buffer.from(encodeTick(of)),
+  headers
+})
+
+const run = (records: ReadonlyArray<LogRecord>, more: Partial<FollowOptions> = {}) =>
+  Effect.gen(function* () {
+    const context = yield* Effect.context<never>()
+    const batches = yield* Stream.make(records).pipe(
+      follow({ reader: "test", partition: 3, incarnation: "n", bookmark: undefined, context, ...more }),
+      Stream.runCollect
+    )
+    const figures = Object.fromEntries(
+      (yield* Metric.snapshot).map((m) => [
+        [m.id, m.attributes?.reason].filter((part) => part !== undefined).join(" "),
+        (m.state as { readonly count?: number }).count
+      ])
+    )
+    return { batch: batches[0]!, figures }
+  }).pipe(Effect.provideService(Metric.MetricRegistry, new Map()))
+
+describe("a reader of normalized ticks", () => {
+  it.effect("takes each tick once, whatever was published again, and says where it stands", () =>
+    Effect.gen(function* () {
+      const { batch, figures } = yield* run([
+        record(10, tick(5, 1)),
+        record(11, tick(6, 2)),
+        record(12, tick(5, 1)),
+        record(13, tick(6, 2)),
+        record(14, tick(7, 3))
+      ])
+      assert.deepStrictEqual(
+        batch.ticks.map((t) => t.position),
+        [1, 2, 3]
+      )
+      assert.deepStrictEqual(batch.bookmark, {
+        partition: 3,
+        incarnation: "n",
+        offset: 15,
+        mark: { incarnation: "raw", offset: 7, index: 0, left: [] }
+      })
+      assert.strictEqual(figures["topology_stage_discarded_events_total repeated"], 2)
+      assert.isUndefined(figures.topology_order_alarms_total)
+    })
+  )
+
+  it.effect("raises an alarm where a position is not the last plus one, but not for a new epoch or an old day", () =>
+    Effect.gen(function* () {
+      const { figures } = yield* run([
+        record(0, tick(0, 1)),
+        record(1, tick(1, 3)),
+        record(2, tick(2, 1, { epoch: 8 })),
+        record(3, tick(3, 9, { epoch: 2, old: true })),
+        record(4, tick(4, 2, { epoch: 8 })),
+        record(5, tick(5, 3, { epoch: 7 }))
+      ])
+      assert.strictEqual(figures.topology_order_alarms_total, 2)
+    })
+  )
+
+  it.effect("keeps a replay's ticks and watermarks apart, in their order", () =>
+    Effect.gen(function* () {
+      const { batch } = yield* run([
+        record(0, tick(0, 1)),
+        record(1, tick(1, 1), { replay: "r.1" }),
+        {
+          offset: 2,
+          recordTime: 0,
+          key: null,
+          value: Buffer.alloc(0),
+          headers: { replay: "r.1", watermark: "4", end: "1" }
+        },
+        record(3, tick(3, 2))
+      ])
+      assert.strictEqual(batch.ticks.length, 2)
+      assert.deepStrictEqual(
+        batch.replays.map((r) =>
+          "tick" in r ? ["tick", r.run, r.tick.source[1]] : ["mark", r.run, r.watermark, r.end]
+        ),
+        [
+          ["tick", "r.1", 1],
+          ["mark", "r.1", 4, true]
+        ]
+      )
+    })
+  )
+
+  it.effect("counts a record that is no tick, and goes on", () =>
+    Effect.gen(function* () {
+      const { batch, figures } = yield* run([
+        { offset: 0, recordTime: 0, key: null, value: Buffer.from("{") },
+        { offset: 1, recordTime: 0, key: null, value: null },
+        record(2, tick(2, 1))
+      ])
+      assert.strictEqual(batch.ticks.length, 1)
+      assert.strictEqual(figures["topology_stage_discarded_events_total undecodable"], 2)
+    })
+  )
+
+  it.effect("gives back every field that was written", () =>
+    Effect.gen(function* () {
+      const rich = tick(9, 4, {
+        status: "STALE",
+        gap_from: 2,
+        old: true,
+        feed: 'a "b"',
+        sequence_id: -281474976710655,
+        sequencing: "none",
+        price: 0.0000001
+      })
+      const { batch } = yield* run([record(0, rich)])
+      assert.deepStrictEqual(batch.ticks[0], rich)
+    })
+  )
+})
