@@ -1,5 +1,5 @@
 /** Decides what a feed needs: a place that takes raw ticks and answers once the log has them. */
-import { Context, Effect } from "effect"
+import { Context, Effect, Schedule } from "effect"
 import { type FeedError, type LogError, Overloaded } from "../schema/Errors.ts"
 
 /** One raw tick on its way to `raw_ticks`: the record's key is the token in decimal. */
@@ -33,5 +33,22 @@ export const publishWithin = (
       duration: waitMs,
       orElse: () =>
         Effect.fail(new Overloaded({ message: `the log stayed full for ${waitMs} ms`, retryAfterSeconds: 1 }))
+    })
+  )
+
+/** How often, and how many times, an overloaded sink is asked again. */
+const OVERLOAD_WAIT_MS = 1000
+const OVERLOAD_TIMES = 60
+
+/** Publishes for a feed that can wait: an overloaded sink is asked again for a minute. */
+export const publishPatiently = (
+  sink: RawSink["Service"],
+  ticks: ReadonlyArray<RawSinkTick>
+): Effect.Effect<void, LogError | Overloaded | FeedError> =>
+  sink.publish(ticks).pipe(
+    Effect.retry({
+      while: (error) => error._tag === "Overloaded",
+      times: OVERLOAD_TIMES,
+      schedule: Schedule.spaced(OVERLOAD_WAIT_MS)
     })
   )

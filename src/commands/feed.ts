@@ -1,0 +1,294 @@
+/** Decides the commands `mdp feed sim` and `mdp feed file`: their flags, and what they say while they run. */
+import { Effect, Option, Result, Schema } from "effect"
+import { Argument, Command, Flag } from "effect/cli"
+import * as FileFeed from "../layers/FileFeed.ts"
+import { askInstance, refusalOf } from "../layers/Instance.ts"
+import { layerHttp } from "../layers/RawSink.ts"
+import * as Simulator from "../layers/Simulator.ts"
+import { explain } from "../schema/Explain.ts"
+import { makeZone } from "../schema/NaiveTime.ts"
+import { readSettings } from "../schema/Settings.ts"
+import { defaultSimulation, Simulation, simulatedInstrumentsCsv } from "../schema/Simulation.ts"
+import { wrongUsage, wrongValue } from "./run.ts"
+
+const DURATION = /^(\d+(?:\.\d+)?)(us|ms|s|m|h|d)$/
+const milliseconds = { us: 0.001, ms: 1, s: 1000, m: 60_000, h: 3_600_000, d: 86_400_000 } as const
+
+/** Milliseconds of a duration such as `20ms`, `60s` or `2h`; undefined where the text is none. */
+export const parseDuration = (text: string): number | undefined => {
+  const match = DURATION.exec(text)
+  return match === null ? undefined : Number(match[1]) * milliseconds[match[2] as keyof typeof milliseconds]
+}
+
+const durationFlag = (name: string) =>
+  Flag.String(name).pipe(
+    Flag.withMetavar("duration"),
+    Flag.mapTryCatch(
+      (text) => {
+        const ms = parseDuration(text)
+        if (ms === undefined) throw new Error()
+        return ms
+      },
+      () => "Expected a number with its unit: us, ms, s, m, h or d, such as 60s"
+    )
+  )
+
+const described =
+  (description: string, fallback?: string | number) =>
+  <A>(self: Flag.Flag<A>): Flag.Flag<A> =>
+    Flag.withDescription(self, fallback === undefined ? description : `${description} (default ${fallback})`)
+
+const urlFlag = Flag.String("url").pipe(
+  described("running instance to feed", "http://127.0.0.1:$PORT"),
+  Flag.mapTryCatch(
+    (text) => {
+      const url = new URL(text)
+      if (url.protocol !== "http:" && url.protocol !== "https:") throw new Error()
+      return text.replace(/\/+$/, "")
+    },
+    () => "Expected an address such as http://127.0.0.1:8080"
+  ),
+  Flag.optional
+)
+
+/** The instance that `--url` names, or the one on this host's PORT. */
+export const instanceUrl = (url: Option.Option<string>) =>
+  Option.isSome(url)
+    ? Effect.succeed(url.value)
+    : Effect.map(
+        Effect.fromResult(readSettings(process.env)),
+        (settings) => `http://127.0.0.1:${settings.PORT === 0 ? 8080 : settings.PORT}`
+      )
+
+/** The simulator's flags, for every command that can play a market. */
+export const simulationFlags = {
+  symbols: Flag.Int("symbols").pipe(
+    described("instruments", defaultSimulation.symbols),
+    Flag.withDefault(defaultSimulation.symbols)
+  ),
+  rate: Flag.Finite("rate").pipe(
+    described("mean ticks a second, all instruments together", defaultSimulation.rate),
+    Flag.withDefault(defaultSimulation.rate)
+  ),
+  duration: durationFlag("duration").pipe(
+    described("how long to run, such as 60s (default: until stopped)"),
+    Flag.optional
+  ),
+  loss: Flag.Finite("loss").pipe(
+    described("share of each feed's packets that are lost", defaultSimulation.loss),
+    Flag.withDefault(defaultSimulation.loss)
+  ),
+  duplicate: Flag.Finite("duplicate").pipe(
+    described("share of the DMA feed's packets that come twice", defaultSimulation.duplicate),
+    Flag.withDefault(defaultSimulation.duplicate)
+  ),
+  reorder: Flag.Finite("reorder").pipe(
+    described("share of the DMA feed's packets that later ones overtake", defaultSimulation.reorder),
+    Flag.withDefault(defaultSimulation.reorder)
+  ),
+  delay: durationFlag("delay").pipe(
+    described("how much later the snapshot feed sends", `${defaultSimulation.delayMs}ms`),
+    Flag.withDefault(defaultSimulation.delayMs)
+  ),
+  snapshotInterval: durationFlag("snapshot-interval").pipe(
+    described("how often the snapshot feed sends what is new", `${defaultSimulation.snapshotIntervalMs}ms`),
+    Flag.withDefault(defaultSimulation.snapshotIntervalMs)
+  ),
+  snapshotSequence: Flag.Literals("snapshot-sequence", ["exchange", "none"]).pipe(
+    described("whether the snapshot feed carries the exchange's numbers", defaultSimulation.snapshotSequence),
+    Flag.withDefault(defaultSimulation.snapshotSequence)
+  ),
+  seed: Flag.Int("seed").pipe(
+    described("the same seed plays the same market", defaultSimulation.seed),
+    Flag.withDefault(defaultSimulation.seed)
+  ),
+  ledger: Flag.String("ledger").pipe(
+    described("file to write every meant tick to, NDJSON, with the feeds that it reached"),
+    Flag.optional
+  )
+}
+
+export type SimulationFlags = Command.Command.Config.Infer<typeof simulationFlags>
+
+const flagOf: Readonly<Record<string, string>> = {
+  durationMs: "duration",
+  delayMs: "delay",
+  snapshotIntervalMs: "snapshot-interval",
+  snapshotSequence: "snapshot-sequence"
+}
+
+/** The simulation that the flags ask for; a value out of bounds names its flag and ends the command with 2. */
+export const simulationOf = (flags: SimulationFlags) => {
+  const asked = {
+    symbols: flags.symbols,
+    rate: flags.rate,
+    durationMs: Option.getOrUndefined(flags.duration),
+    loss: flags.loss,
+    duplicate: flags.duplicate,
+    reorder: flags.reorder,
+    delayMs: flags.delay,
+    snapshotIntervalMs: flags.snapshotInterval,
+    snapshotSequence: flags.snapshotSequence,
+    seed: flags.seed,
+    ledger: Option.getOrUndefined(flags.ledger)
+  }
+  const decoded = Schema.decodeUnknownResult(Simulation)(asked)
+  if (Result.isSuccess(decoded)) return Effect.succeed(decoded.success)
+  const { path, message } = explain(decoded.failure.issue, asked)
+  if (path === "") {
+    const { duplicate, loss, reorder } = asked
+    return Effect.fail(
+      wrongUsage(`--loss ${loss}, --duplicate ${duplicate} and --reorder ${reorder}: expected at most 1 together`)
+    )
+  }
+  const value = String(asked[path as keyof typeof asked])
+  const expected = message.slice(path.length + 2, message.lastIndexOf(", got ")).replace(/^expected /, "")
+  const unit = path.endsWith("Ms") ? " milliseconds" : ""
+  return Effect.fail(wrongValue("flag", flagOf[path] ?? path, value, expected + unit))
+}
+
+const isTerminal = () => process.stderr.isTTY === true
+
+/** A line that the next one overwrites, on a terminal only. */
+const overwrite = (text: string) => {
+  if (isTerminal()) process.stderr.write(`\r\u001b[K${text}`)
+}
+
+const sim = Command.make(
+  "sim",
+  { ...simulationFlags, url: urlFlag },
+  Effect.fnUntraced(function* ({ url: asked, ...flags }) {
+    const simulation = yield* simulationOf(flags)
+    const url = yield* instanceUrl(asked)
+    const request = {
+      method: "POST",
+      path: "/api/v1/instruments",
+      contentType: "text/csv",
+      body: simulatedInstrumentsCsv(simulation.symbols)
+    } as const
+    const answer = yield* askInstance(url, request)
+    if (answer.status !== 200) return yield* refusalOf(url, request, answer)
+    yield* Simulator.run({
+      ...simulation,
+      progress: (summary, isFinal) => {
+        if (isFinal) {
+          overwrite("")
+          process.stdout.write(`${Simulator.describeSummary(summary)}\n`)
+        } else {
+          overwrite(
+            `${summary.ticks} ticks, ${Math.round(summary.rate)}/s; dma ${summary.dmaSent}, snapshot ${summary.snapshotSent}`
+          )
+        }
+      }
+    }).pipe(Effect.provide(layerHttp(url)))
+  })
+).pipe(Command.withDescription("Play a market with a DMA and a snapshot feed, made up from a seed"))
+
+/** `field=text` pairs separated by commas. */
+const fieldsFlag = (name: string) =>
+  Flag.String(name).pipe(
+    Flag.withMetavar("field=…,field=…"),
+    Flag.mapTryCatch(
+      (text) => {
+        const fields = new Map<FileFeed.FileField, string>()
+        for (const pair of text.split(",")) {
+          const [field, value] = [pair.slice(0, pair.indexOf("=")).trim(), pair.slice(pair.indexOf("=") + 1).trim()]
+          if (!pair.includes("=") || value === "") throw new Error(`field=value, got ${JSON.stringify(pair)}`)
+          if (!FileFeed.isFileField(field)) {
+            throw new Error(`one of ${FileFeed.fileFields.join(", ")}, got ${JSON.stringify(field)}`)
+          }
+          if (fields.has(field)) throw new Error(`${field} once`)
+          fields.set(field, value)
+        }
+        return fields as ReadonlyMap<FileFeed.FileField, string>
+      },
+      (error) => `Expected ${(error as Error).message}`
+    ),
+    Flag.withDefault(new Map() as ReadonlyMap<FileFeed.FileField, string>)
+  )
+
+/** By the file's name; a missing header can only be CSV's. */
+const formatOf = (name: string, isWithoutHeader: boolean): "csv" | "ndjson" =>
+  isWithoutHeader || /\.csv(\.gz)?$/i.test(name) ? "csv" : "ndjson"
+
+/** Skipped rows that are named; the rest are counted. */
+const MAX_NAMED_ROWS = 20
+
+const file = Command.make(
+  "file",
+  {
+    file: Argument.String("FILE").pipe(Argument.withDescription("the file, also gzipped; - is standard input")),
+    format: Flag.Literals("format", ["csv", "ndjson"]).pipe(
+      described("the file's format (default: by its name, NDJSON for standard input)"),
+      Flag.optional
+    ),
+    noHeader: Flag.Boolean("no-header").pipe(
+      described("a CSV file without a line of column names"),
+      Flag.withoutNegation,
+      Flag.withDefault(false)
+    ),
+    map: fieldsFlag("map").pipe(
+      described("which column is which field, by name or number from 1: exchange_ts=1,price=2")
+    ),
+    set: fieldsFlag("set").pipe(
+      described("fields that are the same in every row: instrument_token=256265,volume=0,feed=snapshot")
+    ),
+    tz: Flag.String("tz").pipe(
+      described("time zone of times written without an offset, such as Asia/Kolkata"),
+      Flag.mapTryCatch(
+        (name) => {
+          const zone = makeZone(name)
+          if (zone === undefined) throw new Error()
+          return zone
+        },
+        () => "Expected an IANA time zone, such as Asia/Kolkata"
+      ),
+      Flag.optional
+    ),
+    onError: Flag.Literals("on-error", ["fail", "skip"]).pipe(
+      described("what a bad row does", "fail"),
+      Flag.withDefault("fail")
+    ),
+    url: urlFlag
+  },
+  Effect.fnUntraced(function* (flags) {
+    const rows: FileFeed.RowOptions = {
+      format: Option.getOrElse(flags.format, () => formatOf(flags.file, flags.noHeader)),
+      hasHeader: !flags.noHeader,
+      map: flags.map,
+      set: flags.set,
+      zone: Option.getOrUndefined(flags.tz)
+    }
+    const wrong = FileFeed.checkRowOptions(rows)
+    if (wrong !== undefined) return yield* wrongUsage(`--map, --set: ${wrong}`)
+    const url = yield* instanceUrl(flags.url)
+    let named = 0
+    yield* FileFeed.run({
+      ...rows,
+      file: flags.file,
+      onError: flags.onError,
+      onSkip: (reason) => {
+        named += 1
+        if (named <= MAX_NAMED_ROWS) process.stderr.write(`skipped ${reason}\n`)
+        if (named === MAX_NAMED_ROWS) process.stderr.write("further rows are skipped and counted without a line\n")
+      },
+      progress: (p, isFinal) => {
+        const share =
+          p.totalBytes === undefined ? "" : `, ${((100 * p.bytes) / Math.max(1, p.totalBytes)).toFixed(0)} %`
+        const text = `rows read ${p.rows}, sent ${p.sent}, skipped ${p.skipped}`
+        if (isFinal) {
+          overwrite("")
+          process.stdout.write(`${text}\n`)
+        } else {
+          overwrite(`${text}${share}`)
+        }
+      }
+    }).pipe(Effect.provide(layerHttp(url)))
+  })
+).pipe(Command.withDescription("Feed a file of ticks, CSV or NDJSON"))
+
+/** `mdp feed`. */
+export const feed = Command.make("feed").pipe(
+  Command.withDescription("Feed ticks into a running instance"),
+  Command.withSubcommands([sim, file])
+)
