@@ -243,7 +243,7 @@ const historical = HttpApiGroup.make("historical")
     }).annotateMerge(
       describe(
         "Bars of one instrument, ascending",
-        "`fill=previous` gives a bar to every interval of continuous trading after the day's first bar that has no tick, at the close before it; day bars are filled over at most 31 days. `session=regular` leaves out bars that start outside continuous trading and the closing auction; a day bar then holds its day's bars of 15 minutes that stay in."
+        "`fill=previous` gives an interval of continuous trading that has no tick a bar at the close before it, from the day's first bar on; day bars are filled over at most 31 days. `session=regular` leaves out bars without a moment of continuous trading or closing auction; a day bar then holds its day's bars of 15 minutes that stay in."
       )
     )
   )

@@ -39,12 +39,21 @@ export interface Bars {
 
 type Store = Pick<TickStore["Service"], "candles">
 
-const isRegular = (phase: Phase): boolean => phase === "CONTINUOUS" || phase === "CAS"
+const REGULAR: ReadonlySet<Phase> = new Set(["CONTINUOUS", "CAS"])
+const OPEN: ReadonlySet<Phase> = new Set(["CONTINUOUS"])
+
+/** Whether the bar's time holds a moment of these phases: commodities open in the middle of an hour's bar. */
+const meets = (segment: Segment, ts: number, interval: Interval, wanted: ReadonlySet<Phase>): boolean => {
+  const end = ts + intervalMinutes[interval] * MICROS_PER_MINUTE
+  return sessionDay(segment, tradingDay(ts)).phases.some(
+    ({ phase, from, to }) => from < end && ts < to && wanted.has(phase)
+  )
+}
 
 /** Up to `count` bars that start in [from, to), ascending. */
 type Source = (from: number, to: number, count: number) => Effect.Effect<ReadonlyArray<Candle>, StoreError>
 
-/** The store's bars, or those of them that start in a regular phase. */
+/** The store's bars, or those of them that meet the regular session. */
 const storedBars =
   (store: Store, query: BarsQuery, interval: Interval): Source =>
   (from, to, count) =>
@@ -56,7 +65,7 @@ const storedBars =
         const limit = Math.min(PAGE, count - found.length)
         const page = yield* store.candles({ instrument_token: token, interval, from: at, to, limit })
         for (const bar of page) {
-          if (session === "all" || segment === undefined || isRegular(phaseAt(segment, bar.ts))) found.push(bar)
+          if (session === "all" || segment === undefined || meets(segment, bar.ts, interval, REGULAR)) found.push(bar)
         }
         if (page.length < limit) break
         at = page[page.length - 1]!.ts + 1
@@ -106,18 +115,13 @@ const carryEnd = (bar: Candle, interval: Interval): number =>
 const carryStart = (from: number, interval: Interval): number =>
   interval === "1d" ? from - CARRY_DAYS * MICROS_PER_DAY : tradingDayStart(tradingDay(from))
 
-const isOpen = (segment: Segment, ts: number, interval: Interval): boolean =>
-  interval === "1d"
-    ? sessionDay(segment, tradingDay(ts)).phases.some(({ phase }) => phase === "CONTINUOUS")
-    : phaseAt(segment, ts) === "CONTINUOUS"
-
 /** The bars that a gap after `bar` is filled with: every open interval in [from, to) at its close. */
 function* filled(bar: Candle, from: number, to: number, query: BarsQuery, segment: Segment): Generator<Candle> {
   const { interval, now } = query
   const width = intervalMinutes[interval] * MICROS_PER_MINUTE
   const end = Math.min(to, carryEnd(bar, interval), now + 1)
   for (let ts = Math.max(bar.ts + width, barStart(from + width - 1, interval)); ts < end; ts += width) {
-    if (!isOpen(segment, ts, interval)) continue
+    if (!meets(segment, ts, interval, OPEN)) continue
     yield { ts, open: bar.close, high: bar.close, low: bar.close, close: bar.close, volume: 0 }
   }
 }

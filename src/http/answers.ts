@@ -1,0 +1,143 @@
+/**
+ * Decides what is answered where no route answers: unknown paths, wrong methods and media types, inputs that their
+ * schema refuses, and defects. All of it in the contract's form.
+ */
+import { Cause, Effect, type Layer, Option, type Types } from "effect"
+import { HttpRouter, HttpServerError, HttpServerRequest, HttpServerResponse } from "effect/http"
+import { HttpApiMiddleware } from "effect/http-api"
+import { explain, showValue } from "../schema/Explain.ts"
+import { Api, SchemaRefusals } from "./Api.ts"
+import { BadRequest } from "./errors.ts"
+
+interface Route {
+  readonly method: string
+  readonly path: RegExp
+  /** Media types of the body; empty where it takes none. */
+  readonly bodies: ReadonlyArray<string>
+}
+
+const pathPattern = (path: string): RegExp =>
+  new RegExp(`^${path.replace(/[.+?^${}()|[\]\\]/g, "\\$&").replace(/:[A-Za-z]+/g, "[^/]+")}$`)
+
+const apiRoutes: ReadonlyArray<Route> = Object.values(Api.groups).flatMap((group) =>
+  Object.values(group.endpoints).map((endpoint) => ({
+    method: endpoint.method,
+    path: pathPattern(endpoint.path),
+    bodies: [...endpoint.payload.keys()]
+  }))
+)
+
+/** An error outside any endpoint. */
+export const errorResponse = (
+  status: number,
+  tag: string,
+  message: string,
+  options: { readonly parameter?: string; readonly headers?: Readonly<Record<string, string>> } = {}
+): HttpServerResponse.HttpServerResponse =>
+  HttpServerResponse.jsonUnsafe(
+    { _tag: tag, message, ...(options.parameter === undefined ? {} : { parameter: options.parameter }) },
+    { status, ...(options.headers === undefined ? {} : { headers: options.headers }) }
+  )
+
+const internalError = errorResponse(500, "InternalError", "the server failed to answer; its log says why")
+
+const pathOf = (request: HttpServerRequest.HttpServerRequest): string => request.url.split("?", 1)[0]!
+const mediaType = (header: string | undefined): string => (header ?? "").split(";", 1)[0]!.trim().toLowerCase()
+
+/** Answers what is wrong with the request before its route is asked, or `undefined`. */
+const refuse = (
+  routes: ReadonlyArray<Route>,
+  request: HttpServerRequest.HttpServerRequest
+): HttpServerResponse.HttpServerResponse | undefined => {
+  const path = pathOf(request)
+  const here = routes.filter((route) => route.path.test(path))
+  if (here.length === 0) {
+    return errorResponse(404, "NotFound", `path: nothing is at ${showValue(path)}`, { parameter: "path" })
+  }
+  const methods = [...new Set(here.flatMap(({ method }) => (method === "GET" ? ["GET", "HEAD"] : [method]))), "OPTIONS"]
+  const allow = methods.join(", ")
+  if (request.method === "OPTIONS") return HttpServerResponse.empty({ status: 204, headers: { allow } })
+  const wanted = request.method === "HEAD" ? "GET" : request.method
+  const matching = here.filter((route) => route.method === wanted)
+  if (matching.length === 0) {
+    return errorResponse(405, "MethodNotAllowed", `method: expected ${allow}, got ${request.method}`, {
+      parameter: "method",
+      headers: { allow }
+    })
+  }
+  const bodies = matching.flatMap((route) => route.bodies)
+  const type = mediaType(request.headers["content-type"])
+  if (bodies.length > 0 && !bodies.includes(type)) {
+    return errorResponse(
+      415,
+      "UnsupportedMediaType",
+      `content-type: expected ${bodies.join(" or ")}, got ${type === "" ? "nothing" : showValue(type)}`,
+      { parameter: "content-type" }
+    )
+  }
+  return undefined
+}
+
+const UNTYPED: Readonly<Record<number, readonly [tag: string, message: string]>> = {
+  400: ["BadRequest", "the request cannot be read"],
+  404: ["NotFound", "path: nothing is there"],
+  413: ["PayloadTooLarge", "body: larger than its route takes"],
+  415: ["UnsupportedMediaType", "content-type: not one that its route takes"],
+  503: ["Unavailable", "the server is stopping"]
+}
+
+/** A failure that some library put in its own words, or in none, in the contract's. */
+const typed = (response: HttpServerResponse.HttpServerResponse): HttpServerResponse.HttpServerResponse => {
+  if (response.status < 400 || response.headers["content-type"]?.startsWith("application/json") === true) {
+    return response
+  }
+  const known = UNTYPED[response.status]
+  return known === undefined ? internalError : errorResponse(response.status, known[0], known[1])
+}
+
+const isParseError = (error: unknown): boolean =>
+  HttpServerError.isHttpServerError(error) && error.reason._tag === "RequestParseError"
+
+/** Around every route. `paths` are those outside the API: the dashboard's files and the API's own description. */
+export const layerTypedAnswers = (paths: ReadonlyArray<string>): Layer.Layer<never, never, HttpRouter.HttpRouter> => {
+  const routes = [...apiRoutes, ...paths.map((path): Route => ({ method: "GET", path: pathPattern(path), bodies: [] }))]
+  return HttpRouter.use((router) =>
+    router.addGlobalMiddleware((route) =>
+      Effect.flatMap(HttpServerRequest.HttpServerRequest, (request) => {
+        const refused = refuse(routes, request)
+        if (refused !== undefined) return Effect.succeed(refused)
+        return route.pipe(
+          Effect.map(typed),
+          Effect.catchCause((cause): Effect.Effect<HttpServerResponse.HttpServerResponse, Types.unhandled> => {
+            // The client has gone: nobody is left to answer.
+            if (Cause.hasInterruptsOnly(cause)) return Effect.failCause(cause)
+            if (Option.exists(Cause.findErrorOption(cause), isParseError)) {
+              return Effect.succeed(errorResponse(400, "BadRequest", "body: cannot be read", { parameter: "body" }))
+            }
+            return Effect.as(Effect.logError(`${request.method} ${pathOf(request)} failed`, cause), internalError)
+          })
+        )
+      })
+    )
+  )
+}
+
+/** What a schema refused, named and quoted, as the contract has it. What an answer's schema refuses is a defect. */
+export const layerSchemaRefusals: Layer.Layer<SchemaRefusals> = HttpApiMiddleware.layerSchemaErrorTransform(
+  SchemaRefusals,
+  (error) =>
+    Effect.gen(function* () {
+      if (error.kind === "Body" || error.kind === "ResponseHeaders") return yield* Effect.die(error.cause)
+      const request = yield* HttpServerRequest.HttpServerRequest
+      const input: unknown =
+        error.kind === "Query"
+          ? yield* HttpServerRequest.ParsedSearchParams
+          : error.kind === "Params"
+            ? (yield* HttpRouter.RouteContext).params
+            : error.kind === "Headers"
+              ? request.headers
+              : yield* Effect.orElseSucceed(request.json, () => undefined)
+      const { path, message } = explain(error.cause.issue, input)
+      return yield* new BadRequest({ message, ...(path === "" ? {} : { parameter: path.split(".", 1)[0]! }) })
+    })
+)

@@ -1,0 +1,42 @@
+/** Decides how replays are started, listed, steered and ended over REST. */
+import { Effect } from "effect"
+import { HttpApiBuilder } from "effect/http-api"
+import { Replays } from "../streams/Replays.ts"
+import { Api } from "./Api.ts"
+import { BadRequest, Conflict, NotFound } from "./errors.ts"
+import { overloaded, storeFailure } from "./failures.ts"
+
+const refused = ({ message, parameter }: { readonly message: string; readonly parameter: string }) =>
+  Effect.fail(new BadRequest({ message, parameter }))
+const unknown = ({ message, parameter }: { readonly message: string; readonly parameter: string }) =>
+  Effect.fail(new NotFound({ message, parameter }))
+
+export const replayRoutes = HttpApiBuilder.group(
+  Api,
+  "replays",
+  Effect.fnUntraced(function* (handlers) {
+    const replays = yield* Replays
+    return handlers.handleAll({
+      startReplay: ({ payload }) =>
+        replays.start(payload).pipe(
+          Effect.catchTags({
+            ReplayRefused: refused,
+            UnknownSymbol: unknown,
+            Overloaded: (error) => Effect.fail(overloaded(error)),
+            StoreError: (error) => Effect.fail(storeFailure(error))
+          })
+        ),
+      listReplays: () => Effect.map(replays.list, (list) => ({ replays: list })),
+      replay: ({ params }) => Effect.catchTag(replays.get(params.id), "UnknownReplay", unknown),
+      changeReplay: ({ params, payload }) =>
+        replays.change(params.id, payload).pipe(
+          Effect.catchTags({
+            ReplayRefused: refused,
+            UnknownReplay: unknown,
+            ReplayOver: ({ message }) => Effect.fail(new Conflict({ message, parameter: "state" }))
+          })
+        ),
+      stopReplay: ({ params }) => Effect.catchTag(replays.stop(params.id), "UnknownReplay", unknown)
+    })
+  })
+)
