@@ -21,6 +21,8 @@ export interface TickBatch {
   /** Live ticks, those of old days included. */
   readonly ticks: ReadonlyArray<Tick>
   readonly replays: ReadonlyArray<Replayed>
+  /** Record time of the newest record, µs. */
+  readonly publishedAt: number
   /** Where the reader stands after it. */
   readonly bookmark: Bookmark
 }
@@ -101,11 +103,13 @@ export const follow =
         if (dropped > 0) repeated.add(dropped)
         if (bad > 0) unreadable.add(bad)
         if (alarmed > 0) alarms.add(alarmed)
+        const newest = array[array.length - 1]!
         return {
           partition,
           ticks,
           replays,
-          bookmark: { partition, incarnation, offset: array[array.length - 1]!.offset + 1, mark: tracker.mark }
+          publishedAt: newest.recordTime,
+          bookmark: { partition, incarnation, offset: newest.offset + 1, mark: tracker.mark }
         }
       })
     })

@@ -9,6 +9,7 @@ const batch = (ticks: number, offset: number): TickBatch => ({
   partition: 0,
   ticks: Array.from({ length: ticks }, () => ({}) as Tick),
   replays: [],
+  publishedAt: 0,
   bookmark: { partition: 0, incarnation: "n", offset, mark: undefined }
 })
 const sizes = (group: ReadonlyArray<TickBatch>) => group.map((b) => b.ticks.length)

@@ -1,0 +1,50 @@
+/**
+ * Decides what a server reads: every partition of `normalized_ticks`, in no group, from a few minutes back, so that
+ * its memory and its marks are filled before it is ready.
+ */
+import { Clock, Effect, Stream } from "effect"
+import type { LogError } from "../schema/Errors.ts"
+import { follow, type TickBatch } from "./follow.ts"
+import { Readiness } from "./Readiness.ts"
+import { TickLog } from "./TickLog.ts"
+
+/** How far back a server begins. */
+export const BACK_MICROS = 5 * 60 * 1_000_000
+
+/** Hands each batch of each partition to `take`, a plain call that never waits. Ready once it has caught up. */
+export const broadcast = (
+  take: (batch: TickBatch) => void
+): Effect.Effect<void, LogError, TickLog | Readiness> =>
+  Effect.gen(function* () {
+    const log = yield* TickLog
+    const readiness = yield* Readiness
+    const clock = yield* Clock.Clock
+    const context = yield* Effect.context<never>()
+    const incarnation = log.incarnation("normalized_ticks")
+    const caughtUp = yield* readiness.condition("log caught up")
+    const since = clock.currentTimeMillisUnsafe() * 1000 - BACK_MICROS
+    let behind = log.partitions
+
+    const partition = (number: number) =>
+      Effect.gen(function* () {
+        const from = yield* log.offsetAt("normalized_ticks", number, since)
+        const { end } = yield* log.bounds("normalized_ticks", number)
+        const reached = Effect.suspend(() => (--behind === 0 ? caughtUp : Effect.void))
+        let isBehind = from < end
+        if (!isBehind) yield* reached
+        yield* log.read("normalized_ticks", number, from).pipe(
+          follow({ reader: "follow-server", partition: number, incarnation, bookmark: undefined, context }),
+          Stream.runForEach((batch) => {
+            take(batch)
+            if (!isBehind || batch.bookmark.offset < end) return Effect.void
+            isBehind = false
+            return reached
+          })
+        )
+      })
+    yield* Effect.forEach(
+      Array.from({ length: log.partitions }, (_, number) => number),
+      partition,
+      { concurrency: "unbounded", discard: true }
+    )
+  })
