@@ -26,7 +26,7 @@ const CAPACITY = 5
 
 const int = (minimum: number, maximum: number) => Schema.Int.pipe(Schema.check(Schema.isBetween({ minimum, maximum })))
 const Append = Schema.Struct({ token: int(1, 2), epoch: int(0, 2), from: int(1, 12), count: int(0, 7) })
-const Asked = Schema.Struct({ token: int(1, 2), epoch: int(0, 2), position: int(0, 16) })
+const appends = Arbitrary.array(Arbitrary.schema(Append), { maxLength: 40 })
 
 /** The ring's meaning, said with whole lists. */
 class NaiveRing {
@@ -165,25 +165,27 @@ for (const { name, layer } of layers) {
       }).pipe(Effect.provide(layer(10)))
     )
 
-    it.effect.prop(
-      "agrees with a plain list on any appends",
-      [Arbitrary.array(Arbitrary.schema(Append), { maxLength: 60 }), Arbitrary.schema(Asked)],
-      ([appends, asked]) =>
-        Effect.gen(function* () {
-          const ring = yield* RecentTicks
-          const naive = new NaiveRing()
-          for (const { token, epoch, from, count } of appends) {
-            const ticks = run(from, from + count, EPOCH + epoch, token)
-            yield* ring.append(ticks)
-            for (const tick of ticks) naive.append(tick)
+    it.effect.prop("agrees with a plain list on any appends, asked from everywhere", [appends], ([given]) =>
+      Effect.gen(function* () {
+        const ring = yield* RecentTicks
+        const naive = new NaiveRing()
+        for (const { token, epoch, from, count } of given) {
+          const ticks = run(from, from + count, EPOCH + epoch, token)
+          yield* ring.append(ticks)
+          for (const tick of ticks) naive.append(tick)
+        }
+        for (const token of [1, 2]) {
+          for (const limit of [0, 1, CAPACITY, 100]) {
+            assert.deepStrictEqual(yield* ring.last(token, limit), naive.last(token, limit))
           }
-          const epoch = EPOCH + asked.epoch
-          assert.deepStrictEqual(yield* ring.last(asked.token, asked.position), naive.last(asked.token, asked.position))
-          assert.deepStrictEqual(
-            yield* ring.after(asked.token, epoch, asked.position),
-            naive.after(asked.token, epoch, asked.position)
-          )
-        }).pipe(Effect.provide(layer(CAPACITY)))
+          for (const epoch of [EPOCH - 1, EPOCH, EPOCH + 1, EPOCH + 2]) {
+            for (let position = 0; position <= 20; position++) {
+              const expected = naive.after(token, epoch, position)
+              assert.deepStrictEqual(yield* ring.after(token, epoch, position), expected)
+            }
+          }
+        }
+      }).pipe(Effect.provide(layer(CAPACITY)))
     )
   })
 }
