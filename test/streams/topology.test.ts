@@ -1,0 +1,49 @@
+import { readFileSync } from "node:fs"
+import { assert, describe, it } from "@effect/vitest"
+import { Result } from "effect"
+import { withGraph } from "../../scripts/topologyPage.ts"
+import { readSettings } from "../../src/schema/Settings.ts"
+import { describe as describeTopology, toMermaid, toText } from "../../src/streams/topology.ts"
+
+const settings = Result.getOrThrow(readSettings({}))
+const topology = describeTopology(settings)
+
+describe("the topology as data", () => {
+  it("is what topology.md shows", () => {
+    const page = readFileSync(new URL("../../topology.md", import.meta.url), "utf8")
+    assert.strictEqual(withGraph(page), page, "run: npm run topology-page")
+  })
+
+  it("joins only nodes it names, and leaves none out", () => {
+    const ids = topology.nodes.map((node) => node.id)
+    const joined = new Set(topology.edges.flatMap(({ from, to }) => [from, to]))
+    assert.deepStrictEqual([...joined].sort(), [...ids].sort())
+    assert.strictEqual(new Set(ids).size, ids.length)
+  })
+
+  it("names a capacity and a policy for every buffer, from the settings in force", () => {
+    const other = describeTopology({ ...settings, CLIENT_CAPACITY: 7 })
+    const client = other.edges.find((edge) => edge.buffer?.name === "client")
+    assert.deepStrictEqual(client?.buffer, { name: "client", capacity: 7, unit: "ticks a client", whenFull: "evict" })
+    for (const { buffer } of topology.edges) if (buffer !== undefined) assert.isAbove(buffer.capacity, 0)
+  })
+
+  it("has a node for every stage that counts", () => {
+    const ids = new Set(topology.nodes.map((node) => node.id))
+    const counted = ["process", "writeStore", "writeRing", "writeArchive", "broadcast"].flatMap((file) => [
+      ...readFileSync(new URL(`../../src/streams/${file}.ts`, import.meta.url), "utf8").matchAll(
+        /stage\("([\w-]+)"|stage: "([\w-]+)"|reader: "([\w-]+)"/g
+      )
+    ])
+    assert.isAbove(counted.length, 8)
+    for (const match of counted) assert.include([...ids], match[1] ?? match[2] ?? match[3])
+  })
+
+  it("is drawn with every node and edge", () => {
+    for (const text of [toMermaid(topology), toText(topology)]) {
+      for (const { id } of topology.nodes) assert.match(text, new RegExp(id.replaceAll("-", "[-_]")))
+    }
+    assert.strictEqual(toText(topology).split("►").length - 1, topology.edges.length)
+    assert.strictEqual(toMermaid(topology).split("-->").length - 1, topology.edges.length)
+  })
+})
