@@ -38,8 +38,8 @@ const described =
   <A>(self: Flag.Flag<A>): Flag.Flag<A> =>
     Flag.withDescription(self, fallback === undefined ? description : `${description} (default ${fallback})`)
 
-const urlFlag = Flag.String("url").pipe(
-  described("running instance to feed", "http://127.0.0.1:$PORT"),
+export const urlFlag = Flag.String("url").pipe(
+  described("running instance to speak to", "http://127.0.0.1:$PORT"),
   Flag.mapTryCatch(
     (text) => {
       const url = new URL(text)

@@ -3,7 +3,7 @@ import { Schema, SchemaGetter } from "effect"
 import { HttpApi, HttpApiEndpoint, HttpApiGroup, HttpApiMiddleware, HttpApiSchema, OpenApi } from "effect/http-api"
 import { Interval } from "../schema/Candle.ts"
 import { AssetClass, Instrument } from "../schema/Instrument.ts"
-import { InstrumentToken } from "../schema/RawTick.ts"
+import { InstrumentToken, MAX_TOKEN } from "../schema/RawTick.ts"
 import { TimeFromString } from "../schema/Time.ts"
 import { Replay, ReplayChange, ReplayRequest } from "../streams/Replays.ts"
 import * as errors from "./errors.ts"
@@ -43,9 +43,21 @@ const TokenText = numberText(InstrumentToken)
 const LimitText = numberText(Schema.Int.pipe(Schema.check(Schema.isBetween({ minimum: 1, maximum: MAX_LIMIT }))))
 const Text = Schema.String.pipe(Schema.check(Schema.isBetweenLength(1, MAX_TEXT)))
 const TokensText = Schema.String.pipe(
-  Schema.decodeTo(Schema.Array(TokenText).pipe(Schema.check(Schema.isBetweenLength(1, MAX_QUOTES))), {
-    decode: SchemaGetter.transform((text: string) => text.split(",").map((token) => token.trim())),
-    encode: SchemaGetter.transform((tokens: ReadonlyArray<string>) => tokens.join(","))
+  Schema.check(
+    Schema.makeFilter((text: string) => {
+      const tokens = text.split(",")
+      return (
+        (tokens.length <= MAX_QUOTES &&
+          tokens.every(
+            (token) => /^\s*\d{1,10}\s*$/.test(token) && Number(token) >= 1 && Number(token) <= MAX_TOKEN
+          )) ||
+        `Expected 1 to ${MAX_QUOTES} instrument tokens, comma-separated`
+      )
+    })
+  ),
+  Schema.decodeTo(Schema.Array(InstrumentToken), {
+    decode: SchemaGetter.transform((text: string) => text.split(",").map(Number)),
+    encode: SchemaGetter.transform((tokens: ReadonlyArray<number>) => tokens.join(","))
   })
 )
 const DateText = Schema.String.pipe(
@@ -221,8 +233,13 @@ const historical = HttpApiGroup.make("historical")
       query: range,
       success: [
         TicksPage,
-        HttpApiSchema.StreamNdjson({ schema: HistoricalTick, contentType: "application/x-ndjson" }),
-        HttpApiSchema.StreamUint8Array({ contentType: "text/csv" })
+        // The API's own streams may be of one kind only; the handler answers these itself.
+        Schema.String.annotate({ description: "a HistoricalTick a line" }).pipe(
+          HttpApiSchema.asText({ contentType: "application/x-ndjson" })
+        ),
+        Schema.String.annotate({ description: "the fields of HistoricalTick, with a header line" }).pipe(
+          HttpApiSchema.asText({ contentType: "text/csv" })
+        )
       ],
       error: [...always, errors.NotFound]
     }).annotateMerge(

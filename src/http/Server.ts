@@ -54,9 +54,8 @@ export const refuse = (
 ): void => {
   res.cork(() => {
     res.writeStatus(`${status} ${STATUS_CODES[status] ?? ""}`)
-    res.writeHeader("content-type", "application/json")
-    res.writeHeader("x-content-type-options", "nosniff")
-    for (const [name, value] of Object.entries(headers)) res.writeHeader(name, value)
+    const all = { "content-type": "application/json", "x-content-type-options": "nosniff", ...headers }
+    for (const [name, value] of Object.entries(all)) res.writeHeader(name, value)
     res.end(JSON.stringify(body), closes)
   })
 }

@@ -44,6 +44,9 @@ const internalError = errorResponse(500, "InternalError", "the server failed to 
 const pathOf = (request: HttpServerRequest.HttpServerRequest): string => request.url.split("?", 1)[0]!
 const mediaType = (header: string | undefined): string => (header ?? "").split(";", 1)[0]!.trim().toLowerCase()
 
+const notFound = (path: string) =>
+  errorResponse(404, "NotFound", `path: nothing is at ${showValue(path)}`, { parameter: "path" })
+
 /** Answers what is wrong with the request before its route is asked, or `undefined`. */
 const refuse = (
   routes: ReadonlyArray<Route>,
@@ -52,7 +55,7 @@ const refuse = (
   const path = pathOf(request)
   const here = routes.filter((route) => route.path.test(path))
   if (here.length === 0) {
-    return errorResponse(404, "NotFound", `path: nothing is at ${showValue(path)}`, { parameter: "path" })
+    return notFound(path)
   }
   const methods = [...new Set(here.flatMap(({ method }) => (method === "GET" ? ["GET", "HEAD"] : [method]))), "OPTIONS"]
   const allow = methods.join(", ")
@@ -95,8 +98,18 @@ const typed = (response: HttpServerResponse.HttpServerResponse): HttpServerRespo
   return known === undefined ? internalError : errorResponse(response.status, known[0], known[1])
 }
 
-const isParseError = (error: unknown): boolean =>
-  HttpServerError.isHttpServerError(error) && error.reason._tag === "RequestParseError"
+/** The answer to a failure of the router itself, or of reading the body; `undefined` for any other. */
+const routerFailure = (
+  error: unknown,
+  request: HttpServerRequest.HttpServerRequest
+): HttpServerResponse.HttpServerResponse | undefined => {
+  if (!HttpServerError.isHttpServerError(error)) return undefined
+  // The path has the form of a route, but cannot be one: a percent sign that is no escape.
+  if (error.reason._tag === "RouteNotFound") return notFound(pathOf(request))
+  return error.reason._tag === "RequestParseError"
+    ? errorResponse(400, "BadRequest", "body: cannot be read", { parameter: "body" })
+    : undefined
+}
 
 /** Around every route. `paths` are those outside the API: the dashboard's files and the API's own description. */
 export const layerTypedAnswers = (paths: ReadonlyArray<string>): Layer.Layer<never, never, HttpRouter.HttpRouter> => {
@@ -111,9 +124,8 @@ export const layerTypedAnswers = (paths: ReadonlyArray<string>): Layer.Layer<nev
           Effect.catchCause((cause): Effect.Effect<HttpServerResponse.HttpServerResponse, Types.unhandled> => {
             // The client has gone: nobody is left to answer.
             if (Cause.hasInterruptsOnly(cause)) return Effect.failCause(cause)
-            if (Option.exists(Cause.findErrorOption(cause), isParseError)) {
-              return Effect.succeed(errorResponse(400, "BadRequest", "body: cannot be read", { parameter: "body" }))
-            }
+            const failure = routerFailure(Option.getOrUndefined(Cause.findErrorOption(cause)), request)
+            if (failure !== undefined) return Effect.succeed(failure)
             return Effect.as(Effect.logError(`${request.method} ${pathOf(request)} failed`, cause), internalError)
           })
         )
@@ -136,8 +148,13 @@ export const layerSchemaRefusals: Layer.Layer<SchemaRefusals> = HttpApiMiddlewar
             ? (yield* HttpRouter.RouteContext).params
             : error.kind === "Headers"
               ? request.headers
-              : yield* Effect.orElseSucceed(request.json, () => undefined)
+              : yield* Effect.orElseSucceed(
+                  Effect.catch(request.json, () => request.text),
+                  () => undefined
+                )
       const { path, message } = explain(error.cause.issue, input)
-      return yield* new BadRequest({ message, ...(path === "" ? {} : { parameter: path.split(".", 1)[0]! }) })
+      if (path !== "") return yield* new BadRequest({ message, parameter: path.split(".", 1)[0]! })
+      const parameter = error.kind === "Payload" ? "body" : error.kind.toLowerCase()
+      return yield* new BadRequest({ message: message.replace(/^input:/, `${parameter}:`), parameter })
     })
 )

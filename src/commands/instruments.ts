@@ -1,0 +1,65 @@
+/** Decides the command `mdp instruments import`: the broker's file sent to a running instance, and what came of it. */
+import { readFile } from "node:fs/promises"
+import { buffer } from "node:stream/consumers"
+import { Effect } from "effect"
+import { Argument, Command } from "effect/cli"
+import { askInstance, refusalOf } from "../layers/Instance.ts"
+import { FeedError } from "../schema/Errors.ts"
+import { instanceUrl, urlFlag } from "./feed.ts"
+
+/** What a running instance answers; read as data from outside. */
+interface ImportAnswer {
+  readonly added: number
+  readonly changed: number
+  readonly expired: number
+  readonly rejected: ReadonlyArray<{ readonly line: number; readonly reason: string }>
+  readonly rejected_total: number
+}
+
+const isImportAnswer = (body: unknown): body is ImportAnswer => {
+  const answer = body as Partial<ImportAnswer> | null | undefined
+  return (
+    typeof answer === "object" &&
+    answer !== null &&
+    [answer.added, answer.changed, answer.expired, answer.rejected_total].every((n) => typeof n === "number") &&
+    Array.isArray(answer.rejected)
+  )
+}
+
+const readInput = (file: string): Effect.Effect<Buffer, FeedError> =>
+  Effect.tryPromise({
+    try: () => (file === "-" ? buffer(process.stdin) : readFile(file)),
+    catch: (error) => {
+      const code = (error as NodeJS.ErrnoException).code
+      return new FeedError({ message: `${file}: ${code === "ENOENT" ? "no such file" : String(code ?? error)}` })
+    }
+  })
+
+const importFile = Command.make(
+  "import",
+  {
+    file: Argument.String("FILE").pipe(
+      Argument.withDescription("the broker's instruments file, CSV; - is standard input")
+    ),
+    url: urlFlag
+  },
+  Effect.fnUntraced(function* ({ file, url: asked }) {
+    const url = yield* instanceUrl(asked)
+    const body = yield* readInput(file)
+    const request = { method: "POST", path: "/api/v1/instruments", contentType: "text/csv", body } as const
+    const answer = yield* askInstance(url, request)
+    if (answer.status !== 200 || !isImportAnswer(answer.body)) return yield* refusalOf(url, request, answer)
+    const { added, changed, expired, rejected, rejected_total } = answer.body
+    for (const { line, reason } of rejected) process.stderr.write(`${file}:${line}: ${reason}\n`)
+    if (rejected_total > rejected.length) {
+      process.stderr.write(`${rejected_total - rejected.length} further lines were rejected\n`)
+    }
+    process.stdout.write(`added ${added}, changed ${changed}, expired ${expired}, rejected ${rejected_total}\n`)
+  })
+).pipe(Command.withDescription("Import the broker's instruments file"))
+
+/** `mdp instruments`. */
+export const instruments = Command.make("instruments").pipe(
+  Command.withDescription("The list of instruments of a running instance"),
+  Command.withSubcommands([importFile])
+)

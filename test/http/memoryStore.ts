@@ -1,0 +1,88 @@
+/** Decides what a store answers that holds its rows in an array: small enough to be judged by eye, and to be broken. */
+import { Effect, Layer } from "effect"
+import { barStart, type Candle } from "../../src/schema/Candle.ts"
+import type { Instrument } from "../../src/schema/Instrument.ts"
+import { compareTicks, tradingDay } from "../../src/schema/Tick.ts"
+import { type Quote, type StoredTick, TickStore } from "../../src/streams/TickStore.ts"
+
+export class Rows {
+  readonly ticks: Array<StoredTick> = []
+  readonly instruments = new Map<number, Instrument>()
+
+  of(token: number, from: number, to: number): Array<StoredTick> {
+    return this.ticks
+      .filter((t) => t.instrument_token === token && t.exchange_ts >= from && t.exchange_ts < to)
+      .sort(compareTicks)
+  }
+}
+
+export const barsOf = (ticks: ReadonlyArray<StoredTick>, interval: Parameters<typeof barStart>[1]): Array<Candle> => {
+  const bars: Array<Candle> = []
+  for (const { exchange_ts, price, volume } of ticks) {
+    const ts = barStart(exchange_ts, interval)
+    const last = bars.at(-1)
+    if (last?.ts !== ts) bars.push({ ts, open: price, high: price, low: price, close: price, volume })
+    else {
+      bars[bars.length - 1] = {
+        ts,
+        open: last.open,
+        high: Math.max(last.high, price),
+        low: Math.min(last.low, price),
+        close: price,
+        volume: last.volume + volume
+      }
+    }
+  }
+  return bars
+}
+
+export const memoryStore = (rows: Rows, change: Partial<TickStore["Service"]> = {}): Layer.Layer<TickStore> =>
+  Layer.succeed(TickStore, {
+    write: () => Effect.die("not a part of these tests"),
+    bookmarks: () => Effect.succeed([]),
+    ticks: ({ instrument_token, from, to, limit, after }) =>
+      Effect.sync(() =>
+        rows
+          .of(instrument_token, from, to)
+          .filter((t) => after === undefined || compareTicks(t, after) > 0)
+          .slice(0, limit)
+      ),
+    candles: ({ instrument_token, interval, from, to, limit }) =>
+      Effect.sync(() =>
+        barsOf(rows.of(instrument_token, 0, Number.MAX_SAFE_INTEGER), interval)
+          .filter(({ ts }) => ts >= from && ts < to)
+          .slice(0, limit)
+      ),
+    quotes: (tokens) =>
+      Effect.sync(() => {
+        const quotes = new Map<number, Quote>()
+        for (const token of tokens) {
+          const all = rows.of(token, 0, Number.MAX_SAFE_INTEGER)
+          const last = all.at(-1)
+          if (last === undefined) continue
+          const day = all.filter((t) => tradingDay(t.exchange_ts) === tradingDay(last.exchange_ts))
+          const [bar] = barsOf(day, "1d")
+          quotes.set(token, { last, open: bar!.open, high: bar!.high, low: bar!.low, volume: bar!.volume })
+        }
+        return quotes
+      }),
+    ticksAfter: () => Effect.succeed([]),
+    count: (tokens, from, to) =>
+      Effect.sync(() => tokens.reduce((sum, token) => sum + rows.of(token, from, to).length, 0)),
+    tokens: (from, to) =>
+      Effect.sync(() => [
+        ...new Set(rows.ticks.filter((t) => t.exchange_ts >= from && t.exchange_ts < to).map((t) => t.instrument_token))
+      ]),
+    refreshCandles: Effect.succeed(0),
+    instruments: Effect.sync(() => [...rows.instruments.values()]),
+    putInstruments: (instruments) =>
+      Effect.sync(() => {
+        let added = 0
+        for (const instrument of instruments) {
+          if (!rows.instruments.has(instrument.instrument_token)) added += 1
+          rows.instruments.set(instrument.instrument_token, instrument)
+        }
+        return { added, changed: instruments.length - added, expired: 0 }
+      }),
+    ...change
+  })

@@ -1,0 +1,125 @@
+/** Decides how the server is started for a test, on a free port, and asked through a real socket. */
+import { type IncomingHttpHeaders, request } from "node:http"
+import { Context, Effect, Layer } from "effect"
+import { HttpSettings } from "../../src/http/HttpSettings.ts"
+import * as Server from "../../src/http/Server.ts"
+import * as InstrumentsLayer from "../../src/layers/Instruments.ts"
+import * as MemoryLog from "../../src/layers/MemoryLog.ts"
+import * as RawSinkLayer from "../../src/layers/RawSink.ts"
+import * as ReplayService from "../../src/layers/ReplayService.ts"
+import { Readiness } from "../../src/streams/Readiness.ts"
+import { ReplayAudience } from "../../src/streams/ReplayAudience.ts"
+import { TickLog } from "../../src/streams/TickLog.ts"
+import type { TickStore } from "../../src/streams/TickStore.ts"
+
+export const PARTITIONS = 4
+
+const nobody = Layer.succeed(ReplayAudience, {
+  open: () => {},
+  publish: () => {},
+  clock: () => {},
+  close: () => {},
+  clients: () => 1
+})
+
+export interface Serving {
+  readonly store: Layer.Layer<TickStore>
+  readonly settings?: Partial<HttpSettings["Service"]>
+  readonly log?: Partial<MemoryLog.MemoryLogOptions>
+  readonly mounts?: ReadonlyArray<Server.Mount>
+}
+
+/** The server on embedded services, for as long as the scope. */
+export const serve = ({ store, settings, log, mounts }: Serving) => {
+  const services = Layer.mergeAll(
+    RawSinkLayer.layerLog,
+    InstrumentsLayer.layer,
+    Layer.succeed(HttpSettings, {
+      HOST: "127.0.0.1",
+      PORT: 0,
+      ALLOWED_ORIGINS: undefined,
+      INGEST_WAIT_MS: 5000,
+      DRAIN_DEADLINE_MS: 10_000,
+      describe: () => ({ nodes: [], edges: [] }),
+      ...settings
+    })
+  ).pipe(
+    Layer.provideMerge(store),
+    Layer.provideMerge(Readiness.layer),
+    Layer.provideMerge(
+      MemoryLog.layer({
+        partitions: PARTITIONS,
+        capacity: 100_000,
+        dlqCapacity: 10,
+        retained: 100_000,
+        batch: 1000,
+        ...log
+      })
+    )
+  )
+  const replays = ReplayService.layer({
+    REPLAY_WINDOW_TICKS: 100,
+    REPLAY_IDLE_MS: 600_000,
+    REPLAY_STORE_LAG_RECORDS: 100_000,
+    MAX_REPLAYS: 2
+  }).pipe(Layer.provide(nobody))
+  return Layer.build(Server.layer(mounts).pipe(Layer.provideMerge(replays), Layer.provideMerge(services))).pipe(
+    Effect.map((context) => ({
+      port: Context.get(context, Server.Server).port,
+      log: Context.get(context, TickLog),
+      readiness: Context.get(context, Readiness),
+      context
+    }))
+  )
+}
+
+export interface Answer {
+  readonly status: number
+  readonly headers: IncomingHttpHeaders
+  readonly text: string
+  /** The body as JSON; `undefined` where it is none. */
+  readonly json: unknown
+}
+
+export interface Asked {
+  readonly method?: string
+  readonly headers?: Readonly<Record<string, string>>
+  readonly body?: string | Uint8Array
+}
+
+const parse = (text: string): unknown => {
+  try {
+    return JSON.parse(text)
+  } catch {
+    return undefined
+  }
+}
+
+/** One request over its own connection; any header may be sent, also a false Host. */
+export const ask = (port: number, path: string, { method, headers, body }: Asked = {}): Effect.Effect<Answer> =>
+  Effect.callback((resume) => {
+    const sent = request(
+      {
+        host: "127.0.0.1",
+        port,
+        path,
+        method: method ?? "GET",
+        headers: { ...(body === undefined ? {} : { "content-length": Buffer.byteLength(body) }), ...headers },
+        agent: false
+      },
+      (response) => {
+        const parts: Array<Buffer> = []
+        response.on("data", (part: Buffer) => parts.push(part))
+        response.on("end", () => {
+          const text = Buffer.concat(parts).toString("utf8")
+          resume(
+            Effect.succeed({ status: response.statusCode ?? 0, headers: response.headers, text, json: parse(text) })
+          )
+        })
+        response.on("error", (error) => resume(Effect.die(error)))
+      }
+    )
+    sent.on("error", (error) => resume(Effect.die(error)))
+    sent.end(body)
+    return Effect.sync(() => sent.destroy())
+  })
