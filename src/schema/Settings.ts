@@ -72,6 +72,11 @@ const defaulted = {
   ARCHIVE_BATCH_TICKS: setting(whole(1, 10_000_000), "100000", "ticks an archive object holds at most"),
   ARCHIVE_FLUSH_MS: setting(whole(10, 86_400_000), "60000", "longest wait before a smaller archive object is written"),
   RING_TICKS: setting(whole(1, 100_000), "1000", "newest ticks kept for each instrument; full: drop-oldest"),
+  HUB_TICKS: setting(
+    whole(100, 100_000_000),
+    "300000",
+    "newest ticks a server keeps in memory of all instruments; full: drop-oldest, half of every ring"
+  ),
   MAX_CLIENTS: setting(whole(1, 1_000_000), "10000", "WebSocket clients at a time; more are refused with 503"),
   CLIENT_CAPACITY: setting(
     whole(1, 1_000_000),

@@ -1,0 +1,361 @@
+/**
+ * Decides what waits for one client: a bounded ring of shared frames that gives up the oldest when full, and accounts
+ * for exactly what it gave up.
+ */
+import { evictedFrame, type TickFields, tickFrame } from "../schema/Protocol.ts"
+
+/** What the queue needs of a connection. */
+export interface ClientSocket {
+  /** Hands over one text frame; false where the peer does not keep up and the frame waits in the socket. */
+  readonly send: (text: string) => boolean
+  /** Bytes that wait in the socket. */
+  readonly buffered: () => number
+  /** Runs `sends` so that they leave as one write. */
+  readonly cork: (sends: () => void) => void
+  /** Closes once what was sent has left. */
+  readonly end: (code: number, reason: string) => void
+}
+
+/** What every frame of one publish shares. */
+export interface Published {
+  /** When the log had the newest of them, epoch microseconds; 0 where nobody knows. */
+  readonly at: number
+}
+
+/** One tick on its way to every client that wants it: one object and one text, however many they are. */
+export class Frame {
+  /** 0 for a frame of no instrument, such as a clock. */
+  readonly token: number
+  readonly epoch: number
+  readonly position: number
+  /** The first position that this frame accounts for: below `position` where the log itself has a hole. */
+  readonly first: number
+  /** Frames that go right before it: a hole told, a gap told. */
+  readonly before: ReadonlyArray<string> | undefined
+  readonly published: Published
+  private tick: TickFields | undefined
+  private encoded: string
+
+  constructor(
+    token: number,
+    epoch: number,
+    position: number,
+    first: number,
+    before: ReadonlyArray<string> | undefined,
+    published: Published,
+    tick: TickFields | undefined,
+    encoded: string
+  ) {
+    this.token = token
+    this.epoch = epoch
+    this.position = position
+    this.first = first
+    this.before = before
+    this.published = published
+    this.tick = tick
+    this.encoded = encoded
+  }
+
+  /** The text, written when the first client needs it. */
+  text(): string {
+    if (this.tick !== undefined) {
+      this.encoded = tickFrame(this.tick)
+      this.tick = undefined
+    }
+    return this.encoded
+  }
+}
+
+/** An answer in its place among the ticks; never evicted, so its weight is bounded instead. */
+export interface Notice {
+  /** The instrument whose losses are told before it; 0 where there is none. */
+  readonly token: number
+  /** About the bytes it keeps in memory. */
+  readonly weight: number
+  /** The next text of it, or `undefined` after the last. */
+  readonly next: () => string | undefined
+  /** Called once: true when all of it went to the socket, false when the client is gone. */
+  readonly done?: (sent: boolean) => void
+}
+
+/** One text as a notice. */
+export const textNotice = (text: string): Notice => {
+  let rest: string | undefined = text
+  return {
+    token: 0,
+    weight: text.length + 64,
+    next: () => {
+      const now = rest
+      rest = undefined
+      return now
+    }
+  }
+}
+
+/** Positions given up, from the queue's place `index` on. */
+interface Loss {
+  readonly index: number
+  readonly epoch: number
+  readonly from: number
+  to: number
+}
+
+interface Waiting {
+  readonly at: number
+  readonly notice: Notice
+}
+
+const FIRST_SLOTS = 64
+/** A frame of a batching client is closed above this many characters or messages. */
+const BATCH_CHARS = 65_536
+const BATCH_MESSAGES = 1_000
+/** Answers that a client asked for and does not read; above it the client is closed with 1008. */
+export const MAX_NOTICE_WEIGHT = 16_777_216
+
+export class ClientQueue {
+  /** True while the hub has it on its list of clients to flush. */
+  listed = false
+  closed = false
+  /** Set where the answers weigh too much: whoever flushes ends the connection. */
+  overloaded = false
+  /** A frame is an array of messages. */
+  batch = false
+  /** When the last frame that went to the socket was published; 0 where none went since this was read. */
+  lastPublished = 0
+  evicted = 0
+
+  /** Ticks it holds at most. */
+  capacity: number
+  private readonly socket: ClientSocket
+  private readonly bufferBytes: number
+  /** A power of two long; `head` and `tail` count all that ever went through. */
+  private slots: Array<Frame | undefined> = new Array(FIRST_SLOTS).fill(undefined)
+  private head = 0
+  private tail = 0
+  private blocked = false
+  private notices: Array<Waiting> = []
+  private firstNotice = 0
+  private noticeWeight = 0
+  /** Notices that eviction has gone past, and the place of the newest of them. */
+  private passed = 0
+  private passedAt = 0
+  private readonly losses = new Map<number, Array<Loss>>()
+  private gathered = ""
+  private gatheredMessages = 0
+
+  constructor(socket: ClientSocket, capacity: number, bufferBytes: number) {
+    this.socket = socket
+    this.capacity = capacity
+    this.bufferBytes = bufferBytes
+  }
+
+  /** Ticks that wait. */
+  get size(): number {
+    return this.tail - this.head
+  }
+
+  resize(capacity: number): void {
+    this.capacity = capacity
+    while (this.size > capacity) this.evict()
+  }
+
+  /** Puts a frame behind the others; full: tries the socket, then gives up the oldest. */
+  push(frame: Frame): void {
+    let size = this.tail - this.head
+    if (size >= this.capacity) {
+      // Ending a client is left to whoever flushes: here others are being served.
+      if (!this.blocked && !this.overloaded) this.flush()
+      if (this.tail - this.head >= this.capacity) this.evict()
+      size = this.tail - this.head
+    }
+    if (size === this.slots.length) this.grow()
+    this.slots[this.tail++ & (this.slots.length - 1)] = frame
+  }
+
+  /** Puts an answer behind the ticks that wait now. */
+  notify(notice: Notice): void {
+    if (this.closed) {
+      notice.done?.(false)
+      return
+    }
+    this.notices.push({ at: this.tail, notice })
+    this.noticeWeight += notice.weight
+    if (this.noticeWeight > MAX_NOTICE_WEIGHT) this.overloaded = true
+  }
+
+  /** Hands to the socket what it takes now. */
+  flush(): void {
+    if (this.closed) return
+    if (this.overloaded) {
+      this.end(1008, "answers are not read")
+      return
+    }
+    if (this.head === this.tail && this.firstNotice === this.notices.length && this.losses.size === 0) return
+    if (this.socket.buffered() >= this.bufferBytes) {
+      this.blocked = true
+      return
+    }
+    this.blocked = false
+    this.socket.cork(this.drain)
+  }
+
+  /** Lets go of everything and ends the connection. */
+  end(code: number, reason: string): void {
+    if (this.closed) return
+    this.close()
+    this.socket.end(code, reason)
+  }
+
+  /** The connection is gone. */
+  close(): void {
+    if (this.closed) return
+    this.closed = true
+    const waiting = this.notices.slice(this.firstNotice)
+    this.slots = []
+    this.head = 0
+    this.tail = 0
+    this.notices = []
+    this.firstNotice = 0
+    this.losses.clear()
+    this.gathered = ""
+    for (const { notice } of waiting) notice.done?.(false)
+  }
+
+  private grow(): void {
+    const size = this.tail - this.head
+    const before = this.slots
+    const slots: Array<Frame | undefined> = new Array(before.length * 2).fill(undefined)
+    for (let i = 0; i < size; i++) {
+      slots[(this.head + i) & (slots.length - 1)] = before[(this.head + i) & (before.length - 1)]
+    }
+    this.slots = slots
+  }
+
+  private evict(): void {
+    const at = this.head & (this.slots.length - 1)
+    const frame = this.slots[at]!
+    this.slots[at] = undefined
+    const index = this.head++
+    while (this.firstNotice + this.passed < this.notices.length) {
+      const next = this.notices[this.firstNotice + this.passed]!.at
+      if (next > index) break
+      this.passedAt = next
+      this.passed++
+    }
+    if (frame.token === 0) return
+    this.evicted++
+    const losses = this.losses.get(frame.token)
+    const last = losses?.[losses.length - 1]
+    // A loss never reaches across an answer: what was lost before it is told before it, the rest after it.
+    if (last !== undefined && last.epoch === frame.epoch && frame.first > last.to && last.index >= this.passedAt) {
+      last.to = frame.position
+      return
+    }
+    const loss = { index, epoch: frame.epoch, from: frame.first, to: frame.position }
+    if (losses === undefined) this.losses.set(frame.token, [loss])
+    else losses.push(loss)
+  }
+
+  private readonly drain = (): void => {
+    const { socket } = this
+    let published = 0
+    for (;;) {
+      if (this.firstNotice !== this.notices.length && this.notices[this.firstNotice]!.at <= this.head) {
+        if (!this.tellNotice()) break
+        continue
+      }
+      if (this.head === this.tail) {
+        if (this.losses.size !== 0 && !this.tellLosses()) break
+        // Places start over, so that they stay small whole numbers for ever.
+        if (this.firstNotice === this.notices.length) this.rewind()
+        break
+      }
+      const { slots } = this
+      const at = this.head & (slots.length - 1)
+      const frame = slots[at]!
+      slots[at] = undefined
+      this.head++
+      if (this.losses.size !== 0) this.tellLoss(frame.token, this.head)
+      if (frame.before !== undefined) for (const text of frame.before) this.send(text)
+      published = frame.published.at
+      if (this.batch) {
+        if (!this.send(frame.text())) break
+      } else if (!socket.send(frame.text()) && this.isFull()) break
+      if (this.closed) return
+    }
+    if (this.gathered !== "") this.sendGathered()
+    if (published !== 0) this.lastPublished = published
+  }
+
+  private rewind(): void {
+    this.head = 0
+    this.tail = 0
+    this.notices.length = 0
+    this.firstNotice = 0
+    this.passed = 0
+    this.passedAt = 0
+  }
+
+  /** False where the socket takes no more. */
+  private send(text: string): boolean {
+    if (this.closed) return false
+    if (!this.batch) return this.socket.send(text) || !this.isFull()
+    this.gathered = this.gathered === "" ? `[${text}` : `${this.gathered},${text}`
+    if (++this.gatheredMessages < BATCH_MESSAGES && this.gathered.length < BATCH_CHARS) return true
+    return this.sendGathered()
+  }
+
+  private sendGathered(): boolean {
+    const text = `${this.gathered}]`
+    this.gathered = ""
+    this.gatheredMessages = 0
+    return this.socket.send(text) || !this.isFull()
+  }
+
+  private isFull(): boolean {
+    this.blocked = this.socket.buffered() >= this.bufferBytes
+    return this.blocked
+  }
+
+  private tellNotice(): boolean {
+    const { at, notice } = this.notices[this.firstNotice]!
+    if (notice.token !== 0 && this.losses.size !== 0) this.tellLoss(notice.token, at)
+    for (let text = notice.next(); text !== undefined; text = notice.next()) {
+      if (!this.send(text)) return false
+    }
+    if (this.closed) return false
+    this.noticeWeight -= notice.weight
+    this.firstNotice++
+    if (this.passed > 0) this.passed--
+    if (this.firstNotice === this.notices.length) {
+      this.notices.length = 0
+      this.firstNotice = 0
+    } else if (this.firstNotice >= 1024 && this.firstNotice * 2 > this.notices.length) {
+      this.notices = this.notices.slice(this.firstNotice)
+      this.firstNotice = 0
+    }
+    notice.done?.(true)
+    return true
+  }
+
+  /** Tells what was lost of an instrument before a place in the queue. */
+  private tellLoss(token: number, before: number): void {
+    const losses = this.losses.get(token)
+    if (losses === undefined) return
+    let told = 0
+    while (told < losses.length && losses[told]!.index < before) {
+      const loss = losses[told++]!
+      this.send(evictedFrame(token, loss.epoch, loss.from, loss.to))
+    }
+    if (told === losses.length) this.losses.delete(token)
+    else losses.splice(0, told)
+  }
+
+  private tellLosses(): boolean {
+    for (const token of [...this.losses.keys()]) {
+      this.tellLoss(token, this.tail)
+      if (this.closed || this.isFull()) return this.losses.size === 0 && !this.closed
+    }
+    return true
+  }
+}

@@ -1,0 +1,49 @@
+/** Decides where a client's missing ticks come from when memory does not reach back: the ring, then the store. */
+import { Effect } from "effect"
+import type { TickFields } from "../schema/Protocol.ts"
+import { tradingDay } from "../schema/Tick.ts"
+import type { History } from "./fanOut.ts"
+import type { RecentTicks } from "./RecentTicks.ts"
+import type { StoredTick, TickStore } from "./TickStore.ts"
+
+/** Rows that a replay added have no place in the stream. */
+const placed = (rows: ReadonlyArray<StoredTick>): ReadonlyArray<TickFields> =>
+  rows.filter((row): row is StoredTick & TickFields => row.epoch !== null && row.position !== null)
+
+/** `now` in epoch microseconds. */
+export const historyOf = (recent: RecentTicks["Service"], store: TickStore["Service"], now: () => number): History => {
+  const stored = (token: number, epoch: number, position: number, limit: number) =>
+    store.ticksAfter(token, epoch, position, limit).pipe(
+      Effect.map(placed),
+      Effect.catch(() => Effect.succeed(undefined))
+    )
+  const last = (token: number, limit: number) => recent.last(token, limit).pipe(Effect.catch(() => Effect.succeed([])))
+
+  return {
+    last: (token, limit) => Effect.runPromise(last(token, limit)),
+    after: (token, place, limit) =>
+      Effect.runPromise(
+        Effect.gen(function* () {
+          const { epoch, position } = place
+          const ring = yield* recent
+            .after(token, epoch, position)
+            .pipe(Effect.catch(() => Effect.succeed({ ticks: [], complete: false })))
+          if (ring.complete) {
+            const newest = ring.ticks.length > 0 ? undefined : (yield* last(token, 1))[0]
+            const current = newest?.epoch === epoch && newest.position === position
+            return { ticks: ring.ticks, more: false, current, failed: false }
+          }
+          let rows = yield* stored(token, epoch, position, limit)
+          let failed = rows === undefined
+          // The store answers for one trading day: what the client missed may begin on a later one.
+          const today = tradingDay(now())
+          for (let day = Math.floor(epoch / 1_000_000_000) + 1; !rows?.length && day <= today; day++) {
+            rows = yield* stored(token, day * 1_000_000_000, 0, limit)
+            failed ||= rows === undefined
+          }
+          if (rows !== undefined && rows.length > 0) return { ticks: rows, more: true, current: false, failed }
+          return { ticks: ring.ticks, more: false, current: false, failed }
+        })
+      )
+  }
+}
