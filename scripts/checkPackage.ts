@@ -1,0 +1,50 @@
+/** Decides whether the package works elsewhere: packed, installed in an empty folder, its demo ready and stopped clean. */
+import { execFileSync, spawn } from "node:child_process"
+import { mkdtempSync, readdirSync, rmSync, writeFileSync } from "node:fs"
+import { tmpdir } from "node:os"
+import { join } from "node:path"
+import { fileURLToPath } from "node:url"
+
+const READY_WITHIN_MS = 60_000
+const root = fileURLToPath(new URL("../", import.meta.url))
+const folder = mkdtempSync(join(tmpdir(), "mdp-package-"))
+const run = (command: string, args: ReadonlyArray<string>, cwd: string) =>
+  execFileSync(command, args, { cwd, stdio: ["ignore", "pipe", "inherit"], encoding: "utf8" })
+
+try {
+  run("npm", ["pack", "--pack-destination", folder], root)
+  const tarball = readdirSync(folder).find((name) => name.endsWith(".tgz"))
+  if (tarball === undefined) throw new Error("npm pack made no file")
+  writeFileSync(join(folder, "package.json"), JSON.stringify({ name: "elsewhere", private: true }))
+  run("npm", ["install", "--prefer-offline", "--no-audit", "--no-fund", `./${tarball}`], folder)
+
+  const demo = spawn(join(folder, "node_modules", ".bin", "mdp"), ["demo"], {
+    cwd: folder,
+    env: { ...process.env, PORT: "0" },
+    stdio: ["ignore", "pipe", "inherit"]
+  })
+  const exited = new Promise<number | null>((resolve) => demo.on("exit", (code) => resolve(code)))
+  const url = await new Promise<string>((resolve, reject) => {
+    let text = ""
+    demo.stdout.on("data", (chunk: Buffer) => {
+      text += chunk.toString()
+      const found = /http:\/\/127\.0\.0\.1:\d+/.exec(text)
+      if (found !== null) resolve(found[0])
+    })
+    void exited.then((code) => reject(new Error(`mdp demo exited with ${code}: ${text}`)))
+    setTimeout(() => reject(new Error(`no address within ${READY_WITHIN_MS} ms: ${text}`)), READY_WITHIN_MS).unref()
+  })
+  const ready = await fetch(`${url}/readyz`)
+  const page = await fetch(`${url}/`)
+  const api = await fetch(`${url}/api/v1/instruments/search?query=a&limit=1`)
+  for (const answer of [ready, page, api]) {
+    if (answer.status !== 200) throw new Error(`${answer.url} answered ${answer.status}`)
+  }
+  demo.kill("SIGTERM")
+  const code = await exited
+  if (code !== 0) throw new Error(`mdp demo exited with ${code} on SIGTERM`)
+  console.log("package: installed elsewhere, demo ready, page and REST served, stopped with 0")
+} finally {
+  rmSync(folder, { recursive: true, force: true })
+}
+process.exit(0)
