@@ -173,27 +173,31 @@ const make = (settings: ReplaySettings) =>
       }
     }
 
-    const released = ({ run, watermark, end, ticks }: Release) => {
+    /** Hands a slice to the clients and counts it. */
+    const tell = ({ run, watermark, end, ticks }: Release) => {
+      const entry = runs.get(run)
+      if (entry === undefined) return
+      const slice = entry.slices.get(watermark) ?? 0
+      entry.onTheWay -= slice
+      if (isOver(entry)) return
+      entry.sent += slice
+      const last = ticks[ticks.length - 1]
+      if (last !== undefined) {
+        entry.lastOut = last.exchange_ts
+        audience.publish(entry.id, ticks)
+        if (now() - entry.clockToldAt >= CLOCK_EVERY_MS) tellClock(entry)
+      }
+      if (end) finish(entry, "ended")
+    }
+    /** Gives back a slice's part of the window. It may wake a run at once, so it comes after all is told. */
+    const free = ({ run, watermark, end }: Release) => {
       const entry = runs.get(run)
       if (entry === undefined) return
       const slice = entry.slices.get(watermark) ?? 0
       entry.slices.delete(watermark)
       window.freeUnsafe(run, slice)
       inFlight.add(window.usedUnsafe())
-      entry.onTheWay -= slice
-      const last = ticks[ticks.length - 1]
-      if (!isOver(entry)) {
-        entry.sent += slice
-        if (last !== undefined) {
-          entry.lastOut = last.exchange_ts
-          audience.publish(entry.id, ticks)
-          if (now() - entry.clockToldAt >= CLOCK_EVERY_MS) tellClock(entry)
-        }
-      }
-      if (end) {
-        finish(entry, "ended")
-        forget(entry)
-      }
+      if (end) forget(entry)
     }
 
     let laggedAt = Number.NEGATIVE_INFINITY
@@ -406,11 +410,12 @@ const make = (settings: ReplaySettings) =>
         if (seek !== undefined) return refuse("seek", "a replay cannot seek yet")
         if (step !== undefined) return refuse("step", "a replay cannot be stepped yet")
         if (isOver(entry)) return Effect.fail(new ReplayOver({ message: `replay ${id} has ${entry.state}` }))
-        if (speed !== undefined) entry.pace.setSpeedUnsafe(speedNumber(speed))
-        if (state === "paused") entry.pace.pauseUnsafe()
-        if (state === "running") entry.pace.resumeUnsafe()
         if (state !== undefined) entry.state = state
+        // A pace that changes may wake the run at once, up to its end: what is noted here comes before.
+        if (state === "paused") entry.pace.pauseUnsafe()
         tellClock(entry)
+        if (speed !== undefined) entry.pace.setSpeedUnsafe(speedNumber(speed))
+        if (state === "running") entry.pace.resumeUnsafe()
         return Effect.succeed(show(entry))
       })
 
@@ -435,7 +440,9 @@ const make = (settings: ReplaySettings) =>
       change,
       stop: (id) => Effect.flatMap(find(id), stopEntry),
       returned: (partition, items) => {
-        for (const release of reassembler.take(partition, items)) released(release)
+        const releases = reassembler.take(partition, items)
+        for (const release of releases) tell(release)
+        for (const release of releases) free(release)
       }
     })
   })

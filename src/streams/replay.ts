@@ -165,7 +165,8 @@ export const makeWindow = (capacity: number): Window => {
             if (at >= 0) waiting.splice(at, 1)
             free(run, 0)
           })
-        })
+          // Whoever freed it goes on first: it may have more to tell.
+        }).pipe(Effect.andThen(Effect.yieldNow))
       }),
     freeUnsafe: free,
     dropUnsafe: (run) => free(run, Number.POSITIVE_INFINITY)
