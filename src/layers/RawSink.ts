@@ -78,9 +78,14 @@ const MAX_RETRY_AFTER_SECONDS = 30
 const INGEST = "/api/v1/ingest"
 const NEWLINE = 0x0a
 
+interface Body {
+  readonly body: Uint8Array
+  readonly lines: number
+}
+
 /** Bodies of at most `MAX_BODY_BYTES`, a tick a line, in order. */
-const bodiesOf = (ticks: ReadonlyArray<RawSinkTick>): ReadonlyArray<Uint8Array> => {
-  const bodies: Array<Uint8Array> = []
+const bodiesOf = (ticks: ReadonlyArray<RawSinkTick>): ReadonlyArray<Body> => {
+  const bodies: Array<Body> = []
   let from = 0
   while (from < ticks.length) {
     let size = 0
@@ -89,6 +94,7 @@ const bodiesOf = (ticks: ReadonlyArray<RawSinkTick>): ReadonlyArray<Uint8Array> 
       size += ticks[to]!.value.byteLength + 1
       to += 1
     }
+    const lines = to - from
     const body = Buffer.allocUnsafe(size)
     let at = 0
     for (; from < to; from++) {
@@ -97,7 +103,7 @@ const bodiesOf = (ticks: ReadonlyArray<RawSinkTick>): ReadonlyArray<Uint8Array> 
       at += value.byteLength
       body[at++] = NEWLINE
     }
-    bodies.push(body)
+    bodies.push({ body, lines })
   }
   return bodies
 }
@@ -117,7 +123,7 @@ const isIngestAnswer = (body: unknown): body is IngestAnswer =>
 export const layerHttp = (url: string): Layer.Layer<RawSink> => {
   const base = url.replace(/\/+$/, "")
 
-  const settle = (answer: InstanceAnswer): Effect.Effect<void, FeedError> => {
+  const settle = (answer: InstanceAnswer, lines: number): Effect.Effect<void, FeedError> => {
     const { body } = answer
     if (answer.status !== 200 || !isIngestAnswer(body)) {
       return Effect.fail(refusalOf(base, { method: "POST", path: INGEST }, answer))
@@ -126,18 +132,18 @@ export const layerHttp = (url: string): Layer.Layer<RawSink> => {
     if (first === undefined) return Effect.void
     return new FeedError({
       message:
-        `${base} took ${body.accepted} ticks and refused ${body.rejected.length}; ` +
-        `the first, line ${first.line} of the request: ${first.reason}`
+        `${base} took ${body.accepted} of ${lines} ticks; ` +
+        `the first that it refused, line ${first.line} of the request: ${first.reason}`
     })
   }
 
-  const send = (body: Uint8Array): Effect.Effect<void, FeedError | Overloaded> =>
+  const send = ({ body, lines }: Body): Effect.Effect<void, FeedError | Overloaded> =>
     Effect.gen(function* () {
       const request = { method: "POST", path: INGEST, contentType: "application/x-ndjson", body } as const
       const givesUpAt = (yield* Clock.currentTimeMillis) + MAX_WAIT_MS
       for (;;) {
         const answer = yield* askInstance(base, request)
-        if (answer.status !== 429) return yield* settle(answer)
+        if (answer.status !== 429) return yield* settle(answer, lines)
         const retryAfterSeconds = Math.min(MAX_RETRY_AFTER_SECONDS, answer.retryAfter ?? 1)
         if ((yield* Clock.currentTimeMillis) + retryAfterSeconds * 1000 > givesUpAt) {
           return yield* new Overloaded({

@@ -864,6 +864,8 @@ export class HubClient {
         await this.settled(subscription, { base, fetched, cursor, sure, answered, recovered })
         return
       }
+      // Who leaves from here on comes back after this page: it is on its way.
+      subscription.place = cursor
       // The next page is asked for only when this one has gone to the socket: one page a lookup is all that waits.
       await new Promise<void>((resolve) => {
         this.queue.notify(
@@ -882,7 +884,6 @@ export class HubClient {
       })
       answered = true
       base = cursor
-      subscription.place = cursor
     }
   }
 
