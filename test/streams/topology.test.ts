@@ -1,7 +1,7 @@
 import { readFileSync } from "node:fs"
 import { assert, describe, it } from "@effect/vitest"
 import { Result } from "effect"
-import { withGraph } from "../../scripts/topologyPage.ts"
+import { pages, renew } from "../../scripts/pages.ts"
 import { readSettings } from "../../src/schema/Settings.ts"
 import { describe as describeTopology, toMermaid, toText } from "../../src/streams/topology.ts"
 
@@ -9,10 +9,12 @@ const settings = Result.getOrThrow(readSettings({}))
 const topology = describeTopology(settings)
 
 describe("the topology as data", () => {
-  it("is what topology.md shows", () => {
-    const page = readFileSync(new URL("../../topology.md", import.meta.url), "utf8")
-    assert.strictEqual(withGraph(page), page, "run: npm run topology-page")
-  })
+  for (const [name, section] of Object.entries(pages)) {
+    it(`is what ${name} shows`, () => {
+      const page = readFileSync(new URL(`../../${name}`, import.meta.url), "utf8")
+      assert.strictEqual(renew(page, section), page, "run: npm run pages")
+    })
+  }
 
   it("joins only nodes it names, and leaves none out", () => {
     const ids = topology.nodes.map((node) => node.id)
