@@ -1,0 +1,320 @@
+import { createServer, type IncomingMessage, type ServerResponse } from "node:http"
+import type { AddressInfo } from "node:net"
+import { assert, describe, it } from "@effect/vitest"
+import { Deferred, Effect, Exit, Fiber, Layer, Stream } from "effect"
+import { TestClock } from "effect/testing"
+import * as MemoryLog from "../../src/layers/MemoryLog.ts"
+import { layerHttp, layerLog, MAX_BODY_BYTES, MAX_WAITING_BYTES } from "../../src/layers/RawSink.ts"
+import { LogError } from "../../src/schema/Errors.ts"
+import { partitionOf } from "../../src/schema/Partition.ts"
+import { publishWithin, RawSink, type RawSinkTick } from "../../src/streams/RawSink.ts"
+import { type LogRecord, TickLog } from "../../src/streams/TickLog.ts"
+
+const PARTITIONS = 4
+const memoryLog = MemoryLog.layer({
+  partitions: PARTITIONS,
+  capacity: 5000,
+  dlqCapacity: 10,
+  retained: 5000,
+  batch: 500
+})
+const tick = (token: number, text: string): RawSinkTick => ({ token, value: Buffer.from(text) })
+const text = (record: LogRecord) => Buffer.from(record.value ?? []).toString()
+
+const readAll = (log: TickLog["Service"], partition: number) =>
+  Effect.gen(function* () {
+    const { end } = yield* log.bounds("raw_ticks", partition)
+    if (end === 0) return []
+    const arrays = yield* log.read("raw_ticks", partition, 0).pipe(
+      Stream.takeUntil((records) => records.at(-1)!.offset >= end - 1),
+      Stream.runCollect
+    )
+    return arrays.flat()
+  })
+
+describe("a raw sink over the log", () => {
+  it.live("puts each tick in its token's partition under its token, with its headers, in order", () =>
+    Effect.gen(function* () {
+      const sink = yield* RawSink
+      const log = yield* TickLog
+      const ticks = Array.from({ length: 3000 }, (_, i) => tick(100 + (i % 40), String(i)))
+      yield* sink.publish(ticks)
+      yield* sink.publish([{ ...tick(100, "replayed"), headers: { replay: "r1" } }])
+      let found = 0
+      for (let partition = 0; partition < PARTITIONS; partition++) {
+        const records = yield* readAll(log, partition)
+        found += records.length
+        const last = new Map<string, number>()
+        for (const record of records) {
+          assert.strictEqual(partitionOf(Number(record.key), PARTITIONS), partition)
+          if (text(record) === "replayed") {
+            assert.deepStrictEqual(record.headers, { replay: "r1" })
+            continue
+          }
+          assert.isAbove(Number(text(record)), last.get(record.key!) ?? -1)
+          last.set(record.key!, Number(text(record)))
+        }
+      }
+      assert.strictEqual(found, 3001)
+    }).pipe(Effect.provide(layerLog.pipe(Layer.provideMerge(memoryLog))))
+  )
+
+  /** The log, with what is under way and how much at most was, per partition and together. */
+  const watched = (hold: Effect.Effect<void, LogError>) => {
+    const under = new Map<number, number>()
+    let most = 0
+    let mostTogether = 0
+    const layer = Layer.effect(
+      TickLog,
+      Effect.gen(function* () {
+        const log = yield* TickLog
+        return {
+          ...log,
+          append: (topic, partition, records) =>
+            Effect.acquireUseRelease(
+              Effect.sync(() => {
+                under.set(partition, (under.get(partition) ?? 0) + 1)
+                most = Math.max(most, under.get(partition)!)
+                mostTogether = Math.max(
+                  mostTogether,
+                  [...under.values()].reduce((a, b) => a + b)
+                )
+              }),
+              () => Effect.andThen(hold, log.append(topic, partition, records)),
+              () => Effect.sync(() => under.set(partition, under.get(partition)! - 1))
+            )
+        } satisfies TickLog["Service"]
+      })
+    ).pipe(Layer.provide(memoryLog))
+    return { layer: layerLog.pipe(Layer.provideMerge(layer)), most: () => most, mostTogether: () => mostTogether }
+  }
+
+  it.effect("has one append a partition under way whoever publishes, and partitions side by side", () =>
+    Effect.gen(function* () {
+      const subject = watched(Effect.sleep(5))
+      yield* Effect.gen(function* () {
+        const sink = yield* RawSink
+        const fiber = yield* Effect.forEach(
+          Array.from({ length: 20 }, (_, caller) => caller),
+          (caller) => sink.publish(Array.from({ length: 40 }, (_, i) => tick(i, String(caller)))),
+          { concurrency: "unbounded", discard: true }
+        ).pipe(Effect.forkChild({ startImmediately: true }))
+        yield* TestClock.adjust(1000)
+        yield* Fiber.join(fiber)
+      }).pipe(Effect.provide(subject.layer))
+      assert.strictEqual(subject.most(), 1)
+      assert.strictEqual(subject.mostTogether(), PARTITIONS)
+    })
+  )
+
+  it.effect("refuses what would wait beyond its bound, and takes ticks again once there is room", () =>
+    Effect.gen(function* () {
+      const gate = yield* Deferred.make<void>()
+      const subject = watched(Deferred.await(gate))
+      yield* Effect.gen(function* () {
+        const sink = yield* RawSink
+        const large = { token: 1, value: new Uint8Array(MAX_WAITING_BYTES - 10) }
+        const waiting = yield* Effect.forkChild(sink.publish([large]), { startImmediately: true })
+        const refused = yield* Effect.flip(sink.publish([tick(2, "more than ten bytes")]))
+        assert.strictEqual(refused._tag, "Overloaded")
+        yield* Deferred.succeed(gate, undefined)
+        yield* Fiber.join(waiting)
+        yield* sink.publish([tick(2, "more than ten bytes")])
+      }).pipe(Effect.provide(subject.layer))
+    })
+  )
+
+  it.effect("fails with the partition that failed, after the others have their ticks", () =>
+    Effect.gen(function* () {
+      const failure = new LogError({
+        operation: "append",
+        topic: "raw_ticks",
+        partition: partitionOf(1, PARTITIONS),
+        outcome: "unknown",
+        message: "no answer"
+      })
+      let appended = 0
+      const layer = Layer.effect(
+        TickLog,
+        Effect.map(
+          TickLog,
+          (log) =>
+            ({
+              ...log,
+              append: (_topic, partition) =>
+                partition === failure.partition
+                  ? Effect.fail(failure)
+                  : Effect.delay(
+                      Effect.sync(() => appended++),
+                      10
+                    )
+            }) satisfies TickLog["Service"]
+        )
+      ).pipe(Layer.provide(memoryLog))
+      yield* Effect.gen(function* () {
+        const sink = yield* RawSink
+        const fiber = yield* Effect.forkChild(sink.publish(Array.from({ length: 40 }, (_, i) => tick(i, "x"))), {
+          startImmediately: true
+        })
+        yield* TestClock.adjust(10)
+        assert.deepStrictEqual(yield* Fiber.await(fiber), Exit.fail(failure))
+        assert.strictEqual(appended, PARTITIONS - 1)
+      }).pipe(Effect.provide(layerLog.pipe(Layer.provide(layer))))
+    })
+  )
+
+  it.effect("is overloaded where a full log makes it wait too long", () =>
+    Effect.gen(function* () {
+      const sink = yield* RawSink
+      const log = yield* TickLog
+      // A reader that does not read holds what it has yet to take.
+      yield* log.assignments("idle", "raw_ticks").pipe(Stream.runDrain, Effect.forkScoped({ startImmediately: true }))
+      yield* TestClock.adjust(10)
+      const many = Array.from({ length: 6000 }, (_, i) => tick(1, String(i)))
+      const fiber = yield* Effect.forkChild(Effect.flip(publishWithin(sink, many, 5000)), { startImmediately: true })
+      yield* TestClock.adjust(5000)
+      const failed = yield* Fiber.join(fiber)
+      assert.strictEqual(failed._tag, "Overloaded")
+    }).pipe(Effect.provide(layerLog.pipe(Layer.provideMerge(memoryLog))))
+  )
+})
+
+interface Request {
+  readonly method: string | undefined
+  readonly url: string | undefined
+  readonly type: string | undefined
+  readonly body: string
+}
+
+/** A server that answers as told. */
+const serving = (answer: (request: Request, response: ServerResponse, n: number) => void) =>
+  Effect.acquireRelease(
+    Effect.promise(async () => {
+      const requests: Array<Request> = []
+      const server = createServer((incoming: IncomingMessage, response) => {
+        const chunks: Array<Buffer> = []
+        incoming.on("data", (chunk: Buffer) => chunks.push(chunk))
+        incoming.on("end", () => {
+          const request = {
+            method: incoming.method,
+            url: incoming.url,
+            type: incoming.headers["content-type"],
+            body: Buffer.concat(chunks).toString()
+          }
+          requests.push(request)
+          answer(request, response, requests.length - 1)
+        })
+      })
+      await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve))
+      return { server, requests, url: `http://127.0.0.1:${(server.address() as AddressInfo).port}` }
+    }),
+    ({ server }) =>
+      Effect.promise(() => {
+        server.closeAllConnections()
+        return new Promise((resolve) => server.close(resolve))
+      })
+  )
+
+const accept = (request: Request, response: ServerResponse) =>
+  response
+    .setHeader("content-type", "application/json")
+    .end(JSON.stringify({ accepted: request.body.trimEnd().split("\n").length, rejected: [] }))
+
+const publishTo = (url: string, ticks: ReadonlyArray<RawSinkTick>) =>
+  Effect.gen(function* () {
+    const sink = yield* RawSink
+    yield* sink.publish(ticks)
+  }).pipe(Effect.provide(layerHttp(url)))
+
+describe("a raw sink over HTTP", () => {
+  it.live("sends a tick a line, in order, in bodies within the bound", () =>
+    Effect.gen(function* () {
+      const { requests, url } = yield* serving(accept)
+      const ticks = Array.from({ length: 1000 }, (_, i) => tick(i, `{"n":${i},"pad":"${"x".repeat(9000)}"}`))
+      yield* publishTo(`${url}/`, ticks)
+      assert.isAbove(requests.length, 2)
+      for (const { body, method, type, url } of requests) {
+        assert.deepStrictEqual([method, url, type], ["POST", "/api/v1/ingest", "application/x-ndjson"])
+        assert.isAtMost(body.length, MAX_BODY_BYTES)
+      }
+      const lines = requests
+        .map((request) => request.body)
+        .join("")
+        .trimEnd()
+        .split("\n")
+      assert.deepStrictEqual(
+        lines,
+        ticks.map((t) => Buffer.from(t.value).toString())
+      )
+    })
+  )
+
+  it.live("sends nothing where there is nothing", () =>
+    Effect.gen(function* () {
+      const { requests, url } = yield* serving(accept)
+      yield* publishTo(url, [])
+      assert.strictEqual(requests.length, 0)
+    })
+  )
+
+  it.live("sends a body again after the wait that a full instance asks for", () =>
+    Effect.gen(function* () {
+      const { requests, url } = yield* serving((request, response, n) => {
+        if (n < 2) response.writeHead(429, { "retry-after": "0" }).end()
+        else accept(request, response)
+      })
+      yield* publishTo(url, [tick(1, "a"), tick(2, "b")])
+      assert.deepStrictEqual(
+        requests.map((request) => request.body),
+        ["a\nb\n", "a\nb\n", "a\nb\n"]
+      )
+    })
+  )
+
+  it.effect("is overloaded where the instance stays full", () =>
+    Effect.gen(function* () {
+      let requests = 0
+      const { url } = yield* serving((_, response) => {
+        requests += 1
+        response.writeHead(429, { "retry-after": "20" }).end()
+      })
+      const fiber = yield* Effect.forkChild(Effect.flip(publishTo(url, [tick(1, "a")])), { startImmediately: true })
+      while (fiber.pollUnsafe() === undefined) {
+        yield* Effect.promise(() => new Promise((resolve) => setImmediate(resolve)))
+        // Time passes only once an answer is there to be waited out.
+        yield* TestClock.adjust(1000)
+      }
+      const failed = yield* Fiber.join(fiber)
+      assert.strictEqual(failed._tag, "Overloaded")
+      assert.isAtLeast(requests, 1)
+      assert.isAtMost(requests, 4)
+    })
+  )
+
+  it.live("reports the lines that the instance refused", () =>
+    Effect.gen(function* () {
+      const { url } = yield* serving((_, response) =>
+        response.end(JSON.stringify({ accepted: 1, rejected: [{ line: 2, reason: "price: expected number, got 1" }] }))
+      )
+      const failed = yield* Effect.flip(publishTo(url, [tick(1, "a"), tick(2, "b")]))
+      assert.strictEqual(
+        failed.message,
+        `${url} took 1 of 2 ticks; the first that it refused, line 2 of the request: price: expected number, got 1`
+      )
+    })
+  )
+
+  it.live("says what another answer means, and who does not answer", () =>
+    Effect.gen(function* () {
+      const { server, url } = yield* serving((_, response) =>
+        response.writeHead(415).end(JSON.stringify({ _tag: "X", message: "expected application/x-ndjson" }))
+      )
+      const refused = yield* Effect.flip(publishTo(url, [tick(1, "a")]))
+      assert.strictEqual(refused.message, `POST ${url}/api/v1/ingest answered 415: expected application/x-ndjson`)
+      server.closeAllConnections()
+      yield* Effect.promise(() => new Promise((resolve) => server.close(resolve)))
+      const absent = yield* Effect.flip(publishTo(url, [tick(1, "a")]))
+      assert.strictEqual(absent.message, `no running instance answers at ${url}/api/v1/ingest: ECONNREFUSED`)
+    })
+  )
+})
