@@ -255,9 +255,9 @@ export class RowReader {
     try {
       parsed = JSON.parse(line)
     } catch (error) {
-      const message = (error as Error).message
-      const position = /position (\d+)/.exec(message)?.[1]
-      return new BadRow(`not JSON: ${message}`, "", position === undefined ? 0 : Number(position) + 1)
+      // The parser quotes the line's beginning; the column says more.
+      const what = (error as Error).message.replace(/(, (\.\.\.)?".*| in JSON at position .*| \(line .*)$/s, "")
+      return new BadRow(`not JSON: ${what}`, "", brokenAt(line))
     }
     if (typeof parsed !== "object" || parsed === null || Array.isArray(parsed)) {
       return new BadRow(`expected a JSON object, got ${showValue(parsed)}`)
@@ -307,6 +307,30 @@ export class RowReader {
     const column = this.#columns?.find(([name]) => name === field)
     return column === undefined ? 0 : column[1] + 1
   }
+}
+
+/** Whether JSON text is whole, or could still become so with more text after it. */
+const isJsonSoFar = (text: string): boolean => {
+  try {
+    JSON.parse(text)
+    return true
+  } catch (error) {
+    const { message } = error as Error
+    if (message.startsWith("Unexpected end") || message.startsWith("Unterminated string")) return true
+    return /position (\d+)/.exec(message)?.[1] === String(text.length)
+  }
+}
+
+/** The column, from 1, of the first character that cannot stand where it does: not every parser error tells. */
+const brokenAt = (line: string): number => {
+  let good = 0
+  let broken = line.length + 1
+  while (broken - good > 1) {
+    const middle = (good + broken) >> 1
+    if (isJsonSoFar(line.slice(0, middle))) good = middle
+    else broken = middle
+  }
+  return broken
 }
 
 /** Where a row is and what is wrong with it, in one line. */
