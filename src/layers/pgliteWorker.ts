@@ -1,0 +1,59 @@
+/**
+ * Decides how PGlite runs: in this worker thread, so that a query holds up nobody's event loop, behind a socket on a
+ * free loopback port that speaks PostgreSQL's protocol.
+ */
+import { parentPort, workerData } from "node:worker_threads"
+import { PGlite } from "@electric-sql/pglite"
+import { PGLiteSocketServer } from "@electric-sql/pglite-socket"
+import type { PgliteMessage, PgliteWorkerData } from "./Pglite.ts"
+
+const { dataDir } = workerData as PgliteWorkerData
+const port = parentPort!
+const tell = (message: PgliteMessage): void => port.postMessage(message)
+const reasonOf = (cause: unknown): string => (cause instanceof Error ? cause.message : String(cause))
+
+/** One is used at a time; the others are for a client that comes back before its old connection is seen to be closed. */
+const MAX_CONNECTIONS = 4
+
+/** No replication and no archive, so little of the write-ahead log is kept; a folder is written through to the disk. */
+const settings = [
+  "wal_level=minimal",
+  "max_wal_senders=0",
+  "max_wal_size=256MB",
+  "min_wal_size=64MB",
+  ...(dataDir === undefined ? ["full_page_writes=off", "synchronous_commit=off"] : [])
+]
+/** `-F`: no fsync. In memory there is nothing to sync. */
+const NO_FSYNC = "-F"
+
+const start = async (): Promise<void> => {
+  const inherited = PGlite.defaultStartParams.filter((param) => dataDir === undefined || param !== NO_FSYNC)
+  const db = await PGlite.create({
+    ...(dataDir === undefined ? {} : { dataDir }),
+    startParams: [...inherited, ...settings.flatMap((setting) => ["-c", setting])]
+  })
+  // What fails here is not a query but PGlite itself: nothing can be served any more.
+  const execute = db.execProtocolRawStream.bind(db)
+  db.execProtocolRawStream = async (message, options) => {
+    try {
+      await execute(message, options)
+    } catch (cause) {
+      tell({ type: "failed", message: reasonOf(cause) })
+      throw cause
+    }
+  }
+  const server = new PGLiteSocketServer({ db, host: "127.0.0.1", port: 0, maxConnections: MAX_CONNECTIONS })
+  await server.start()
+  port.once("message", () => {
+    server
+      .stop()
+      .then(() => db.close())
+      .then(
+        () => tell({ type: "stopped" }),
+        (cause) => tell({ type: "failed", message: reasonOf(cause) })
+      )
+  })
+  tell({ type: "ready", address: server.getServerConn() })
+}
+
+start().catch((cause) => tell({ type: "failed", message: reasonOf(cause) }))
