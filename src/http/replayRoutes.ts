@@ -27,7 +27,7 @@ export const replayRoutes = HttpApiBuilder.group(
           })
         ),
       listReplays: () => Effect.map(replays.list, (list) => ({ replays: list })),
-      replay: ({ params }) => Effect.catchTag(replays.get(params.id), "UnknownReplay", unknown),
+      replay: ({ params }) => replays.get(params.id).pipe(Effect.catchTag("UnknownReplay", unknown)),
       changeReplay: ({ params, payload }) =>
         replays.change(params.id, payload).pipe(
           Effect.catchTags({
@@ -36,7 +36,7 @@ export const replayRoutes = HttpApiBuilder.group(
             ReplayOver: ({ message }) => Effect.fail(new Conflict({ message, parameter: "state" }))
           })
         ),
-      stopReplay: ({ params }) => Effect.catchTag(replays.stop(params.id), "UnknownReplay", unknown)
+      stopReplay: ({ params }) => replays.stop(params.id).pipe(Effect.catchTag("UnknownReplay", unknown))
     })
   })
 )

@@ -20,7 +20,9 @@ export const routes = (dashboard: ReadonlyArray<DashboardFile>) =>
     HttpApiBuilder.layer(Api, { openapiPath: OPENAPI_PATH }),
     layerTypedAnswers([OPENAPI_PATH, ...dashboard.map(({ path }) => path)]),
     HttpRouter.use((router) =>
-      Effect.forEach(dashboard, ({ path, response }) => router.add("GET", path, response), { discard: true })
+      Effect.forEach(dashboard, ({ path, response }) => router.add<never, never>("GET", path, response), {
+        discard: true
+      })
     )
   ).pipe(
     Layer.provide([
