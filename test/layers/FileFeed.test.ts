@@ -267,10 +267,11 @@ describe("the file feed", () => {
   it("remembers a bounded number of contents", () => {
     const occurrences = new FileFeed.Occurrences()
     const tick = readRawTick({ instrument_token: 1, exchange_ts: 1_768_448_700_000_000, price: 5 }) as RawTick
-    for (let i = 0; i < FileFeed.MAX_CONTENTS; i++) occurrences.next({ ...tick, volume: i })
-    assert.strictEqual(occurrences.next({ ...tick, volume: 0 }), 1)
-    occurrences.next({ ...tick, volume: FileFeed.MAX_CONTENTS })
-    assert.strictEqual(occurrences.next({ ...tick, volume: 0 }), 0)
+    const next = (volume: number) => occurrences.next({ ...tick, volume })
+    for (let i = 0; i < FileFeed.MIN_CONTENTS; i++) next(i)
+    assert.strictEqual(next(0), 1)
+    for (let i = 1; i < 2 * FileFeed.MIN_CONTENTS; i++) next(FileFeed.MIN_CONTENTS + i)
+    assert.strictEqual(next(1), 0)
   })
 
   it.live("reads ahead by one batch and no more while the sink is busy", () =>
