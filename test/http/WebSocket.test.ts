@@ -1,0 +1,312 @@
+import { assert, describe, it } from "@effect/vitest"
+import { Effect } from "effect"
+import { MAX_STRIKES, MESSAGE_BURST } from "../../src/http/WebSocket.ts"
+import { MAX_MESSAGE_BYTES } from "../../src/schema/Protocol.ts"
+import type { Hub } from "../../src/streams/fanOut.ts"
+import { EPOCH, randomFrom, tickOf } from "../support/hub.ts"
+import { connect, instrumentOf, serve, type TestClient } from "../support/webSocketServer.ts"
+
+const TOKENS = 20
+
+/** Publishes batches of ticks of random instruments, a turn of the event loop apart. */
+const load = (hub: Hub, seed: number) => {
+  const random = randomFrom(seed)
+  const positions = new Map<number, number>()
+  let isOn = true
+  let published = 0
+  const turn = () => {
+    if (!isOn) return
+    const ticks = Array.from({ length: 1 + random.below(40) }, () => {
+      const token = 1 + random.below(TOKENS)
+      const position = (positions.get(token) ?? 0) + 1
+      positions.set(token, position)
+      return tickOf(token, EPOCH, position, random.chance(0.05) ? { status: "STALE", gap_from: 1 } : {})
+    })
+    published += ticks.length
+    hub.publish(ticks)
+    setImmediate(turn)
+  }
+  turn()
+  return {
+    published: () => published,
+    stop: () => {
+      isOn = false
+    }
+  }
+}
+
+const turns = (count: number) =>
+  Effect.promise(async () => {
+    for (let i = 0; i < count; i++) await new Promise<void>((resolve) => setImmediate(resolve))
+  })
+
+/** Where the hub stands, the client must come to stand. */
+const caughtUp = (hub: Hub, client: TestClient, tokens: ReadonlyArray<number>) =>
+  client.until(({ checker }) => tokens.every((t) => checker.place(t)?.position === hub.live.place(t)?.position))
+
+const allTokens = Array.from({ length: TOKENS }, (_, i) => i + 1)
+
+describe("a client of /ws", () => {
+  it.live("that subscribes at 200 random instants under load sees neither hole nor repeat", () =>
+    Effect.scoped(
+      Effect.gen(function* () {
+        const { hub, url } = yield* serve({ hub: { RING_TICKS: 200 } })
+        const random = randomFrom(7)
+        const running = load(hub, 42)
+        const clients: Array<{ client: TestClient; tokens: ReadonlyArray<number> }> = []
+        for (let i = 0; i < 200; i++) {
+          yield* turns(random.below(6))
+          const client = yield* connect(url, { keep: false })
+          const tokens = allTokens.filter(() => random.chance(0.3))
+          if (tokens.length === 0) tokens.push(1)
+          client.send({
+            action: "subscribe",
+            tokens,
+            backfill: random.below(150),
+            capacity: 100_000,
+            batch: random.chance(0.3)
+          })
+          clients.push({ client, tokens })
+          yield* client.until(({ checker }) => checker.backfills >= tokens.length && checker.ticks > 0)
+          if (clients.length > 20) clients.shift()!.client.ws.terminate()
+        }
+        running.stop()
+        for (const { client, tokens } of clients) {
+          yield* caughtUp(hub, client, tokens)
+          assert.strictEqual(client.checker.evicted, 0)
+        }
+        assert.isAbove(running.published(), 1000)
+      })
+    )
+  )
+
+  it.live("that breaks off and comes back with since goes on where it was", () =>
+    Effect.scoped(
+      Effect.gen(function* () {
+        const { hub, url } = yield* serve({ hub: { RING_TICKS: 2000 } })
+        const running = load(hub, 3)
+        let checker = (yield* connect(url)).checker
+        for (let i = 0; i < 20; i++) {
+          const client: TestClient = yield* connect(url, { checker, keep: false })
+          const before = checker.ticks
+          client.send({ action: "subscribe", tokens: allTokens, since: checker.since(), capacity: 100_000 })
+          yield* client.until(({ checker: { ticks } }) => ticks > before + 200)
+          client.ws.terminate()
+          yield* client.until(({ closed }) => closed !== undefined)
+          checker = client.checker
+        }
+        running.stop()
+        assert.strictEqual(checker.unrecovered, 0)
+        assert.strictEqual(checker.evicted, 0)
+      })
+    )
+  )
+
+  it.live("that stops reading is told its exact loss when it reads again, and fifty others lose nothing", () =>
+    Effect.scoped(
+      Effect.gen(function* () {
+        let evicted = 0
+        const { hub, url } = yield* serve({
+          observer: {
+            evicted: (n) => {
+              evicted += n
+            },
+            delivered: () => undefined,
+            seen: () => undefined
+          }
+        })
+        const slow = yield* connect(url, { keep: false })
+        slow.send({ action: "subscribe", tokens: [1, 2, 3], capacity: 500 })
+        yield* slow.until(({ checker }) => checker.backfills === 3)
+        const others: Array<TestClient> = []
+        for (let i = 0; i < 50; i++) {
+          const client = yield* connect(url, { keep: false })
+          client.send({ action: "subscribe", tokens: [1], capacity: 100_000, batch: true })
+          yield* client.until(({ checker }) => checker.backfills === 1)
+          others.push(client)
+        }
+        slow.ws.pause()
+        const sizes: Array<number> = []
+        const waiting: Array<number> = []
+        let position = 0
+        let fast = 0
+        // Until the kernel's buffers are full and thousands are evicted, and then as much again.
+        while (evicted < 100_000) {
+          for (let i = 0; i < 200; i++) {
+            position++
+            hub.publish([2, 3].map((token) => tickOf(token, EPOCH, position)))
+            if (i % 20 === 0) hub.publish([tickOf(1, EPOCH, ++fast)])
+          }
+          for (const client of others) {
+            yield* client.until(({ checker }) => (checker.place(1)?.position ?? 0) > fast - 200)
+          }
+          if (evicted > 0) {
+            sizes.push(process.memoryUsage().rss)
+            waiting.push(hub.fullest.size)
+          }
+        }
+        for (const client of others) {
+          yield* client.until(({ checker }) => checker.place(1)?.position === fast)
+          assert.strictEqual(client.checker.evicted, 0)
+          assert.strictEqual(client.checker.ticks, fast)
+        }
+        assert.isAtMost(Math.max(...waiting), 500)
+        const mean = (list: ReadonlyArray<number>) => list.reduce((a, b) => a + b, 0) / list.length
+        const quarter = Math.floor(sizes.length / 4)
+        assert.isBelow(mean(sizes.slice(-quarter)), 1.15 * mean(sizes.slice(quarter, 2 * quarter)))
+
+        slow.ws.resume()
+        yield* caughtUp(hub, slow, [1, 2, 3])
+        assert.strictEqual(slow.checker.evicted + slow.checker.ticks, 2 * position + fast)
+        assert.strictEqual(slow.checker.evicted, evicted)
+        assert.isAbove(slow.checker.ticks, 500)
+      })
+    )
+  )
+
+  it.live("is answered token by token, by symbol too, and told where the market is simulated", () =>
+    Effect.scoped(
+      Effect.gen(function* () {
+        const { url } = yield* serve({
+          instruments: [
+            instrumentOf(1, "ALPHA", "SIM"),
+            instrumentOf(2, "BETA", "NSE"),
+            instrumentOf(3, "BETA", "BSE"),
+            instrumentOf(4, "GAMMA", "NSE")
+          ],
+          limits: { MAX_CLIENT_TOKENS: 3 }
+        })
+        const client = yield* connect(url)
+        client.send({ action: "subscribe", symbols: ["NSE:BETA", "BETA", "NOPE", "GAMMA"], id: "a" })
+        client.send({ action: "subscribe", tokens: [1, 77, 1], id: { n: 2 } })
+        client.send({ action: "ping" })
+        yield* client.until(({ messages }) => messages.some((m) => m.type === "pong"))
+        assert.deepStrictEqual(
+          client.messages.filter((m) => m.type === "subscribed"),
+          [
+            {
+              type: "subscribed",
+              id: "a",
+              simulated: false,
+              tokens: [
+                { instrument_token: 2, symbol: "NSE:BETA", accepted: true, known: true },
+                { symbol: "BETA", accepted: false, reason: "ambiguous_symbol" },
+                { symbol: "NOPE", accepted: false, reason: "unknown_symbol" },
+                { instrument_token: 4, symbol: "GAMMA", accepted: true, known: true }
+              ]
+            },
+            {
+              type: "subscribed",
+              id: { n: 2 },
+              simulated: true,
+              tokens: [
+                { instrument_token: 1, accepted: true, known: true },
+                { instrument_token: 77, accepted: false, reason: "too_many_tokens" }
+              ]
+            }
+          ]
+        )
+        const backfills = client.messages.flatMap((m) => (m.type === "backfill" ? [m.instrument_token] : []))
+        assert.deepStrictEqual(backfills, [2, 4, 1])
+      })
+    )
+  )
+
+  it.live("hears what is wrong with a message and stays, a bounded number of times", () =>
+    Effect.scoped(
+      Effect.gen(function* () {
+        const { url } = yield* serve()
+        const client = yield* connect(url)
+        client.send({ action: "subscribe", tokens: [1], capacity: 1e9, id: 1 })
+        client.send({ action: "subscribe", tokens: [1], policy: "conflate", id: 2 })
+        client.send({ action: "subscribe", tokens: [1], channels: ["candle_1m"], id: 3 })
+        client.send({ action: "subscribe", tokens: [1], replay: "gone", id: 4 })
+        client.send({ action: "auth", key: "k", id: 5 })
+        client.ws.send(Buffer.from([1, 2, 3]))
+        client.send("{")
+        yield* client.until(({ messages }) => messages.length === 7)
+        const errors = client.messages.map((m) => (m.type === "error" ? [m.id, m.code, m.message] : [m.type]))
+        assert.deepStrictEqual(errors, [
+          [1, "bad_message", "capacity: expected at most 100000, got 1000000000"],
+          [2, "unsupported", `policy: this server serves "evict-oldest", got "conflate"`],
+          [3, "unsupported", `channels: this server serves "tick" and "gap", got "candle_1m"`],
+          [4, "unknown_replay", `replay: expected the id of a replay that runs, got "gone"`],
+          [5, "no_keys", "auth: no API keys are configured, none is needed"],
+          [undefined, "bad_message", "input: expected text, got binary"],
+          [undefined, "bad_message", `input: expected JSON, got "{"`]
+        ])
+        for (let i = 0; i < MAX_STRIKES; i++) client.send("x")
+        yield* client.until(({ closed }) => closed !== undefined)
+        assert.deepStrictEqual(client.closed, { code: 1008, reason: "too many bad messages" })
+      })
+    )
+  )
+
+  it.live("is closed where it says too much at once, or one thing too large", () =>
+    Effect.scoped(
+      Effect.gen(function* () {
+        const { hub, url } = yield* serve()
+        const fast = yield* connect(url)
+        for (let i = 0; i < MESSAGE_BURST * 2; i++) fast.send({ action: "ping" })
+        yield* fast.until(({ closed }) => closed !== undefined)
+        assert.deepStrictEqual(fast.closed, { code: 1008, reason: "too many messages" })
+        const large = yield* connect(url)
+        large.send({ action: "subscribe", symbols: ["x".repeat(MAX_MESSAGE_BYTES)] })
+        yield* large.until(({ closed }) => closed !== undefined)
+        assert.include([1006, 1009], large.closed!.code)
+        assert.strictEqual(hub.size, 0)
+      })
+    )
+  )
+
+  it.live("is bound to one stream, and hears a replay's clock and ticks in their order", () =>
+    Effect.scoped(
+      Effect.gen(function* () {
+        const { hub, url } = yield* serve()
+        const replay = hub.open("r1")
+        replay.clock(1, null, "paused")
+        const client = yield* connect(url)
+        client.send({ action: "subscribe", tokens: [1, 2], replay: "r1" })
+        yield* client.until(({ messages }) => messages.some((m) => m.type === "clock"))
+        assert.strictEqual(hub.clients("r1"), 1)
+        hub.publish([tickOf(1, EPOCH, 1)])
+        replay.publish([tickOf(2, EPOCH, 1), tickOf(1, EPOCH, 1)])
+        replay.clock(1, EPOCH, "ended")
+        hub.close("r1")
+        client.send({ action: "subscribe", tokens: [1], id: 9 })
+        yield* client.until(({ messages }) => messages.some((m) => m.type === "error"))
+        assert.deepStrictEqual(
+          client.messages.map((m) =>
+            m.type === "tick" ? m.instrument_token : m.type === "clock" ? m.state : m.type === "error" ? m.code : m.type
+          ),
+          ["subscribed", "backfill", "backfill", "paused", 2, 1, "ended", "other_stream"]
+        )
+      })
+    )
+  )
+
+  it.live("is let in only from its own page, while there is room, and until the server stops", () =>
+    Effect.scoped(
+      Effect.gen(function* () {
+        const { hub, url, port, stop } = yield* serve({ limits: { MAX_CLIENTS: 2 } })
+        const refused = (headers?: Record<string, string>) =>
+          Effect.flip(connect(url, headers === undefined ? {} : { headers })).pipe(Effect.map((e) => e.message))
+        assert.include(yield* refused({ origin: "http://evil.example" }), "403")
+        assert.include(yield* refused({ host: "evil.example" }), "403")
+        const own = yield* connect(url, { headers: { origin: `http://127.0.0.1:${port}` } })
+        const other = yield* connect(url)
+        assert.include(yield* refused(), "503")
+        other.ws.close()
+        yield* other.until(({ closed }) => closed !== undefined)
+        yield* Effect.promise(async () => {
+          while (hub.size > 1) await new Promise<void>((resolve) => setImmediate(resolve))
+        })
+        yield* connect(url)
+        stop()
+        yield* own.until(({ closed }) => closed !== undefined)
+        assert.deepStrictEqual(own.closed, { code: 1001, reason: "the server is stopping" })
+        assert.include(yield* refused(), "503")
+      })
+    )
+  )
+})

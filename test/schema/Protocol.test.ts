@@ -1,0 +1,152 @@
+import { assert, describe, it } from "@effect/vitest"
+import { Result } from "effect"
+import {
+  backfillFrame,
+  clockFrame,
+  decodeClientMessage,
+  errorFrame,
+  evictedFrame,
+  gapFilledFrame,
+  gapFrame,
+  MAX_BACKFILL,
+  pongFrame,
+  subscribedFrame,
+  tickFrame
+} from "../../src/schema/Protocol.ts"
+import { EPOCH, tickOf } from "../support/hub.ts"
+
+const refused = (message: unknown) => {
+  const decoded = decodeClientMessage(typeof message === "string" ? message : JSON.stringify(message))
+  assert.isTrue(Result.isFailure(decoded), `was taken: ${JSON.stringify(message)}`)
+  return Result.isFailure(decoded) ? decoded.failure : assert.fail()
+}
+
+describe("client messages", () => {
+  it("are taken as the contract writes them", () => {
+    for (const message of [
+      { action: "subscribe", tokens: [738561] },
+      {
+        action: "subscribe",
+        symbols: ["NSE:RELIANCE"],
+        since: { "738561": [EPOCH, 12] },
+        backfill: 100,
+        channels: ["tick", "gap"],
+        policy: "evict-oldest",
+        capacity: 1000,
+        batch: true,
+        replay: "r1",
+        id: { any: ["thing", 1, null] }
+      },
+      { action: "unsubscribe", tokens: [1, 2] },
+      { action: "auth", key: "k" },
+      { action: "ping" },
+      { action: "ping", unknown: "fields are ignored" }
+    ]) {
+      const decoded = decodeClientMessage(JSON.stringify(message))
+      assert.isTrue(Result.isSuccess(decoded), JSON.stringify(message))
+    }
+  })
+
+  it("are refused with the field and the value", () => {
+    const cases: ReadonlyArray<readonly [unknown, string]> = [
+      ["not json", `input: expected JSON, got "not json"`],
+      ["[1]", "input: expected an object, got [1]"],
+      ["null", "input: expected an object, got null"],
+      [{}, `action: expected "subscribe" | "unsubscribe" | "auth" | "ping", got nothing`],
+      [{ action: "toString" }, `action: expected "subscribe" | "unsubscribe" | "auth" | "ping", got "toString"`],
+      [{ action: "subscribe" }, "tokens: expected tokens or symbols, got nothing"],
+      [
+        { action: "subscribe", tokens: [1], symbols: ["A"] },
+        `symbols: expected tokens or symbols, not both, got ["A"]`
+      ],
+      [{ action: "subscribe", tokens: [1], since: { x: [1, 2] } }, `since: expected an instrument token, got "x"`],
+      [{ action: "subscribe", tokens: [1], since: { "2147483648": [1, 2] } }, "since: expected an instrument token"]
+    ]
+    for (const [message, expected] of cases) {
+      const { code, message: told } = refused(message)
+      assert.strictEqual(code, "bad_message")
+      assert.isTrue(told.startsWith(expected), told)
+    }
+    const fields: ReadonlyArray<readonly [object, string, string]> = [
+      [{ tokens: [1, 0] }, "tokens.1: ", "got 0"],
+      [{ tokens: [1.5] }, "tokens.0: ", "got 1.5"],
+      [{ tokens: ["1"] }, "tokens.0: ", 'got "1"'],
+      [{ tokens: [2 ** 31] }, "tokens.0: ", "got 2147483648"],
+      [{ tokens: [] }, "tokens: ", "got []"],
+      [{ symbols: [""] }, "symbols.0: ", 'got ""'],
+      [{ tokens: [1], since: { "1": [-1, 2] } }, "since.1.0: ", "got -1"],
+      [{ tokens: [1], since: { "1": [1] } }, "since.1.1: ", "got nothing"],
+      [{ tokens: [1], backfill: MAX_BACKFILL + 1 }, "backfill: ", `got ${MAX_BACKFILL + 1}`],
+      [{ tokens: [1], capacity: 0 }, "capacity: ", "got 0"],
+      [{ tokens: [1], batch: 1 }, "batch: ", "got 1"],
+      [{ tokens: [1], channels: ["book"] }, "channels.0: ", 'got "book"'],
+      [{ tokens: [1], policy: "drop" }, "policy: ", 'got "drop"'],
+      [{ tokens: [1], replay: "" }, "replay: ", 'got ""']
+    ]
+    for (const [rest, path, got] of fields) {
+      const { code, message: told, id } = refused({ action: "subscribe", id: 7, ...rest })
+      assert.strictEqual(code, "bad_message")
+      assert.strictEqual(id, 7)
+      assert.isTrue(told.startsWith(path) && told.endsWith(got), told)
+    }
+    assert.match(refused({ action: "unsubscribe" }).message, /^tokens: .*got nothing$/)
+    assert.match(refused({ action: "auth", key: 5 }).message, /^key: .*got 5$/)
+  })
+
+  it("that name what this server does not serve are refused by that name", () => {
+    for (const policy of ["conflate", "pause", "disconnect"]) {
+      const { code, message } = refused({ action: "subscribe", tokens: [1], policy })
+      assert.strictEqual(code, "unsupported")
+      assert.strictEqual(message, `policy: this server serves "evict-oldest", got "${policy}"`)
+    }
+    for (const channel of ["candle_1m", "candle_5m"]) {
+      const { code, message } = refused({ action: "subscribe", tokens: [1], channels: ["tick", channel] })
+      assert.strictEqual(code, "unsupported")
+      assert.strictEqual(message, `channels: this server serves "tick" and "gap", got "${channel}"`)
+    }
+  })
+})
+
+describe("frames", () => {
+  it("are the JSON of the contract, field by field", () => {
+    const tick = tickOf(1, EPOCH, 501, {
+      price: 2500.5,
+      volume: 100,
+      sequence_id: 42,
+      exchange_ts: 1_768_449_600_123_456
+    })
+    const tickText = `{"type":"tick","instrument_token":1,"price":2500.5,"volume":100,"status":"LIVE","exchange_ts":1768449600123456,"sequence_id":42,"epoch":20468000033300,"position":501}`
+    assert.strictEqual(tickFrame(tick), tickText)
+    assert.strictEqual(
+      backfillFrame(1, EPOCH, 501, 502, true, [tickText, tickText]),
+      `{"type":"backfill","instrument_token":1,"epoch":20468000033300,"from":501,"to":502,"recovered":true,"data":[${tickText},${tickText}]}`
+    )
+    assert.strictEqual(
+      evictedFrame(1, EPOCH, 502, 530),
+      `{"type":"evicted","instrument_token":1,"epoch":20468000033300,"from":502,"to":530,"count":29}`
+    )
+    assert.strictEqual(gapFrame(1, 43, 44), `{"type":"gap","instrument_token":1,"from":43,"to":44}`)
+    assert.strictEqual(gapFilledFrame(1, 43, 43), `{"type":"gap_filled","instrument_token":1,"from":43,"to":43}`)
+    assert.strictEqual(
+      subscribedFrame('a"b', false, [
+        { instrument_token: 1, accepted: true, known: true },
+        { instrument_token: 2, accepted: false, reason: "forbidden" }
+      ]),
+      `{"type":"subscribed","id":"a\\"b","simulated":false,"tokens":[{"instrument_token":1,"accepted":true,"known":true},{"instrument_token":2,"accepted":false,"reason":"forbidden"}]}`
+    )
+    assert.strictEqual(subscribedFrame(undefined, true, []), `{"type":"subscribed","simulated":true,"tokens":[]}`)
+    assert.strictEqual(
+      clockFrame("r", 1, 5, "running"),
+      `{"type":"clock","replay":"r","run":1,"ts":5,"state":"running"}`
+    )
+    assert.strictEqual(
+      clockFrame("r", 1, null, "paused"),
+      `{"type":"clock","replay":"r","run":1,"ts":null,"state":"paused"}`
+    )
+    assert.strictEqual(
+      errorFrame({ code: "bad_message", message: 'x: got "y"', id: 3 }),
+      `{"type":"error","id":3,"code":"bad_message","message":"x: got \\"y\\""}`
+    )
+    assert.strictEqual(pongFrame, `{"type":"pong"}`)
+  })
+})
