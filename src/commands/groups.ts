@@ -2,11 +2,15 @@
 import { Cause, Effect, Layer, Schedule } from "effect"
 import type { LogError } from "../schema/Errors.ts"
 import type { Settings } from "../schema/Settings.ts"
+import type { Archive } from "../streams/Archive.ts"
+import type { Claims } from "../streams/Claims.ts"
 import { Drain } from "../streams/Drain.ts"
 import { observe } from "../streams/observe.ts"
 import { Readiness } from "../streams/Readiness.ts"
+import type { RecentTicks } from "../streams/RecentTicks.ts"
 import { refreshCandles } from "../streams/refreshCandles.ts"
 import { TickLog } from "../streams/TickLog.ts"
+import type { TickStore } from "../streams/TickStore.ts"
 import { runProcess } from "../streams/topology.ts"
 import { writeArchive } from "../streams/writeArchive.ts"
 import { writeRing } from "../streams/writeRing.ts"
@@ -47,34 +51,42 @@ const runEmpty: Effect.Effect<void, LogError, TickLog> = Effect.gen(function* ()
   }
 })
 
-/**
- * Every group, forked into the scope. When the scope ends the groups drain before they are stopped: whatever the log
- * has by then is processed, stored and committed.
- */
-export const groups = (settings: Settings, withArchive: boolean) =>
-  Layer.effectDiscard(
-    Effect.gen(function* () {
-      const drain = yield* Drain
-      const started = [
-        supervise("process", runProcess(settings)),
-        supervise("store", writeStore(settings)),
-        supervise("candles", refreshCandles(settings)),
-        supervise("ring", writeRing),
-        supervise("observe", observe(settings)),
-        ...(withArchive ? [supervise("archive", writeArchive(settings))] : [])
-      ]
-      for (const part of started) yield* Effect.forkScoped(part)
-      const context = yield* Effect.context<TickLog>()
-      yield* Effect.addFinalizer(() =>
-        Effect.andThen(drain.begin, runEmpty).pipe(
-          Effect.provideContext(context),
-          Effect.timeoutOrElse({
-            duration: settings.DRAIN_DEADLINE_MS,
-            orElse: () =>
-              Effect.die(new Error(`not drained within ${settings.DRAIN_DEADLINE_MS} ms (DRAIN_DEADLINE_MS)`))
-          }),
-          Effect.orDie
-        )
+type GroupServices = TickLog | TickStore | RecentTicks | Claims | Readiness | Drain
+
+const parts = (settings: Settings): ReadonlyArray<Effect.Effect<void, never, GroupServices>> => [
+  supervise("process", runProcess(settings)),
+  supervise("store", writeStore(settings)),
+  supervise("candles", refreshCandles(settings)),
+  supervise("ring", writeRing),
+  supervise("observe", observe(settings))
+]
+
+/** Forks parts into the scope; when it ends they drain before they are stopped. */
+const running = <R>(settings: Settings, parts: ReadonlyArray<Effect.Effect<void, never, R>>) =>
+  Effect.gen(function* () {
+    const drain = yield* Drain
+    for (const part of parts) yield* Effect.forkScoped(part)
+    const context = yield* Effect.context<TickLog>()
+    yield* Effect.addFinalizer(() =>
+      Effect.andThen(drain.begin, runEmpty).pipe(
+        Effect.provideContext(context),
+        Effect.timeoutOrElse({
+          duration: settings.DRAIN_DEADLINE_MS,
+          orElse: () => Effect.die(new Error(`not drained within ${settings.DRAIN_DEADLINE_MS} ms (DRAIN_DEADLINE_MS)`))
+        }),
+        Effect.orDie
       )
-    })
+    )
+  })
+
+/**
+ * Every group but the archive's. When the scope ends, whatever the log has by then is processed, stored and committed
+ * before anything stops.
+ */
+export const groups = (settings: Settings) => Layer.effectDiscard(running(settings, parts(settings)))
+
+/** Every group. */
+export const groupsWithArchive = (settings: Settings) =>
+  Layer.effectDiscard(
+    running<GroupServices | Archive>(settings, [...parts(settings), supervise("archive", writeArchive(settings))])
   )

@@ -60,6 +60,11 @@ const defaulted = {
     "20000",
     "records a partition of the embedded log holds; full: block"
   ),
+  LOG_RETAINED_RECORDS: setting(
+    whole(0, 10_000_000),
+    "1000",
+    "records a partition of the embedded log keeps after every reader has passed them"
+  ),
   DLQ_CAPACITY_RECORDS: setting(
     whole(1, 10_000_000),
     "10000",
@@ -70,7 +75,7 @@ const defaulted = {
   STORE_FLUSH_MS: setting(whole(1, 60_000), "100", "longest wait before a smaller batch is written to the store"),
   CANDLE_REFRESH_MS: setting(whole(10, 600_000), "1000", "how often ended bars marked dirty are recomputed"),
   ARCHIVE_BATCH_TICKS: setting(whole(1, 10_000_000), "100000", "ticks an archive object holds at most"),
-  ARCHIVE_FLUSH_MS: setting(whole(10, 86_400_000), "60000", "longest wait before a smaller archive object is written"),
+  ARCHIVE_FLUSH_MS: setting(whole(10, 86_400_000), "300000", "longest wait before a smaller archive object is written"),
   RING_TICKS: setting(whole(1, 100_000), "1000", "newest ticks kept for each instrument; full: drop-oldest"),
   HUB_TICKS: setting(
     whole(100, 100_000_000),

@@ -1,0 +1,67 @@
+/** Decides `mdp demo`: a whole instance on embedded services, fed by the simulator, with what to open first. */
+import { Deferred, Effect, Layer } from "effect"
+import { Command } from "effect/cli"
+import { Server } from "../http/Server.ts"
+import * as Simulator from "../layers/Simulator.ts"
+import { fullSymbol } from "../schema/Instrument.ts"
+import { FIRST_SIMULATED_TOKEN, type Simulation, simulatedInstruments } from "../schema/Simulation.ts"
+import { Instruments } from "../streams/Instruments.ts"
+import { simulationFlags, simulationOf } from "./feed.ts"
+import { supervise } from "./groups.ts"
+import { instance, settings } from "./instance.ts"
+
+const welcome = (url: string, simulation: Simulation, dataDir: string | undefined): string => {
+  const [first] = simulatedInstruments(1)
+  const socket = url.replace(/^http/, "ws")
+  return [
+    "",
+    `  A simulated market: ${simulation.symbols} instruments, ${simulation.rate} ticks a second, two feeds that lose,`,
+    "  repeat and reorder packets.",
+    "",
+    `  Open        ${url}`,
+    `  Listen      ${socket}/ws   {"action":"subscribe","symbols":["${first === undefined ? "" : fullSymbol(first)}"],"backfill":10}`,
+    `  Ask         ${url}/api/v1/quotes?tokens=${FIRST_SIMULATED_TOKEN}`,
+    `  Look inside ${url}/topology   ${url}/metrics   ${url}/openapi.json`,
+    "",
+    dataDir === undefined
+      ? "  Nothing is kept; DATA_DIR=./data would. Ctrl-C stops."
+      : `  Data is kept in ${dataDir}. Ctrl-C stops.`,
+    ""
+  ].join("\n")
+}
+
+/** Registers the simulator's instruments and plays the market, for as long as the scope lasts. */
+const market = (simulation: Simulation, over: Deferred.Deferred<void>) =>
+  Layer.effectDiscard(
+    Effect.gen(function* () {
+      const instruments = yield* Instruments
+      yield* instruments.put(simulatedInstruments(simulation.symbols))
+      const played = Simulator.run({
+        ...simulation,
+        progress: (summary, isFinal) => {
+          if (isFinal) process.stdout.write(`${Simulator.describeSummary(summary)}\n`)
+        }
+      })
+      // Where a duration was asked for, the market closes after it and the instance stays up.
+      yield* Effect.forkScoped(supervise("simulator", played).pipe(Effect.andThen(Deferred.succeed(over, undefined))))
+    })
+  )
+
+export const demo = Command.make(
+  "demo",
+  simulationFlags,
+  Effect.fnUntraced(function* (flags) {
+    const simulation = yield* simulationOf(flags)
+    const given = yield* settings
+    const over = yield* Deferred.make<void>()
+    const welcomed = Layer.effectDiscard(
+      Effect.gen(function* () {
+        const { url } = yield* Server
+        process.stdout.write(`${welcome(url, simulation, given.DATA_DIR)}\n`)
+      })
+    )
+    yield* Layer.launch(
+      welcomed.pipe(Layer.provideMerge(market(simulation, over)), Layer.provideMerge(instance(given, given.DATA_DIR)))
+    )
+  })
+).pipe(Command.withDescription("Everything in one process, fed by a simulated market"))

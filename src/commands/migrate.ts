@@ -1,0 +1,18 @@
+/** Decides `mdp migrate`: brings the schema of the database up to date, or says why it may not. */
+import { Effect, Layer } from "effect"
+import { Command } from "effect/cli"
+import { settings, store } from "./instance.ts"
+
+export const migrate = Command.make(
+  "migrate",
+  {},
+  Effect.fnUntraced(function* () {
+    const given = yield* settings
+    const dataDir = given.DATA_DIR ?? "./data"
+    // Opening the store is what migrates it.
+    yield* Effect.scoped(Effect.asVoid(Layer.build(store(given, dataDir))))
+    process.stdout.write(
+      `schema up to date: ${given.DATABASE_URL === undefined ? `embedded in ${dataDir}` : "DATABASE_URL"}\n`
+    )
+  })
+).pipe(Command.withDescription("Bring the database's schema up to date"))

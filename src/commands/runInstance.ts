@@ -1,0 +1,24 @@
+/** Decides `mdp run`: worker and server in one process on the services that the settings name, the rest embedded. */
+import { Effect, Layer } from "effect"
+import { Command } from "effect/cli"
+import { Server } from "../http/Server.ts"
+import { instance, settings } from "./instance.ts"
+
+const DEFAULT_DATA_DIR = "./data"
+
+export const run = Command.make(
+  "run",
+  {},
+  Effect.fnUntraced(function* () {
+    const given = yield* settings
+    const dataDir = given.DATA_DIR ?? DEFAULT_DATA_DIR
+    const told = Layer.effectDiscard(
+      Effect.gen(function* () {
+        const { url } = yield* Server
+        const kept = given.DATABASE_URL === undefined ? dataDir : `DATABASE_URL and ${dataDir}`
+        process.stdout.write(`listening on ${url}, data in ${kept}\n`)
+      })
+    )
+    yield* Layer.launch(Layer.provide(told, instance({ ...given, DATA_DIR: dataDir }, dataDir)))
+  })
+).pipe(Command.withDescription("Worker and server in one process; what no setting names is embedded"))

@@ -1,0 +1,18 @@
+#!/usr/bin/env node
+/** Decides what `mdp` is: its commands, and nothing else. */
+import { Command } from "effect/cli"
+import { demo } from "./commands/demo.ts"
+import { feed } from "./commands/feed.ts"
+import { instruments } from "./commands/instruments.ts"
+import { migrate } from "./commands/migrate.ts"
+import { replay } from "./commands/replay.ts"
+import { runCli } from "./commands/run.ts"
+import { run } from "./commands/runInstance.ts"
+import { topology } from "./commands/topology.ts"
+
+const mdp = Command.make("mdp").pipe(
+  Command.withDescription("Market data platform"),
+  Command.withSubcommands([demo, run, feed, replay, instruments, migrate, topology])
+)
+
+process.exit(await runCli(mdp, process.argv.slice(2)))
