@@ -1,0 +1,318 @@
+/**
+ * Decides how Parquet is encoded and decoded, on a thread of its own: both are synchronous and would stop the loop that
+ * serves clients for a tenth of a second an object. Answers one request after the other.
+ */
+import { closeSync, fstatSync, openSync, readSync } from "node:fs"
+import { parentPort } from "node:worker_threads"
+import { type AsyncBuffer, type FileMetaData, parquetMetadataAsync, parquetScan } from "hyparquet"
+import { ByteWriter, ParquetWriter } from "hyparquet-writer"
+import { isInSlice, PrimaryKeys } from "./PrimaryKeys.ts"
+import {
+  buffersOf,
+  Names,
+  PARQUET_SCHEMA,
+  ROW_GROUP_ROWS,
+  type StoredColumns,
+  sequencingIndex,
+  sequencingOf,
+  statusIndex,
+  statusOf,
+  type TickColumns
+} from "./parquetSchema.ts"
+
+/** A part of a day's rows whose keys fit in memory: tokens in [fromToken, toToken], and of their keys one in `slices`. */
+export interface Part {
+  /** The requests of one reader share what they have seen of their part. */
+  readonly reader: number
+  readonly day: number
+  /** Ascending; `undefined`: every token in the range. */
+  readonly tokens: Int32Array | undefined
+  readonly fromToken: number
+  readonly toToken: number
+  readonly slice: number
+  readonly slices: number
+  /** At most so many rows fall into the part. */
+  readonly rows: number
+}
+
+export type Request =
+  | { readonly kind: "encode"; readonly columns: TickColumns; readonly metadata: Readonly<Record<string, string>> }
+  | { readonly kind: "survey"; readonly file: string }
+  | { readonly kind: "begin"; readonly part: Part }
+  | { readonly kind: "rows"; readonly file: string; readonly group: number; readonly reader: number }
+  | { readonly kind: "end"; readonly reader: number }
+
+export interface Survey {
+  readonly groups: number
+  /** Each token of the object, ascending, with how many rows it has. */
+  readonly tokens: Int32Array<ArrayBuffer>
+  readonly counts: Int32Array<ArrayBuffer>
+}
+
+/** What each request is answered with. */
+export interface Answers {
+  readonly encode: Uint8Array<ArrayBuffer>
+  readonly survey: Survey
+  readonly begin: null
+  readonly rows: StoredColumns | null
+  readonly end: null
+}
+
+export interface Asked {
+  readonly id: number
+  readonly request: Request
+}
+
+export type Answered =
+  | { readonly id: number; readonly answer: Answers[keyof Answers] }
+  | { readonly id: number; readonly failure: string }
+
+/** The order of rows within an object, and which of them go: one row a primary key, the first published. */
+const sortedRows = (columns: TickColumns): Uint32Array => {
+  const { instrument_token: token, exchange_ts: ts, sequence_id: id } = columns
+  const rows = new Uint32Array(token.length)
+  for (let i = 0; i < rows.length; i++) rows[i] = i
+  rows.sort((a, b) => token[a]! - token[b]! || ts[a]! - ts[b]! || id[a]! - id[b]! || a - b)
+  let kept = 0
+  for (let i = 0; i < rows.length; i++) {
+    const row = rows[i]!
+    const before = kept === 0 ? -1 : rows[kept - 1]!
+    if (before >= 0 && token[row] === token[before] && ts[row] === ts[before] && id[row] === id[before]) continue
+    rows[kept] = row
+    kept += 1
+  }
+  return rows.subarray(0, kept)
+}
+
+const encode = (columns: TickColumns, metadata: Readonly<Record<string, string>>): Uint8Array<ArrayBuffer> => {
+  const rows = sortedRows(columns)
+  const writer = new ByteWriter(1 << 20)
+  const parquet = new ParquetWriter({
+    writer,
+    schema: PARQUET_SCHEMA,
+    createdBy: "market-data-platform",
+    kvMetadata: Object.entries(metadata).map(([key, value]) => ({ key, value }))
+  })
+  for (let start = 0; start < rows.length; start += ROW_GROUP_ROWS) {
+    const group = rows.subarray(start, start + ROW_GROUP_ROWS)
+    const int32 = (column: Int32Array) => Int32Array.from(group, (row) => column[row]!)
+    const int64 = (column: Float64Array) => BigInt64Array.from(group, (row) => BigInt(column[row]!))
+    const texts = (textOf: (row: number) => string) => Array.from(group, textOf)
+    const { feed, source_incarnation: incarnation } = columns
+    parquet.write({
+      rowGroupSize: ROW_GROUP_ROWS,
+      columnData: [
+        { name: "instrument_token", data: int32(columns.instrument_token) },
+        { name: "exchange_ts", data: int64(columns.exchange_ts), encoding: "DELTA_BINARY_PACKED" },
+        { name: "price", data: Float64Array.from(group, (row) => columns.price[row]!) },
+        { name: "volume", data: int64(columns.volume) },
+        { name: "sequence_id", data: int64(columns.sequence_id), encoding: "DELTA_BINARY_PACKED" },
+        { name: "status", data: texts((row) => statusOf(columns.status[row]!)) },
+        {
+          name: "gap_from",
+          data: Array.from(group, (row) => (columns.gap_from[row] === 0 ? null : BigInt(columns.gap_from[row]!)))
+        },
+        { name: "session", data: int32(columns.session) },
+        { name: "sequencing", data: texts((row) => sequencingOf(columns.sequencing[row]!)) },
+        { name: "epoch", data: int64(columns.epoch) },
+        { name: "position", data: int64(columns.position), encoding: "DELTA_BINARY_PACKED" },
+        { name: "feed", data: texts((row) => feed.names[feed.indexes[row]!]!) },
+        { name: "received_ts", data: int64(columns.received_ts), encoding: "DELTA_BINARY_PACKED" },
+        { name: "source_incarnation", data: texts((row) => incarnation.names[incarnation.indexes[row]!]!) },
+        { name: "source_offset", data: int64(columns.source_offset), encoding: "DELTA_BINARY_PACKED" },
+        { name: "source_index", data: int32(columns.source_index) },
+        { name: "old", data: Array.from(group, (row) => columns.old[row] === 1) }
+      ]
+    })
+  }
+  parquet.finish()
+  return new Uint8Array(writer.getBuffer())
+}
+
+/** Times come back as the microseconds they are. */
+const parsers = { timestampFromMicroseconds: (micros: bigint): number => Number(micros) }
+
+const withFile = async <A>(
+  file: string,
+  use: (buffer: AsyncBuffer, metadata: FileMetaData) => Promise<A>
+): Promise<A> => {
+  const fd = openSync(file, "r")
+  try {
+    const byteLength = fstatSync(fd).size
+    const buffer: AsyncBuffer = {
+      byteLength,
+      slice: (start, end = byteLength) => {
+        const bytes = new Uint8Array(end - start)
+        let at = 0
+        while (at < bytes.length) {
+          const read = readSync(fd, bytes, at, bytes.length - at, start + at)
+          if (read === 0) throw new Error(`${file} ends early`)
+          at += read
+        }
+        return bytes.buffer
+      }
+    }
+    return await use(buffer, await parquetMetadataAsync(buffer))
+  } finally {
+    closeSync(fd)
+  }
+}
+
+/** First and last row of a row group in its file. */
+const groupRange = (metadata: FileMetaData, group: number): readonly [from: number, to: number] => {
+  let from = 0
+  for (let i = 0; i < group; i++) from += Number(metadata.row_groups[i]!.num_rows)
+  return [from, from + Number(metadata.row_groups[group]!.num_rows)]
+}
+
+/** The lowest and highest token of a row group, where its statistics say so. */
+const tokenRange = (metadata: FileMetaData, group: number): readonly [low: number, high: number] => {
+  const statistics = metadata.row_groups[group]!.columns[0]?.meta_data?.statistics
+  const { min_value: low, max_value: high } = statistics ?? {}
+  return [typeof low === "number" ? low : 0, typeof high === "number" ? high : Number.MAX_SAFE_INTEGER]
+}
+
+const survey = (file: string): Promise<Survey> =>
+  withFile(file, async (buffer, metadata) => {
+    const scan = await parquetScan({ file: buffer, metadata, columns: ["instrument_token"] })
+    const tokens: Array<number> = []
+    const counts: Array<number> = []
+    for (let group = 0; group < metadata.row_groups.length; group++) {
+      const [rowStart, rowEnd] = groupRange(metadata, group)
+      const column = (await scan.readColumn({ column: "instrument_token", rowStart, rowEnd })) as ArrayLike<number>
+      for (let i = 0; i < column.length; i++) {
+        const token = column[i]!
+        if (tokens[tokens.length - 1] === token) counts[counts.length - 1]! += 1
+        else {
+          tokens.push(token)
+          counts.push(1)
+        }
+      }
+    }
+    return { groups: metadata.row_groups.length, tokens: Int32Array.from(tokens), counts: Int32Array.from(counts) }
+  })
+
+/** What each reader has seen of the part it is reading. */
+const readers = new Map<
+  number,
+  { readonly part: Part; readonly tokens: Set<number> | undefined; readonly seen: PrimaryKeys }
+>()
+
+const begin = (part: Part): null => {
+  readers.set(part.reader, {
+    part,
+    tokens: part.tokens === undefined ? undefined : new Set(part.tokens),
+    seen: new PrimaryKeys(part.day, part.rows)
+  })
+  return null
+}
+
+/** The first index in an ascending column whose value is at least `wanted`. */
+const lowerBound = (column: ArrayLike<number>, wanted: number): number => {
+  let low = 0
+  let high = column.length
+  while (low < high) {
+    const middle = (low + high) >>> 1
+    if (column[middle]! < wanted) low = middle + 1
+    else high = middle
+  }
+  return low
+}
+
+/** The rows of a row group that fall into the reader's part and whose keys it has not seen yet. */
+const rowsOf = (file: string, group: number, reader: number): Promise<StoredColumns | null> =>
+  withFile(file, async (buffer, metadata) => {
+    const reading = readers.get(reader)
+    if (reading === undefined) throw new Error(`reader ${reader} has begun no part`)
+    const { part, tokens, seen } = reading
+    const [lowest, highest] = tokenRange(metadata, group)
+    if (lowest > part.toToken || highest < part.fromToken) return null
+    const scan = await parquetScan({ file: buffer, metadata, parsers })
+    const [groupStart, groupEnd] = groupRange(metadata, group)
+    const tokenColumn = (await scan.readColumn({
+      column: "instrument_token",
+      rowStart: groupStart,
+      rowEnd: groupEnd
+    })) as ArrayLike<number>
+    const first = lowerBound(tokenColumn, part.fromToken)
+    const end = lowerBound(tokenColumn, part.toToken + 1)
+    if (first === end) return null
+    const read = (column: string) => scan.readColumn({ column, rowStart: groupStart + first, rowEnd: groupStart + end })
+    const exchangeTs = (await read("exchange_ts")) as ArrayLike<number>
+    const sequenceIds = (await read("sequence_id")) as ArrayLike<bigint>
+    const kept = new Uint32Array(end - first)
+    let count = 0
+    for (let i = 0; i < kept.length; i++) {
+      const token = tokenColumn[first + i]!
+      if (tokens !== undefined && !tokens.has(token)) continue
+      const sequenceId = Number(sequenceIds[i]!)
+      if (!isInSlice(exchangeTs[i]!, sequenceId, part.slice, part.slices)) continue
+      if (!seen.add(token, exchangeTs[i]!, sequenceId)) continue
+      kept[count] = i
+      count += 1
+    }
+    if (count === 0) return null
+    const rows = kept.subarray(0, count)
+    const numbers = async (column: string) => {
+      const values = (await read(column)) as ArrayLike<number | bigint>
+      return Float64Array.from(rows, (row) => Number(values[row]!))
+    }
+    const texts = async (column: string) => (await read(column)) as ArrayLike<string>
+    const statuses = await texts("status")
+    const sequencings = await texts("sequencing")
+    const feeds = await texts("feed")
+    const sessions = (await read("session")) as ArrayLike<number>
+    const names = new Names()
+    return {
+      instrument_token: Int32Array.from(rows, (row) => tokenColumn[first + row]!),
+      exchange_ts: Float64Array.from(rows, (row) => exchangeTs[row]!),
+      price: await numbers("price"),
+      volume: await numbers("volume"),
+      sequence_id: Float64Array.from(rows, (row) => Number(sequenceIds[row]!)),
+      status: Uint8Array.from(rows, (row) => statusIndex(statuses[row]!)),
+      session: Int32Array.from(rows, (row) => sessions[row]!),
+      sequencing: Uint8Array.from(rows, (row) => sequencingIndex(sequencings[row]!)),
+      epoch: await numbers("epoch"),
+      position: await numbers("position"),
+      feed: { indexes: Uint32Array.from(rows, (row) => names.indexOf(feeds[row]!)), names: names.names },
+      received_ts: await numbers("received_ts")
+    }
+  })
+
+const answer = (request: Request): Answers[keyof Answers] | Promise<Answers[keyof Answers]> => {
+  switch (request.kind) {
+    case "encode":
+      return encode(request.columns, request.metadata)
+    case "survey":
+      return survey(request.file)
+    case "begin":
+      return begin(request.part)
+    case "rows":
+      return rowsOf(request.file, request.group, request.reader)
+    case "end":
+      readers.delete(request.reader)
+      return null
+  }
+}
+
+const transfers = (answered: Answers[keyof Answers]): Array<ArrayBuffer> => {
+  if (answered === null) return []
+  if (answered instanceof Uint8Array) return [answered.buffer]
+  if ("counts" in answered) return [answered.tokens.buffer, answered.counts.buffer]
+  return buffersOf(answered)
+}
+
+const port = parentPort
+if (port === null) throw new Error("parquetWorker runs as a worker thread")
+
+let busy: Promise<void> = Promise.resolve()
+port.on("message", ({ id, request }: Asked) => {
+  busy = busy.then(async () => {
+    try {
+      const answered = await answer(request)
+      port.postMessage({ id, answer: answered } satisfies Answered, transfers(answered))
+    } catch (error) {
+      port.postMessage({ id, failure: error instanceof Error ? error.message : String(error) } satisfies Answered)
+    }
+  })
+})
