@@ -3,6 +3,7 @@
  * watermark has come out of every partition, and is then sorted by the order it was put in.
  */
 import { compareTicks, type Tick, type TickOrder } from "../schema/Tick.ts"
+import { MarkTracker } from "./bookmark.ts"
 import type { Replayed } from "./follow.ts"
 
 /** The order over all instruments: exchange_ts, then instrument_token, then one instrument's own order. */
@@ -21,6 +22,8 @@ export interface Release {
 
 /** What one partition has brought of a run: `slices[i]` lies between watermarks `released + i` and `released + i + 1`. */
 interface Lane {
+  /** The reader of a partition may begin again further back: what it brought before is dropped. */
+  readonly mark: MarkTracker
   watermark: number
   slices: Array<Array<Tick>>
 }
@@ -47,7 +50,11 @@ export class Reassembler {
   /** A run unknown here is another server's, and passed over. */
   open(run: string): void {
     this.#runs.set(run, {
-      lanes: Array.from({ length: this.#partitions }, () => ({ watermark: 0, slices: [[]] })),
+      lanes: Array.from({ length: this.#partitions }, () => ({
+        mark: new MarkTracker(undefined),
+        watermark: 0,
+        slices: [[]]
+      })),
       released: 0,
       last: Number.POSITIVE_INFINITY
     })
@@ -68,8 +75,8 @@ export class Reassembler {
   }
 
   /**
-   * Takes what a partition brought, in its order, and answers the slices this completes. A watermark that comes again
-   * (a retry published it twice) changes nothing; one that skips numbers covers those between.
+   * Takes what a partition brought, in its order, and answers the slices this completes. A tick or watermark that comes
+   * again changes nothing; a watermark that skips numbers covers those between.
    */
   take(partition: number, items: ReadonlyArray<Replayed>): ReadonlyArray<Release> {
     const releases: Array<Release> = []
@@ -83,7 +90,7 @@ export class Reassembler {
       if (run === undefined) continue
       const lane = run.lanes[partition]!
       if ("tick" in item) {
-        lane.slices[lane.slices.length - 1]!.push(item.tick)
+        if (lane.mark.take(item.tick.source)) lane.slices[lane.slices.length - 1]!.push(item.tick)
         continue
       }
       if (item.watermark <= lane.watermark) continue

@@ -42,6 +42,7 @@ const runOf = (
       return tick(token, now, position)
     })
     .sort(compareGlobally)
+    .map((found, offset): Tick => ({ ...found, source: ["raw", offset, 0] }))
   const slices: Array<ReadonlyArray<Tick>> = []
   for (let i = 0; i < ticks.length; i += sliceSize) slices.push(ticks.slice(i, i + sliceSize))
   return slices
@@ -183,6 +184,31 @@ describe("Reassembler", () => {
       ]
     )
   })
+
+  it.prop(
+    "a reader that begins again further back changes nothing",
+    [steps, Arbitrary.schema(int(1, 20)), choices],
+    ([given, sliceSize, chosen]) => {
+      const slices = runOf(given, sliceSize)
+      const lanes = lanesOf(RUN, slices)
+      const reassembler = new Reassembler(PARTITIONS)
+      reassembler.open(RUN)
+      const releases: Array<Release> = []
+      const taken = lanes.map(() => 0)
+      for (const [partition, count] of chosen) {
+        const end = Math.min(lanes[partition]!.length, taken[partition]! + count)
+        // From a place before what it had taken already.
+        const from = Math.max(0, taken[partition]! - 2 * count)
+        releases.push(...reassembler.take(partition, lanes[partition]!.slice(from, end)))
+        taken[partition] = end
+      }
+      releases.push(...deliver(reassembler, lanes, []))
+      assert.deepStrictEqual(
+        releases.map(({ ticks }) => ticks),
+        slices
+      )
+    }
+  )
 
   it("forgets a run that is closed", () => {
     const reassembler = new Reassembler(1)
