@@ -83,6 +83,16 @@ const drainDeadline = (): number => {
   return Result.isSuccess(settings) ? settings.success.DRAIN_DEADLINE_MS : DEFAULT_DRAIN_DEADLINE_MS
 }
 
+/** A command line as an effect: what is asked for is said on standard output, what is wrong is only its failure. */
+export const program = <Name extends string, Input, E, R extends Command.Environment, ContextInput>(
+  root: Command.Command<Name, Input, ContextInput, E, R>,
+  argv: ReadonlyArray<string>,
+  version: string
+): Effect.Effect<void, unknown> =>
+  (
+    Command.runWith(root, { version, renderErrors: false })(argv) as Effect.Effect<void, unknown, Command.Environment>
+  ).pipe(Effect.provide(Output), Effect.provide(NodeServices.layer)) as Effect.Effect<void, unknown>
+
 /**
  * Runs a command line (`argv` without node and script) and answers the process's exit code. SIGINT and SIGTERM
  * interrupt the command, which may then drain for DRAIN_DEADLINE_MS; after that the process ends with 1.
@@ -92,14 +102,6 @@ export const runCli = async <Name extends string, Input, E, R extends Command.En
   argv: ReadonlyArray<string>,
   version = "0.1.0"
 ): Promise<number> => {
-  const program = Command.runWith(root, { version, renderErrors: false })(argv) as Effect.Effect<
-    void,
-    unknown,
-    Command.Environment
-  >
-  const fiber = Effect.runFork(
-    program.pipe(Effect.provide(Output), Effect.provide(NodeServices.layer)) as Effect.Effect<void, unknown>
-  )
   let isStopping = false
   const stop = () => {
     if (isStopping) return
@@ -111,7 +113,9 @@ export const runCli = async <Name extends string, Input, E, R extends Command.En
     }, deadlineMs).unref()
     fiber.interruptUnsafe()
   }
+  // Before the first step of the command: a signal that comes at once is not Node's to answer.
   process.on("SIGINT", stop).on("SIGTERM", stop)
+  const fiber = Effect.runFork(program(root, argv, version))
   // Fibers that wait hold nothing that keeps Node alive.
   const alive = setInterval(() => undefined, 2_147_483_647)
   const exit = await Effect.runPromise(Fiber.await(fiber))

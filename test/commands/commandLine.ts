@@ -1,0 +1,25 @@
+/** A command line for the tests of `runCli`: the feeds, and commands that end in every way a command can. */
+import { Console, Effect } from "effect"
+import { Command, Flag } from "effect/cli"
+import { feed } from "../../src/commands/feed.ts"
+import { runCli, wrongUsage } from "../../src/commands/run.ts"
+import { StartError } from "../../src/schema/Errors.ts"
+
+const waiting = Effect.andThen(Console.log("waiting"), Effect.never)
+
+const root = Command.make("mdp").pipe(
+  Command.withSubcommands([
+    feed,
+    Command.make("succeed", { times: Flag.Int("times").pipe(Flag.withDefault(1)) }, ({ times }) =>
+      Console.log("done ".repeat(times).trim())
+    ),
+    Command.make("fail", {}, () => Effect.fail(new StartError({ message: "port 80 is\nin use" }))),
+    Command.make("die", {}, () => Effect.die(new Error("a broken promise"))),
+    Command.make("misfit", {}, () => Effect.fail(wrongUsage("--a does not go with --b"))),
+    Command.make("wait", {}, () => Effect.ensuring(waiting, Console.log("drained"))),
+    Command.make("hang", {}, () => Effect.uninterruptible(waiting)),
+    Command.make("log", {}, () => Effect.log("for the operator"))
+  ])
+)
+
+process.exit(await runCli(root, process.argv.slice(2)))

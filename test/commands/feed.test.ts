@@ -1,0 +1,217 @@
+import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs"
+import { createServer, type Server } from "node:http"
+import type { AddressInfo } from "node:net"
+import { tmpdir } from "node:os"
+import { join } from "node:path"
+import { afterEach, assert, beforeEach, describe, it } from "@effect/vitest"
+import { Effect } from "effect"
+import { Command } from "effect/cli"
+import { feed, parseDuration } from "../../src/commands/feed.ts"
+import { outcomeOf, program } from "../../src/commands/run.ts"
+import { type RawTick, readRawTick } from "../../src/schema/RawTick.ts"
+import { runToEnd, startCli } from "./spawnCli.ts"
+
+/** An instance that takes what feeds send. */
+let server: Server
+let url: string
+let paths: Array<string>
+let ticks: Array<RawTick>
+let instruments: string
+let folder: string
+
+beforeEach(async () => {
+  paths = []
+  ticks = []
+  instruments = ""
+  folder = mkdtempSync(join(tmpdir(), "mdp-feed-"))
+  server = createServer((request, response) => {
+    const chunks: Array<Buffer> = []
+    request.on("data", (chunk: Buffer) => chunks.push(chunk))
+    request.on("end", () => {
+      const body = Buffer.concat(chunks).toString()
+      paths.push(`${request.method} ${request.url} ${request.headers["content-type"]}`)
+      if (request.url === "/api/v1/instruments") {
+        instruments = body
+        response.end(JSON.stringify({ added: 1, changed: 0, expired: 0, rejected: [] }))
+      } else {
+        const lines = body.trimEnd().split("\n")
+        for (const line of lines) ticks.push(readRawTick(JSON.parse(line)) as RawTick)
+        response.end(JSON.stringify({ accepted: lines.length, rejected: [] }))
+      }
+    })
+  })
+  await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve))
+  url = `http://127.0.0.1:${(server.address() as AddressInfo).port}`
+})
+
+afterEach(async () => {
+  server.closeAllConnections()
+  await new Promise((resolve) => server.close(resolve))
+  rmSync(folder, { recursive: true })
+})
+
+const mdp = Command.make("mdp").pipe(Command.withSubcommands([feed]))
+
+/** How a command line ends, without a process of its own. */
+const outcome = async (args: ReadonlyArray<string>) =>
+  outcomeOf(await Effect.runPromise(Effect.exit(program(mdp, args, "0"))), "mdp")
+
+interface LedgerLine {
+  readonly instrument_token: number
+  readonly sequence_id: number
+  readonly reached: ReadonlyArray<string>
+}
+
+/** Holds the ledger against what the instance took. */
+const settle = (path: string) => {
+  const lines = readFileSync(path, "utf8")
+    .trimEnd()
+    .split("\n")
+    .map((line) => JSON.parse(line) as LedgerLine)
+  const id = (t: { readonly instrument_token: number; readonly sequence_id: number | undefined }) =>
+    `${t.instrument_token} ${t.sequence_id}`
+  for (const name of ["dma", "snapshot"]) {
+    assert.deepStrictEqual(
+      new Set(lines.filter((line) => line.reached.includes(name)).map(id)),
+      new Set(ticks.filter((tick) => tick.feed === name).map(id))
+    )
+  }
+  return lines
+}
+
+describe("mdp feed sim", () => {
+  it("registers its instruments, plays for its duration and settles its ledger", async () => {
+    const ledger = join(folder, "ledger.ndjson")
+    const args = ["--symbols", "20", "--rate", "3000", "--duration", "700ms", "--loss", "0.1", "--seed", "7"]
+    const { code, stderr, stdout } = await runToEnd(["feed", "sim", ...args, "--ledger", ledger, "--url", url])
+    assert.deepStrictEqual([code, stderr], [0, ""])
+    assert.strictEqual(paths[0], "POST /api/v1/instruments text/csv")
+    assert.isTrue(paths.slice(1).every((path) => path === "POST /api/v1/ingest application/x-ndjson"))
+    assert.strictEqual(instruments.trimEnd().split("\n").length, 21)
+    const lines = settle(ledger)
+    assert.match(stdout, new RegExp(`^${lines.length} ticks in [\\d.]+ s, \\d+/s\ndma sent \\d+ \\(lost \\d+, `))
+    assert.isAbove(lines.filter((line) => line.reached.length === 0).length, 0)
+  })
+
+  it("stopped, closes its market and exits 0", async () => {
+    const ledger = join(folder, "ledger.ndjson")
+    const started = startCli(["feed", "sim", "--ledger", ledger], { PORT: new URL(url).port })
+    while (ticks.length < 500) await new Promise((resolve) => setTimeout(resolve, 5))
+    started.process.kill("SIGTERM")
+    const { code, stderr, stdout } = await started.ended
+    assert.deepStrictEqual([code, stderr], [0, ""])
+    const lines = settle(ledger)
+    assert.match(stdout, new RegExp(`^${lines.length} ticks in `))
+    for (const own of Map.groupBy(lines, (line) => line.instrument_token).values()) {
+      assert.include(own.reduce((a, b) => (a.sequence_id > b.sequence_id ? a : b)).reached, "dma")
+    }
+  })
+
+  const wrong = [
+    ["--rate", "-5"],
+    ["--symbols", "0"],
+    ["--loss", "1.5"],
+    ["--loss", "0.9", "--duplicate", "0.9"],
+    ["--delay", "3"],
+    ["--duration", "0s"],
+    ["--snapshot-interval", "1us"],
+    ["--snapshot-sequence", "some"],
+    ["--seed", "-1"],
+    ["--url", "nowhere"]
+  ]
+  it.each(wrong)("refuses %s %s with 2, naming the flag", async (...args) => {
+    const { code, line } = await outcome(["feed", "sim", ...args])
+    assert.strictEqual(code, 2)
+    assert.include(line, args[0]!)
+  })
+
+  it("says in one line that nothing is running, and exits 1", async () => {
+    server.closeAllConnections()
+    await new Promise((resolve) => server.close(resolve))
+    const { code, stderr } = await runToEnd(["feed", "sim", "--url", url])
+    server.listen(0)
+    assert.deepStrictEqual(
+      [code, stderr],
+      [1, `mdp: no running instance answers at ${url}/api/v1/instruments: ECONNREFUSED\n`]
+    )
+  })
+})
+
+describe("mdp feed file", () => {
+  it("feeds a file and counts its rows", async () => {
+    const file = join(folder, "ticks.csv")
+    writeFileSync(file, "2026-01-15 09:15:00,10.5\n2026-01-15 09:15:01,oops\n2026-01-15 09:15:02,10.6\n")
+    const how = ["--no-header", "--map", "exchange_ts=1,price=2", "--set", "instrument_token=7,volume=0,feed=snapshot"]
+    const args = ["feed", "file", file, ...how, "--tz", "Asia/Kolkata", "--url", url]
+    const failed = await runToEnd(args)
+    assert.strictEqual(failed.code, 1)
+    assert.strictEqual(failed.stderr, 'mdp: ticks.csv line 2, column 2 (price): expected number, got "oops"\n')
+    assert.strictEqual(failed.stdout, "rows read 2, sent 1, skipped 0\n")
+    const skipped = await runToEnd([...args, "--on-error", "skip"])
+    assert.deepStrictEqual(skipped, {
+      code: 0,
+      stdout: "rows read 3, sent 2, skipped 1\n",
+      stderr: 'skipped ticks.csv line 2, column 2 (price): expected number, got "oops"\n'
+    })
+    assert.strictEqual(ticks.length, 3)
+  })
+
+  it("feeds standard input as it comes", async () => {
+    const started = startCli(["feed", "file", "-"], { PORT: new URL(url).port })
+    const row = (i: number) => `{"instrument_token":1,"exchange_ts":${1_768_448_700_000_000 + i},"price":5}\n`
+    started.process.stdin?.write(row(0) + row(1))
+    while (ticks.length < 2) await new Promise((resolve) => setTimeout(resolve, 5))
+    started.process.stdin?.end(row(2))
+    assert.deepStrictEqual(await started.ended, { code: 0, stdout: "rows read 3, sent 3, skipped 0\n", stderr: "" })
+    assert.deepStrictEqual(
+      ticks.map((t) => t.connection),
+      ["stdin-dma", "stdin-dma", "stdin-dma"]
+    )
+  })
+
+  it("stopped while it waits for standard input, exits 0", async () => {
+    const started = startCli(["feed", "file", "-", "--url", url])
+    started.process.stdin?.write('{"instrument_token":1,"exchange_ts":1768448700000000,"price":5}\n')
+    while (ticks.length < 1) await new Promise((resolve) => setTimeout(resolve, 5))
+    started.process.kill("SIGTERM")
+    assert.deepStrictEqual(await started.ended, { code: 0, stdout: "rows read 1, sent 1, skipped 0\n", stderr: "" })
+  })
+
+  const wrong = [
+    [],
+    ["x.csv", "--format", "xml"],
+    ["x.csv", "--map", "prize=1"],
+    ["x.csv", "--map", "price"],
+    ["x.csv", "--set", "price=abc"],
+    ["x.csv", "--no-header", "--map", "price=2"],
+    ["x.csv", "--tz", "Asia/Nowhere"],
+    ["x.csv", "--on-error", "ignore"]
+  ]
+  for (const args of wrong) {
+    it(`refuses with 2: ${["feed", "file", ...args].join(" ")}`, async () => {
+      const { code, line } = await outcome(["feed", "file", ...args])
+      assert.strictEqual(code, 2)
+      assert.match(line ?? "", /^[^\n]+$/)
+    })
+  }
+
+  const real = join(import.meta.dirname, "../../../shared/data/nifty50-2022-08-10.csv")
+  it.skipIf(!existsSync(real))("feeds a real day whole (skipped without ../shared/data)", async () => {
+    const how = ["--no-header", "--map", "exchange_ts=1,price=2"]
+    const set = ["--set", "instrument_token=256265,volume=0,feed=snapshot", "--tz", "Asia/Kolkata"]
+    const { code, stdout } = await runToEnd(["feed", "file", real, ...how, ...set, "--url", url])
+    const rows = readFileSync(real, "utf8").trimEnd().split("\n").length
+    assert.deepStrictEqual([code, stdout], [0, `rows read ${rows}, sent ${rows}, skipped 0\n`])
+    assert.strictEqual(ticks.length, rows)
+  })
+})
+
+describe("a duration", () => {
+  it("is a number with its unit", () => {
+    assert.deepStrictEqual(
+      ["250us", "20ms", "1.5s", "2m", "1h", "1d"].map(parseDuration),
+      [0.25, 20, 1500, 120_000, 3_600_000, 86_400_000]
+    )
+    for (const text of ["", "5", "s", "-1s", "1 s", "1w", "1e3ms"]) assert.isUndefined(parseDuration(text))
+  })
+})
