@@ -80,6 +80,7 @@ class Exchange {
   /** Called where the socket takes bytes again, or never will. */
   #resume: (() => void) | undefined
   #isOver = false
+  #isListening = false
 
   constructor(res: uWS.HttpResponse, left: () => void) {
     this.res = res
@@ -102,14 +103,20 @@ class Exchange {
     this.#left()
   }
 
-  /** Waits until the socket has taken what it was given. */
+  /**
+   * Waits until the socket has taken what it was given. The handler is registered once: one that is registered while
+   * it runs, as a promise going on inside it would, is put back to the old one by the library.
+   */
   writable(): Promise<void> {
-    return new Promise((resolve) => {
-      this.#resume = resolve
+    if (!this.#isListening) {
+      this.#isListening = true
       this.res.onWritable(() => {
-        resolve()
+        this.#resume?.()
         return true
       })
+    }
+    return new Promise((resolve) => {
+      this.#resume = resolve
     })
   }
 }
