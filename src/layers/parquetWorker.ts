@@ -146,13 +146,15 @@ const withFile = async <A>(
         let at = 0
         while (at < bytes.length) {
           const read = readSync(fd, bytes, at, bytes.length - at, start + at)
-          if (read === 0) throw new Error(`${file} ends early`)
+          if (read === 0) throw new Error("ends early")
           at += read
         }
         return bytes.buffer
       }
     }
     return await use(buffer, await parquetMetadataAsync(buffer))
+  } catch (error) {
+    throw new Error(`${file}: ${error instanceof Error ? error.message : String(error)}`)
   } finally {
     closeSync(fd)
   }

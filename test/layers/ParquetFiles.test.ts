@@ -1,0 +1,245 @@
+import { spawn } from "node:child_process"
+import { once } from "node:events"
+import {
+  existsSync,
+  promises as fs,
+  mkdirSync,
+  mkdtempSync,
+  type PathLike,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  writeFileSync
+} from "node:fs"
+import { tmpdir } from "node:os"
+import { join } from "node:path"
+import { fileURLToPath } from "node:url"
+import { assert, describe, it } from "@effect/vitest"
+import { Effect, Layer, Stream } from "effect"
+import { parquetMetadataAsync } from "hyparquet"
+import * as ParquetFiles from "../../src/layers/ParquetFiles.ts"
+import { MAX_TOKENS } from "../../src/layers/PrimaryKeys.ts"
+import { tradingDate } from "../../src/schema/Tick.ts"
+import { Archive, type ArchiveRange } from "../../src/streams/Archive.ts"
+import { DAY, makeTick, OPEN } from "../contract/ticks.ts"
+
+const A_DAY = 86_400_000_000
+const DATES = [tradingDate(DAY), tradingDate(DAY + 1)]
+const RANGE: ArchiveRange = { incarnation: "normalized-1", partition: 2, first: 40, last: 47 }
+/** Four ticks on each of two days. */
+const TICKS = Array.from({ length: 8 }, (_, i) =>
+  makeTick({ exchange_ts: OPEN + (i < 4 ? 0 : A_DAY) + i, sequence_id: i, position: i + 1 })
+)
+
+const folder = Effect.acquireRelease(
+  Effect.sync(() => mkdtempSync(join(tmpdir(), "archive-"))),
+  (made) => Effect.sync(() => rmSync(made, { recursive: true, force: true }))
+)
+
+const archiveIn = (made: string) => Layer.orDie(ParquetFiles.layer(made))
+
+/** Each tick once, though the last of them came twice. */
+const write = Effect.flatMap(Archive, (archive) => archive.write(RANGE, [...TICKS, ...TICKS.slice(-1)]))
+
+/** The files under a folder, as paths from it. */
+const filesIn = (made: string): ReadonlyArray<string> =>
+  readdirSync(made, { recursive: true, withFileTypes: true })
+    .filter((entry) => entry.isFile())
+    .map((entry) => join(entry.parentPath, entry.name).slice(made.length + 1))
+    .sort()
+
+const OBJECTS = DATES.map((date) => join("ticks", `date=${date}`, "normalized-1-2-40-47.parquet"))
+const MANIFEST = join("manifests", "normalized-1-2-40.json")
+
+/** Completes the range as a writer does that comes after a crash, and looks at what is there then. */
+const recover = (made: string) =>
+  Effect.gen(function* () {
+    const archive = yield* Archive
+    const begun = yield* archive.begun(RANGE.incarnation, RANGE.partition, RANGE.first)
+    // Nothing is visible that is not whole.
+    for (const date of DATES) yield* Stream.runDrain(archive.read(date, undefined))
+    if (begun !== undefined) assert.deepStrictEqual(begun, RANGE)
+    yield* archive.write(RANGE, TICKS)
+    for (const [i, date] of DATES.entries()) {
+      const read = (yield* Stream.runCollect(archive.read(date, undefined))).flat()
+      assert.deepStrictEqual(
+        read.map((tick) => tick.sequence_id),
+        TICKS.slice(i * 4, i * 4 + 4).map((tick) => tick.sequence_id)
+      )
+    }
+    assert.deepStrictEqual(filesIn(made), [MANIFEST, ...OBJECTS])
+    return begun !== undefined
+  }).pipe(Effect.provide(archiveIn(made)))
+
+/** The calls by which the archive changes its folder. */
+const CALLS = ["open", "link", "rename", "rm", "mkdir"] as const
+
+/** Lets `count` calls under `made` happen and fails every one after, as if the process were gone. */
+const dieAfter = (made: string, count: number): { readonly calls: () => number; readonly restore: () => void } => {
+  const original = Object.fromEntries(CALLS.map((name) => [name, fs[name]])) as Record<string, (typeof fs)["rm"]>
+  let calls = 0
+  for (const name of CALLS) {
+    const call = original[name]!
+    const counted = (path: PathLike, ...rest: ReadonlyArray<unknown>) => {
+      if (!String(path).startsWith(made)) return Reflect.apply(call, fs, [path, ...rest]) as unknown
+      calls += 1
+      if (calls > count) return Promise.reject(new Error("the process is gone"))
+      return Reflect.apply(call, fs, [path, ...rest]) as unknown
+    }
+    Reflect.set(fs, name, counted)
+  }
+  return {
+    calls: () => calls,
+    restore: () => {
+      for (const name of CALLS) Reflect.set(fs, name, original[name])
+    }
+  }
+}
+
+describe("ParquetFiles", () => {
+  it.effect("puts manifest and objects where other tools find them, and nothing else", () =>
+    Effect.gen(function* () {
+      const made = yield* folder
+      yield* write.pipe(Effect.provide(archiveIn(made)))
+      assert.deepStrictEqual(filesIn(made), [MANIFEST, ...OBJECTS])
+      assert.deepStrictEqual(JSON.parse(readFileSync(join(made, MANIFEST), "utf8")), {
+        ...RANGE,
+        dates: DATES,
+        schema_version: 1
+      })
+      const bytes = readFileSync(join(made, OBJECTS[1]!))
+      const metadata = yield* Effect.promise(() =>
+        parquetMetadataAsync({
+          byteLength: bytes.length,
+          slice: (from, to) => new Uint8Array(bytes).slice(from, to).buffer
+        })
+      )
+      assert.strictEqual(metadata.num_rows, 4n)
+      assert.deepStrictEqual(Object.fromEntries(metadata.key_value_metadata!.map(({ key, value }) => [key, value])), {
+        topic: "normalized_ticks",
+        incarnation: "normalized-1",
+        partition: "2",
+        first: "40",
+        last: "47",
+        date: DATES[1],
+        schema_version: "1"
+      })
+    })
+  )
+
+  it.effect("completes the very range whichever call was the last before a crash", () =>
+    Effect.gen(function* () {
+      let wasBegun = false
+      let wasDone = false
+      for (let count = 0; !wasDone; count++) {
+        const made = yield* folder
+        const { calls, restore } = dieAfter(made, count)
+        const outcome = yield* write.pipe(Effect.provide(archiveIn(made)), Effect.exit)
+        restore()
+        wasDone = calls() <= count
+        assert.strictEqual(outcome._tag, wasDone ? "Success" : "Failure", `after ${count} calls`)
+        // An object is never there before the manifest that names it.
+        if (!wasBegun) assert.deepStrictEqual(existsSync(join(made, "ticks")) ? filesIn(join(made, "ticks")) : [], [])
+        const begun = yield* recover(made)
+        if (wasBegun) assert.isTrue(begun, `the range begun before ${count} calls is still there after more`)
+        wasBegun ||= begun
+      }
+      assert.isTrue(wasBegun)
+    })
+  )
+
+  for (const at of ["link", "rename", "rename 2", "link done", "rename done"]) {
+    it.effect(`completes the very range after the process was killed at its ${at}`, () =>
+      Effect.gen(function* () {
+        const made = yield* folder
+        const killed = fileURLToPath(new URL("./writeAndDie.ts", import.meta.url))
+        const signal = yield* Effect.promise(async () => {
+          const child = spawn(process.execPath, [killed, made, at], { stdio: ["ignore", "ignore", "inherit"] })
+          const [, by] = (await once(child, "exit")) as [number | null, NodeJS.Signals | null]
+          return by
+        })
+        assert.strictEqual(signal, "SIGKILL")
+        const objects = OBJECTS.filter((object) => existsSync(join(made, object))).length
+        assert.strictEqual(objects, at === "rename 2" || at === "rename done" ? 1 : 0)
+        assert.strictEqual(existsSync(join(made, MANIFEST)), at !== "link")
+        assert.strictEqual(yield* recover(made), at !== "link")
+      })
+    )
+  }
+
+  it.effect("clears what a crash left half done when it opens", () =>
+    Effect.gen(function* () {
+      const made = yield* folder
+      mkdirSync(join(made, "tmp"))
+      writeFileSync(join(made, "tmp", "4711-1"), "half an object")
+      yield* write.pipe(Effect.provide(archiveIn(made)))
+      assert.deepStrictEqual(filesIn(made), [MANIFEST, ...OBJECTS])
+    })
+  )
+
+  it.effect("says in one line that a folder cannot be had", () =>
+    Effect.gen(function* () {
+      const made = yield* folder
+      writeFileSync(join(made, "file"), "")
+      const error = yield* Effect.flip(Layer.build(ParquetFiles.layer(join(made, "file"))))
+      assert.strictEqual(error._tag, "StartError")
+      assert.match(error.message, /^archive in .*file: .+$/)
+    })
+  )
+
+  it.effect("names the object that cannot be read", () =>
+    Effect.gen(function* () {
+      const made = yield* folder
+      const object = join(made, OBJECTS[0]!)
+      mkdirSync(join(object, ".."), { recursive: true })
+      writeFileSync(object, "not Parquet at all, but long enough to have a footer")
+      const error = yield* Effect.flatMap(Archive, (archive) =>
+        Stream.runDrain(archive.read(DATES[0]!, undefined))
+      ).pipe(Effect.flip, Effect.provide(archiveIn(made)))
+      assert.strictEqual(error._tag, "ArchiveError")
+      assert.include(error.message, object)
+    })
+  )
+})
+
+describe("partsOf", () => {
+  it("puts as many tokens together as fit", () => {
+    const part = (fromToken: number, toToken: number, rows: number) => ({
+      fromToken,
+      toToken,
+      rows,
+      slice: 0,
+      slices: 1
+    })
+    assert.deepStrictEqual(
+      ParquetFiles.partsOf(
+        [
+          [1, 4],
+          [5, 6],
+          [7, 1],
+          [8, 10],
+          [9, 2]
+        ],
+        10
+      ),
+      [part(1, 5, 10), part(7, 7, 1), part(8, 8, 10), part(9, 9, 2)]
+    )
+    assert.deepStrictEqual(ParquetFiles.partsOf([], 10), [])
+  })
+
+  it("slices a token that does not fit alone, and never takes more tokens than it can number", () => {
+    assert.deepStrictEqual(
+      ParquetFiles.partsOf([[1, 11]], 10).map(({ slice, slices }) => [slice, slices]),
+      [
+        [0, 3],
+        [1, 3],
+        [2, 3]
+      ]
+    )
+    const many = Array.from({ length: MAX_TOKENS + 1 }, (_, i) => [i + 1, 1] as const)
+    assert.deepStrictEqual(
+      ParquetFiles.partsOf(many, 10_000_000).map(({ rows }) => rows),
+      [MAX_TOKENS, 1]
+    )
+  })
+})
