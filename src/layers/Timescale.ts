@@ -86,6 +86,9 @@ const NO_PARTITION = "23514"
 const STARTING_UP = "57P03"
 const TOO_MANY_CONNECTIONS = "53300"
 
+/** A number that its column has no room for fails before it is sent. */
+const isUnsendable = (cause: unknown): boolean => cause instanceof RangeError || cause instanceof TypeError
+
 /** Classes of SQLSTATE that say the request itself is wrong: data, constraint, syntax or name, limit, unsupported. */
 const LASTING = /^(22|23|42|54|0A)/
 
@@ -95,7 +98,7 @@ const storeError = (operation: string, cause: unknown): StoreError => {
   return new StoreError({
     operation,
     message: state === undefined ? message : `${message} (${state})`,
-    transient: state === undefined || !LASTING.test(state)
+    transient: state === undefined ? !isUnsendable(cause) : !LASTING.test(state)
   })
 }
 
@@ -271,7 +274,7 @@ const storedTick = (row: TickRow): StoredTick => ({
 // --- statements -------------------------------------------------------------------------------------------------
 
 // Sorted by the key: pages of the index are met one after the other, which makes it half as fast again, and two
-// writers of the same rows wait for each other rather than for ever. Of a live and a replayed copy the live one is first.
+// writers of the same rows wait for each other rather than for ever.
 const INSERT = `
   INSERT INTO ticks (instrument_token, exchange_ts, sequence_id, price, volume, status, epoch, position, feed, session,
                      sequencing, received_ts)
@@ -279,7 +282,7 @@ const INSERT = `
                        $7::bigint[], $8::bigint[], $9::text[], $10::smallint[], $11::"char"[], $12::timestamptz[])
          AS t (instrument_token, exchange_ts, sequence_id, price, volume, status, epoch, position, feed, session,
                sequencing, received_ts)
-  ORDER BY instrument_token, exchange_ts, sequence_id, epoch`
+  ORDER BY instrument_token, exchange_ts, sequence_id`
 
 const TOUCHED = (rowsChanged: string) => `
   SELECT instrument_token, ${seconds(barOf(1, "exchange_ts"))}, count(*), count(epoch)
@@ -504,6 +507,13 @@ const daysOf = (...lists: ReadonlyArray<ReadonlyArray<Tick>>): Set<number> => {
 
 const minuteStart = (time: number): number => Math.floor(time / MICROS_PER_MINUTE) * MICROS_PER_MINUTE
 
+/** The first of each key that is not in `seen` yet. */
+const firstOfKeys = (ticks: ReadonlyArray<Tick>, seen: Set<string>): ReadonlyArray<Tick> =>
+  ticks.filter(({ instrument_token, exchange_ts, sequence_id }) => {
+    const size = seen.size
+    return seen.add(`${instrument_token} ${exchange_ts} ${sequence_id}`).size > size
+  })
+
 /** Ticks first, then replayed ones, which have no place in the day. */
 const tickColumns = (ticks: ReadonlyArray<Tick>, replayed: ReadonlyArray<Tick>): Array<unknown> => {
   const all = replayed.length === 0 ? ticks : [...ticks, ...replayed]
@@ -619,12 +629,12 @@ const makeStore = (pool: pg.Pool): TickStore["Service"] => {
       return ticks.length
     })
 
-  const insertMissing = (
-    ticks: ReadonlyArray<Tick>,
-    replayed: ReadonlyArray<Tick>,
-    bookmarks: ReadonlyArray<Bookmark>
-  ): Promise<number> =>
+  const insertMissing = ({ ticks: given, replayed: repeated, bookmarks }: StoreBatch): Promise<number> =>
     transaction(pool, async (client) => {
+      const seen = new Set<string>()
+      // Of a live and a replayed copy of a tick the live one counts.
+      const ticks = firstOfKeys(given, seen)
+      const replayed = firstOfKeys(repeated, seen)
       const minutes = new Minutes()
       let added = 0
       let live = 0
@@ -669,7 +679,7 @@ const makeStore = (pool: pg.Pool): TickStore["Service"] => {
         careful = CAREFUL_WRITES
       }
     }
-    const added = await insertMissing(ticks, replayed, bookmarks)
+    const added = await insertMissing(batch)
     if (ticks.length > 0 && replayed.length === 0) {
       careful = added === ticks.length ? Math.max(0, careful - 1) : CAREFUL_WRITES
     }
