@@ -1,0 +1,138 @@
+import { assert, describe, it } from "@effect/vitest"
+import { Effect, Layer } from "effect"
+import { TestClock } from "effect/testing"
+import { layer } from "../../src/layers/Instruments.ts"
+import { StoreError } from "../../src/schema/Errors.ts"
+import { Instruments } from "../../src/streams/Instruments.ts"
+import { Readiness } from "../../src/streams/Readiness.ts"
+import { TickStore } from "../../src/streams/TickStore.ts"
+import { memoryStore, Rows } from "../http/memoryStore.ts"
+
+const HEADER =
+  "instrument_token,exchange_token,tradingsymbol,name,last_price,expiry,strike,tick_size,lot_size,instrument_type,segment,exchange"
+const FILE = [
+  HEADER,
+  "738561,2885,RELIANCE,RELIANCE INDUSTRIES,0,,0,0.1,1,EQ,NSE,NSE",
+  "128083204,500325,RELIANCE,RELIANCE INDUSTRIES,0,,0,0.05,1,EQ,BSE,BSE",
+  "5633,22,ACC,ACC,0,,0,0.05,1,EQ,NSE,NSE",
+  "256265,1001,NIFTY 50,NIFTY 50,0,,0,0,0,EQ,INDICES,NSE",
+  "x,1,BAD,BAD,0,,0,0.05,1,EQ,NSE,NSE",
+  "12345602,1,RELIANCE26JANFUT,RELIANCE,0,2026-01-27,0,0.1,500,FUT,NFO-FUT,NFO",
+  ""
+].join("\r\n")
+
+const provided = (rows: Rows, change: Parameters<typeof memoryStore>[1] = {}) =>
+  layer.pipe(Layer.provideMerge(memoryStore(rows, change)), Layer.provideMerge(Readiness.layer))
+
+describe("instruments in memory", () => {
+  it.effect("take the broker's file, and are found at once by token, symbol and search", () =>
+    Effect.gen(function* () {
+      const instruments = yield* Instruments
+      const report = yield* instruments.importFile(FILE)
+      assert.deepStrictEqual(report, {
+        added: 5,
+        changed: 0,
+        expired: 0,
+        rejected: [{ line: 6, reason: 'instrument_token: expected number, got "x"' }],
+        rejected_total: 1
+      })
+      assert.strictEqual(instruments.get(738561)?.name, "RELIANCE INDUSTRIES")
+      assert.strictEqual(instruments.get(1), undefined)
+      assert.deepStrictEqual(
+        instruments.named("nse:reliance").map((i) => i.instrument_token),
+        [738561]
+      )
+      assert.strictEqual(instruments.named("Reliance").length, 2)
+      assert.deepStrictEqual(
+        instruments.search({ query: "relia", limit: 10 }).map((i) => `${i.exchange}:${i.tradingsymbol}`),
+        ["BSE:RELIANCE", "NSE:RELIANCE", "NFO:RELIANCE26JANFUT"]
+      )
+      assert.deepInclude(yield* instruments.importFile(FILE), { added: 0, changed: 5 })
+    }).pipe(Effect.provide(provided(new Rows())))
+  )
+
+  it.effect("refuse a file that is not the broker's, and change nothing", () =>
+    Effect.gen(function* () {
+      const instruments = yield* Instruments
+      const refused = yield* Effect.flip(instruments.importFile("a,b\n1,2\n"))
+      assert.strictEqual(refused._tag, "InstrumentFileRefused")
+      assert.strictEqual((yield* Effect.flip(instruments.importFile("")))._tag, "InstrumentFileRefused")
+      assert.deepStrictEqual(instruments.all(), [])
+    }).pipe(Effect.provide(provided(new Rows())))
+  )
+
+  it.effect("know the segment: by class and derivatives, and of an unknown token by the broker's numbering", () =>
+    Effect.gen(function* () {
+      const instruments = yield* Instruments
+      yield* instruments.importFile(FILE)
+      assert.deepStrictEqual(
+        [738561, 128083204, 5633, 256265, 12345602].map((token) => instruments.segment(token)),
+        ["NSE_EQ_CAS", "BSE_EQ_CAS", "NSE_EQ", "NSE_INDEX", "NFO_FUT"]
+      )
+      assert.deepStrictEqual(
+        [260105, 257, 263, 264].map((token) => instruments.segment(token)),
+        ["NSE_INDEX", "NSE_EQ", "MCX", undefined]
+      )
+    }).pipe(Effect.provide(provided(new Rows())))
+  )
+
+  it.effect("list tokens that came and that none has, until one does", () =>
+    Effect.gen(function* () {
+      const instruments = yield* Instruments
+      instruments.seen([5633, 42, 42, 738561])
+      assert.deepStrictEqual(instruments.unknown(), { tokens: [5633, 42, 738561], unlisted: 0 })
+      yield* instruments.importFile(FILE)
+      assert.deepStrictEqual(instruments.unknown(), { tokens: [42], unlisted: 0 })
+      instruments.seen(Array.from({ length: 20_000 }, (_, i) => 1_000_000 + i))
+      const { tokens, unlisted } = instruments.unknown()
+      assert.strictEqual(tokens.length, 10_000)
+      assert.strictEqual(unlisted, 10_001)
+    }).pipe(Effect.provide(provided(new Rows())))
+  )
+
+  it.effect("are read again every minute, kept while the store is silent, and that is told", () => {
+    const rows = new Rows()
+    let isSilent = false
+    return Effect.gen(function* () {
+      const instruments = yield* Instruments
+      const readiness = yield* Readiness
+      const store = yield* TickStore
+      assert.isFalse(instruments.simulated())
+      yield* store.putInstruments([
+        {
+          instrument_token: 1,
+          tradingsymbol: "SIM1",
+          exchange: "SIM",
+          asset_class: "EQ",
+          tick_size: 0.05,
+          name: null,
+          expiry: null,
+          strike: null,
+          option_type: null,
+          lot_size: null
+        }
+      ])
+      assert.strictEqual(instruments.get(1), undefined)
+      yield* TestClock.adjust("60 seconds")
+      assert.strictEqual(instruments.get(1)?.tradingsymbol, "SIM1")
+      assert.isTrue(instruments.simulated())
+      isSilent = true
+      yield* TestClock.adjust("60 seconds")
+      assert.strictEqual(instruments.get(1)?.tradingsymbol, "SIM1")
+      assert.deepStrictEqual((yield* readiness.report).degraded, ["instruments"])
+      isSilent = false
+      yield* TestClock.adjust("60 seconds")
+      assert.deepStrictEqual((yield* readiness.report).degraded, [])
+    }).pipe(
+      Effect.provide(
+        provided(rows, {
+          instruments: Effect.suspend(() =>
+            isSilent
+              ? Effect.fail(new StoreError({ operation: "instruments", message: "gone", transient: true }))
+              : Effect.succeed([...rows.instruments.values()])
+          )
+        })
+      )
+    )
+  })
+})
