@@ -174,6 +174,16 @@ const send = async (
   }
 }
 
+/** The request as the web handler takes it; `undefined` where its target or a header cannot be one. */
+const webRequest = (path: string, query: string, init: RequestInit): Request | undefined => {
+  if (!path.startsWith("/")) return undefined
+  try {
+    return new Request(`http://server${path}${query === "" ? "" : `?${query}`}`, init)
+  } catch {
+    return undefined
+  }
+}
+
 /** `[::1]` for `::1`. */
 const urlHost = (host: string): string => (host.includes(":") && !host.startsWith("[") ? `[${host}]` : host)
 
@@ -298,17 +308,33 @@ export const layer = (mounts: ReadonlyArray<Mount> = []) =>
           if (requests === 0) idle?.()
         })
         const { signal } = exchange.abort
-        const url = `http://server${path}${query === "" ? "" : `?${query}`}`
+        const start = (body: Uint8Array<ArrayBuffer> | undefined) => {
+          const request = webRequest(path, query, {
+            method,
+            headers,
+            signal,
+            ...(body === undefined ? {} : { body })
+          })
+          if (request === undefined)
+            stop(400, "BadRequest", "the request's target or one of its headers cannot be read")
+          else void respond(exchange, request, extra)
+        }
+        const stop = (status: number, tag: string, message: string, more: Readonly<Record<string, string>> = {}) => {
+          refuse(
+            res,
+            status,
+            { _tag: tag, message, ...(status === 400 ? {} : { parameter: "body" }) },
+            { ...extraRecord, ...more },
+            true
+          )
+          exchange.end()
+        }
         if (!hasBody || method === "GET" || method === "HEAD") {
-          void respond(exchange, new Request(url, { method, headers, signal }), extra)
+          start(undefined)
           return
         }
         const limit = bodyLimit(path)
         const parts: Array<Uint8Array> = []
-        const stop = (status: number, tag: string, message: string, more: Readonly<Record<string, string>> = {}) => {
-          refuse(res, status, { _tag: tag, message, parameter: "body" }, { ...extraRecord, ...more }, true)
-          exchange.end()
-        }
         const tooLarge = () => stop(413, "PayloadTooLarge", `body: expected at most ${limit} bytes`)
         if (Number(contentLength) > limit) {
           tooLarge()
@@ -330,9 +356,7 @@ export const layer = (mounts: ReadonlyArray<Mount> = []) =>
           }
           // The chunk's memory is the app's own again when this returns.
           parts.push(new Uint8Array(chunk.slice(0)))
-          if (!isLast) return
-          const body = Buffer.concat(parts)
-          void respond(exchange, new Request(url, { method, headers, signal, body }), extra)
+          if (isLast) start(Buffer.concat(parts))
         })
       }
 

@@ -206,6 +206,44 @@ describe("the server", () => {
     }).pipe(Effect.scoped)
   )
 
+  it.live("stays up and answers or hangs up, whatever bytes come", () =>
+    Effect.gen(function* () {
+      const { port } = yield* open()
+      const heads = [
+        "GET :99999 HTTP/1.1\r\nHost: localhost\r\n\r\n",
+        "GET http://evil.example.com/healthz HTTP/1.1\r\nHost: localhost\r\n\r\n",
+        "OPTIONS * HTTP/1.1\r\nHost: localhost\r\n\r\n",
+        "GET //healthz HTTP/1.1\r\nHost: localhost\r\n\r\n",
+        "GET /healthz?%%%=\u00ff HTTP/1.1\r\nHost: localhost\r\n\r\n",
+        "GET /healthz HTTP/1.1\r\n\r\n",
+        "GET /healthz HTTP/1.1\r\nHost: localhost\r\nX-Odd: a\u0001b\u00ff\r\n\r\n",
+        "GET /healthz HTTP/1.1\r\nHost: localhost\r\nX-N\u00e4me: a\r\n\r\n",
+        `GET /healthz HTTP/1.1\r\nHost: localhost\r\nX-Long: ${"a".repeat(20_000)}\r\n\r\n`,
+        "GET /healthz HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\n\r\nhello",
+        "POST /api/v1/ingest HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/x-ndjson\r\nContent-Length: -5\r\n\r\n",
+        "POST /api/v1/ingest HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/x-ndjson\r\nContent-Length: 5\r\n\r\n{}",
+        "BREW /pot HTTP/1.1\r\nHost: localhost\r\n\r\n",
+        "\u0000\u0001\u0002\r\n\r\n"
+      ]
+      const answers = yield* Effect.forEach(heads, (head) =>
+        Effect.callback<string>((resume) => {
+          const socket = connect(port, "127.0.0.1", () => socket.end(Buffer.from(head, "latin1")))
+          let text = ""
+          socket.on("data", (data) => {
+            text += data.toString("latin1")
+          })
+          socket.on("error", () => {})
+          socket.on("close", () => resume(Effect.succeed(text)))
+        })
+      )
+      for (const [i, answer] of answers.entries()) {
+        assert.match(answer, /^($|HTTP\/1\.1 [245]\d\d )/, heads[i])
+        assert.notMatch(answer, /^HTTP\/1\.1 500/, heads[i])
+      }
+      assert.strictEqual((yield* ask(port, "/healthz")).status, 200)
+    }).pipe(Effect.scoped)
+  )
+
   it.live("answers HEAD as GET without the body, and OPTIONS with the methods there are", () =>
     Effect.gen(function* () {
       const { port } = yield* open()
