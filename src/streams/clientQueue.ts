@@ -106,6 +106,10 @@ interface Waiting {
 }
 
 const FIRST_SLOTS = 64
+const FIRST_MARKS = 16
+/** A publish delivers at most so many ticks at a time: frames are marked by 16-bit numbers. */
+export const MAX_DELIVERY = 1_024
+const NO_FRAMES: ReadonlyArray<Frame> = []
 /** A frame of a batching client is closed above this many characters or messages. */
 const BATCH_CHARS = 65_536
 const BATCH_MESSAGES = 1_000
@@ -113,8 +117,6 @@ const BATCH_MESSAGES = 1_000
 export const MAX_NOTICE_WEIGHT = 16_777_216
 
 export class ClientQueue {
-  /** True while the hub has it on its list of clients to flush. */
-  listed = false
   closed = false
   /** Set where the answers weigh too much: whoever flushes ends the connection. */
   overloaded = false
@@ -140,6 +142,11 @@ export class ClientQueue {
   private passed = 0
   private passedAt = 0
   private readonly losses = new Map<number, Array<Loss>>()
+  /** Frames of the publish under way that are for this client, and how many of them went out at once. */
+  private marks = new Uint16Array(FIRST_MARKS)
+  private marked = 0
+  private sent = 0
+  private frames = NO_FRAMES
   private gathered = ""
   private gatheredMessages = 0
 
@@ -159,17 +166,56 @@ export class ClientQueue {
     while (this.size > capacity) this.evict()
   }
 
+  /**
+   * Marks a frame of the publish under way by its index; answers whether it is the first. Small numbers, not frames:
+   * most clients keep up, and nothing of theirs needs to be kept.
+   */
+  mark(index: number): boolean {
+    const at = this.marked++
+    if (at === this.marks.length) this.growMarks()
+    this.marks[at] = index
+    return at === 0
+  }
+
+  /** Hands the marked frames over, in order, behind whatever waits; what the socket does not take is queued. */
+  deliver(frames: ReadonlyArray<Frame>): void {
+    if (this.closed) {
+      this.marked = 0
+      return
+    }
+    // What waits goes first: in the same write where there is room for these behind it.
+    if (!this.isIdle && this.size + this.marked > this.capacity) this.flush()
+    this.sent = 0
+    if (this.isIdle && !this.batch && this.socket.buffered() < this.bufferBytes) {
+      this.frames = frames
+      this.socket.cork(this.sendMarked)
+      this.frames = NO_FRAMES
+    }
+    if (this.sent < this.marked) {
+      for (let i = this.sent; i < this.marked; i++) this.push(frames[this.marks[i]!]!)
+      this.flush()
+    }
+    this.marked = 0
+  }
+
   /** Puts a frame behind the others; full: tries the socket, then gives up the oldest. */
-  push(frame: Frame): void {
+  private push(frame: Frame): void {
     let size = this.tail - this.head
     if (size >= this.capacity) {
-      // Ending a client is left to whoever flushes: here others are being served.
+      // Ending a client is left to `flush`: here others are still to be served.
       if (!this.blocked && !this.overloaded) this.flush()
       if (this.tail - this.head >= this.capacity) this.evict()
       size = this.tail - this.head
     }
+    if (this.closed) return
     if (size === this.slots.length) this.grow()
     this.slots[this.tail++ & (this.slots.length - 1)] = frame
+  }
+
+  private get isIdle(): boolean {
+    return (
+      this.head === this.tail && this.firstNotice === this.notices.length && this.losses.size === 0 && !this.overloaded
+    )
   }
 
   /** Puts an answer behind the ticks that wait now. */
@@ -190,7 +236,7 @@ export class ClientQueue {
       this.end(1008, "answers are not read")
       return
     }
-    if (this.head === this.tail && this.firstNotice === this.notices.length && this.losses.size === 0) return
+    if (this.isIdle) return
     if (this.socket.buffered() >= this.bufferBytes) {
       this.blocked = true
       return
@@ -219,6 +265,26 @@ export class ClientQueue {
     this.losses.clear()
     this.gathered = ""
     for (const { notice } of waiting) notice.done?.(false)
+  }
+
+  private readonly sendMarked = (): void => {
+    const { frames, marks, marked, socket } = this
+    let i = 0
+    let published = 0
+    while (i < marked) {
+      const frame = frames[marks[i++]!]!
+      if (frame.before !== undefined) for (const text of frame.before) socket.send(text)
+      published = frame.published.at
+      if (!socket.send(frame.text()) && this.isFull()) break
+    }
+    this.sent = i
+    this.lastPublished = published
+  }
+
+  private growMarks(): void {
+    const marks = new Uint16Array(this.marks.length * 2)
+    marks.set(this.marks)
+    this.marks = marks
   }
 
   private grow(): void {

@@ -13,7 +13,15 @@ import {
   type TickFields
 } from "../schema/Protocol.ts"
 import { type Tick, tradingDay } from "../schema/Tick.ts"
-import { ClientQueue, type ClientSocket, Frame, type Notice, type Published, textNotice } from "./clientQueue.ts"
+import {
+  ClientQueue,
+  type ClientSocket,
+  Frame,
+  MAX_DELIVERY,
+  type Notice,
+  type Published,
+  textNotice
+} from "./clientQueue.ts"
 import { historyOf } from "./history.ts"
 import { Instruments } from "./Instruments.ts"
 import * as metrics from "./metrics.ts"
@@ -90,9 +98,10 @@ export interface SubscribeOptions extends Wanted {
 type SubscriptionState = "live" | "ahead" | "fetching" | "over"
 
 class Subscription {
-  readonly client: HubClient
   readonly queue: ClientQueue
   readonly instrument: Instrument
+  /** Its place in the audience it is in. */
+  slot = 0
   tick: boolean
   gap: boolean
   state: SubscriptionState = "over"
@@ -104,11 +113,31 @@ class Subscription {
   owed = 0
 
   constructor(client: HubClient, instrument: Instrument, wanted: Wanted) {
-    this.client = client
     this.queue = client.queue
     this.instrument = instrument
     this.tick = wanted.tick
     this.gap = wanted.gap
+  }
+}
+
+/** Subscriptions that want the same of an instrument; their queues lie side by side, as every tick goes through them. */
+class Audience {
+  readonly queues: Array<ClientQueue> = []
+  private readonly subscriptions: Array<Subscription> = []
+
+  add(subscription: Subscription): void {
+    subscription.slot = this.queues.length
+    this.queues.push(subscription.queue)
+    this.subscriptions.push(subscription)
+  }
+
+  remove(subscription: Subscription): void {
+    const last = this.subscriptions.pop()!
+    const queue = this.queues.pop()!
+    if (last === subscription) return
+    last.slot = subscription.slot
+    this.subscriptions[last.slot] = last
+    this.queues[last.slot] = queue
   }
 }
 
@@ -120,9 +149,9 @@ class Instrument {
   /** The publish that last brought a tick. */
   lastUse = 0
   /** Clients by what they want: both channels, ticks alone, gaps alone. */
-  readonly both: Array<Subscription> = []
-  readonly ticks: Array<Subscription> = []
-  readonly gaps: Array<Subscription> = []
+  both: Audience | undefined
+  ticks: Audience | undefined
+  gaps: Audience | undefined
   /** Clients that already had what is still to come here. */
   ahead: Array<Subscription> | undefined
   /** Lookups under way. */
@@ -143,7 +172,8 @@ class Instrument {
   }
 
   get isWanted(): boolean {
-    return this.both.length + this.ticks.length + this.gaps.length + this.fetching > 0 || (this.ahead?.length ?? 0) > 0
+    const { both, ticks, gaps, ahead, fetching } = this
+    return [both, ticks, gaps].some((audience) => audience?.queues.length) || ahead !== undefined || fetching > 0
   }
 
   at(index: number): Frame {
@@ -222,14 +252,18 @@ class Instrument {
   }
 }
 
-const listOf = (instrument: Instrument, tick: boolean, gap: boolean): Array<Subscription> =>
-  tick ? (gap ? instrument.both : instrument.ticks) : instrument.gaps
-
-const remove = (list: Array<Subscription> | undefined, subscription: Subscription): void => {
-  const at = list?.indexOf(subscription) ?? -1
-  if (at < 0) return
-  const last = list!.pop()!
-  if (last !== subscription) list![at] = last
+/** The audience of what a subscription wants. */
+const audienceOf = (instrument: Instrument, { tick, gap }: Wanted): Audience => {
+  if (!tick) {
+    instrument.gaps ??= new Audience()
+    return instrument.gaps
+  }
+  if (!gap) {
+    instrument.ticks ??= new Audience()
+    return instrument.ticks
+  }
+  instrument.both ??= new Audience()
+  return instrument.both
 }
 
 /** What a look outside memory came to. */
@@ -346,6 +380,9 @@ export class Channel {
   private readonly instruments = new Map<number, Instrument>()
   readonly clients = new Set<HubClient>()
   private ringLimit: number
+  /** Frames of the publish under way, and the clients that get any of them. */
+  private frames: Array<Frame> = []
+  private marked: Array<ClientQueue> = []
   private kept = 0
   private uses = 0
 
@@ -373,19 +410,22 @@ export class Channel {
   publish(ticks: ReadonlyArray<Tick>, publishedAt = 0): void {
     const published: Published = { at: publishedAt }
     this.uses++
-    for (let i = 0; i < ticks.length; i++) {
-      const tick = ticks[i]!
-      if (!tick.old) this.take(tick, published)
+    for (let from = 0; from < ticks.length; from += MAX_DELIVERY) {
+      const to = Math.min(ticks.length, from + MAX_DELIVERY)
+      for (let i = from; i < to; i++) {
+        const tick = ticks[i]!
+        if (!tick.old) this.take(tick, published)
+      }
+      this.deliver()
     }
-    this.hub.flush()
   }
 
   /** Tells every client of this channel the time of its market; for a slow client it waits like a tick, and is evicted like one. */
   clock(run: number, ts: number | null, state: string): void {
     this.lastClock = clockFrame(this.key, run, ts, state)
-    const frame = new Frame(0, 0, 0, 0, undefined, UNKNOWN, undefined, this.lastClock)
-    for (const client of this.clients) this.hub.push(client.queue, frame)
-    this.hub.flush()
+    const index = this.add(new Frame(0, 0, 0, 0, undefined, UNKNOWN, undefined, this.lastClock))
+    for (const { queue } of this.clients) if (queue.mark(index)) this.marked.push(queue)
+    this.deliver()
   }
 
   /** Begins a run anew: places and ticks are forgotten, subscriptions stay. */
@@ -437,19 +477,17 @@ export class Channel {
     const plain = new Frame(token, epoch, position, first, before, published, tick, "")
     this.keep(instrument, plain)
 
-    const { hub } = this
     if (gap === undefined) {
-      for (let i = 0; i < both.length; i++) hub.push(both[i]!.queue, plain)
+      if (both !== undefined) this.send(plain, both.queues)
     } else {
       const told = before === undefined ? [gap] : [...before, gap]
       const whole = new Frame(token, epoch, position, first, told, published, tick, "")
-      for (let i = 0; i < both.length; i++) hub.push(both[i]!.queue, whole)
-      if (gaps.length > 0) {
-        const alone = new Frame(token, epoch, position, position, undefined, published, undefined, gap)
-        for (let i = 0; i < gaps.length; i++) hub.push(gaps[i]!.queue, alone)
+      if (both !== undefined) this.send(whole, both.queues)
+      if (gaps !== undefined) {
+        this.send(new Frame(token, epoch, position, position, undefined, published, undefined, gap), gaps.queues)
       }
     }
-    for (let i = 0; i < ticks.length; i++) hub.push(ticks[i]!.queue, plain)
+    if (ticks !== undefined) this.send(plain, ticks.queues)
     if (instrument.ahead !== undefined) this.catchUp(instrument, tick, gap, published)
   }
 
@@ -459,25 +497,50 @@ export class Channel {
     const waiting = instrument.ahead!
     const still: Array<Subscription> = []
     for (const subscription of waiting) {
-      const { place, sure, queue } = subscription
+      const { place, sure } = subscription
       if (place !== undefined && (epoch === place.epoch ? position <= place.position : sure && epoch < place.epoch)) {
         still.push(subscription)
         continue
       }
       subscription.state = "live"
       subscription.place = undefined
-      listOf(instrument, subscription.tick, subscription.gap).push(subscription)
+      audienceOf(instrument, subscription).add(subscription)
       if (subscription.tick) {
         const first = place === undefined ? position : epoch === place.epoch ? place.position + 1 : 1
         const before: Array<string> = []
         if (first < position) before.push(evictedFrame(token, epoch, first, position - 1))
         if (gap !== undefined && subscription.gap) before.push(gap)
-        this.hub.push(queue, new Frame(token, epoch, position, first, before, published, tick, ""))
+        this.send(new Frame(token, epoch, position, first, before, published, tick, ""), [subscription.queue])
       } else if (gap !== undefined) {
-        this.hub.push(queue, new Frame(token, epoch, position, position, undefined, published, undefined, gap))
+        this.send(new Frame(token, epoch, position, position, undefined, published, undefined, gap), [
+          subscription.queue
+        ])
       }
     }
     instrument.ahead = still.length === 0 ? undefined : still
+  }
+
+  private add(frame: Frame): number {
+    return this.frames.push(frame) - 1
+  }
+
+  /** Marks a frame for those who want it. */
+  private send(frame: Frame, queues: ReadonlyArray<ClientQueue>): void {
+    if (queues.length === 0) return
+    const index = this.add(frame)
+    for (let i = 0; i < queues.length; i++) {
+      const queue = queues[i]!
+      if (queue.mark(index)) this.marked.push(queue)
+    }
+  }
+
+  /** Every client that is to get something is offered it, in one write. */
+  private deliver(): void {
+    const { frames, marked } = this
+    if (frames.length === 0) return
+    this.frames = []
+    this.marked = []
+    this.hub.deliver(marked, frames)
   }
 
   private keep(instrument: Instrument, frame: Frame): void {
@@ -629,27 +692,27 @@ export class HubClient {
 
   private drop(subscription: Subscription): void {
     const { instrument, state } = subscription
-    if (state === "live") remove(listOf(instrument, subscription.tick, subscription.gap), subscription)
+    if (state === "live") audienceOf(instrument, subscription).remove(subscription)
     else if (state === "ahead") {
-      remove(instrument.ahead, subscription)
-      if (instrument.ahead?.length === 0) instrument.ahead = undefined
+      const ahead = instrument.ahead!.filter((other) => other !== subscription)
+      instrument.ahead = ahead.length === 0 ? undefined : ahead
     } else if (state === "fetching") instrument.fetching--
     subscription.state = "over"
   }
 
   private change(subscription: Subscription, wanted: Wanted): void {
     const { instrument, state } = subscription
-    if (state === "live") remove(listOf(instrument, subscription.tick, subscription.gap), subscription)
+    if (state === "live") audienceOf(instrument, subscription).remove(subscription)
     subscription.tick = wanted.tick
     subscription.gap = wanted.gap
-    if (state === "live") listOf(instrument, wanted.tick, wanted.gap).push(subscription)
+    if (state === "live") audienceOf(instrument, wanted).add(subscription)
   }
 
   private goLive(subscription: Subscription): void {
     const { instrument } = subscription
     subscription.state = "live"
     subscription.place = undefined
-    listOf(instrument, subscription.tick, subscription.gap).push(subscription)
+    audienceOf(instrument, subscription).add(subscription)
   }
 
   private goAhead(subscription: Subscription, place: Place, sure: boolean): void {
@@ -924,8 +987,6 @@ export class Hub {
   readonly live: Channel
   private readonly channels = new Map<string, Channel>()
   private readonly connected = new Set<HubClient>()
-  /** Clients that got something since the last flush. */
-  private waiting: Array<ClientQueue> = []
   private looking = 0
   private readonly lookers: Array<() => void> = []
 
@@ -1007,31 +1068,18 @@ export class Hub {
     }
   }
 
-  push(queue: ClientQueue, frame: Frame): void {
-    queue.push(frame)
-    if (!queue.listed) {
-      queue.listed = true
-      this.waiting.push(queue)
-    }
-  }
-
-  /** Every client that got something is offered it, once. */
-  flush(): void {
-    const waiting = this.waiting
-    if (waiting.length === 0) return
-    this.waiting = []
+  deliver(queues: ReadonlyArray<ClientQueue>, frames: ReadonlyArray<Frame>): void {
     let published = 0
-    for (let i = 0; i < waiting.length; i++) {
-      const queue = waiting[i]!
-      queue.listed = false
-      queue.flush()
+    for (let i = 0; i < queues.length; i++) {
+      const queue = queues[i]!
+      queue.deliver(frames)
       if (queue.evicted !== 0) this.account(queue)
       if (queue.lastPublished !== 0) {
         published = queue.lastPublished
         queue.lastPublished = 0
       }
     }
-    // The last client of a flush waited longest: its time stands for all.
+    // The last client of a publish waited longest: its time stands for all.
     if (published !== 0) this.observer.delivered((this.now() - published) / 1_000_000)
   }
 
