@@ -2,7 +2,7 @@
  * Decides how one run of a replay goes into the pipeline: stored ticks, merged and paced, as raw records in slices,
  * each closed by a watermark in every partition, within a window that all replays share.
  */
-import { Effect, Stream } from "effect"
+import { Effect, Schedule, Stream } from "effect"
 import type { LogError, StoreError } from "../schema/Errors.ts"
 import { partitionOf } from "../schema/Partition.ts"
 import { encodeRawTick } from "../schema/RawTickJson.ts"
@@ -21,6 +21,9 @@ const PAGES_ROWS = 200_000
 const MIN_PAGE_ROWS = 100
 /** Pages fetched at a time: the store has few connections, and other readers. */
 const FETCHES = 2
+/** A page is asked for again after 0.1, 0.2, 0.4, 0.8 and 1.6 s where that can help. */
+const RETRY = Schedule.exponential("100 millis")
+const RETRIES = 5
 
 /** Rows a page of each of `sources` readers may have: two pages of each are held at most. */
 export const pageRows = (sources: number): number =>
@@ -32,13 +35,15 @@ export const storeReader = (
   query: { readonly token: number; readonly from: number; readonly to: number; readonly rows: number }
 ): PageReader<StoredTick, StoreError> => ({
   page: (after) =>
-    store.ticks({
-      instrument_token: query.token,
-      from: query.from,
-      to: query.to,
-      limit: query.rows,
-      ...(after === undefined ? {} : { after })
-    })
+    store
+      .ticks({
+        instrument_token: query.token,
+        from: query.from,
+        to: query.to,
+        limit: query.rows,
+        ...(after === undefined ? {} : { after })
+      })
+      .pipe(Effect.retry({ schedule: RETRY, times: RETRIES, while: ({ transient }) => transient }))
 })
 
 /** All stored ticks of the instruments in [from, to), in global order, in arrays of exactly `arraySize` but the last. */
@@ -173,8 +178,11 @@ export const makeWindow = (capacity: number): Window => {
   }
 }
 
-/** Slices under way at a time where the window is used by one run alone: enough that the pipeline never idles. */
-const SLICES_IN_WINDOW = 4
+/**
+ * Slices in a window: enough that the pipeline never idles, and so many that one slice's work, which is how long a live
+ * tick of the same process may wait, stays near 2 ms.
+ */
+const SLICES_IN_WINDOW = 16
 
 /** Ticks a slice holds at most. It depends on the window alone, so that a run's records do not depend on timing. */
 export const sliceTicks = (window: Pick<Window, "capacity">): number =>
@@ -224,7 +232,12 @@ export const replay = <E>(
         return appendSlice(log, encoder.slice(slice, watermark, end))
       })
     const sendWithin = (slice: ReadonlyArray<StoredTick>) =>
-      options.holdBack.pipe(Effect.andThen(window.take(options.run, slice.length)), Effect.andThen(send(slice, false)))
+      // A turn of the event loop a slice: live ticks, clients and timers come first, however fast the log takes slices.
+      Effect.yieldNow.pipe(
+        Effect.andThen(options.holdBack),
+        Effect.andThen(window.take(options.run, slice.length)),
+        Effect.andThen(send(slice, false))
+      )
     return pace.apply(ticks).pipe(
       Stream.runForEachArray((due) => {
         options.onDue(due.length)

@@ -1,11 +1,13 @@
 import { mkdirSync, readFileSync, writeFileSync } from "node:fs"
 import { assert, describe, it } from "@effect/vitest"
-import { Clock, Effect, Fiber, Layer } from "effect"
+import { Clock, Effect, Exit, Fiber, Layer, Stream } from "effect"
 import { TestClock } from "effect/testing"
+import { StoreError } from "../../src/schema/Errors.ts"
 import { makePace } from "../../src/streams/pace.ts"
 import { compareGlobally, Reassembler, type Release } from "../../src/streams/reassemble.ts"
 import { endRun, makeWindow, pageRows, replay, storedTicks } from "../../src/streams/replay.ts"
 import { TickLog } from "../../src/streams/TickLog.ts"
+import type { StoredTick, TickQuery } from "../../src/streams/TickStore.ts"
 import { claims, dump, fixedLog, keysetTicks, OPEN, PARTITIONS, pipeline, recordedTicks } from "./replaying.ts"
 
 const GOLDEN = new URL("golden/replay.ndjson", import.meta.url)
@@ -145,6 +147,32 @@ describe("replay", () => {
         }))
       )
     }).pipe(Effect.provide(World))
+  )
+
+  it.effect("asks a store again that did not answer, and gives up on one that refuses", () =>
+    Effect.gen(function* () {
+      const failing = (transient: boolean, times: number) => {
+        let asked = 0
+        const inner = keysetTicks(RECORDED)
+        const ticks = (query: TickQuery): Effect.Effect<ReadonlyArray<StoredTick>, StoreError> =>
+          ++asked <= times
+            ? Effect.fail(new StoreError({ operation: "ticks", message: "connection lost", transient }))
+            : inner(query)
+        const all = storedTicks({ ticks }, { tokens: [1], from: OPEN, to: OPEN + 60_000_000, arraySize: 10 })
+        return { run: Effect.exit(Stream.runCollect(all)), asked: () => asked }
+      }
+      const lost = failing(true, 3)
+      const fiber = yield* Effect.forkChild(lost.run)
+      yield* TestClock.adjust("10 seconds")
+      const exit = yield* Fiber.join(fiber)
+      assert.deepStrictEqual(
+        Exit.isSuccess(exit) && exit.value,
+        RECORDED.filter((t) => t.instrument_token === 1)
+      )
+      const refusing = failing(false, 1)
+      assert.isTrue(Exit.isFailure(yield* refusing.run))
+      assert.strictEqual(refusing.asked(), 1)
+    })
   )
 
   it("pages get smaller where there are many instruments, so that their rows together stay bounded", () => {
