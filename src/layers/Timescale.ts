@@ -326,7 +326,7 @@ const PAGE = `
   ORDER BY ${TICK_ORDER} LIMIT $4::bigint`
 
 const LAST_BIGINT = "9223372036854775807"
-const PAGE_AFTER = `
+export const PAGE_AFTER = `
   SELECT ${TICK_COLUMNS} FROM ticks
   WHERE instrument_token = $1::integer AND exchange_ts >= $2::timestamptz AND exchange_ts < $3::timestamptz
     AND (exchange_ts > $2::timestamptz OR

@@ -31,16 +31,16 @@ const embedded = Layer.effect(
 const DROP_EVERYTHING = `
 DO $$ DECLARE made record; BEGIN
   FOR made IN
-    SELECT c.oid::regclass AS name, c.relkind FROM pg_class c
+    SELECT quote_ident(c.relname) AS name, c.relkind FROM pg_class c
     WHERE c.relnamespace = current_schema()::regnamespace AND c.relkind IN ('r', 'p', 'v', 'm', 'S')
       AND NOT c.relispartition
-      AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.objid = c.oid AND d.deptype IN ('e', 'a', 'i'))
+      AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.objid = c.oid AND d.deptype = 'e')
   LOOP
     EXECUTE format('DROP %s IF EXISTS %s CASCADE', CASE made.relkind
       WHEN 'v' THEN 'VIEW' WHEN 'm' THEN 'MATERIALIZED VIEW' WHEN 'S' THEN 'SEQUENCE' ELSE 'TABLE' END, made.name);
   END LOOP;
   FOR made IN
-    SELECT p.oid::regprocedure AS name FROM pg_proc p
+    SELECT p.oid::regprocedure::text AS name FROM pg_proc p
     WHERE p.pronamespace = current_schema()::regnamespace
       AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.objid = p.oid AND d.deptype = 'e')
   LOOP
@@ -644,9 +644,10 @@ for (const { name, database } of databases) {
             await client.end()
             return looks
           })
-          yield* Effect.all([...range(6).map(writer), refresher(mine), refresher(other), reader], {
+          const [looks] = yield* Effect.all([reader, ...range(6).map(writer), refresher(mine), refresher(other)], {
             concurrency: "unbounded"
           })
+          assert.isTrue(database.embedded || looks > 0)
           const sorted = rows.sorted()
           assert.strictEqual(added, sorted.length)
           for (const each of [token, token + 1, token + 2]) {

@@ -1,0 +1,115 @@
+import { createServer } from "node:net"
+import { assert, describe, it } from "@effect/vitest"
+import { Effect, Redacted } from "effect"
+import pg from "pg"
+import { migrate, SCHEMA_VERSION } from "../../src/layers/migrations.ts"
+import * as Pglite from "../../src/layers/Pglite.ts"
+import * as Timescale from "../../src/layers/Timescale.ts"
+import { makeTick, OPEN } from "../contract/ticks.ts"
+
+const database = Effect.map(Pglite.start({ dataDir: undefined }), ({ url }) => ({ url, embedded: true }))
+
+/** One question on a connection of its own. */
+const ask = <R extends pg.QueryResultRow>(url: string, text: string) =>
+  Effect.promise(async () => {
+    const client = new pg.Client({ connectionString: url })
+    await client.connect()
+    const found = await client.query<R>(text)
+    await client.end()
+    return found.rows
+  })
+
+/** A loopback port that nobody listens on. */
+const freePort = Effect.callback<number>((resume) => {
+  const server = createServer()
+  server.listen(0, "127.0.0.1", () => {
+    const address = server.address()
+    server.close(() => resume(Effect.succeed(typeof address === "object" && address !== null ? address.port : 0)))
+  })
+})
+
+const DAY = 24 * 3_600_000_000
+
+describe("the schema", () => {
+  it.live("is made once, and that of a newer program is refused and left as it is", () =>
+    Effect.gen(function* () {
+      const options = yield* database
+      const tables = "SELECT relname FROM pg_class WHERE relnamespace = 'public'::regnamespace ORDER BY 1"
+      yield* Effect.scoped(
+        Effect.gen(function* () {
+          const pool = yield* Timescale.connect(options)
+          assert.strictEqual(yield* migrate(pool), SCHEMA_VERSION)
+          assert.strictEqual(yield* migrate(pool), 0)
+        })
+      )
+      yield* ask(options.url, `DROP VIEW candles_1d; INSERT INTO schema_version VALUES (${SCHEMA_VERSION + 1})`)
+      const before = yield* ask(options.url, tables)
+      const error = yield* Effect.flip(Effect.scoped(Timescale.make(options)))
+      assert.strictEqual(
+        error.message,
+        `database: its schema is version ${SCHEMA_VERSION + 1}, made by a newer program; ` +
+          `this one knows ${SCHEMA_VERSION} and leaves it alone`
+      )
+      assert.deepStrictEqual(yield* ask(options.url, tables), before)
+    })
+  )
+
+  it.live("lets a read touch only the days it asks for, through the primary key", () =>
+    Effect.gen(function* () {
+      const options = yield* database
+      const store = yield* Timescale.make(options)
+      const ticks = Array.from({ length: 2000 }, (_, n) =>
+        makeTick({
+          instrument_token: n % 20,
+          exchange_ts: OPEN + (n % 4) * DAY + n * 1000,
+          sequence_id: n,
+          position: n
+        })
+      )
+      yield* store.write({ ticks, replayed: [], bookmarks: [] })
+      const explained = (text: string) =>
+        Effect.map(ask<Record<string, string>>(options.url, `EXPLAIN ${text}`), (rows) =>
+          rows.map((row) => row["QUERY PLAN"]).join("\n")
+        )
+      const literal = (text: string) =>
+        text
+          .replaceAll("$1::integer", "7")
+          .replaceAll("$2::timestamptz", "TIMESTAMPTZ '2026-01-16 00:00+05:30'")
+          .replaceAll("$3::timestamptz", "TIMESTAMPTZ '2026-01-17 00:00+05:30'")
+          .replace(/\$\d::bigint/g, "100")
+      const page = yield* explained(literal(Timescale.PAGE_AFTER))
+      assert.match(page, /Index Scan using ticks_20260116_pkey/)
+      assert.notMatch(page, /ticks_20260115|ticks_20260117|ticks_20260118|Seq Scan/)
+      const bars = yield* explained(literal(Timescale.candlesSql("5m")))
+      assert.match(bars, /candle_bars_pkey/)
+      assert.notMatch(bars, /Seq Scan/)
+    })
+  )
+})
+
+describe("DATABASE_URL", () => {
+  it.live("of a server that does not answer is named in one line with its host, and without its password", () =>
+    Effect.gen(function* () {
+      const port = yield* freePort
+      const url = Redacted.make(`postgres://someone:hunter2@127.0.0.1:${port}/market`)
+      const error = yield* Effect.flip(Effect.scoped(Timescale.make({ url, embedded: false })))
+      assert.strictEqual(
+        error.message,
+        `DATABASE_URL: cannot use PostgreSQL at 127.0.0.1:${port}/market: connect ECONNREFUSED 127.0.0.1:${port}`
+      )
+    })
+  )
+
+  it.live("that is none is refused without being shown", () =>
+    Effect.gen(function* () {
+      for (const url of [
+        "hunter2",
+        "http://someone:hunter2@host/market",
+        "postgres://someone:hunter2@host:99999/market"
+      ]) {
+        const error = yield* Effect.flip(Effect.scoped(Timescale.make({ url, embedded: false })))
+        assert.strictEqual(error.message, "DATABASE_URL: expected postgres://user:password@host:port/database")
+      }
+    })
+  )
+})
