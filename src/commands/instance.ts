@@ -4,6 +4,7 @@ import { Effect, Layer } from "effect"
 import { HttpSettings } from "../http/HttpSettings.ts"
 import * as Server from "../http/Server.ts"
 import { webSocket } from "../http/WebSocket.ts"
+import { lock } from "../layers/DataDir.ts"
 import * as Instruments from "../layers/Instruments.ts"
 import * as MemoryClaims from "../layers/MemoryClaims.ts"
 import * as MemoryLog from "../layers/MemoryLog.ts"
@@ -82,6 +83,8 @@ export const instance = (asked: Settings, dataDir: string | undefined) => {
   const given = embedded(asked)
   const archive = dataDir === undefined ? undefined : ParquetFiles.layer(join(dataDir, "archive"))
   const services = Layer.mergeAll(
+    // Whatever of it lives in the folder: one process at a time.
+    dataDir === undefined ? Layer.empty : Layer.effectDiscard(lock(dataDir)),
     log(given),
     store(given, dataDir),
     MemoryRing.layer({ perInstrument: given.RING_TICKS, total: given.HUB_TICKS }),

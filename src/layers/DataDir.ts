@@ -3,8 +3,8 @@
  * a file whose process is gone, or whose number now belongs to another process, counts for nothing.
  */
 import { execFileSync } from "node:child_process"
-import { mkdirSync, readdirSync, readFileSync, realpathSync, rmSync, writeFileSync } from "node:fs"
-import { join } from "node:path"
+import { existsSync, mkdirSync, readdirSync, readFileSync, realpathSync, rmSync, writeFileSync } from "node:fs"
+import { dirname, join, resolve } from "node:path"
 import { Effect, type Scope } from "effect"
 import { StartError } from "../schema/Errors.ts"
 
@@ -103,6 +103,17 @@ const acquire = (folder: string): number | undefined => {
 const unwritable = (path: string, cause: unknown) =>
   new StartError({ message: `DATA_DIR: cannot write to ${path}: ${(cause as Error).message}` })
 
+/** Makes a folder and those above it, one by one: `recursive` never returns where the system refuses with ENOENT. */
+const makeFolder = (path: string): void => {
+  if (existsSync(path)) return
+  makeFolder(dirname(path))
+  try {
+    mkdirSync(path)
+  } catch (cause) {
+    if ((cause as NodeJS.ErrnoException).code !== "EEXIST") throw cause
+  }
+}
+
 /**
  * Makes the folder where it is missing and keeps other processes out of it until the scope closes; answers its real
  * path. Several parts of one process may ask for it.
@@ -111,7 +122,7 @@ export const lock = (path: string): Effect.Effect<string, StartError, Scope.Scop
   Effect.gen(function* () {
     const folder = yield* Effect.try({
       try: () => {
-        mkdirSync(path, { recursive: true })
+        makeFolder(resolve(path))
         return realpathSync(path)
       },
       catch: (cause) => unwritable(path, cause)
