@@ -155,9 +155,11 @@ describe("replay", () => {
         let asked = 0
         const inner = keysetTicks(RECORDED)
         const ticks = (query: TickQuery): Effect.Effect<ReadonlyArray<StoredTick>, StoreError> =>
-          ++asked <= times
-            ? Effect.fail(new StoreError({ operation: "ticks", message: "connection lost", transient }))
-            : inner(query)
+          Effect.suspend(() =>
+            ++asked <= times
+              ? Effect.fail(new StoreError({ operation: "ticks", message: "connection lost", transient }))
+              : inner(query)
+          )
         const all = storedTicks({ ticks }, { tokens: [1], from: OPEN, to: OPEN + 60_000_000, arraySize: 10 })
         return { run: Effect.exit(Stream.runCollect(all)), asked: () => asked }
       }
