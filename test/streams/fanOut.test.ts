@@ -285,6 +285,34 @@ describe("the hub", () => {
     assert.isUndefined(hub.channel("r1"))
   })
 
+  it("does not take the ticks of a new run for those that a slow client is owed of the last", () => {
+    const hub = make({ CLIENT_BUFFER_BYTES: 1 })
+    const replay = hub.open("r1")
+    replay.publish(run(1, 1, 10))
+    const { socket, client } = connect(hub, { key: "r1", fast: false })
+    socket.waiting = 1
+    client.subscribe(1, { ...both, since: { epoch: EPOCH, position: 2 }, backfill: 0 })
+    hub.open("r1")
+    replay.clock(2, null, "running")
+    replay.publish(run(1, 1, 4))
+    for (let i = 0; i < 10; i++) {
+      socket.read(1e9)
+      client.flush()
+    }
+    assert.deepStrictEqual(
+      socket.messages().map((m) => [m.type, m.position ?? m.from ?? m.run]),
+      [
+        ["evicted", 3],
+        ["backfill", 11],
+        ["clock", 2],
+        ["tick", 1],
+        ["tick", 2],
+        ["tick", 3],
+        ["tick", 4]
+      ]
+    )
+  })
+
   it("ends a client that asks and asks and never reads the answers", () => {
     const hub = make({ CLIENT_BUFFER_BYTES: 1 })
     hub.publish(run(1, 1, 5))
@@ -509,6 +537,34 @@ describe("coming back with since", () => {
     const old = await resume({ epoch: epochOf(100, 0), position: 7 })
     assert.strictEqual(old.checker.unrecovered, 1)
     assert.strictEqual(old.checker.place(1)!.position, hub.live.place(1)!.position)
+  })
+
+  it("that is left off between two pages goes on after the page that was sent", async () => {
+    const history: History = {
+      last: async () => [],
+      after: async (token, place) => ({
+        ticks: run(token, place.position + 1, place.position + 5),
+        more: true,
+        current: false,
+        failed: false
+      })
+    }
+    const hub = make({ RING_TICKS: 10, CLIENT_BUFFER_BYTES: 1 }, history)
+    hub.publish(run(1, 1, 50))
+    const { socket, client } = connect(hub, { fast: false })
+    client.subscribe(1, { ...both, since: { epoch: EPOCH, position: 1 }, backfill: 0 })
+    for (let i = 0; i < 5; i++) await settle()
+    client.unsubscribe(1)
+    client.subscribe(1, plain)
+    for (let i = 0; i < 5; i++) {
+      socket.read(1e9)
+      client.flush()
+    }
+    assert.deepStrictEqual(shown(socket), [
+      ["backfill", EPOCH, 2, 6, true],
+      ["evicted", EPOCH, 7, 50],
+      ["backfill", EPOCH, 51, 50, false]
+    ])
   })
 
   it("asks few at a time, and the next only when the client has taken the answer", async () => {
