@@ -1,4 +1,7 @@
 /** Decides what a whole instance in one process is made of: the services that the settings name or embed, the groups, the server. */
+import { mkdtempSync } from "node:fs"
+import { rm } from "node:fs/promises"
+import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { Effect, Layer } from "effect"
 import { HttpSettings } from "../http/HttpSettings.ts"
@@ -15,6 +18,7 @@ import { Pglite } from "../layers/Pglite.ts"
 import * as RawSink from "../layers/RawSink.ts"
 import * as ReplayService from "../layers/ReplayService.ts"
 import * as Timescale from "../layers/Timescale.ts"
+import { StartError } from "../schema/Errors.ts"
 import { readSettings, type Settings } from "../schema/Settings.ts"
 import { broadcast } from "../streams/broadcast.ts"
 import { Drain } from "../streams/Drain.ts"
@@ -40,12 +44,30 @@ export const embedded = (given: Settings): Settings => ({
   )
 })
 
-/** The store that DATABASE_URL names, else PGlite in `dataDir`, else PGlite in memory. */
+/** A folder that is gone when the scope ends. */
+const temporary = Effect.acquireRelease(
+  Effect.try({
+    try: () => mkdtempSync(join(tmpdir(), "mdp-")),
+    catch: (cause) => new StartError({ message: `no folder can be made in ${tmpdir()}: ${(cause as Error).message}` })
+  }),
+  (folder) => Effect.promise(() => rm(folder, { recursive: true, force: true }))
+)
+
+/**
+ * The store that DATABASE_URL names, else PGlite in `dataDir`, else PGlite in a folder that is gone at the end: in
+ * memory it would grow with every tick.
+ */
 export const store = (given: Settings, dataDir: string | undefined) =>
   given.DATABASE_URL !== undefined
     ? Timescale.layer({ url: given.DATABASE_URL, embedded: false })
     : Layer.unwrap(Effect.map(Pglite, ({ url }) => Timescale.layer({ url, embedded: true }))).pipe(
-        Layer.provide(PgliteLayer.layer({ dataDir }))
+        Layer.provide(
+          Layer.unwrap(
+            Effect.map(dataDir === undefined ? temporary : Effect.succeed(dataDir), (folder) =>
+              PgliteLayer.layer({ dataDir: folder })
+            )
+          )
+        )
       )
 
 const log = (given: Settings) =>
