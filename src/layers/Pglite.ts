@@ -33,8 +33,9 @@ const workerUrl = new URL(import.meta.url.endsWith(".ts") ? "./pgliteWorker.ts" 
 
 const oneLine = (text: string): string => text.replace(/\s+/g, " ").trim()
 
-const stop = (worker: Worker, died: { readonly value: boolean }): Promise<unknown> => {
-  if (died.value) return Promise.resolve()
+const stop = (worker: Worker, life: { state: "running" | "stopping" | "dead" }): Promise<unknown> => {
+  if (life.state === "dead") return Promise.resolve()
+  life.state = "stopping"
   const { promise, resolve } = Promise.withResolvers<void>()
   const timer = setTimeout(resolve, STOP_TIMEOUT_MS)
   worker.once("message", () => resolve())
@@ -59,7 +60,7 @@ export const start = (options: PgliteOptions): Effect.Effect<Pglite["Service"], 
       })
     const address = yield* Deferred.make<string, StartError>()
     const crashed = yield* Deferred.make<string>()
-    const died = { value: false }
+    const life: { state: "running" | "stopping" | "dead" } = { state: "running" }
     yield* Effect.acquireRelease(
       Effect.sync(() => {
         const worker = new Worker(workerUrl, {
@@ -73,7 +74,8 @@ export const start = (options: PgliteOptions): Effect.Effect<Pglite["Service"], 
         worker.stdout.resume()
         worker.stderr.resume()
         const die = (message: string): void => {
-          died.value = true
+          if (life.state !== "running") return
+          life.state = "dead"
           Deferred.doneUnsafe(address, Effect.fail(failed(message)))
           Deferred.doneUnsafe(crashed, Effect.succeed(oneLine(message)))
         }
@@ -88,7 +90,7 @@ export const start = (options: PgliteOptions): Effect.Effect<Pglite["Service"], 
         worker.on("exit", () => die("its thread ended"))
         return worker
       }),
-      (worker) => Effect.promise(() => stop(worker, died))
+      (worker) => Effect.promise(() => stop(worker, life))
     )
     const at = yield* Deferred.await(address).pipe(
       Effect.timeoutOrElse({

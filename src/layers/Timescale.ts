@@ -70,7 +70,9 @@ const INSTRUMENT_ROWS = 5_000
 const BOOKMARK_DAYS = 30
 
 /** PGlite has no background workers: its dead rows and its write-ahead log are cleared from here. */
-const MAINTENANCE_INTERVAL = "5 minutes"
+const CHECKPOINT_LOOK = "5 seconds"
+const CHECKPOINT_WAL_BYTES = 67_108_864
+const LOOKS_PER_VACUUM = 60
 
 const MICROS_PER_MINUTE = 60_000_000
 const MICROS_PER_DAY = 86_400_000_000
@@ -935,11 +937,29 @@ const forgetOldBookmarks = (pool: pg.Pool) =>
 
 const maintain = (pool: pg.Pool): Effect.Effect<never> =>
   Effect.gen(function* () {
-    yield* Effect.sleep(MAINTENANCE_INTERVAL)
-    // Both may wait for the next time: nothing is wrong without them but space.
-    yield* Effect.ignore(ask("vacuum", () => pool.query("VACUUM (ANALYZE) candle_marks, candle_bars, sink_offsets")))
-    yield* Effect.ignore(ask("checkpoint", () => pool.query("CHECKPOINT")))
-  }).pipe(Effect.forever)
+    let checkpointed = "0/0"
+    for (let look = 1; ; look++) {
+      yield* Effect.sleep(CHECKPOINT_LOOK)
+      // What fails here may wait for the next time: nothing is wrong without it but space.
+      yield* Effect.ignore(
+        ask("checkpoint", async () => {
+          const found = await pool.query<{ at: string; bytes: string }>(
+            "SELECT pg_current_wal_insert_lsn() AS at, pg_wal_lsn_diff(pg_current_wal_insert_lsn(), $1) AS bytes",
+            [checkpointed]
+          )
+          const { at, bytes } = found.rows[0]!
+          if (Number(bytes) < CHECKPOINT_WAL_BYTES) return
+          await pool.query("CHECKPOINT")
+          checkpointed = at
+        })
+      )
+      if (look % LOOKS_PER_VACUUM === 0) {
+        yield* Effect.ignore(
+          ask("vacuum", () => pool.query("VACUUM (ANALYZE) candle_marks, candle_bars, sink_offsets"))
+        )
+      }
+    }
+  })
 
 /** The store on a database brought to this program's schema. */
 export const make = (options: StoreOptions): Effect.Effect<TickStore["Service"], StartError, Scope.Scope> =>

@@ -19,12 +19,17 @@ const MAX_CONNECTIONS = 4
 const settings = [
   "wal_level=minimal",
   "max_wal_senders=0",
-  "max_wal_size=256MB",
-  "min_wal_size=64MB",
+  "max_wal_size=64MB",
+  "min_wal_size=32MB",
   ...(dataDir === undefined ? ["full_page_writes=off", "synchronous_commit=off"] : [])
 ]
 /** `-F`: no fsync. In memory there is nothing to sync. */
 const NO_FSYNC = "-F"
+
+/** An ErrorResponse begins with its type, four bytes of length, and the severity. */
+const PANIC = Buffer.from("SPANIC\0")
+const isPanic = (data: Uint8Array): boolean =>
+  data[0] === 0x45 && data.length > 5 + PANIC.length && PANIC.equals(data.subarray(5, 5 + PANIC.length))
 
 const start = async (): Promise<void> => {
   const inherited = PGlite.defaultStartParams.filter((param) => dataDir === undefined || param !== NO_FSYNC)
@@ -32,11 +37,18 @@ const start = async (): Promise<void> => {
     ...(dataDir === undefined ? {} : { dataDir }),
     startParams: [...inherited, ...settings.flatMap((setting) => ["-c", setting])]
   })
-  // What fails here is not a query but PGlite itself: nothing can be served any more.
+  // What throws here is not a query but PGlite itself, and after a panic it never comes back from the call: nothing
+  // can be served any more. The message leaves this thread even if it is stuck.
   const execute = db.execProtocolRawStream.bind(db)
   db.execProtocolRawStream = async (message, options) => {
     try {
-      await execute(message, options)
+      await execute(message, {
+        ...options,
+        onRawData: (data) => {
+          if (isPanic(data)) tell({ type: "failed", message: "the embedded database panicked" })
+          options.onRawData(data)
+        }
+      })
     } catch (cause) {
       tell({ type: "failed", message: reasonOf(cause) })
       throw cause

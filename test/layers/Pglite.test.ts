@@ -1,5 +1,5 @@
 import { type ChildProcess, spawn } from "node:child_process"
-import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs"
+import { mkdtempSync, readdirSync, readFileSync, renameSync, rmSync, writeFileSync } from "node:fs"
 import { connect } from "node:net"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
@@ -151,6 +151,42 @@ describe("Pglite", () => {
       const error = yield* Effect.flip(Effect.scoped(Pglite.start({ dataDir })))
       assert.match(error.message, /^DATA_DIR: the database in \S+pglite does not open: .+$/)
       assert.deepStrictEqual(locks(dataDir), [])
+    })
+  )
+
+  it.live("that dies under way says so, fails its queries at once, and opens again", () =>
+    Effect.gen(function* () {
+      const dataDir = yield* folder
+      yield* Effect.scoped(
+        Effect.gen(function* () {
+          const { url, crashed } = yield* Pglite.start({ dataDir })
+          const store = yield* Timescale.make({ url, embedded: true })
+          yield* store.write({ ticks: [makeTick()], replayed: [], bookmarks: [] })
+          // The write-ahead log cannot go on where there is no folder for it: the database panics.
+          renameSync(join(dataDir, "pglite", "pg_wal"), join(dataDir, "pg_wal"))
+          const more = (n: number) =>
+            store.write({
+              ticks: Array.from({ length: 5000 }, (_, i) =>
+                makeTick({ sequence_id: n * 5000 + i + 2, position: i + 2 })
+              ),
+              replayed: [],
+              bookmarks: []
+            })
+          const died = yield* Effect.flip(
+            Effect.forEach(
+              Array.from({ length: 100 }, (_, n) => n),
+              more
+            )
+          )
+          assert.isTrue(died.transient, died.message)
+          assert.strictEqual(yield* crashed, "the embedded database panicked")
+          assert.isTrue((yield* Effect.flip(store.instruments)).transient)
+        })
+      )
+      rmSync(join(dataDir, "pglite", "pg_wal"), { recursive: true, force: true })
+      renameSync(join(dataDir, "pg_wal"), join(dataDir, "pglite", "pg_wal"))
+      const { url } = yield* Pglite.start({ dataDir })
+      assert.isAtLeast(yield* countOf(url), 1)
     })
   )
 
