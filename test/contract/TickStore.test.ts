@@ -2,6 +2,7 @@ import { assert, describe, layer } from "@effect/vitest"
 import { Arbitrary, Context, Effect, Layer, Schema } from "effect"
 import { TestClock } from "effect/testing"
 import pg from "pg"
+import { advisory } from "../../src/layers/migrations.ts"
 import * as Pglite from "../../src/layers/Pglite.ts"
 import * as Timescale from "../../src/layers/Timescale.ts"
 import { barStart, type Candle, Interval, intervalMinutes } from "../../src/schema/Candle.ts"
@@ -10,6 +11,7 @@ import { compareTicks, epochOf, type Tick, tradingDay, tradingDayStart } from ".
 import { MAX_MICROS, MIN_MICROS } from "../../src/schema/Time.ts"
 import type { Bookmark } from "../../src/streams/bookmark.ts"
 import { type StoredTick, type TickCursor, TickStore } from "../../src/streams/TickStore.ts"
+import { databaseUrl } from "../support/services.ts"
 import { DAY, EPOCH, makeTick, OPEN } from "./ticks.ts"
 
 /** The database under the store, for what its port does not say. */
@@ -60,10 +62,10 @@ const server = (url: string) =>
     })
   )
 
-const given = process.env.TEST_DATABASE_URL
+const real = await databaseUrl()
 const databases = [
   { name: "PGlite", database: embedded },
-  ...(given ? [{ name: "TEST_DATABASE_URL", database: server(given) }] : [])
+  ...(real === undefined ? [] : [{ name: "PostgreSQL", database: server(real) }])
 ]
 
 const MINUTE = 60_000_000
@@ -292,6 +294,7 @@ for (const { name, database } of databases) {
           assert.deepStrictEqual(yield* write([], [early]), { added: 1 })
           assert.deepStrictEqual(yield* pages(token, 10), [asStored(early, true)])
           yield* write([late])
+          yield* Effect.flatMap(TickStore, (s) => s.refreshCandles)
           // Without a position it counts as the last of its instant.
           assert.strictEqual((yield* candles(token, "1m"))[0]?.close, 10)
           assert.deepStrictEqual(yield* write([early], [late]), { added: 0 })
@@ -656,6 +659,28 @@ for (const { name, database } of databases) {
             assert.deepStrictEqual(yield* candles(each, "1m"), recompute(own, "1m"))
           }
         })
+      )
+
+      it.effect.skipIf(name === "PGlite")(
+        "a refresher leaves the marks to one that is at it: no older bar over a newer one",
+        () =>
+          Effect.gen(function* () {
+            const { url } = yield* Database
+            const { refreshCandles } = yield* TickStore
+            yield* write([makeTick({ instrument_token: newToken() })])
+            const other = yield* Effect.acquireRelease(
+              Effect.promise(async () => {
+                const client = new pg.Client({ connectionString: url })
+                await client.connect()
+                await client.query(`BEGIN; SELECT pg_advisory_xact_lock(${advisory("candles")})`)
+                return client
+              }),
+              (client) => Effect.promise(() => client.end())
+            )
+            assert.strictEqual(yield* refreshCandles, 0)
+            yield* Effect.promise(() => other.query("COMMIT"))
+            assert.isAtLeast(yield* refreshCandles, 1)
+          })
       )
 
       it.effect("writers that meet on new days make each day once", () =>
