@@ -4,6 +4,7 @@ import { defineConfig } from "vitest/config"
 export default defineConfig({
   test: {
     include: ["test/**/*.test.ts"],
+    globalSetup: ["./test/support/servicesSetup.ts"],
     reporters: ["default", "./test/support/summary.ts"],
     // A guard against a hang, not a bound on speed: the end-to-end tests start real processes.
     testTimeout: 120_000,

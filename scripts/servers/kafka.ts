@@ -1,0 +1,116 @@
+/** Decides how a real Kafka runs here: one node, broker and controller at once (KRaft), from the jars in the cache. */
+import { spawnSync } from "node:child_process"
+import { randomBytes } from "node:crypto"
+import { existsSync, mkdirSync, rmSync, writeFileSync } from "node:fs"
+import { connect } from "node:net"
+import { join } from "node:path"
+import { KAFKA_JARS } from "./install.ts"
+import { freePort, Server } from "./Server.ts"
+
+/** Asks for no topic, only for who is there: a list of brokers that are up. Metadata, version 1. */
+const METADATA = Buffer.from([0, 0, 0, 14, 0, 3, 0, 1, 0, 0, 0, 1, 0xff, 0xff, 0, 0, 0, 0])
+
+export class KafkaServer extends Server {
+  readonly name = "Kafka"
+  protected readonly data = ["data"]
+  #controllerPort: number | undefined
+
+  settings(): Readonly<Record<string, string>> {
+    return { KAFKA_BROKERS: `127.0.0.1:${this.port}` }
+  }
+
+  protected async prepare(): Promise<void> {
+    this.#controllerPort ??= await freePort()
+    const data = join(this.folder, "data")
+    const configuration = {
+      "process.roles": "broker,controller",
+      "node.id": 1,
+      "controller.quorum.voters": `1@127.0.0.1:${this.#controllerPort}`,
+      listeners: `PLAINTEXT://127.0.0.1:${this.port},CONTROLLER://127.0.0.1:${this.#controllerPort}`,
+      "advertised.listeners": `PLAINTEXT://127.0.0.1:${this.port}`,
+      "controller.listener.names": "CONTROLLER",
+      "log.dirs": data,
+      "auto.create.topics.enable": false,
+      "num.partitions": 12,
+      // One broker holds one copy of everything.
+      "default.replication.factor": 1,
+      "offsets.topic.replication.factor": 1,
+      "offsets.topic.num.partitions": 4,
+      "transaction.state.log.replication.factor": 1,
+      "transaction.state.log.min.isr": 1,
+      "transaction.state.log.num.partitions": 4,
+      "share.coordinator.state.topic.replication.factor": 1,
+      "share.coordinator.state.topic.min.isr": 1,
+      // A group is ready when its first member is.
+      "group.initial.rebalance.delay.ms": 0,
+      // Clients here may ask for short sessions.
+      "group.min.session.timeout.ms": 1000
+    }
+    const file = join(this.folder, "server.properties")
+    writeFileSync(
+      file,
+      `${Object.entries(configuration)
+        .map((entry) => entry.join("="))
+        .join("\n")}\n`
+    )
+    if (existsSync(join(data, "meta.properties"))) return
+    // A format that was cut short is begun again.
+    rmSync(data, { recursive: true, force: true })
+    mkdirSync(data)
+    const cluster = randomBytes(16).toString("base64url")
+    const format = spawnSync(
+      "java",
+      [
+        "-XX:TieredStopAtLevel=1",
+        "-cp",
+        join(KAFKA_JARS, "*"),
+        "kafka.tools.StorageTool",
+        "format",
+        "-t",
+        cluster,
+        "-c",
+        file
+      ],
+      { encoding: "utf8" }
+    )
+    if (format.status !== 0)
+      throw new Error(`Kafka's folder could not be made: ${format.stderr || format.error?.message}`)
+  }
+
+  protected spawned() {
+    return {
+      command: "java",
+      args: [
+        "-Xms256m",
+        "-Xmx1g",
+        "-XX:+ExitOnOutOfMemoryError",
+        "-Djava.awt.headless=true",
+        "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn",
+        "-cp",
+        join(KAFKA_JARS, "*"),
+        "kafka.Kafka",
+        join(this.folder, "server.properties")
+      ]
+    }
+  }
+
+  protected answers(): Promise<boolean> {
+    return new Promise((resolve) => {
+      const socket = connect(this.port, "127.0.0.1")
+      let answer = Buffer.alloc(0)
+      const done = (is: boolean) => {
+        socket.destroy()
+        resolve(is)
+      }
+      socket.setTimeout(2000, () => done(false))
+      socket.on("error", () => done(false))
+      socket.on("close", () => done(false))
+      socket.on("data", (chunk) => {
+        answer = Buffer.concat([answer, chunk])
+        // Length, correlation id, number of brokers.
+        if (answer.length >= 12) done(answer.readInt32BE(8) > 0)
+      })
+      socket.write(METADATA)
+    })
+  }
+}
