@@ -31,6 +31,12 @@ const setting = <S>(schema: S, fallback: string | undefined, description: string
 /** Settings that may be left unset and have no default. */
 const optional = {
   DATABASE_URL: setting(Schema.String, undefined, "PostgreSQL or TimescaleDB; unset: embedded in DATA_DIR"),
+  REDIS_URL: setting(
+    Schema.String,
+    undefined,
+    "Redis 5 or newer, redis:// or rediss://; unset: claims, rings and snapshots embedded"
+  ),
+  REDIS_CA_FILE: setting(Schema.String, undefined, "certificates (PEM) that a rediss:// server is trusted by"),
   DATA_DIR: setting(
     Schema.String,
     undefined,
@@ -55,6 +61,7 @@ const defaulted = {
     "DMA silence after which a snapshot without sequence passes, in record time"
   ),
   MAX_FUTURE_SKEW_MS: setting(whole(0, 3_600_000), "5000", "how far ahead of record time an exchange_ts may be"),
+  SNAPSHOT_MS: setting(whole(10, 3_600_000), "3000", "how often the state of a partition is kept"),
   LOG_CAPACITY_RECORDS: setting(
     whole(100, 10_000_000),
     "20000",
@@ -76,6 +83,10 @@ const defaulted = {
   CANDLE_REFRESH_MS: setting(whole(10, 600_000), "1000", "how often ended bars marked dirty are recomputed"),
   ARCHIVE_BATCH_TICKS: setting(whole(1, 10_000_000), "100000", "ticks an archive object holds at most"),
   ARCHIVE_FLUSH_MS: setting(whole(10, 86_400_000), "300000", "longest wait before a smaller archive object is written"),
+  REDIS_TIMEOUT_MS: setting(whole(100, 60_000), "2000", "longest wait for one answer of Redis"),
+  CLAIM_DAYS: setting(whole(1, 366), "4", "days a claim is kept in Redis after its neighbours were last touched"),
+  STATE_DAYS: setting(whole(1, 366), "14", "days a partition's state is kept in Redis after it was last saved"),
+  RING_DAYS: setting(whole(1, 366), "7", "days an instrument's ring is kept in Redis after its last tick"),
   RING_TICKS: setting(whole(1, 100_000), "1000", "newest ticks kept for each instrument; full: drop-oldest"),
   HUB_TICKS: setting(
     whole(100, 100_000_000),
@@ -133,7 +144,7 @@ export const settingsTable: ReadonlyArray<{
 
 /**
  * Reads the settings from an environment; an empty value counts as unset. Fails with the first wrong setting, named,
- * with the value that came (no setting read here is a secret but DATABASE_URL, which is any text and so never shown).
+ * with the value that came (the settings that hold a secret, DATABASE_URL and REDIS_URL, are any text and so never shown).
  */
 export const readSettings = (
   environment: Readonly<Record<string, string | undefined>>
