@@ -1,13 +1,29 @@
 import { assert, describe, it } from "@effect/vitest"
-import { Arbitrary, Effect, type Layer, Schema } from "effect"
+import { Arbitrary, Effect, Layer, Schema } from "effect"
 import * as MemoryClaims from "../../src/layers/MemoryClaims.ts"
+import * as RedisClaims from "../../src/layers/RedisClaims.ts"
+import type { StartError } from "../../src/schema/Errors.ts"
 import type { Tick } from "../../src/schema/Tick.ts"
 import { Claims } from "../../src/streams/Claims.ts"
+import { redisLayer } from "../support/redis.ts"
+import { redisUrl } from "../support/services.ts"
 import { makeTick, OPEN } from "./ticks.ts"
 
+const url = await redisUrl()
+const redis = redisLayer(url ?? "")
+
 /** Every layer of the claims. */
-const layers: ReadonlyArray<{ readonly name: string; readonly layer: () => Layer.Layer<Claims> }> = [
-  { name: "memory", layer: () => MemoryClaims.layer() }
+const layers: ReadonlyArray<{
+  readonly name: string
+  readonly isMissing: boolean
+  readonly layer: () => Layer.Layer<Claims, StartError>
+}> = [
+  { name: "memory", isMissing: false, layer: () => MemoryClaims.layer() },
+  {
+    name: "Redis",
+    isMissing: url === undefined,
+    layer: () => RedisClaims.layer({ keep: "1 hour" }).pipe(Layer.provide(redis))
+  }
 ]
 
 const A_DAY = 86_400_000_000
@@ -25,8 +41,8 @@ const Batch = Schema.Struct({
   ids: Schema.Array(int(-10, 40)).pipe(Schema.check(Schema.isMinLength(1), Schema.isMaxLength(12)))
 })
 
-for (const { name, layer } of layers) {
-  describe(`Claims on ${name}`, () => {
+for (const { name, layer, isMissing } of layers) {
+  describe.skipIf(isMissing)(`Claims on ${name}`, () => {
     it.effect("lets everything new pass", () =>
       Effect.gen(function* () {
         const claims = yield* Claims
@@ -100,6 +116,27 @@ for (const { name, layer } of layers) {
           yield* claims.claim(raw(8, 1), ticks),
           ids.map((_, i) => i)
         )
+      }).pipe(Effect.provide(layer()))
+    )
+
+    it.effect("tells the claimed from the new inside long runs, across instruments and large batches", () =>
+      Effect.gen(function* () {
+        const claims = yield* Claims
+        const range = (from: number, to: number, tokens = [1, 2]) =>
+          Array.from({ length: to - from }, (_, i) =>
+            tokens.map((instrument_token) => numbered(from + i, i, { instrument_token }))
+          ).flat()
+        assert.deepStrictEqual(yield* claims.claim(raw(200), range(4000, 4100, [1])), [])
+        // Claimed are 4050 to 4099 of the first instrument, and the second's 4190 where it comes again.
+        const others = [...range(4050, 4200), numbered(4190, 140, { instrument_token: 2 })]
+        const foreign = others.flatMap((tick, i) => (tick.instrument_token === 1 && tick.sequence_id < 4100 ? [i] : []))
+        assert.deepStrictEqual(yield* claims.claim(raw(200, 1), others), [...foreign, others.length - 1])
+        const again = Array.from({ length: 12_345 }, (_, i) => numbered(i, 1000 + i, { instrument_token: 1 }))
+        assert.deepStrictEqual(
+          yield* claims.claim(raw(20_000, 2), again),
+          Array.from({ length: 200 }, (_, i) => 4000 + i)
+        )
+        assert.deepStrictEqual(yield* claims.claim(raw(20_000, 2), again), [])
       }).pipe(Effect.provide(layer()))
     )
 

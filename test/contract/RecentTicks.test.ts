@@ -1,15 +1,34 @@
 import { assert, describe, it } from "@effect/vitest"
-import { Arbitrary, Effect, type Layer, Schema } from "effect"
+import { Arbitrary, Effect, Layer, Schema } from "effect"
 import * as MemoryRing from "../../src/layers/MemoryRing.ts"
+import * as RedisRing from "../../src/layers/RedisRing.ts"
+import type { StartError } from "../../src/schema/Errors.ts"
 import type { Tick } from "../../src/schema/Tick.ts"
 import { RecentTicks } from "../../src/streams/RecentTicks.ts"
+import { redisLayer } from "../support/redis.ts"
+import { redisUrl } from "../support/services.ts"
 import { EPOCH, makeTick } from "./ticks.ts"
+
+const url = await redisUrl()
+const redis = redisLayer(url ?? "")
 
 /** Every layer of the ring, made to keep `perInstrument` ticks of each instrument. */
 const layers: ReadonlyArray<{
   readonly name: string
-  readonly layer: (perInstrument: number) => Layer.Layer<RecentTicks>
-}> = [{ name: "memory", layer: (perInstrument) => MemoryRing.layer({ perInstrument, total: 1_000_000 }) }]
+  readonly isMissing: boolean
+  readonly layer: (perInstrument: number) => Layer.Layer<RecentTicks, StartError>
+}> = [
+  {
+    name: "memory",
+    isMissing: false,
+    layer: (perInstrument) => MemoryRing.layer({ perInstrument, total: 1_000_000 })
+  },
+  {
+    name: "Redis",
+    isMissing: url === undefined,
+    layer: (perInstrument) => RedisRing.layer({ perInstrument, keep: "1 hour" }).pipe(Layer.provide(redis))
+  }
+]
 
 const at = (position: number, epoch = EPOCH, instrument_token = 1): Tick =>
   makeTick({ instrument_token, epoch, position, sequence_id: position })
@@ -66,8 +85,8 @@ class NaiveRing {
   }
 }
 
-for (const { name, layer } of layers) {
-  describe(`RecentTicks on ${name}`, () => {
+for (const { name, layer, isMissing } of layers) {
+  describe.skipIf(isMissing)(`RecentTicks on ${name}`, () => {
     it.effect("answers the newest ticks ascending, whole as they were put", () =>
       Effect.gen(function* () {
         const ring = yield* RecentTicks

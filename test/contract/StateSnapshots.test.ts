@@ -1,11 +1,27 @@
 import { assert, describe, it } from "@effect/vitest"
-import { Arbitrary, Effect, type Layer, Schema } from "effect"
+import { Arbitrary, Effect, Layer, Schema } from "effect"
 import * as MemorySnapshots from "../../src/layers/MemorySnapshots.ts"
+import * as RedisSnapshots from "../../src/layers/RedisSnapshots.ts"
+import type { StartError } from "../../src/schema/Errors.ts"
 import { type StateSnapshot, StateSnapshots } from "../../src/streams/StateSnapshots.ts"
+import { redisLayer } from "../support/redis.ts"
+import { redisUrl } from "../support/services.ts"
+
+const url = await redisUrl()
+const redis = redisLayer(url ?? "")
 
 /** Every layer of the snapshots. */
-const layers: ReadonlyArray<{ readonly name: string; readonly layer: () => Layer.Layer<StateSnapshots> }> = [
-  { name: "memory", layer: () => MemorySnapshots.layer }
+const layers: ReadonlyArray<{
+  readonly name: string
+  readonly isMissing: boolean
+  readonly layer: () => Layer.Layer<StateSnapshots, StartError>
+}> = [
+  { name: "memory", isMissing: false, layer: () => MemorySnapshots.layer },
+  {
+    name: "Redis",
+    isMissing: url === undefined,
+    layer: () => RedisSnapshots.layer({ keep: "1 hour" }).pipe(Layer.provide(redis))
+  }
 ]
 
 const bytes = (...values: ReadonlyArray<number>): Uint8Array => Uint8Array.from(values)
@@ -26,8 +42,8 @@ const Save = Schema.Struct({
   state: int(0, 255)
 })
 
-for (const { name, layer } of layers) {
-  describe(`StateSnapshots on ${name}`, () => {
+for (const { name, layer, isMissing } of layers) {
+  describe.skipIf(isMissing)(`StateSnapshots on ${name}`, () => {
     it.effect("has nothing for a partition that was never saved", () =>
       Effect.gen(function* () {
         const snapshots = yield* StateSnapshots
