@@ -9,6 +9,7 @@ import { observe } from "../streams/observe.ts"
 import { Readiness } from "../streams/Readiness.ts"
 import type { RecentTicks } from "../streams/RecentTicks.ts"
 import { refreshCandles } from "../streams/refreshCandles.ts"
+import type { StateSnapshots } from "../streams/StateSnapshots.ts"
 import { TickLog } from "../streams/TickLog.ts"
 import type { TickStore } from "../streams/TickStore.ts"
 import { runProcess } from "../streams/topology.ts"
@@ -51,7 +52,7 @@ const runEmpty: Effect.Effect<void, LogError, TickLog> = Effect.gen(function* ()
   }
 })
 
-type GroupServices = TickLog | TickStore | RecentTicks | Claims | Readiness | Drain
+type GroupServices = TickLog | TickStore | RecentTicks | Claims | StateSnapshots | Readiness | Drain
 
 const parts = (settings: Settings): ReadonlyArray<Effect.Effect<void, never, GroupServices>> => [
   supervise("process", runProcess(settings)),

@@ -12,6 +12,7 @@ import * as Instruments from "../layers/Instruments.ts"
 import * as MemoryClaims from "../layers/MemoryClaims.ts"
 import * as MemoryLog from "../layers/MemoryLog.ts"
 import * as MemoryRing from "../layers/MemoryRing.ts"
+import * as MemorySnapshots from "../layers/MemorySnapshots.ts"
 import * as ParquetFiles from "../layers/ParquetFiles.ts"
 import * as PgliteLayer from "../layers/Pglite.ts"
 import { Pglite } from "../layers/Pglite.ts"
@@ -111,6 +112,7 @@ export const instance = (asked: Settings, dataDir: string | undefined) => {
     store(given, dataDir),
     MemoryRing.layer({ perInstrument: given.RING_TICKS, total: given.HUB_TICKS }),
     MemoryClaims.layer(),
+    MemorySnapshots.layer,
     Drain.layer
   ).pipe(Layer.provideMerge(Readiness.layer))
   const running = archive === undefined ? groups(given) : Layer.provide(groupsWithArchive(given), archive)

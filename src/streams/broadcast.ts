@@ -12,9 +12,7 @@ import { TickLog } from "./TickLog.ts"
 export const BACK_MICROS = 5 * 60 * 1_000_000
 
 /** Hands each batch of each partition to `take`, a plain call that never waits. Ready once it has caught up. */
-export const broadcast = (
-  take: (batch: TickBatch) => void
-): Effect.Effect<void, LogError, TickLog | Readiness> =>
+export const broadcast = (take: (batch: TickBatch) => void): Effect.Effect<void, LogError, TickLog | Readiness> =>
   Effect.gen(function* () {
     const log = yield* TickLog
     const readiness = yield* Readiness

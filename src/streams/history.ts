@@ -1,10 +1,30 @@
 /** Decides where a client's missing ticks come from when memory does not reach back: the ring, then the store. */
 import { Effect } from "effect"
-import type { TickFields } from "../schema/Protocol.ts"
+import type { Place, TickFields } from "../schema/Protocol.ts"
 import { tradingDay } from "../schema/Tick.ts"
-import type { History } from "./fanOut.ts"
 import type { RecentTicks } from "./RecentTicks.ts"
 import type { StoredTick, TickStore } from "./TickStore.ts"
+
+/** Ticks asked for at a time. */
+export const HISTORY_PAGE = 2_000
+
+/** What is known of an instrument outside this memory. It does not fail: what cannot be had is not in the answer. */
+export interface History {
+  /** The newest ticks, ascending. */
+  readonly last: (token: number, limit: number) => Promise<ReadonlyArray<TickFields>>
+  /** Ticks above a place, ascending. */
+  readonly after: (token: number, place: Place, limit: number) => Promise<HistoryPage>
+}
+
+export interface HistoryPage {
+  readonly ticks: ReadonlyArray<TickFields>
+  /** Ask again after the last of them. */
+  readonly more: boolean
+  /** The place itself is known to be the newest. */
+  readonly current: boolean
+  /** Something did not answer. */
+  readonly failed: boolean
+}
 
 /** Rows that a replay added have no place in the stream. */
 const placed = (rows: ReadonlyArray<StoredTick>): ReadonlyArray<TickFields> =>

@@ -33,6 +33,7 @@ export const feedLead = Metric.histogram("topology_feed_lead_seconds", {
   boundaries: [0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1, 5]
 })
 export const claimsDegraded = gauge("topology_claims_degraded", "1 while ticks pass without a claim")
+export const snapshotsDegraded = gauge("topology_snapshots_degraded", "1 while partition states cannot be kept")
 export const claimsForeign = counter("topology_claims_foreign_total", "Ticks that another writer had claimed")
 export const orderAlarms = counter("topology_order_alarms_total", "Positions that were not the last one plus one")
 export const newEpochs = counter("topology_new_epochs_total", "Instrument days begun afresh")

@@ -68,6 +68,11 @@ export class MissingNumbers {
     tally.lost += given.to - given.from + 1
   }
 
+  /** Puts back what a snapshot held. */
+  restore(ranges: ReadonlyArray<Range>): void {
+    this.#ranges = [...ranges]
+  }
+
   get ranges(): ReadonlyArray<Readonly<Range>> {
     return this.#ranges
   }

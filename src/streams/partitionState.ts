@@ -29,16 +29,25 @@ export class Session {
   readonly openingId: number
   readonly openingTs: number
   /** Ids of contiguous numbers. */
-  readonly ids = new IdSet()
+  readonly ids: IdSet
   /** Ids that skip, or hashes. */
-  readonly hashes = new NumberSet()
+  readonly hashes: NumberSet
   readonly missing = new MissingNumbers()
   /** The highest number published so far; -1 before the first. */
   last = -1
   /** The last few numbers with the time and feed that brought them, to tell by how much a feed won. */
   readonly arrivals = new Arrivals()
 
-  constructor(openedAt: number, openedBy: string, openingId: number, openingTs: number) {
+  constructor(
+    openedAt: number,
+    openedBy: string,
+    openingId: number,
+    openingTs: number,
+    ids = new IdSet(),
+    hashes = new NumberSet()
+  ) {
+    this.ids = ids
+    this.hashes = hashes
     this.openedAt = openedAt
     this.openedBy = openedBy
     this.openingId = openingId
@@ -104,12 +113,18 @@ export class InstrumentDay {
   volumeBase = -1
   touched: number
 
-  constructor(token: number, day: number, recordTime: number, first: FirstPacket) {
+  constructor(token: number, day: number, epoch: number, touched: number, sessions: Array<Session>) {
     this.token = token
     this.day = day
-    this.epoch = epochOf(day, recordTime)
-    this.sessions = [new Session(recordTime, first.connection, first.sequence_id ?? -1, first.exchange_ts)]
-    this.touched = recordTime
+    this.epoch = epoch
+    this.touched = touched
+    this.sessions = sessions
+  }
+
+  /** A day that begins with a packet. */
+  static begin(day: number, recordTime: number, first: FirstPacket): InstrumentDay {
+    const session = new Session(recordTime, first.connection, first.sequence_id ?? -1, first.exchange_ts)
+    return new InstrumentDay(first.instrument_token, day, epochOf(day, recordTime), recordTime, [session])
   }
 
   /** The number of the session that a packet belongs to, opening one where its `reset` asks for it. */
@@ -157,7 +172,8 @@ export class InstrumentDay {
   }
 }
 
-interface InstrumentDays {
+/** All that is held of an instrument. */
+export interface InstrumentDays {
   newest: InstrumentDay
   /** Older days, a few, in no order. */
   readonly others: Array<InstrumentDay>
@@ -168,12 +184,15 @@ export class PartitionState {
   readonly instruments = new Map<number, InstrumentDays>()
   /** Sessions with numbers missing, so that gaps can be given up without a tick of theirs. */
   readonly open = new Set<Session>()
+  /** Instruments touched since the last snapshot. */
+  changed = new Set<number>()
   /** Days begun since it was last read, for the count of epochs. */
   begun = 0
 
   /** The state of an instrument's day at a record time, begun afresh where it is not held (any more). */
   day(day: number, recordTime: number, first: FirstPacket): InstrumentDay {
     const token = first.instrument_token
+    this.changed.add(token)
     const days = this.instruments.get(token)
     if (days === undefined) {
       const begun = this.#begin(day, recordTime, first)
@@ -204,6 +223,14 @@ export class PartitionState {
     return begun
   }
 
+  /** Puts back what a snapshot held. */
+  restore(days: InstrumentDays): void {
+    this.instruments.set(days.newest.token, days)
+    for (const day of [days.newest, ...days.others]) {
+      for (const session of day.sessions) if (session.missing.ranges.length > 0) this.open.add(session)
+    }
+  }
+
   /** Whether a day is older than the instrument's newest. */
   isOld(token: number, day: number): boolean {
     const days = this.instruments.get(token)
@@ -220,7 +247,7 @@ export class PartitionState {
 
   #begin(day: number, recordTime: number, first: FirstPacket): InstrumentDay {
     this.begun++
-    return new InstrumentDay(first.instrument_token, day, recordTime, first)
+    return InstrumentDay.begin(day, recordTime, first)
   }
 }
 

@@ -7,25 +7,27 @@ import type { LogError } from "../schema/Errors.ts"
 import type { Settings } from "../schema/Settings.ts"
 import type { Batch, PartitionStates } from "./batch.ts"
 import { Claims } from "./Claims.ts"
-import { decode } from "./decode.ts"
+import { decode, REPLAY_HEADER } from "./decode.ts"
 import { deduplicate } from "./deduplicate.ts"
 import * as metrics from "./metrics.ts"
 import { normalize } from "./normalize.ts"
-import { PartitionState } from "./partitionState.ts"
+import { MAX_RUNS, PartitionState } from "./partitionState.ts"
 import { toDeadRecords, toRecords } from "./publish.ts"
+import { recover, snapshotOf } from "./recover.ts"
+import { StateSnapshots } from "./StateSnapshots.ts"
 import { sequence } from "./sequence.ts"
-import { type AssignedPartition, TickLog } from "./TickLog.ts"
+import { type AssignedPartition, type LogRecord, TickLog } from "./TickLog.ts"
 
 export type ProcessSettings = Pick<
   Settings,
-  "GAP_HOLD_MS" | "MAX_SEQUENCE_JUMP" | "DMA_SILENCE_MS" | "MAX_FUTURE_SKEW_MS"
+  "GAP_HOLD_MS" | "MAX_SEQUENCE_JUMP" | "DMA_SILENCE_MS" | "MAX_FUTURE_SKEW_MS" | "SNAPSHOT_MS"
 >
 
 /** The pure stages of a partition, joined: an array of raw records in, what is to be published out. */
 export const stages = (
   states: PartitionStates,
   incarnation: string,
-  settings: ProcessSettings,
+  settings: Omit<ProcessSettings, "SNAPSHOT_MS">,
   onFeedLead: (winner: string, micros: number) => void
 ) => ({
   decode,
@@ -41,23 +43,36 @@ export const stages = (
 
 export const makeStates = (): PartitionStates => ({ live: new PartitionState(), runs: new Map() })
 
-/** Runs one assigned partition until it is revoked. Its state lives and dies with it. */
+/**
+ * Runs one assigned partition until it is revoked: recovered first, then live. A failed or unknown append ends it;
+ * whoever runs it then recovers it anew.
+ */
 export const processPartition = (
   assigned: AssignedPartition,
   settings: ProcessSettings
-): Effect.Effect<void, LogError, TickLog | Claims> =>
+): Effect.Effect<void, LogError, TickLog | Claims | StateSnapshots> =>
   Effect.gen(function* () {
     const log = yield* TickLog
     const claims = yield* Claims
+    const snapshots = yield* StateSnapshots
     const clock = yield* Clock.Clock
     const count = counters(yield* Effect.context<never>())
     const { partition } = assigned
     const incarnation = log.incarnation("raw_ticks")
-    const { start } = yield* log.bounds("raw_ticks", partition)
-    const stage = stages(makeStates(), incarnation, settings, count.lead)
+    const normalizedIncarnation = log.incarnation("normalized_ticks")
+    const { states, from, liveFrom, through, runs, ...recovered } = yield* recover(assigned)
+    const stage = stages(states, incarnation, settings, count.lead)
+
+    /** What is in the recovered state already does not go through the stages again. */
+    const fresh = (records: ReadonlyArray<LogRecord>) =>
+      records[0]!.offset >= liveFrom
+        ? records
+        : records.filter((record) => record.offset >= liveFrom || record.headers?.[REPLAY_HEADER] !== undefined)
 
     const claim = (batch: Batch) => {
-      const ticks = batch.ticks.flatMap(({ run, tick }) => (run === "" ? [tick] : []))
+      const ticks = batch.ticks.flatMap(({ run, tick, record }) =>
+        run === "" && record.offset > through.offset ? [tick] : []
+      )
       if (ticks.length === 0) return Effect.succeed(batch)
       return claims.claim({ incarnation, partition, through: batch.nextOffset - 1 }, ticks).pipe(
         Effect.map((foreign) => count.claimed(foreign.length)),
@@ -66,29 +81,63 @@ export const processPartition = (
         Effect.as(batch)
       )
     }
+
+    let normalizedOffset = recovered.normalizedOffset
+    let savedAt = clock.currentTimeMillisUnsafe()
+    const snapshot = (rawOffset: number) =>
+      Effect.suspend(() => {
+        const changed = states.live.changed
+        states.live.changed = new Set()
+        savedAt = clock.currentTimeMillisUnsafe()
+        const marks = { rawIncarnation: incarnation, rawOffset, normalizedIncarnation, normalizedOffset }
+        return snapshots.save(partition, snapshotOf(states, changed, runs, marks)).pipe(
+          Effect.map(count.saved),
+          Effect.catch((error) =>
+            Effect.suspend(() => {
+              for (const token of changed) states.live.changed.add(token)
+              count.unsaved()
+              return Effect.logDebug(`partition ${partition}: snapshot not kept: ${error.message}`)
+            })
+          )
+        )
+      })
+
     const publish = Effect.fnUntraced(function* (batch: Batch) {
-      const records = toRecords(batch)
-      if (records.length > 0) yield* log.append("normalized_ticks", partition, records)
+      const records = toRecords(batch, through)
+      if (records.length > 0) {
+        normalizedOffset = (yield* log.append("normalized_ticks", partition, records)) + records.length
+      }
       const dead = toDeadRecords(batch.dead, partition)
       if (dead.length > 0) yield* log.append("raw_ticks_dlq", partition, dead)
-      count.published(batch, clock.currentTimeMillisUnsafe() * 1000)
+      noteRuns(runs, batch)
+      count.published(batch, records.length, clock.currentTimeMillisUnsafe() * 1000)
+      if (batch.nextOffset <= liveFrom) return
       // Only display and the next owner's start hang on it: a partition given away meanwhile is the other's to commit.
       yield* assigned
         .commit({ offset: batch.nextOffset, metadata: "" })
         .pipe(Effect.catch((error) => Effect.logDebug(error.message)))
+      if (clock.currentTimeMillisUnsafe() - savedAt >= settings.SNAPSHOT_MS) yield* snapshot(batch.nextOffset)
     })
 
-    yield* assigned
-      .read(assigned.committed?.offset ?? start)
-      .pipe(
-        Stream.map(stage.decode),
-        Stream.map(stage.normalize),
-        Stream.map(stage.deduplicate),
-        Stream.mapEffect(claim),
-        Stream.map(stage.sequence),
-        Stream.runForEach(publish)
-      )
+    yield* assigned.read(from).pipe(
+      Stream.map(fresh),
+      Stream.filter((records) => records.length > 0),
+      Stream.map(stage.decode),
+      Stream.map(stage.normalize),
+      Stream.map(stage.deduplicate),
+      Stream.mapEffect(claim),
+      Stream.map(stage.sequence),
+      Stream.runForEach(publish)
+    )
   })
+
+/** Keeps where each replay run began that has not ended. */
+const noteRuns = (runs: Map<string, number>, batch: Batch): void => {
+  for (const { run, record } of batch.ticks) if (run !== "" && !runs.has(run)) runs.set(run, record.offset)
+  for (const { run, end } of batch.watermarks) if (end) runs.delete(run)
+  // The states of the oldest runs are dropped at the same limit.
+  while (runs.size > MAX_RUNS) runs.delete(runs.keys().next().value as string)
+}
 
 /** Feeds told apart in counters; any other name counts as `other`, so that names cannot grow the metrics. */
 const FEEDS = ["dma", "snapshot", "other"] as const
@@ -106,12 +155,13 @@ const counters = (context: Context.Context<never>) => {
   const normalized = stage("normalize", ["future"])
   const deduplicated = stage("deduplicate", ["duplicate", "suppressed", "jump"])
   const sequenced = stage("sequence", [])
-  const publish = stage("publish", [])
+  const publish = stage("publish", ["published"])
   const opened = metrics.bind(metrics.gaps, {}, context)
   const filled = metrics.bind(metrics.gapFills, {}, context)
   const lost = metrics.bind(metrics.lostTicks, {}, context)
   const epochs = metrics.bind(metrics.newEpochs, {}, context)
   const degraded = metrics.bind(metrics.claimsDegraded, {}, context)
+  const snapshotsDegraded = metrics.bind(metrics.snapshotsDegraded, {}, context)
   const foreign = metrics.bind(metrics.claimsForeign, {}, context)
   const toReceived = metrics.bind(metrics.tickLatency, { edge: "exchange_to_received" }, context)
   const toPublished = metrics.bind(metrics.tickLatency, { edge: "received_to_published" }, context)
@@ -129,8 +179,13 @@ const counters = (context: Context.Context<never>) => {
       if (others > 0) foreign.add(others)
     },
     unclaimed: () => degraded.add(1),
-    /** Counts a batch through all stages, once it is published. `now` in µs. */
-    published: (batch: Batch, now: number) => {
+    saved: () => snapshotsDegraded.add(0),
+    unsaved: () => snapshotsDegraded.add(1),
+    /**
+     * Counts a batch through all stages, once it is published; `records` of it were, the others had been before a
+     * recovery. `now` in µs.
+     */
+    published: (batch: Batch, records: number, now: number) => {
       const { count, dead, ticks } = batch
       let beforeNormalize = 0
       for (const { kind } of dead) {
@@ -152,7 +207,9 @@ const counters = (context: Context.Context<never>) => {
       sequenced.received.add(count.admitted)
       sequenced.sent.add(count.sequenced)
       publish.received.add(count.sequenced)
-      publish.sent.add(count.sequenced)
+      const before = count.sequenced + batch.watermarks.length - records
+      publish.sent.add(count.sequenced - Math.max(0, before))
+      if (before > 0) publish.discarded.published!.add(before)
       if (count.gaps > 0) opened.add(count.gaps)
       if (count.fills > 0) filled.add(count.fills)
       if (count.lost > 0) lost.add(count.lost)

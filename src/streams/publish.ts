@@ -5,17 +5,24 @@
 import { encodeTick } from "../schema/TickJson.ts"
 import type { Batch, DeadLetter } from "./batch.ts"
 import { END_HEADER, REPLAY_HEADER, WATERMARK_HEADER } from "./decode.ts"
+import type { Through } from "./recover.ts"
 import type { NewRecord } from "./TickLog.ts"
 
 const encoder = new TextEncoder()
 const EMPTY = new Uint8Array(0)
+const NEVER: Through = { offset: -1, index: -1 }
 
-/** The records of `normalized_ticks` that a batch becomes, in the order of their raw offsets. */
-export const toRecords = (batch: Batch): ReadonlyArray<NewRecord> => {
+/**
+ * The records of `normalized_ticks` that a batch becomes, in the order of their raw offsets; none of what was
+ * published before, up to `through`.
+ */
+export const toRecords = (batch: Batch, through: Through = NEVER): ReadonlyArray<NewRecord> => {
   const records: Array<NewRecord> = []
-  const { ticks, watermarks } = batch
+  const { ticks } = batch
+  const watermarks = batch.watermarks.filter(({ offset }) => offset > through.offset)
   let next = 0
-  for (const { tick, run, record } of ticks) {
+  for (const { tick, run, record, index } of ticks) {
+    if (record.offset < through.offset || (record.offset === through.offset && index <= through.index)) continue
     while (next < watermarks.length && watermarks[next]!.offset < record.offset) {
       records.push(watermarkRecord(watermarks[next++]!))
     }

@@ -2,19 +2,37 @@
  * Decides how the stages are joined into groups, and describes that as data: nodes, edges, capacities, and what a full
  * buffer does. The commands, `/topology` and topology.md all read it from here.
  */
-import { Effect, Stream } from "effect"
+import { Effect, Schedule, Stream } from "effect"
 import type { LogError } from "../schema/Errors.ts"
 import type { Settings } from "../schema/Settings.ts"
 import type { Claims } from "./Claims.ts"
 import { type ProcessSettings, processPartition } from "./process.ts"
+import type { StateSnapshots } from "./StateSnapshots.ts"
 import { TickLog } from "./TickLog.ts"
 
+/** A partition that failed is recovered after 0.1 s, doubling to 5 s. */
+const restarts = Schedule.min([Schedule.exponential("100 millis"), Schedule.spaced("5 seconds")]).pipe(
+  Schedule.jittered
+)
+
 /** The group `process`: one pipeline an assigned partition, started on assignment, ended on revocation. */
-export const runProcess = (settings: ProcessSettings): Effect.Effect<void, LogError, TickLog | Claims> =>
+export const runProcess = (
+  settings: ProcessSettings
+): Effect.Effect<void, LogError, TickLog | Claims | StateSnapshots> =>
   Effect.gen(function* () {
     const log = yield* TickLog
     yield* log.assignments("process", "raw_ticks").pipe(
-      Stream.mapEffect((assigned) => processPartition(assigned, settings), { concurrency: "unbounded" }),
+      Stream.mapEffect(
+        (assigned) =>
+          processPartition(assigned, settings).pipe(
+            Effect.tapError((error) =>
+              Effect.logError(`partition ${assigned.partition} ends and is recovered: ${error.message}`)
+            ),
+            Effect.retry(restarts),
+            Effect.raceFirst(assigned.revoked)
+          ),
+        { concurrency: "unbounded" }
+      ),
       Stream.runDrain
     )
   })

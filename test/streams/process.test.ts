@@ -2,6 +2,7 @@ import { assert, describe, it } from "@effect/vitest"
 import { Effect, Layer, Metric, Result, Stream } from "effect"
 import * as MemoryClaims from "../../src/layers/MemoryClaims.ts"
 import * as MemoryLog from "../../src/layers/MemoryLog.ts"
+import * as MemorySnapshots from "../../src/layers/MemorySnapshots.ts"
 import { CacheError } from "../../src/schema/Errors.ts"
 import { partitionOf } from "../../src/schema/Partition.ts"
 import { readSettings } from "../../src/schema/Settings.ts"
@@ -84,7 +85,7 @@ const live = (
       yield* body
     }).pipe(
       Effect.scoped,
-      Effect.provide(Layer.fresh(Layer.merge(Log, claims))),
+      Effect.provide(Layer.fresh(Layer.mergeAll(Log, claims, MemorySnapshots.layer))),
       Effect.provideService(Metric.MetricRegistry, new Map())
     )
   )

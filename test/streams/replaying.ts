@@ -2,10 +2,12 @@
 import { Effect, Layer, Stream } from "effect"
 import { layer as memoryClaims } from "../../src/layers/MemoryClaims.ts"
 import { layer as memoryLog } from "../../src/layers/MemoryLog.ts"
+import { layer as memorySnapshots } from "../../src/layers/MemorySnapshots.ts"
 import { compareTicks } from "../../src/schema/Tick.ts"
 import type { Claims } from "../../src/streams/Claims.ts"
 import { follow, type TickBatch } from "../../src/streams/follow.ts"
 import { compareGlobally } from "../../src/streams/reassemble.ts"
+import type { StateSnapshots } from "../../src/streams/StateSnapshots.ts"
 import { TickLog } from "../../src/streams/TickLog.ts"
 import type { StoredTick, TickQuery } from "../../src/streams/TickStore.ts"
 import { runProcess } from "../../src/streams/topology.ts"
@@ -20,7 +22,8 @@ export const PROCESS_SETTINGS = {
   GAP_HOLD_MS: 5000,
   MAX_SEQUENCE_JUMP: 1_000_000,
   DMA_SILENCE_MS: 3000,
-  MAX_FUTURE_SKEW_MS: 5000
+  MAX_FUTURE_SKEW_MS: 5000,
+  SNAPSHOT_MS: 3000
 }
 
 /** A linear congruential generator: the same day on every machine. */
@@ -103,7 +106,8 @@ export const fixedLog: Layer.Layer<TickLog> = Layer.effect(
   Layer.provide(memoryLog({ partitions: PARTITIONS, capacity: 20_000, dlqCapacity: 100, retained: 20_000, batch: 500 }))
 )
 
-export const claims: Layer.Layer<Claims> = memoryClaims()
+/** What `process` keeps beside the log. */
+export const claims: Layer.Layer<Claims | StateSnapshots> = Layer.merge(memoryClaims(), memorySnapshots)
 
 /** Runs the group `process`, and hands every batch of `normalized_ticks` on, as a server's reader does. */
 export const pipeline = (taken: (batch: TickBatch) => void) =>

@@ -1,0 +1,181 @@
+/**
+ * Decides from where a partition is run again, with which state, and up to which source nothing is published: by the
+ * snapshot, by what `normalized_ticks` holds since, or from the retained raw of the day where there is no snapshot.
+ */
+import { Clock, Effect, Stream } from "effect"
+import { LogError } from "../schema/Errors.ts"
+import { tradingDay, tradingDayStart } from "../schema/Tick.ts"
+import { decodeTick } from "../schema/TickJson.ts"
+import type { PartitionStates } from "./batch.ts"
+import { PartitionState } from "./partitionState.ts"
+import { type StateSnapshot, StateSnapshots } from "./StateSnapshots.ts"
+import { decodeInstrument, encodeInstrument } from "./stateCodec.ts"
+import { type AssignedPartition, TickLog } from "./TickLog.ts"
+
+/** The highest source published; nothing at or below it is published again. */
+export interface Through {
+  readonly offset: number
+  readonly index: number
+}
+
+export interface Recovered {
+  readonly states: PartitionStates
+  /** The raw offset to read from. */
+  readonly from: number
+  /** Live records below this are in the state already: only those of replays are run again. */
+  readonly liveFrom: number
+  readonly through: Through
+  /** Normalized offset up to which `through` was read. */
+  readonly normalizedOffset: number
+  /** First raw offset of each replay run that had not ended. */
+  readonly runs: Map<string, number>
+  /** Whether the state came of a snapshot. */
+  readonly fromSnapshot: boolean
+}
+
+const NOTHING: Through = { offset: -1, index: -1 }
+
+/**
+ * Where the replay runs began that had not ended is kept as the state of token 0, which no instrument has: a run's
+ * state is not kept, its records are run again.
+ */
+const RUNS_TOKEN = 0
+const encoder = new TextEncoder()
+const decoder = new TextDecoder()
+
+/** The snapshot of what changed since the last one. */
+export const snapshotOf = (
+  states: PartitionStates,
+  changed: Iterable<number>,
+  runs: ReadonlyMap<string, number>,
+  marks: Omit<StateSnapshot, "instruments">
+): StateSnapshot => {
+  const instruments = new Map<number, Uint8Array>()
+  for (const token of changed) {
+    const days = states.live.instruments.get(token)
+    if (days !== undefined) instruments.set(token, encodeInstrument(days))
+  }
+  instruments.set(RUNS_TOKEN, encoder.encode(JSON.stringify([...runs])))
+  return { ...marks, instruments }
+}
+
+/** The states that a snapshot holds; undefined where a part of it is of another format. */
+const restore = (
+  snapshot: StateSnapshot
+): { readonly states: PartitionStates; readonly runs: Map<string, number> } | undefined => {
+  const live = new PartitionState()
+  let runs = new Map<string, number>()
+  for (const [token, bytes] of snapshot.instruments) {
+    if (token === RUNS_TOKEN) {
+      runs = new Map(JSON.parse(decoder.decode(bytes)) as ReadonlyArray<[string, number]>)
+      continue
+    }
+    const days = decodeInstrument(bytes)
+    if (days === undefined) return undefined
+    live.restore(days)
+  }
+  return { states: { live, runs: new Map() }, runs }
+}
+
+/** The highest source of a raw incarnation in a normalized partition, from an offset to its end. */
+const highestSource = (partition: number, from: number, rawIncarnation: string) =>
+  Effect.gen(function* () {
+    const log = yield* TickLog
+    const { start, end } = yield* log.bounds("normalized_ticks", partition)
+    const first = Math.max(from, start)
+    let { offset, index } = NOTHING
+    if (first < end) {
+      yield* log.read("normalized_ticks", partition, first).pipe(
+        Stream.takeUntil((records) => records[records.length - 1]!.offset >= end - 1),
+        Stream.runForEach((records) =>
+          Effect.sync(() => {
+            for (const { value } of records) {
+              const source = value === null || value.length === 0 ? undefined : decodeTick(value)?.source
+              if (source === undefined || source[0] !== rawIncarnation) continue
+              if (source[1] > offset || (source[1] === offset && source[2] > index)) {
+                offset = source[1]
+                index = source[2]
+              }
+            }
+          })
+        )
+      )
+    }
+    return { through: { offset, index }, end }
+  })
+
+/** The state and the place from which an assigned partition goes on. */
+export const recover = (assigned: AssignedPartition): Effect.Effect<Recovered, LogError, TickLog | StateSnapshots> =>
+  Effect.gen(function* () {
+    const log = yield* TickLog
+    const snapshots = yield* StateSnapshots
+    const clock = yield* Clock.Clock
+    const { partition, committed } = assigned
+    const rawIncarnation = log.incarnation("raw_ticks")
+    const raw = yield* log.bounds("raw_ticks", partition)
+
+    const snapshot = yield* snapshots.load(rawIncarnation, partition).pipe(
+      // Without its snapshot a partition is run again from the retained raw of the day: slower, and as exact.
+      Effect.catch((error) =>
+        Effect.as(Effect.logWarning(`partition ${partition}: no snapshot: ${error.message}`), undefined)
+      )
+    )
+    const restored = snapshot === undefined ? undefined : restore(snapshot)
+    const runsFrom = restored === undefined ? [] : [...restored.runs.values()]
+    if (
+      snapshot !== undefined &&
+      restored !== undefined &&
+      snapshot.normalizedIncarnation === log.incarnation("normalized_ticks") &&
+      snapshot.rawOffset >= raw.start
+    ) {
+      const { through, end } = yield* highestSource(partition, snapshot.normalizedOffset, rawIncarnation)
+      return {
+        states: restored.states,
+        from: Math.max(raw.start, Math.min(snapshot.rawOffset, ...runsFrom)),
+        liveFrom: snapshot.rawOffset,
+        // All below the snapshot is published, also what a replay's records are run again for.
+        through: through.offset >= snapshot.rawOffset ? through : { offset: snapshot.rawOffset - 1, index: 0 },
+        normalizedOffset: end,
+        runs: restored.runs,
+        fromSnapshot: true
+      }
+    }
+
+    const fresh = {
+      states: { live: new PartitionState(), runs: new Map<string, PartitionState>() },
+      runs: new Map<string, number>(),
+      fromSnapshot: false
+    }
+    if (committed === undefined) {
+      // Never processed, or not for as long as the log remembers: all of it, but nothing twice.
+      const { through, end } = yield* highestSource(partition, 0, rawIncarnation)
+      return { ...fresh, from: raw.start, liveFrom: raw.start, through, normalizedOffset: end }
+    }
+    if (committed.offset < raw.start) {
+      return yield* new LogError({
+        operation: "read",
+        topic: "raw_ticks",
+        partition,
+        outcome: "failed",
+        message:
+          `the committed offset ${committed.offset} is no longer held: the log starts at ${raw.start}, ` +
+          `${raw.start - committed.offset} records were never processed`
+      })
+    }
+    const today = tradingDayStart(tradingDay(clock.currentTimeMillisUnsafe() * 1000))
+    const dayFrom = yield* log.offsetAt("raw_ticks", partition, today)
+    const since = yield* log.offsetAt("normalized_ticks", partition, today)
+    const { through, end } = yield* highestSource(partition, since, rawIncarnation)
+    // Where the log reaches back before the day began, running it again gives the very same state. Where it does not,
+    // the state is truly lost: only what was never published is run, and it begins new epochs.
+    const holdsTheDay = raw.start === 0 || dayFrom > raw.start
+    const from = holdsTheDay
+      ? Math.min(committed.offset, dayFrom)
+      : Math.max(committed.offset, through.offset + 1, raw.start)
+    if (!holdsTheDay) {
+      yield* Effect.logError(
+        `partition ${partition}: its state is lost and the log no longer holds the day: new epochs`
+      )
+    }
+    return { ...fresh, from, liveFrom: from, through, normalizedOffset: end }
+  })

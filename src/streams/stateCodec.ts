@@ -1,0 +1,116 @@
+/**
+ * Decides how an instrument's state is kept in a snapshot: its scalars as JSON, its sets of ids as bytes behind it.
+ * A change here is a new format: an older snapshot is then passed over, and the retained raw is run again.
+ */
+import { IdSet } from "./IdSet.ts"
+import { NumberSet } from "./NumberSet.ts"
+import { InstrumentDay, type InstrumentDays, Session } from "./partitionState.ts"
+
+/** First byte of every encoded state. */
+const FORMAT = 1
+const HEADER_BYTES = 5
+
+interface SessionWire {
+  readonly at: number
+  readonly by: string
+  readonly id: number
+  readonly ts: number
+  readonly last: number
+  readonly missing: ReadonlyArray<readonly [from: number, to: number, openedAt: number]>
+  /** Bytes of the ids, then of the hashes. */
+  readonly sizes: readonly [ids: number, hashes: number]
+}
+
+interface DayWire {
+  readonly token: number
+  readonly day: number
+  readonly epoch: number
+  readonly position: number
+  /** Null for never: JSON has no −Infinity. */
+  readonly dma: number | null
+  readonly published: number
+  readonly base: number
+  readonly touched: number
+  readonly connections: ReadonlyArray<readonly [name: string, session: number, resetId: number, resetTs: number]>
+  readonly sessions: ReadonlyArray<SessionWire>
+}
+
+const encoder = new TextEncoder()
+const decoder = new TextDecoder()
+
+/** The days of one instrument, newest first. */
+export const encodeInstrument = (days: InstrumentDays): Uint8Array => {
+  const parts: Array<Uint8Array> = []
+  let total = 0
+  const put = (bytes: Uint8Array): number => {
+    parts.push(bytes)
+    total += bytes.length
+    return bytes.length
+  }
+  const wire = [days.newest, ...days.others].map(
+    (d): DayWire => ({
+      token: d.token,
+      day: d.day,
+      epoch: d.epoch,
+      position: d.position,
+      dma: Number.isFinite(d.lastDma) ? d.lastDma : null,
+      published: d.published,
+      base: d.volumeBase,
+      touched: d.touched,
+      connections: [...d.connections].map(([name, c]) => [name, c.session, c.resetId, c.resetTs]),
+      sessions: d.sessions.map((s) => ({
+        at: s.openedAt,
+        by: s.openedBy,
+        id: s.openingId,
+        ts: s.openingTs,
+        last: s.last,
+        missing: s.missing.ranges.map(({ from, to, openedAt }) => [from, to, openedAt]),
+        sizes: [put(s.ids.encode()), put(s.hashes.encode())]
+      }))
+    })
+  )
+  const json = encoder.encode(JSON.stringify(wire))
+  const bytes = new Uint8Array(HEADER_BYTES + json.length + total)
+  bytes[0] = FORMAT
+  new DataView(bytes.buffer).setUint32(1, json.length, true)
+  bytes.set(json, HEADER_BYTES)
+  let at = HEADER_BYTES + json.length
+  for (const part of parts) {
+    bytes.set(part, at)
+    at += part.length
+  }
+  return bytes
+}
+
+/** Undefined where the bytes are of another format. */
+export const decodeInstrument = (bytes: Uint8Array): InstrumentDays | undefined => {
+  if (bytes[0] !== FORMAT) return undefined
+  const length = new DataView(bytes.buffer, bytes.byteOffset).getUint32(1, true)
+  const wire = JSON.parse(decoder.decode(bytes.subarray(HEADER_BYTES, HEADER_BYTES + length))) as ReadonlyArray<DayWire>
+  let at = HEADER_BYTES + length
+  const take = (size: number): Uint8Array => {
+    const part = bytes.slice(at, at + size)
+    at += size
+    return part
+  }
+  const [newest, ...others] = wire.map((w) => {
+    const sessions = w.sessions.map((s) => {
+      const ids = IdSet.decode(take(s.sizes[0]))
+      const hashes = NumberSet.decode(take(s.sizes[1]))
+      const session = new Session(s.at, s.by, s.id, s.ts, ids, hashes)
+      session.last = s.last
+      session.missing.restore(s.missing.map(([from, to, openedAt]) => ({ from, to, openedAt })))
+      return session
+    })
+    const day = new InstrumentDay(w.token, w.day, w.epoch, w.touched, sessions)
+    day.position = w.position
+    day.lastDma = w.dma ?? Number.NEGATIVE_INFINITY
+    day.published = w.published
+    day.volumeBase = w.base
+    for (const [name, session, resetId, resetTs] of w.connections) {
+      day.connections.set(name, { session, resetId, resetTs })
+    }
+    return day
+  })
+  return newest === undefined ? undefined : { newest, others }
+}
