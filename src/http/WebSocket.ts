@@ -13,8 +13,10 @@ import {
   subscribedFrame
 } from "../schema/Protocol.ts"
 import type { Settings } from "../schema/Settings.ts"
+import { LIVE } from "../streams/channel.ts"
 import type { ClientSocket } from "../streams/clientQueue.ts"
-import { FanOut, type Hub, type HubClient, LIVE } from "../streams/fanOut.ts"
+import { FanOut, type Hub } from "../streams/fanOut.ts"
+import type { HubClient } from "../streams/hubClient.ts"
 import { Instruments } from "../streams/Instruments.ts"
 import type { Guard } from "./guard.ts"
 import { type Mount, refuse, requestOrigin } from "./Server.ts"

@@ -31,7 +31,11 @@ const placed = (rows: ReadonlyArray<StoredTick>): ReadonlyArray<TickFields> =>
   rows.filter((row): row is StoredTick & TickFields => row.epoch !== null && row.position !== null)
 
 /** `now` in epoch microseconds. */
-export const historyOf = (recent: RecentTicks["Service"], store: TickStore["Service"], now: () => number): History => {
+export const historyOf = (
+  recent: Pick<RecentTicks["Service"], "last" | "after">,
+  store: Pick<TickStore["Service"], "ticksAfter">,
+  now: () => number
+): History => {
   const stored = (token: number, epoch: number, position: number, limit: number) =>
     store.ticksAfter(token, epoch, position, limit).pipe(
       Effect.map(placed),

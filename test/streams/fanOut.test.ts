@@ -1,7 +1,9 @@
 import { assert, describe, it } from "@effect/vitest"
 import type { Place } from "../../src/schema/Protocol.ts"
 import { epochOf, type Tick } from "../../src/schema/Tick.ts"
-import { type History, Hub, type HubClient, type HubSettings } from "../../src/streams/fanOut.ts"
+import { Hub, type HubSettings } from "../../src/streams/fanOut.ts"
+import type { History } from "../../src/streams/history.ts"
+import type { HubClient } from "../../src/streams/hubClient.ts"
 import { EPOCH, FakeSocket, hubSettings, NOW, priceOf, randomFrom, tickOf } from "../support/hub.ts"
 import { RuleBroken, RuleChecker } from "../support/RuleChecker.ts"
 
