@@ -19,7 +19,9 @@ export class LogError extends Schema.TaggedError<LogError>()("LogError", {
   topic: Schema.String,
   partition: Schema.Int,
   outcome: Schema.Literals(["failed", "unknown"]),
-  message: Schema.String
+  message: Schema.String,
+  /** Where it is one that a caller can act on: what it asked for is too large, no longer held, or in a topic made anew. */
+  reason: Schema.optionalKey(Schema.Literals(["too_large", "not_held", "incarnation"]))
 }) {}
 
 /** The database refused or did not answer; the transaction is to be asked again. */

@@ -42,13 +42,85 @@ const optional = {
     undefined,
     "folder of the embedded database and archive; demo keeps nothing unless set"
   ),
+  KAFKA_BROKERS: setting(Schema.String, undefined, "Kafka, host:port, comma-separated; unset: the log is embedded"),
+  KAFKA_SASL_MECHANISM: setting(
+    Schema.Literals(["plain", "scram-sha-256", "scram-sha-512"]),
+    undefined,
+    "how to authenticate to Kafka: plain, scram-sha-256 or scram-sha-512; unset: not at all"
+  ),
+  KAFKA_SASL_USERNAME: setting(Schema.String, undefined, "user name for Kafka"),
+  KAFKA_SASL_PASSWORD: setting(Schema.String, undefined, "password for Kafka; never shown"),
+  KAFKA_TLS_CA_FILE: setting(
+    Schema.String,
+    undefined,
+    "PEM of the certificates trusted for Kafka; unset: the system's"
+  ),
+  S3_BUCKET: setting(Schema.String, undefined, "bucket of the archive; unset: files in DATA_DIR"),
+  S3_ENDPOINT: setting(Schema.String, undefined, "S3 server, http:// or https://; unset: AWS"),
+  S3_REGION: setting(
+    Schema.String,
+    undefined,
+    "region of the bucket; unset: AWS_REGION, and us-east-1 at an S3_ENDPOINT"
+  ),
+  S3_FORCE_PATH_STYLE: setting(
+    Schema.Literals(["true", "false"]),
+    undefined,
+    "whether the bucket is in the path rather than the host's name; unset: true at an S3_ENDPOINT"
+  ),
   ALLOWED_ORIGINS: setting(Schema.String, undefined, "web origins let in besides the server's own, comma-separated")
 } as const
 
 const defaulted = {
   HOST: setting(Schema.NonEmptyString, "127.0.0.1", "address to listen on"),
   PORT: setting(whole(0, 65_535), "8080", "port of REST, WebSocket and dashboard; 0 picks a free one"),
-  PARTITIONS: setting(whole(1, 1024), "12", "partitions of every topic of the embedded log"),
+  PARTITIONS: setting(
+    whole(1, 1024),
+    "12",
+    "partitions of every topic of the embedded log, and of topics made in Kafka"
+  ),
+  KAFKA_ENGINE: setting(
+    Schema.Literals(["platformatic", "kafkajs"]),
+    "platformatic",
+    "client library for Kafka: platformatic or kafkajs"
+  ),
+  KAFKA_TLS: setting(Schema.Literals(["true", "false"]), "false", "whether Kafka is spoken to over TLS"),
+  KAFKA_REPLICATION_FACTOR: setting(
+    fromText(Schema.Int.pipe(Schema.check(Schema.isBetween({ minimum: -1, maximum: 32 })))),
+    "-1",
+    "replicas of topics made in Kafka; -1: the brokers' default"
+  ),
+  KAFKA_START_TIMEOUT_MS: setting(whole(100, 600_000), "30000", "how long a start waits for Kafka before it gives up"),
+  KAFKA_CONNECT_TIMEOUT_MS: setting(whole(100, 120_000), "5000", "longest time a connection to a broker may take"),
+  KAFKA_REQUEST_TIMEOUT_MS: setting(whole(100, 300_000), "10000", "longest time a broker may take to answer"),
+  KAFKA_DELIVERY_TIMEOUT_MS: setting(
+    whole(100, 600_000),
+    "30000",
+    "longest time an append may take, sent again included; then its outcome is unknown"
+  ),
+  KAFKA_SESSION_TIMEOUT_MS: setting(
+    whole(1000, 300_000),
+    "12000",
+    "a worker silent for this long loses its partitions to others"
+  ),
+  KAFKA_HEARTBEAT_MS: setting(whole(100, 60_000), "1000", "how often a worker says that it is alive"),
+  KAFKA_FETCH_BYTES: setting(
+    whole(1024, 67_108_864),
+    "524288",
+    "bytes of one partition asked for at a time, twice that held; a larger batch comes whole"
+  ),
+  KAFKA_FETCH_WAIT_MS: setting(whole(1, 30_000), "500", "how long a broker waits for records at a partition's end"),
+  KAFKA_FETCH_CONNECTIONS: setting(
+    whole(1, 1024),
+    "48",
+    "connections to each broker for fetches; more readers share them and wait shorter"
+  ),
+  KAFKA_READ_BATCH_RECORDS: setting(whole(1, 1_000_000), "2000", "records handed to a reader at a time"),
+  KAFKA_MAX_RECORD_BYTES: setting(
+    whole(1024, 67_108_864),
+    "8388608",
+    "largest record, and largest batch sent; topics made in Kafka take it"
+  ),
+  KAFKA_METADATA_MS: setting(whole(100, 600_000), "5000", "how often it is looked at whether topics were made anew"),
   GAP_HOLD_MS: setting(
     whole(0, 3_600_000),
     "5000",
@@ -83,6 +155,11 @@ const defaulted = {
   CANDLE_REFRESH_MS: setting(whole(10, 600_000), "1000", "how often ended bars marked dirty are recomputed"),
   ARCHIVE_BATCH_TICKS: setting(whole(1, 10_000_000), "100000", "ticks an archive object holds at most"),
   ARCHIVE_FLUSH_MS: setting(whole(10, 86_400_000), "300000", "longest wait before a smaller archive object is written"),
+  S3_TIMEOUT_MS: setting(
+    whole(100, 600_000),
+    "10000",
+    "longest wait for one answer of S3, besides what its bytes take"
+  ),
   REDIS_TIMEOUT_MS: setting(whole(100, 60_000), "2000", "longest wait for one answer of Redis"),
   CLAIM_DAYS: setting(whole(1, 366), "4", "days a claim is kept in Redis after its neighbours were last touched"),
   STATE_DAYS: setting(whole(1, 366), "14", "days a partition's state is kept in Redis after it was last saved"),

@@ -1,0 +1,348 @@
+/**
+ * Decides how the second engine, kafkajs, speaks to one broker: through its Broker, which negotiates versions and
+ * authenticates, and its codecs of the protocol. Its Producer and Consumer are not used: the Consumer heartbeats only
+ * between the batches it hands out, tells of a lost partition only after the next one is given, and stops in silence on
+ * some errors; and what it fetches is taken as bytes, since its own decoder knows gzip only, takes a batch it cannot read
+ * for the cut-off end of an answer, and skips it. The library's last version is 2.2.4, so its inner modules are as
+ * settled as its front.
+ */
+import { createRequire } from "node:module"
+import type { Socket } from "node:net"
+import { Redacted } from "effect"
+import {
+  type Address,
+  CODE,
+  type Fetched,
+  type KafkaEngine,
+  KafkaRefusal,
+  KafkaSilence,
+  KafkaUnreadable,
+  type KafkaWire,
+  MemberIdRequired,
+  NO_BYTES,
+  type OutBatch,
+  type WireOptions
+} from "./KafkaWire.ts"
+
+/** The parts of kafkajs that are used; it ships types for its front only. */
+interface Protocol<A> {
+  readonly request: unknown
+  readonly response: {
+    readonly decode: (payload: Buffer) => Promise<unknown>
+    readonly parse: (data: unknown) => Promise<A>
+  }
+  readonly requestTimeout?: number
+}
+
+interface JsConnection {
+  readonly requestQueue: {
+    scheduleCheckPendingRequests: () => void
+    readonly pending: ReadonlyArray<unknown>
+    readonly throttledUntil: number
+  }
+  readonly socket?: Socket
+  readonly isConnected: () => boolean
+  readonly send: <A>(protocol: Protocol<A>) => Promise<A>
+  readonly rejectRequests: (error: Error) => void
+  readonly disconnect: () => Promise<boolean>
+}
+
+interface JsConnectionPool {
+  readonly pool: ReadonlyArray<JsConnection>
+}
+
+interface JsBroker {
+  readonly connect: () => Promise<void>
+  readonly lookupRequest: <A>(apiKey: number, requests: unknown) => (options: unknown) => Protocol<A>
+  readonly initProducerId: (
+    options: unknown
+  ) => Promise<{ readonly producerId: string; readonly producerEpoch: number }>
+  readonly heartbeat: (options: unknown) => Promise<unknown>
+  readonly syncGroup: (options: unknown) => Promise<{ readonly memberAssignment: Buffer }>
+  readonly leaveGroup: (options: unknown) => Promise<unknown>
+  readonly offsetCommit: (options: unknown) => Promise<unknown>
+}
+
+interface JsLogger {
+  readonly namespace: (name: string) => JsLogger
+}
+
+const require = createRequire(import.meta.url)
+const Broker = require("kafkajs/src/broker") as new (options: {
+  readonly connectionPool: JsConnectionPool
+  readonly logger: JsLogger
+  readonly authenticationTimeout: number
+  readonly allowAutoTopicCreation: boolean
+}) => JsBroker
+const ConnectionPool = require("kafkajs/src/network/connectionPool") as new (options: unknown) => JsConnectionPool
+const socketFactory = (require("kafkajs/src/network/socketFactory") as () => unknown)()
+const { createLogger, LEVELS } = require("kafkajs/src/loggers") as {
+  readonly createLogger: (options: { readonly level: number; readonly logCreator: () => () => void }) => JsLogger
+  readonly LEVELS: { readonly NOTHING: number }
+}
+const { requests } = require("kafkajs/src/protocol/requests") as { readonly requests: Record<string, unknown> }
+const apiKeys = require("kafkajs/src/protocol/requests/apiKeys") as Record<"Produce" | "Fetch" | "JoinGroup", number>
+
+/** Errors come back to the caller, who knows what they mean; the library's own log would only say them twice. */
+const logger = createLogger({ level: LEVELS.NOTHING, logCreator: () => () => undefined })
+
+interface JsError extends Error {
+  readonly code?: unknown
+  readonly type?: unknown
+  readonly memberId?: string
+}
+
+const understood = (what: string, cause: unknown): Error => {
+  if (cause instanceof KafkaUnreadable || cause instanceof KafkaRefusal) return cause
+  const error = cause as JsError
+  if (typeof error.code === "number" && typeof error.type === "string") {
+    if (error.code === CODE.MEMBER_ID_REQUIRED && error.memberId !== undefined)
+      return new MemberIdRequired(error.memberId)
+    return new KafkaRefusal(error.code, `${what}: ${error.type}`)
+  }
+  return new KafkaSilence(`${what}: ${error.message}`, { sent: true })
+}
+
+const ask = async <A>(what: string, request: Promise<A>): Promise<A> => {
+  try {
+    return await request
+  } catch (cause) {
+    throw understood(what, cause)
+  }
+}
+
+const connect = async (address: Address, options: WireOptions): Promise<KafkaWire> => {
+  const { host, port } = address
+  const pool = new ConnectionPool({
+    host,
+    port,
+    clientId: options.clientId,
+    logger,
+    socketFactory,
+    connectionTimeout: options.connectTimeoutMs,
+    requestTimeout: options.requestTimeoutMs,
+    enforceRequestTimeout: true,
+    ssl: options.tls === undefined ? null : options.tls.ca === undefined ? true : { ca: options.tls.ca },
+    sasl:
+      options.sasl === undefined
+        ? null
+        : {
+            mechanism: options.sasl.mechanism,
+            username: options.sasl.username,
+            password: Redacted.value(options.sasl.password)
+          }
+  })
+  // The pool keeps a second connection for fetches; a wire is one connection, used for one kind of request.
+  const connection = pool.pool[0]!
+  tame(connection)
+  const broker = new Broker({
+    connectionPool: Object.assign(pool, { getConnectionByRequest: async () => connection }),
+    logger,
+    authenticationTimeout: options.requestTimeoutMs,
+    allowAutoTopicCreation: false
+  })
+  const shut = () => {
+    connection.rejectRequests(new Error("the connection was closed"))
+    connection.disconnect().catch(() => undefined)
+    connection.socket?.destroy()
+  }
+  try {
+    await broker.connect()
+  } catch (cause) {
+    shut()
+    const error = cause as JsError
+    const refused = error.name === "KafkaJSSASLAuthenticationError"
+    throw new KafkaSilence(`${host}:${port} ${refused ? "refused the credentials" : error.message}`, {
+      sent: false,
+      refused
+    })
+  }
+
+  const produceOne = async (
+    producer: { readonly id: bigint; readonly epoch: number },
+    { topic, partition, firstSequence, records }: OutBatch,
+    timeoutMs: number
+  ) => {
+    const produce = broker.lookupRequest<{
+      readonly topics: ReadonlyArray<{ readonly partitions: ReadonlyArray<{ readonly baseOffset: string }> }>
+    }>(apiKeys.Produce, requests.Produce)
+    try {
+      const answer = await connection.send(
+        produce({
+          acks: -1,
+          timeout: timeoutMs,
+          producerId: String(producer.id),
+          producerEpoch: producer.epoch,
+          topicData: [
+            {
+              topic,
+              partitions: [
+                {
+                  partition,
+                  firstSequence,
+                  messages: records.map(({ key, value, headers }) => ({ key, value, headers: grouped(headers) }))
+                }
+              ]
+            }
+          ]
+        })
+      )
+      return { topic, partition, code: CODE.NONE, baseOffset: Number(answer.topics[0]!.partitions[0]!.baseOffset) }
+    } catch (cause) {
+      const refusal = understood("produce", cause)
+      if (refusal instanceof KafkaRefusal) return { topic, partition, code: refusal.code, baseOffset: -1 }
+      throw refusal
+    }
+  }
+
+  return {
+    isOpen: () => connection.isConnected(),
+    initProducer: async () => {
+      const { producerId, producerEpoch } = await ask(
+        "init producer",
+        broker.initProducerId({ transactionalId: null, transactionTimeout: 0 })
+      )
+      return { id: BigInt(producerId), epoch: producerEpoch }
+    },
+    // The library throws at the first partition that is refused and keeps the others' answers: so, one request each.
+    produce: async (producer, batches, timeoutMs) => {
+      const answers = await Promise.allSettled(batches.map((batch) => produceOne(producer, batch, timeoutMs)))
+      return answers.map((answer) => {
+        if (answer.status === "rejected") throw answer.reason
+        return answer.value
+      })
+    },
+    fetch: async ({ topic, partition, offset, maxBytes, maxWaitMs }) => {
+      const fetch = broker.lookupRequest<Fetched>(apiKeys.Fetch, requests.Fetch)
+      const protocol = fetch({
+        maxWaitTime: maxWaitMs,
+        minBytes: 1,
+        maxBytes,
+        isolationLevel: 1,
+        topics: [{ topic, partitions: [{ partition, fetchOffset: String(offset), maxBytes }] }],
+        rackId: ""
+      })
+      return await ask(
+        "fetch",
+        connection.send({
+          ...protocol,
+          response: {
+            decode: async (payload) => payload,
+            parse: async (payload) => readFetch(payload as Buffer)
+          }
+        })
+      )
+    },
+    join: async ({ group, memberId, sessionTimeoutMs, rebalanceTimeoutMs, protocol, metadata }) => {
+      const join = broker.lookupRequest<{
+        readonly generationId: number
+        readonly memberId: string
+        readonly leaderId: string
+        readonly members: ReadonlyArray<{ readonly memberId: string; readonly memberMetadata: Buffer }>
+      }>(apiKeys.JoinGroup, requests.JoinGroup)
+      const joined = await ask(
+        "join",
+        connection.send(
+          join({
+            groupId: group,
+            sessionTimeout: sessionTimeoutMs,
+            rebalanceTimeout: rebalanceTimeoutMs,
+            memberId,
+            protocolType: "consumer",
+            groupProtocols: [{ name: protocol, metadata }]
+          })
+        )
+      )
+      return {
+        generation: joined.generationId,
+        memberId: joined.memberId,
+        leader: joined.leaderId,
+        members: joined.members.map((member) => ({ memberId: member.memberId, metadata: member.memberMetadata }))
+      }
+    },
+    sync: async ({ group, generation, memberId }, _protocol, assignments) => {
+      const { memberAssignment } = await ask(
+        "sync",
+        broker.syncGroup({
+          groupId: group,
+          generationId: generation,
+          memberId,
+          groupAssignment: assignments.map((given) => ({
+            memberId: given.memberId,
+            memberAssignment: given.assignment
+          }))
+        })
+      )
+      return memberAssignment
+    },
+    heartbeat: async ({ group, generation, memberId }) => {
+      await ask("heartbeat", broker.heartbeat({ groupId: group, groupGenerationId: generation, memberId }))
+    },
+    leave: async (group, memberId) => {
+      await ask("leave", broker.leaveGroup({ groupId: group, memberId }))
+    },
+    commit: async ({ group, generation, memberId }, topic, partition, offset, metadata) => {
+      await ask(
+        "commit",
+        broker.offsetCommit({
+          groupId: group,
+          groupGenerationId: generation,
+          memberId,
+          topics: [{ topic, partitions: [{ partition, offset: String(offset), metadata }] }]
+        })
+      )
+    },
+    close: shut
+  }
+}
+
+/** A connected client re-arms a 1 ms timer for ever, idle or not (kafkajs issue 1751): only where something waits. */
+const tame = (connection: JsConnection): void => {
+  const queue = connection.requestQueue
+  const schedule = queue.scheduleCheckPendingRequests.bind(queue)
+  queue.scheduleCheckPendingRequests = () => {
+    if (queue.pending.length > 0 || queue.throttledUntil > Date.now()) schedule()
+  }
+}
+
+/** kafkajs takes headers as an object; a name that comes twice, as an array. */
+const grouped = (headers: ReadonlyArray<readonly [string, string]>): Record<string, string> =>
+  Object.fromEntries(headers)
+
+/** The answer to a fetch of one partition, versions 7 to 11. */
+const readFetch = (payload: Buffer): Fetched => {
+  let at = 4 // throttle time
+  const int16 = () => {
+    at += 2
+    return payload.readInt16BE(at - 2)
+  }
+  const int32 = () => {
+    at += 4
+    return payload.readInt32BE(at - 4)
+  }
+  const int64 = () => {
+    at += 8
+    return payload.readBigInt64BE(at - 8)
+  }
+  const skipText = () => {
+    const length = int16()
+    at += length
+  }
+  const none = (code: number): Fetched => ({ code, bytes: NO_BYTES, aborted: [] })
+  const refused = int16()
+  at += 4 // session
+  if (refused !== CODE.NONE) return none(refused)
+  if (int32() < 1) return none(CODE.UNKNOWN_TOPIC_OR_PARTITION)
+  skipText() // topic
+  if (int32() < 1) return none(CODE.UNKNOWN_TOPIC_OR_PARTITION)
+  at += 4 // partition
+  const code = int16()
+  at += 24 // high watermark, last stable offset, log start
+  const aborted: Array<{ readonly producerId: bigint; readonly firstOffset: bigint }> = []
+  for (let left = int32(); left > 0; left--) aborted.push({ producerId: int64(), firstOffset: int64() })
+  at += 4 // preferred replica
+  const size = int32()
+  return { code, bytes: size <= 0 ? NO_BYTES : payload.subarray(at, at + size), aborted }
+}
+
+export const kafkajs: KafkaEngine = { name: "kafkajs", connect }

@@ -1,0 +1,410 @@
+/**
+ * Decides how arrays of records become appends: acks=all, one unacknowledged request a partition, partitions that come
+ * at the same time in one request. Each batch carries a producer identity and its place in the partition's own sequence
+ * of them, so that the broker tells one sent again from a new one: a batch that may have been written is sent again as
+ * it was, until it is acknowledged or its time is over. Then its outcome is unknown, and the identity is given up.
+ */
+import { LogError } from "../schema/Errors.ts"
+import type { NewRecord, Topic } from "../streams/TickLog.ts"
+import { backoff, inOneLine, isStale, type KafkaCluster, pause } from "./KafkaCluster.ts"
+import {
+  type Address,
+  type Appended,
+  CODE,
+  KafkaRefusal,
+  KafkaSilence,
+  type OutRecord,
+  type ProducerIdentity
+} from "./KafkaWire.ts"
+
+export interface ProducerOptions {
+  /** How long an append may take, with everything sent again. */
+  readonly deliveryTimeoutMs: number
+  readonly requestTimeoutMs: number
+  readonly maxRecordBytes: number
+  readonly inFlight: number
+}
+
+interface Job {
+  readonly slot: Slot
+  readonly records: ReadonlyArray<OutRecord>
+  readonly deadline: number
+  readonly done: (outcome: number | LogError) => void
+  /** Set with the first attempt; the same on every other. */
+  identity: ProducerIdentity | undefined
+  sequence: number
+  attempts: number
+  /** An attempt has gone unanswered: it may have been written. */
+  unsure: boolean
+  last: string
+}
+
+interface Slot {
+  readonly topic: Topic
+  readonly name: string
+  readonly partition: number
+  readonly waiting: Array<Job>
+  busy: Job | undefined
+  identity: ProducerIdentity | undefined
+  sequence: number
+  /** One above the last offset acknowledged here. */
+  end: number
+  /** The topic is not the one that `end` was counted in. */
+  anew: boolean
+}
+
+const SEQUENCE_SPAN = 2 ** 31
+
+/** The broker does not know the identity (any more), or where its sequence stands. */
+const IDENTITY_LOST: ReadonlySet<number> = new Set([
+  CODE.OUT_OF_ORDER_SEQUENCE_NUMBER,
+  CODE.UNKNOWN_PRODUCER_ID,
+  CODE.INVALID_PRODUCER_EPOCH
+])
+/** Refused, but it may be in the leader's log and stay there. */
+const UNSURE: ReadonlySet<number> = new Set([
+  CODE.REQUEST_TIMED_OUT,
+  CODE.NOT_ENOUGH_REPLICAS_AFTER_APPEND,
+  CODE.NETWORK_EXCEPTION
+])
+
+export class KafkaProducer {
+  readonly #cluster: KafkaCluster
+  readonly #options: ProducerOptions
+  readonly #slots = new Map<string, Slot>()
+  readonly #ready: Array<Job> = []
+  readonly #inFlight = new Map<string, number>()
+  #identity: ProducerIdentity | undefined
+  #identifying: Promise<ProducerIdentity> | undefined
+  #flushing = false
+
+  constructor(cluster: KafkaCluster, options: ProducerOptions) {
+    this.#cluster = cluster
+    this.#options = options
+  }
+
+  /** Answers through `done`, once; what it returns takes the append back if it has not been sent yet. */
+  append(
+    topic: Topic,
+    name: string,
+    partition: number,
+    records: ReadonlyArray<NewRecord>,
+    done: (outcome: number | LogError) => void
+  ): () => void {
+    const key = `${name}-${partition}`
+    let slot = this.#slots.get(key)
+    if (slot === undefined) {
+      slot = {
+        topic,
+        name,
+        partition,
+        waiting: [],
+        busy: undefined,
+        identity: undefined,
+        sequence: 0,
+        end: 0,
+        anew: false
+      }
+      this.#slots.set(key, slot)
+    }
+    if (slot.anew) {
+      slot.anew = false
+      slot.end = 0
+      done(this.#error(slot, "failed", "the topic was made anew: its offsets begin again", "incarnation"))
+      return () => undefined
+    }
+    const chunks = this.#chunks(slot, records)
+    if (chunks instanceof LogError) {
+      done(chunks)
+      return () => undefined
+    }
+    return this.#enqueue(slot, chunks, 0, undefined, done)
+  }
+
+  /** The topics' offsets begin again: whoever counts on those before is told by its next append. */
+  madeAnew(name: string): void {
+    for (const slot of this.#slots.values()) if (slot.name === name && slot.end > 0) slot.anew = true
+  }
+
+  /** One batch a request and partition; only an append above the largest batch goes in several. */
+  #enqueue(
+    slot: Slot,
+    chunks: ReadonlyArray<ReadonlyArray<OutRecord>>,
+    at: number,
+    first: number | undefined,
+    done: (outcome: number | LogError) => void
+  ): () => void {
+    const job: Job = {
+      slot,
+      records: chunks[at]!,
+      deadline: Date.now() + this.#options.deliveryTimeoutMs,
+      identity: undefined,
+      sequence: 0,
+      attempts: 0,
+      unsure: false,
+      last: "no attempt was made",
+      done: (outcome) => {
+        if (outcome instanceof LogError) {
+          // Part of it is in the log, so the whole of it is neither in nor out.
+          done(first === undefined ? outcome : this.#error(slot, "unknown", outcome.message))
+        } else if (at + 1 < chunks.length) this.#enqueue(slot, chunks, at + 1, first ?? outcome, done)
+        else done(first ?? outcome)
+      }
+    }
+    // The rest of an append goes before what came after it.
+    if (first === undefined) slot.waiting.push(job)
+    else slot.waiting.unshift(job)
+    this.#next(slot)
+    return () => {
+      const waiting = slot.waiting.indexOf(job)
+      if (waiting >= 0) slot.waiting.splice(waiting, 1)
+    }
+  }
+
+  #chunks(slot: Slot, records: ReadonlyArray<NewRecord>): ReadonlyArray<ReadonlyArray<OutRecord>> | LogError {
+    const chunks: Array<Array<OutRecord>> = []
+    let chunk: Array<OutRecord> = []
+    let bytes = 0
+    const limit = this.#options.maxRecordBytes
+    for (const { key, value, headers } of records) {
+      const out: OutRecord = {
+        key: key === null ? null : Buffer.from(key),
+        value:
+          value === null
+            ? null
+            : Buffer.isBuffer(value)
+              ? value
+              : Buffer.from(value.buffer, value.byteOffset, value.byteLength),
+        headers: headers === undefined ? NO_HEADERS : Object.entries(headers)
+      }
+      let size = 64 + (out.key?.length ?? 0) + (out.value?.length ?? 0)
+      for (const [name, text] of out.headers) size += 20 + 3 * (name.length + text.length)
+      if (size > limit) {
+        return this.#error(
+          slot,
+          "failed",
+          `a record of ${size} bytes is above the largest allowed, ${limit}`,
+          "too_large"
+        )
+      }
+      if (bytes + size > limit && chunk.length > 0) {
+        chunks.push(chunk)
+        chunk = []
+        bytes = 0
+      }
+      chunk.push(out)
+      bytes += size
+    }
+    chunks.push(chunk)
+    return chunks
+  }
+
+  #next(slot: Slot): void {
+    if (slot.busy !== undefined) return
+    const job = slot.waiting.shift()
+    if (job === undefined) return
+    slot.busy = job
+    this.#offer(job)
+  }
+
+  #offer(job: Job): void {
+    this.#ready.push(job)
+    if (this.#flushing) return
+    this.#flushing = true
+    // Partitions whose turn came in the same moment share a request.
+    queueMicrotask(() => {
+      this.#flushing = false
+      void this.#flush()
+    })
+  }
+
+  async #flush(): Promise<void> {
+    const jobs = this.#ready.splice(0)
+    const byLeader = new Map<string, { readonly address: Address; readonly jobs: Array<Job> }>()
+    for (const job of jobs) {
+      if (this.#over(job)) continue
+      let address: Address
+      try {
+        if (job.identity === undefined) this.#claim(job, await this.#identify())
+        address = await this.#cluster.leader(job.slot.name, job.slot.partition)
+      } catch (cause) {
+        this.#again(job, cause)
+        continue
+      }
+      const key = `${address.host}:${address.port}:${job.identity!.id}`
+      const leader = byLeader.get(key)
+      if (leader === undefined) byLeader.set(key, { address, jobs: [job] })
+      else leader.jobs.push(job)
+    }
+    for (const [key, { address, jobs: mine }] of byLeader) {
+      const underWay = this.#inFlight.get(key) ?? 0
+      // While enough is under way, what comes gathers to go together.
+      if (underWay >= this.#options.inFlight) this.#ready.push(...mine)
+      else {
+        this.#inFlight.set(key, underWay + 1)
+        void this.#send(address, mine).finally(() => {
+          const left = (this.#inFlight.get(key) ?? 1) - 1
+          if (left === 0) this.#inFlight.delete(key)
+          else this.#inFlight.set(key, left)
+          if (this.#ready.length > 0 && !this.#flushing) {
+            this.#flushing = true
+            queueMicrotask(() => {
+              this.#flushing = false
+              void this.#flush()
+            })
+          }
+        })
+      }
+    }
+  }
+
+  async #identify(): Promise<ProducerIdentity> {
+    if (this.#identity !== undefined) return this.#identity
+    this.#identifying ??= this.#askIdentity().finally(() => {
+      this.#identifying = undefined
+    })
+    return await this.#identifying
+  }
+
+  async #askIdentity(): Promise<ProducerIdentity> {
+    const metadata = await this.#cluster.metadata()
+    const address = [...metadata.brokers.values()][0]
+    if (address === undefined) throw new KafkaSilence("no broker is known", { sent: false })
+    const wire = await this.#cluster.wire("produce", address)
+    this.#identity = await wire.initProducer()
+    return this.#identity
+  }
+
+  #claim(job: Job, identity: ProducerIdentity): void {
+    const { slot } = job
+    if (slot.identity?.id !== identity.id || slot.identity.epoch !== identity.epoch) {
+      slot.identity = identity
+      slot.sequence = 0
+    }
+    job.identity = identity
+    job.sequence = slot.sequence
+  }
+
+  async #send(address: Address, jobs: ReadonlyArray<Job>): Promise<void> {
+    let answers: ReadonlyArray<Appended>
+    try {
+      const wire = await this.#cluster.wire("produce", address)
+      for (const job of jobs) job.attempts++
+      answers = await wire.produce(
+        jobs[0]!.identity!,
+        jobs.map(({ slot, sequence, records }) => ({
+          topic: slot.name,
+          partition: slot.partition,
+          firstSequence: sequence,
+          records
+        })),
+        // The broker gives up before the connection does, so that its refusal is heard.
+        Math.ceil(this.#options.requestTimeoutMs * 0.8)
+      )
+    } catch (cause) {
+      if (!(cause instanceof KafkaSilence) || cause.sent) for (const job of jobs) job.unsure = true
+      for (const job of jobs) this.#again(job, cause)
+      return
+    }
+    for (const job of jobs) {
+      const { slot } = job
+      const answer = answers.find(({ topic, partition }) => topic === slot.name && partition === slot.partition)
+      if (answer === undefined) {
+        job.unsure = true
+        this.#again(job, new KafkaSilence("the partition is missing in the answer", { sent: true }))
+      } else this.#answered(job, answer)
+    }
+  }
+
+  #answered(job: Job, { code, baseOffset }: Appended): void {
+    const { slot, records } = job
+    if (code === CODE.NONE) {
+      slot.sequence = (job.sequence + records.length) % SEQUENCE_SPAN
+      const went = slot.end
+      slot.end = baseOffset + records.length
+      if (baseOffset >= went) this.#settle(job, baseOffset)
+      else {
+        const message = `the log went back: offset ${baseOffset} was given after ${went - 1}`
+        this.#settle(job, this.#error(slot, "unknown", message, "incarnation"))
+      }
+      return
+    }
+    if (code === CODE.DUPLICATE_SEQUENCE_NUMBER) {
+      // It is in the log, but so far back that the broker cannot say where.
+      job.unsure = true
+      this.#giveUp(job, "it was written before, at an offset no longer known")
+      return
+    }
+    if (code === CODE.MESSAGE_TOO_LARGE || code === CODE.RECORD_LIST_TOO_LARGE) {
+      const message = `the broker refuses a batch of ${records.length} records as too large`
+      this.#settle(job, this.#error(slot, job.unsure ? "unknown" : "failed", message, "too_large"))
+      return
+    }
+    if (IDENTITY_LOST.has(code)) {
+      this.#forget(job)
+      if (job.unsure) this.#giveUp(job, `the broker lost track of the producer (error ${code})`)
+      else {
+        // It was surely not written: it goes again under a new identity.
+        job.identity = undefined
+        this.#again(job, new KafkaRefusal(code, "the broker does not know the producer"))
+      }
+      return
+    }
+    if (UNSURE.has(code)) job.unsure = true
+    if (UNSURE.has(code) || isStale(code) || code === CODE.NOT_ENOUGH_REPLICAS) {
+      this.#again(job, new KafkaRefusal(code, "produce"))
+      return
+    }
+    this.#giveUp(job, `the broker refuses the append (error ${code})`)
+  }
+
+  #again(job: Job, cause: unknown): void {
+    job.last = inOneLine(cause)
+    if (cause instanceof KafkaSilence && cause.refused) {
+      this.#giveUp(job, job.last)
+      return
+    }
+    if (this.#over(job)) return
+    this.#cluster.stale()
+    void pause(Math.min(backoff(job.attempts), Math.max(1, job.deadline - Date.now()))).then(() => this.#offer(job))
+  }
+
+  #over(job: Job): boolean {
+    if (Date.now() < job.deadline && !this.#cluster.closed) return false
+    this.#giveUp(job, job.last)
+    return true
+  }
+
+  #giveUp(job: Job, why: string): void {
+    if (job.unsure) this.#forget(job)
+    this.#settle(job, this.#error(job.slot, job.unsure ? "unknown" : "failed", why))
+  }
+
+  /** What may still arrive under the old identity must not be taken for what comes next. */
+  #forget(job: Job): void {
+    const given = job.identity
+    if (given === undefined) return
+    job.slot.identity = undefined
+    if (this.#identity?.id === given.id && this.#identity.epoch === given.epoch) this.#identity = undefined
+  }
+
+  #settle(job: Job, outcome: number | LogError): void {
+    const { slot } = job
+    slot.busy = undefined
+    job.done(outcome)
+    this.#next(slot)
+  }
+
+  #error(slot: Slot, outcome: "failed" | "unknown", message: string, reason?: LogError["reason"]): LogError {
+    return new LogError({
+      operation: "append",
+      topic: slot.topic,
+      partition: slot.partition,
+      outcome,
+      message,
+      ...(reason === undefined ? {} : { reason })
+    })
+  }
+}
+
+const NO_HEADERS: ReadonlyArray<readonly [string, string]> = []
