@@ -56,6 +56,9 @@ const COLUMNS: ReadonlyArray<SchemaElement> = [
   { name: "old", type: "BOOLEAN", repetition_type: "REQUIRED" }
 ]
 
+/** How many of the columns, from the first, `read` needs: what lies before those that only the archive keeps. */
+export const READ_COLUMNS = COLUMNS.findIndex(({ name }) => name === "source_incarnation")
+
 export const PARQUET_SCHEMA: Array<SchemaElement> = [{ name: "tick", num_children: COLUMNS.length }, ...COLUMNS]
 
 /** Names that recur, each by its index in `names`. */

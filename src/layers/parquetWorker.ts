@@ -1,6 +1,6 @@
 /**
  * Decides how Parquet is encoded and decoded, on a thread of its own: both are synchronous and would stop the loop that
- * serves clients for a tenth of a second an object. Answers one request after the other.
+ * serves clients for a tenth of a second an object. While one request waits for bytes from afar, others are answered.
  */
 import { closeSync, fstatSync, openSync, readSync } from "node:fs"
 import { parentPort } from "node:worker_threads"
@@ -11,6 +11,7 @@ import {
   buffersOf,
   Names,
   PARQUET_SCHEMA,
+  READ_COLUMNS,
   ROW_GROUP_ROWS,
   type StoredColumns,
   sequencingIndex,
@@ -35,11 +36,16 @@ export interface Part {
   readonly rows: number
 }
 
+/** Where the thread finds the bytes of an object: in a file, or with its owner, who reads them from afar. */
+export type ObjectSource =
+  | { readonly kind: "file"; readonly path: string }
+  | { readonly kind: "object"; readonly key: string; readonly size: number }
+
 export type Request =
   | { readonly kind: "encode"; readonly columns: TickColumns; readonly metadata: Readonly<Record<string, string>> }
-  | { readonly kind: "survey"; readonly file: string }
+  | { readonly kind: "survey"; readonly source: ObjectSource }
   | { readonly kind: "begin"; readonly part: Part }
-  | { readonly kind: "rows"; readonly file: string; readonly group: number; readonly reader: number }
+  | { readonly kind: "rows"; readonly source: ObjectSource; readonly group: number; readonly reader: number }
   | { readonly kind: "end"; readonly reader: number }
 
 export interface Survey {
@@ -58,14 +64,24 @@ export interface Answers {
   readonly end: null
 }
 
-export interface Asked {
-  readonly id: number
-  readonly request: Request
-}
+/** What the thread is sent: a request, or bytes that it needed. */
+export type Asked =
+  | { readonly id: number; readonly request: Request }
+  | { readonly need: number; readonly bytes: Uint8Array<ArrayBuffer> }
+  | { readonly need: number; readonly failure: string }
 
+/** What the thread sends: an answer, or what it needs for one: the bytes `[from, to)` of an object. */
 export type Answered =
   | { readonly id: number; readonly answer: Answers[keyof Answers] }
   | { readonly id: number; readonly failure: string }
+  | Need
+
+export interface Need {
+  readonly need: number
+  readonly key: string
+  readonly from: number
+  readonly to: number
+}
 
 /** The order of rows within an object, and which of them go: one row a primary key, the first published. */
 const sortedRows = (columns: TickColumns): Uint32Array => {
@@ -132,14 +148,33 @@ const encode = (columns: TickColumns, metadata: Readonly<Record<string, string>>
 /** Times come back as the microseconds they are. */
 const parsers = { timestampFromMicroseconds: (micros: bigint): number => Number(micros) }
 
-const withFile = async <A>(
-  file: string,
-  use: (buffer: AsyncBuffer, metadata: FileMetaData) => Promise<A>
-): Promise<A> => {
-  const fd = openSync(file, "r")
-  try {
-    const byteLength = fstatSync(fd).size
-    const buffer: AsyncBuffer = {
+const port = parentPort
+if (port === null) throw new Error("parquetWorker runs as a worker thread")
+
+/** Bytes that the owner was asked for: at most one need of each request under way. */
+const needed = new Map<number, PromiseWithResolvers<Uint8Array<ArrayBuffer>>>()
+let needs = 0
+
+const need = (key: string, from: number, to: number): Promise<Uint8Array<ArrayBuffer>> => {
+  needs += 1
+  const bytes = Promise.withResolvers<Uint8Array<ArrayBuffer>>()
+  needed.set(needs, bytes)
+  port.postMessage({ need: needs, key, from, to } satisfies Answered)
+  return bytes.promise
+}
+
+/** An object's bytes, and a way to say which will be asked for piece by piece. */
+interface Opened {
+  readonly buffer: AsyncBuffer
+  readonly hold: (from: number, to: number) => Promise<void>
+  readonly close: () => void
+}
+
+const openFile = (path: string): Opened => {
+  const fd = openSync(path, "r")
+  const byteLength = fstatSync(fd).size
+  return {
+    buffer: {
       byteLength,
       slice: (start, end = byteLength) => {
         const bytes = new Uint8Array(end - start)
@@ -151,13 +186,67 @@ const withFile = async <A>(
         }
         return bytes.buffer
       }
-    }
-    return await use(buffer, await parquetMetadataAsync(buffer))
-  } catch (error) {
-    throw new Error(`${file}: ${error instanceof Error ? error.message : String(error)}`)
-  } finally {
-    closeSync(fd)
+    },
+    hold: async () => {},
+    close: () => closeSync(fd)
   }
+}
+
+/** Objects up to this are fetched whole, and the ends of larger ones, where the metadata is. */
+const FETCH_BYTES = 1 << 19
+
+/** Bytes from afar: a request costs more than its bytes, so what lies together comes together, one piece at a time. */
+const openObject = async (key: string, byteLength: number): Promise<Opened> => {
+  const end = await need(key, Math.max(0, byteLength - FETCH_BYTES), byteLength)
+  const pieces = [{ from: byteLength - end.length, bytes: end }]
+  return {
+    buffer: {
+      byteLength,
+      slice: async (start, stop = byteLength) => {
+        const held = pieces.find(({ from, bytes }) => start >= from && stop <= from + bytes.length)
+        if (held === undefined) return (await need(key, start, stop)).buffer
+        return held.bytes.buffer.slice(start - held.from, stop - held.from)
+      }
+    },
+    hold: async (from, to) => {
+      if (from >= byteLength - end.length) return
+      pieces[1] = { from, bytes: await need(key, from, to) }
+    },
+    close: () => {}
+  }
+}
+
+const withObject = async <A>(
+  source: ObjectSource,
+  use: (opened: Opened, metadata: FileMetaData) => Promise<A>
+): Promise<A> => {
+  let opened: Opened | undefined
+  try {
+    opened = source.kind === "file" ? openFile(source.path) : await openObject(source.key, source.size)
+    return await use(opened, await parquetMetadataAsync(opened.buffer, { initialFetchSize: FETCH_BYTES }))
+  } catch (error) {
+    const named = source.kind === "file" ? source.path : source.key
+    throw new Error(`${named}: ${error instanceof Error ? error.message : String(error)}`)
+  } finally {
+    opened?.close()
+  }
+}
+
+/** Where the bytes of a row group's columns lie, up to `columns` of them: next to each other, in their order. */
+const groupBytes = (
+  metadata: FileMetaData,
+  group: number,
+  columns: number
+): readonly [from: number, to: number] | undefined => {
+  let from = Number.MAX_SAFE_INTEGER
+  let to = 0
+  for (const { meta_data: column } of metadata.row_groups[group]!.columns.slice(0, columns)) {
+    if (column === undefined) return undefined
+    const start = Number(column.dictionary_page_offset ?? column.data_page_offset)
+    from = Math.min(from, start)
+    to = Math.max(to, start + Number(column.total_compressed_size))
+  }
+  return to > from ? [from, to] : undefined
 }
 
 /** First and last row of a row group in its file. */
@@ -174,8 +263,8 @@ const tokenRange = (metadata: FileMetaData, group: number): readonly [low: numbe
   return [typeof low === "number" ? low : 0, typeof high === "number" ? high : Number.MAX_SAFE_INTEGER]
 }
 
-const survey = (file: string): Promise<Survey> =>
-  withFile(file, async (buffer, metadata) => {
+const survey = (source: ObjectSource): Promise<Survey> =>
+  withObject(source, async ({ buffer }, metadata) => {
     const scan = await parquetScan({ file: buffer, metadata, columns: ["instrument_token"] })
     const tokens: Array<number> = []
     const counts: Array<number> = []
@@ -222,13 +311,15 @@ const lowerBound = (column: ArrayLike<number>, wanted: number): number => {
 }
 
 /** The rows of a row group that fall into the reader's part and whose keys it has not seen yet. */
-const rowsOf = (file: string, group: number, reader: number): Promise<StoredColumns | null> =>
-  withFile(file, async (buffer, metadata) => {
+const rowsOf = (source: ObjectSource, group: number, reader: number): Promise<StoredColumns | null> =>
+  withObject(source, async ({ buffer, hold }, metadata) => {
     const reading = readers.get(reader)
     if (reading === undefined) throw new Error(`reader ${reader} has begun no part`)
     const { part, tokens, seen } = reading
     const [lowest, highest] = tokenRange(metadata, group)
     if (lowest > part.toToken || highest < part.fromToken) return null
+    const bytes = groupBytes(metadata, group, READ_COLUMNS)
+    if (bytes !== undefined) await hold(...bytes)
     const scan = await parquetScan({ file: buffer, metadata, parsers })
     const [groupStart, groupEnd] = groupRange(metadata, group)
     const tokenColumn = (await scan.readColumn({
@@ -286,11 +377,11 @@ const answer = (request: Request): Answers[keyof Answers] | Promise<Answers[keyo
     case "encode":
       return encode(request.columns, request.metadata)
     case "survey":
-      return survey(request.file)
+      return survey(request.source)
     case "begin":
       return begin(request.part)
     case "rows":
-      return rowsOf(request.file, request.group, request.reader)
+      return rowsOf(request.source, request.group, request.reader)
     case "end":
       readers.delete(request.reader)
       return null
@@ -304,17 +395,22 @@ const transfers = (answered: Answers[keyof Answers]): Array<ArrayBuffer> => {
   return buffersOf(answered)
 }
 
-const port = parentPort
-if (port === null) throw new Error("parquetWorker runs as a worker thread")
-
-let busy: Promise<void> = Promise.resolve()
-port.on("message", ({ id, request }: Asked) => {
-  busy = busy.then(async () => {
+port.on("message", (asked: Asked) => {
+  if ("need" in asked) {
+    const bytes = needed.get(asked.need)
+    needed.delete(asked.need)
+    if ("bytes" in asked) bytes?.resolve(asked.bytes)
+    else bytes?.reject(new Error(asked.failure))
+    return
+  }
+  const { id, request } = asked
+  const done = async () => {
     try {
       const answered = await answer(request)
       port.postMessage({ id, answer: answered } satisfies Answered, transfers(answered))
     } catch (error) {
       port.postMessage({ id, failure: error instanceof Error ? error.message : String(error) } satisfies Answered)
     }
-  })
+  }
+  void done()
 })

@@ -4,10 +4,13 @@ import { join } from "node:path"
 import { assert, describe, it } from "@effect/vitest"
 import { Arbitrary, Effect, Layer, Schema, type Scope, Stream } from "effect"
 import * as ParquetFiles from "../../src/layers/ParquetFiles.ts"
+import * as S3 from "../../src/layers/S3.ts"
 import type { ArchiveError } from "../../src/schema/Errors.ts"
 import { type Tick, tradingDate } from "../../src/schema/Tick.ts"
 import { Archive, type ArchiveRange } from "../../src/streams/Archive.ts"
 import type { StoredTick } from "../../src/streams/TickStore.ts"
+import { emptyBucket } from "../support/buckets.ts"
+import { s3 } from "../support/services.ts"
 import { DAY, EPOCH, makeTick, OPEN } from "./ticks.ts"
 
 /** A place for an archive, empty, gone with the scope; each use of the layer opens it anew. */
@@ -18,13 +21,24 @@ const folder = Effect.acquireRelease(
   (made) => Effect.sync(() => rmSync(made, { recursive: true, force: true }))
 )
 
+const access = await s3()
+
 /** Every layer of the archive. */
 const places: ReadonlyArray<{ readonly name: string; readonly place: Place }> = [
   { name: "files", place: Effect.map(folder, (made) => Layer.orDie(ParquetFiles.layer(made))) },
   {
     name: "files, a day read in many parts",
     place: Effect.map(folder, (made) => Layer.orDie(ParquetFiles.layer(made, { maxKeys: 3 })))
-  }
+  },
+  ...(access === undefined
+    ? []
+    : [
+        { name: "S3", place: Effect.map(emptyBucket(access), (options) => Layer.orDie(S3.layer(options))) },
+        {
+          name: "S3, a day read in many parts",
+          place: Effect.map(emptyBucket(access), (options) => Layer.orDie(S3.layer(options, { maxKeys: 3 })))
+        }
+      ])
 ]
 
 const DATE = tradingDate(DAY)

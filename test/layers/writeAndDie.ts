@@ -1,5 +1,5 @@
 // Writes a range into the archive of a folder and kills itself at a given call: `node writeAndDie.ts FOLDER CALL`.
-// CALL is `link` or `rename`, with a number for which one, or with ` done` for right after the first.
+// CALL is `link`, with a number for which one, and with ` done` for right after it.
 import { promises as fs } from "node:fs"
 import { Effect } from "effect"
 import * as ParquetFiles from "../../src/layers/ParquetFiles.ts"
@@ -8,15 +8,15 @@ import { makeTick, OPEN } from "../contract/ticks.ts"
 
 const [, , folder, at] = process.argv
 if (folder === undefined || at === undefined) throw new Error("writeAndDie FOLDER CALL")
-const [name, which] = at.split(" ") as ["link" | "rename", string | undefined]
-const call = fs[name]
-const deadly = which === undefined || which === "done" ? 1 : Number(which)
+const [, which = "1", done] = /^link (\d+)( done)?$/.exec(at) ?? []
+const { link } = fs
 let calls = 0
-fs[name] = async (from, to) => {
+fs.link = async (from, to) => {
   calls += 1
-  if (calls === deadly && which !== "done") process.kill(process.pid, "SIGKILL")
-  await call(from, to)
-  if (calls === deadly && which === "done") process.kill(process.pid, "SIGKILL")
+  const isDeadly = calls === Number(which)
+  if (isDeadly && done === undefined) process.kill(process.pid, "SIGKILL")
+  await link(from, to)
+  if (isDeadly) process.kill(process.pid, "SIGKILL")
 }
 
 const ticks = Array.from({ length: 8 }, (_, i) =>

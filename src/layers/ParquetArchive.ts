@@ -1,0 +1,302 @@
+/**
+ * Decides how the archive lives in objects, wherever they are kept (`ObjectStore`):
+ * `ticks/date=YYYY-MM-DD/<incarnation>-<partition>-<first>-<last>.parquet`, whole or not at all. A manifest, put only where
+ * none is and named by the first offset, says first what a range will hold, so that whoever comes after a crash completes
+ * that very range.
+ *
+ * An object's rows are sorted by primary key and hold each once. A reader goes through a day in parts small enough that
+ * the keys it has seen fit in memory (`MAX_KEYS`, 21 bytes each), whatever number of objects hold them.
+ */
+import { Effect, Schema, type Scope, Stream } from "effect"
+import { ArchiveError } from "../schema/Errors.ts"
+import { dayOfDate } from "../schema/Sessions.ts"
+import { type Tick, tradingDate, tradingDay } from "../schema/Tick.ts"
+import type { Archive, ArchiveRange } from "../streams/Archive.ts"
+import type { StoredTick } from "../streams/TickStore.ts"
+import * as ParquetThread from "./ParquetThread.ts"
+import { MAX_TOKENS } from "./PrimaryKeys.ts"
+import { SCHEMA_VERSION, toColumns, toStoredTicks } from "./parquetSchema.ts"
+import type { ObjectSource, Part } from "./parquetWorker.ts"
+
+/**
+ * Where objects are kept, by keys with `/` in them. What any of these answers to be there is whole, and outlives a crash
+ * of this process and of whatever keeps it.
+ */
+export interface ObjectStore {
+  /** Puts an object where none is. False: one is there, and stays as it was; also where an earlier try put it. */
+  readonly putNew: (key: string, bytes: Uint8Array) => Effect.Effect<boolean, ArchiveError>
+  readonly has: (key: string) => Effect.Effect<boolean, ArchiveError>
+  /** A small object, whole. */
+  readonly get: (key: string) => Effect.Effect<Uint8Array | undefined, ArchiveError>
+  /** The objects under a prefix that ends with `/`, in any order. */
+  readonly list: (prefix: string) => Effect.Effect<ReadonlyArray<Listed>, ArchiveError>
+  /** Bytes of an object for the thread that decodes it, where that cannot open it by itself. */
+  readonly readRange: ParquetThread.ReadRange
+}
+
+export interface Listed {
+  /** The key after the prefix. */
+  readonly name: string
+  readonly source: ObjectSource
+}
+
+export interface ParquetOptions {
+  /** Keys a reader remembers at a time; a day with more rows is read in more turns. */
+  readonly maxKeys: number
+}
+
+/** 84 MB of keys. */
+export const MAX_KEYS = 4_000_000
+
+/** Rows handed to a reader at a time: building more at once would be felt by whoever shares the loop. */
+const ROWS_AT_A_TIME = 4096
+
+const Manifest = Schema.Struct({
+  incarnation: Schema.String,
+  partition: Schema.Int,
+  first: Schema.Int,
+  last: Schema.Int,
+  /** Of the objects that make up the range. */
+  dates: Schema.Array(Schema.String),
+  schema_version: Schema.Int
+})
+type Manifest = typeof Manifest.Type
+const decodeManifest = Schema.decodeUnknownEffect(Schema.fromJsonString(Manifest))
+
+const INCARNATION = /^[A-Za-z0-9_-]{1,128}$/
+const OBJECT = /^[A-Za-z0-9_-]+-(\d+)-(\d+)-\d+\.parquet$/
+
+/** Parts of a day, in ascending order of tokens: as many tokens as fit, and one that alone does not fit in slices. */
+export const partsOf = (
+  counts: ReadonlyArray<readonly [token: number, rows: number]>,
+  maxKeys: number
+): ReadonlyArray<Pick<Part, "fromToken" | "toToken" | "slice" | "slices" | "rows">> => {
+  const parts: Array<Pick<Part, "fromToken" | "toToken" | "slice" | "slices" | "rows">> = []
+  let open: { fromToken: number; toToken: number; rows: number; tokens: number } | undefined
+  const close = (): void => {
+    if (open === undefined) return
+    const { fromToken, toToken, rows } = open
+    parts.push({ fromToken, toToken, rows, slice: 0, slices: 1 })
+    open = undefined
+  }
+  for (const [token, rows] of counts) {
+    if (open !== undefined && open.rows + rows <= maxKeys && open.tokens < MAX_TOKENS) {
+      open.toToken = token
+      open.rows += rows
+      open.tokens += 1
+      continue
+    }
+    close()
+    if (rows <= maxKeys) {
+      open = { fromToken: token, toToken: token, rows, tokens: 1 }
+      continue
+    }
+    // Slices of a hash are never quite equal: twice as many as would fit, each with room for the whole maximum.
+    const slices = Math.ceil((rows / maxKeys) * 2)
+    for (let slice = 0; slice < slices; slice++) {
+      parts.push({ fromToken: token, toToken: token, rows: maxKeys, slice, slices })
+    }
+  }
+  close()
+  return parts
+}
+
+/** The archive on an object store. */
+export const make = (
+  store: ObjectStore,
+  options: ParquetOptions = { maxKeys: MAX_KEYS }
+): Effect.Effect<Archive["Service"], never, Scope.Scope> =>
+  Effect.gen(function* () {
+    const thread = yield* ParquetThread.make(store.readRange)
+    let readers = 0
+
+    const manifestKey = (incarnation: string, partition: number, first: number): string =>
+      `manifests/${incarnation}-${partition}-${first}.json`
+
+    const dateFolder = (date: string): string => `ticks/date=${date}/`
+
+    const checkIncarnation = (operation: string, incarnation: string): Effect.Effect<void, ArchiveError> =>
+      INCARNATION.test(incarnation)
+        ? Effect.void
+        : new ArchiveError({ operation, message: `incarnation: expected letters, digits, - and _, got ${incarnation}` })
+
+    const readManifest = (
+      operation: string,
+      incarnation: string,
+      partition: number,
+      first: number
+    ): Effect.Effect<Manifest | undefined, ArchiveError> =>
+      Effect.gen(function* () {
+        const key = manifestKey(incarnation, partition, first)
+        const bytes = yield* store.get(key)
+        if (bytes === undefined) return undefined
+        return yield* decodeManifest(new TextDecoder().decode(bytes)).pipe(
+          Effect.mapError((error) => new ArchiveError({ operation, message: `${key}: ${error.message}` }))
+        )
+      })
+
+    /** Puts the manifest there unless one is; answers the one that is there then. */
+    const begin = (
+      range: ArchiveRange,
+      dates: ReadonlyArray<string>
+    ): Effect.Effect<{ readonly manifest: Manifest; readonly isNew: boolean }, ArchiveError> =>
+      Effect.gen(function* () {
+        const { incarnation, partition, first, last } = range
+        const mine: Manifest = { incarnation, partition, first, last, dates, schema_version: SCHEMA_VERSION }
+        const text = `${JSON.stringify(mine)}\n`
+        const isNew = yield* store.putNew(manifestKey(incarnation, partition, first), new TextEncoder().encode(text))
+        if (isNew) return { manifest: mine, isNew }
+        const other = yield* readManifest("write", incarnation, partition, first)
+        if (other !== undefined) return { manifest: other, isNew }
+        return yield* new ArchiveError({ operation: "write", message: "a manifest came and went" })
+      })
+
+    const writeObject = (
+      range: ArchiveRange,
+      date: string,
+      ticks: ReadonlyArray<Tick>,
+      isBegun: boolean
+    ): Effect.Effect<void, ArchiveError> =>
+      Effect.gen(function* () {
+        const { incarnation, partition, first, last } = range
+        const key = `${dateFolder(date)}${incarnation}-${partition}-${first}-${last}.parquet`
+        // No object is there before its manifest.
+        if (isBegun && (yield* store.has(key))) return
+        const bytes = yield* thread.ask({
+          kind: "encode",
+          columns: toColumns(ticks),
+          metadata: {
+            topic: "normalized_ticks",
+            incarnation,
+            partition: String(partition),
+            first: String(first),
+            last: String(last),
+            date,
+            schema_version: String(SCHEMA_VERSION)
+          }
+        })
+        // Where another writer of this range was quicker, its object holds the same rows.
+        yield* store.putNew(key, bytes)
+      })
+
+    const write: Archive["Service"]["write"] = (range, ticks) =>
+      Effect.gen(function* () {
+        yield* checkIncarnation("write", range.incarnation)
+        const byDate = new Map<string, Array<Tick>>()
+        let lastDay = Number.NaN
+        let ofDay: Array<Tick> = []
+        for (const tick of ticks) {
+          const day = tradingDay(tick.exchange_ts)
+          if (day !== lastDay) {
+            const date = tradingDate(day)
+            ofDay = byDate.get(date) ?? []
+            byDate.set(date, ofDay)
+            lastDay = day
+          }
+          ofDay.push(tick)
+        }
+        const dates = [...byDate.keys()].sort()
+        const { manifest, isNew } = yield* begin(range, dates)
+        if (manifest.last !== range.last || manifest.dates.join() !== dates.join()) {
+          return yield* new ArchiveError({
+            operation: "write",
+            message:
+              `partition ${range.partition} from ${range.first}: the range begun ends at ${manifest.last} and holds ` +
+              `[${manifest.dates.join(", ")}], got one that ends at ${range.last} and holds [${dates.join(", ")}]`
+          })
+        }
+        for (const date of dates) yield* writeObject(range, date, byDate.get(date)!, !isNew)
+      })
+
+    const begun: Archive["Service"]["begun"] = (incarnation, partition, first) =>
+      Effect.gen(function* () {
+        yield* checkIncarnation("begun", incarnation)
+        const manifest = yield* readManifest("begun", incarnation, partition, first)
+        return manifest === undefined ? undefined : { incarnation, partition, first, last: manifest.last }
+      })
+
+    /** The objects of a date in the order in which their ticks were published, so that a key's first row is the one. */
+    const objectsOf = (date: string): Effect.Effect<ReadonlyArray<ObjectSource>, ArchiveError> =>
+      Effect.map(store.list(dateFolder(date)), (listed) =>
+        listed
+          .flatMap(({ name, source }) => {
+            const [, partition, first] = OBJECT.exec(name) ?? []
+            return partition === undefined ? [] : [{ name, source, partition: Number(partition), first: Number(first) }]
+          })
+          .sort((a, b) => a.partition - b.partition || a.first - b.first || (a.name < b.name ? -1 : 1))
+          .map(({ source }) => source)
+      )
+
+    /** Every step of reading a date: a row group of an object in a part of the day. */
+    const stepsOf = (date: string, tokens: ReadonlyArray<number> | undefined) =>
+      Effect.gen(function* () {
+        const day = dayOfDate(date)
+        if (day === undefined) {
+          return yield* new ArchiveError({ operation: "read", message: `date: expected YYYY-MM-DD, got ${date}` })
+        }
+        const wanted = tokens === undefined ? undefined : new Set(tokens)
+        const rows = new Map<number, number>()
+        const objects: Array<{
+          readonly source: ObjectSource
+          readonly groups: number
+          readonly low: number
+          readonly high: number
+        }> = []
+        for (const source of yield* objectsOf(date)) {
+          const survey = yield* thread.ask({ kind: "survey", source })
+          for (let i = 0; i < survey.tokens.length; i++) {
+            const token = survey.tokens[i]!
+            if (wanted === undefined || wanted.has(token)) rows.set(token, (rows.get(token) ?? 0) + survey.counts[i]!)
+          }
+          objects.push({
+            source,
+            groups: survey.groups,
+            low: survey.tokens[0] ?? 0,
+            high: survey.tokens[survey.tokens.length - 1] ?? -1
+          })
+        }
+        const counts = [...rows].sort(([a], [b]) => a - b)
+        return { day, wanted, objects, parts: partsOf(counts, options.maxKeys) }
+      })
+
+    const read: Archive["Service"]["read"] = (date, tokens) =>
+      Stream.unwrap(
+        Effect.gen(function* () {
+          const { day, wanted, objects, parts } = yield* stepsOf(date, tokens)
+          const reader = ++readers
+          yield* Effect.addFinalizer(() => Effect.ignore(thread.ask({ kind: "end", reader })))
+          const readPart = (part: (typeof parts)[number]): Stream.Stream<ReadonlyArray<StoredTick>, ArchiveError> => {
+            const begun = thread.ask({
+              kind: "begin",
+              part: {
+                ...part,
+                reader,
+                day,
+                tokens:
+                  wanted === undefined
+                    ? undefined
+                    : Int32Array.from(wanted).filter((token) => token >= part.fromToken && token <= part.toToken)
+              }
+            })
+            const groups = objects
+              .filter(({ low, high }) => low <= part.toToken && high >= part.fromToken)
+              .flatMap(({ source, groups: count }) => Array.from({ length: count }, (_, group) => ({ source, group })))
+            return Stream.fromEffect(begun).pipe(
+              Stream.flatMap(() => Stream.fromIterable(groups, { chunkSize: 1 })),
+              Stream.mapEffect(({ source, group }) => thread.ask({ kind: "rows", source, group, reader })),
+              Stream.flatMap((columns) => {
+                if (columns === null) return Stream.empty
+                const length = columns.price.length
+                const starts = Array.from({ length: Math.ceil(length / ROWS_AT_A_TIME) }, (_, i) => i * ROWS_AT_A_TIME)
+                return Stream.fromIterable(starts, { chunkSize: 1 }).pipe(
+                  Stream.map((from) => toStoredTicks(columns, from, Math.min(length, from + ROWS_AT_A_TIME)))
+                )
+              })
+            )
+          }
+          return Stream.fromIterable(parts, { chunkSize: 1 }).pipe(Stream.flatMap(readPart))
+        })
+      )
+
+    return { begun, write, read } satisfies Archive["Service"]
+  })
