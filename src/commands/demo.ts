@@ -8,7 +8,7 @@ import { FIRST_SIMULATED_TOKEN, type Simulation, simulatedInstruments } from "..
 import { Instruments } from "../streams/Instruments.ts"
 import { simulationFlags, simulationOf } from "./feed.ts"
 import { supervise } from "./groups.ts"
-import { instance, settings } from "./instance.ts"
+import { instance, launch, settings } from "./instance.ts"
 
 const welcome = (url: string, simulation: Simulation, dataDir: string | undefined): string => {
   const [first] = simulatedInstruments(1)
@@ -60,7 +60,7 @@ export const demo = Command.make(
         process.stdout.write(`${welcome(url, simulation, given.DATA_DIR)}\n`)
       })
     )
-    yield* Layer.launch(
+    yield* launch(
       welcomed.pipe(Layer.provideMerge(market(simulation, over)), Layer.provideMerge(instance(given, given.DATA_DIR)))
     )
   })

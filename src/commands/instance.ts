@@ -3,7 +3,7 @@ import { mkdtempSync } from "node:fs"
 import { rm } from "node:fs/promises"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
-import { Effect, Layer } from "effect"
+import { Context, Effect, Layer } from "effect"
 import { HttpSettings } from "../http/HttpSettings.ts"
 import * as Server from "../http/Server.ts"
 import { webSocket } from "../http/WebSocket.ts"
@@ -54,22 +54,40 @@ const temporary = Effect.acquireRelease(
   (folder) => Effect.promise(() => rm(folder, { recursive: true, force: true }))
 )
 
+/** Fails once a service that this process cannot live without has died in it. */
+export class Crashed extends Context.Service<Crashed, { readonly wait: Effect.Effect<never, StartError> }>()(
+  "market-data-platform/commands/Crashed"
+) {}
+
+const embeddedStore = (folder: string) =>
+  Layer.unwrap(
+    Effect.map(Pglite, ({ url, crashed }) =>
+      Layer.merge(
+        Timescale.layer({ url, embedded: true }),
+        Layer.succeed(Crashed, {
+          wait: Effect.flatMap(crashed, (reason) =>
+            Effect.fail(new StartError({ message: `the embedded database died: ${reason}` }))
+          )
+        })
+      )
+    )
+  ).pipe(Layer.provide(PgliteLayer.layer({ dataDir: folder })))
+
 /**
  * The store that DATABASE_URL names, else PGlite in `dataDir`, else PGlite in a folder that is gone at the end: in
  * memory it would grow with every tick.
  */
 export const store = (given: Settings, dataDir: string | undefined) =>
   given.DATABASE_URL !== undefined
-    ? Timescale.layer({ url: given.DATABASE_URL, embedded: false })
-    : Layer.unwrap(Effect.map(Pglite, ({ url }) => Timescale.layer({ url, embedded: true }))).pipe(
-        Layer.provide(
-          Layer.unwrap(
-            Effect.map(dataDir === undefined ? temporary : Effect.succeed(dataDir), (folder) =>
-              PgliteLayer.layer({ dataDir: folder })
-            )
-          )
-        )
+    ? Layer.merge(
+        Timescale.layer({ url: given.DATABASE_URL, embedded: false }),
+        Layer.succeed(Crashed, { wait: Effect.never })
       )
+    : Layer.unwrap(Effect.map(dataDir === undefined ? temporary : Effect.succeed(dataDir), embeddedStore))
+
+/** Runs what a layer builds until it is interrupted, or something in it crashes. */
+export const launch = <E, R>(layer: Layer.Layer<Crashed, E, R>): Effect.Effect<never, E | StartError, R> =>
+  Effect.scoped(Effect.flatMap(Layer.build(layer), (built) => Context.get(built, Crashed).wait))
 
 const log = (given: Settings) =>
   MemoryLog.layer({

@@ -2,7 +2,7 @@
 import { Effect, Layer } from "effect"
 import { Command } from "effect/cli"
 import { Server } from "../http/Server.ts"
-import { instance, settings } from "./instance.ts"
+import { instance, launch, settings } from "./instance.ts"
 
 const DEFAULT_DATA_DIR = "./data"
 
@@ -19,6 +19,6 @@ export const run = Command.make(
         process.stdout.write(`listening on ${url}, data in ${kept}\n`)
       })
     )
-    yield* Layer.launch(Layer.provide(told, instance({ ...given, DATA_DIR: dataDir }, dataDir)))
+    yield* launch(Layer.provideMerge(told, instance({ ...given, DATA_DIR: dataDir }, dataDir)))
   })
 ).pipe(Command.withDescription("Worker and server in one process; what no setting names is embedded"))

@@ -361,7 +361,9 @@ describe("determinism (P2)", () => {
         const dead: Array<string> = []
         const counts: Record<string, number> = {}
         for (let at = 0; at < records.length; ) {
-          const batch = run(records.slice(at, (at += sizes())))
+          const size = sizes()
+          const batch = run(records.slice(at, at + size))
+          at += size
           for (const { value, headers } of toRecords(batch)) {
             out.push(`${headers?.replay ?? ""} ${Buffer.from(value!).toString()}`)
           }
