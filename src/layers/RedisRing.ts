@@ -18,60 +18,67 @@ export interface RedisRingOptions {
 
 /** Ticks in one script, which holds up all others while it runs. */
 const SCRIPT_TICKS = 4096
+/** About what a tick's JSON takes, with its share of the rest. */
+const TICK_BYTES = 384
+
+/**
+ * Lists grow by a tenth beyond what is kept before they are cut, since cutting costs as much as adding; what is beyond
+ * is not read.
+ */
+const SLACK = 0.1
 
 /** The place of a tick is read from its JSON, in which only fixed words stand before epoch and position. */
 const PLACE = `
 local function place(json)
-  local epoch, position = string.match(json, '"epoch":(%d+),"position":(%d+)')
+  local at = string.find(json, '"epoch":', 1, true)
+  local epoch, position = string.match(json, '^"epoch":(%d+),"position":(%d+)', at)
   return tonumber(epoch), tonumber(position)
 end`
 
 /**
- * ARGV: ticks kept, seconds to live, and of each instrument: key, number of ticks, epoch and position of each, JSON of
- * each; ascending.
+ * ARGV: ticks kept, length at which a list is cut, seconds to live, and of each instrument: key, number of ticks, epoch
+ * and position of the first, JSON of each; ascending.
  */
 const APPEND = script(`
 local call = redis.call
 ${PLACE}
-local keep, ttl = -tonumber(ARGV[1]), ARGV[2]
-local batch = cmsgpack.unpack(ARGV[3])
+local keep, cut, ttl = -tonumber(ARGV[1]), tonumber(ARGV[2]), ARGV[3]
+local batch = cmsgpack.unpack(ARGV[4])
 local i = 1
 while i <= #batch do
   local key, count = batch[i], batch[i + 1]
-  local first = 0
+  local from, past = i + 4, i + 4 + count
   local last = call('LINDEX', key, -1)
   if last then
     local epoch, position = place(last)
-    while first < count do
-      local e, p = tonumber(batch[i + 2 + first * 2]), tonumber(batch[i + 3 + first * 2])
-      if e > epoch or (e == epoch and p > position) then break end
-      first = first + 1
+    local e, p = tonumber(batch[i + 2]), tonumber(batch[i + 3])
+    while e < epoch or (e == epoch and p <= position) do
+      from = from + 1
+      if from == past then break end
+      e, p = place(batch[from])
     end
   end
-  local json = i + 2 + count * 2
-  for from = json + first, json + count - 1, 1000 do
-    call('RPUSH', key, unpack(batch, from, math.min(from + 999, json + count - 1)))
+  local length = 0
+  for first = from, past - 1, 1000 do
+    length = call('RPUSH', key, unpack(batch, first, math.min(first + 999, past - 1)))
   end
-  if first < count then
-    call('LTRIM', key, keep, -1)
-    call('EXPIRE', key, ttl)
-  end
-  i = json + count
+  if length > cut then call('LTRIM', key, keep, -1) end
+  if length > 0 then call('EXPIRE', key, ttl) end
+  i = past
 end
 return 0
 `)
 
-/** KEYS[1], ARGV: epoch, position. The end of the list, from the last tick at or before the place, if it is there. */
+/** KEYS[1], ARGV: epoch, position, ticks kept. The end of the list, from the last tick at or before the place. */
 const AFTER = script(`
 ${PLACE}
 local last = redis.call('LINDEX', KEYS[1], -1)
 if not last then return {} end
 local epoch, position = place(last)
-local wanted = tonumber(ARGV[1])
+local wanted, first = tonumber(ARGV[1]), -tonumber(ARGV[3])
 if epoch < wanted then return { last } end
-if epoch > wanted then return redis.call('LRANGE', KEYS[1], 0, -1) end
-local above = math.max(0, position - tonumber(ARGV[2]))
-return redis.call('LRANGE', KEYS[1], -1 - above, -1)
+if epoch == wanted then first = math.max(first, -1 - math.max(0, position - tonumber(ARGV[2]))) end
+return redis.call('LRANGE', KEYS[1], first, -1)
 `)
 
 const isAfter = (tick: Tick, epoch: number, position: number): boolean =>
@@ -108,6 +115,8 @@ const make = (options: RedisRingOptions): Effect.Effect<RecentTicks["Service"], 
     const { ask, prefix } = yield* RedisConnection
     const { perInstrument } = options
     const seconds = String(Math.ceil(Duration.toSeconds(options.keep)))
+    const kept = String(perInstrument)
+    const cut = String(Math.floor(perInstrument * (1 + SLACK)))
     const keyOf = (token: number) => `${prefix}ring:${token}`
 
     /** The ticks of each instrument that may be new: ascending, and no more than the list keeps. */
@@ -127,15 +136,13 @@ const make = (options: RedisRingOptions): Effect.Effect<RecentTicks["Service"], 
     }
 
     const pack = (ticks: ReadonlyArray<Tick>, from: number, to: number): Buffer => {
-      const packed = new FlatArray((to - from) * 512)
+      const packed = new FlatArray((to - from) * TICK_BYTES)
       for (const [token, all] of select(ticks, from, to)) {
         const list = all.length > perInstrument ? all.slice(-perInstrument) : all
         packed.ascii(keyOf(token))
         packed.int(list.length)
-        for (const { epoch, position } of list) {
-          packed.ascii(String(epoch))
-          packed.ascii(String(position))
-        }
+        packed.ascii(String(list[0]!.epoch))
+        packed.ascii(String(list[0]!.position))
         for (const tick of list) packed.text(encodeTick(tick))
       }
       return packed.finish()
@@ -145,7 +152,7 @@ const make = (options: RedisRingOptions): Effect.Effect<RecentTicks["Service"], 
       // One after the other: a part that went in before the one it follows would leave that one out.
       for (let from = 0; from < ticks.length; from += SCRIPT_TICKS) {
         const batch = pack(ticks, from, Math.min(from + SCRIPT_TICKS, ticks.length))
-        await run(APPEND, [], [String(perInstrument), seconds, batch])
+        await run(APPEND, [], [kept, cut, seconds, batch])
       }
     }
 
@@ -160,7 +167,9 @@ const make = (options: RedisRingOptions): Effect.Effect<RecentTicks["Service"], 
       after: (token, epoch, position) =>
         ask("after", async ({ runBytes }) =>
           above(
-            decode((await runBytes(AFTER, [keyOf(token)], [String(epoch), String(position)])) as ReadonlyArray<Buffer>),
+            decode(
+              (await runBytes(AFTER, [keyOf(token)], [String(epoch), String(position), kept])) as ReadonlyArray<Buffer>
+            ),
             epoch,
             position
           )
