@@ -2,12 +2,16 @@ import { assert, describe, it } from "@effect/vitest"
 import { Deferred, Effect, Fiber, Layer, Queue, Stream } from "effect"
 import * as MemoryLog from "../../src/layers/MemoryLog.ts"
 import { type AssignedPartition, TickLog } from "../../src/streams/TickLog.ts"
+import { ENGINES, kafkaLayer, kafkaMissing } from "../support/kafka.ts"
 
 /** What a log has to offer to be put through the suite. `capacity`: records a partition holds where it is bounded. */
 interface Subject {
   readonly name: string
-  readonly layer: Layer.Layer<TickLog>
+  /** A log of its own, with 4 partitions and nothing in it, each time that it is built. */
+  readonly layer: Layer.Layer<TickLog, unknown>
   readonly capacity: number | undefined
+  /** Why the suite is skipped, and what to do about it. */
+  readonly missing?: string | undefined
 }
 
 const subjects: ReadonlyArray<Subject> = [
@@ -15,7 +19,15 @@ const subjects: ReadonlyArray<Subject> = [
     name: "embedded log",
     layer: MemoryLog.layer({ partitions: 4, capacity: 100, dlqCapacity: 10, retained: 20, batch: 25 }),
     capacity: 100
-  }
+  },
+  ...ENGINES.map(
+    (engine): Subject => ({
+      name: `Kafka through ${engine}`,
+      layer: kafkaLayer({ engine, partitions: 4 }),
+      capacity: undefined,
+      missing: kafkaMissing
+    })
+  )
 ]
 
 const text = (value: string) => ({ key: "1", value: Buffer.from(value) })
@@ -47,8 +59,8 @@ const join = (log: TickLog["Service"], group: string) =>
     return { assigned, leave: Effect.andThen(Deferred.succeed(leave, undefined), Fiber.join(fiber)) }
   })
 
-for (const { name, layer, capacity } of subjects) {
-  describe(`the log: ${name}`, () => {
+for (const { name, layer, capacity, missing } of subjects) {
+  describe.skipIf(missing !== undefined)(`the log: ${name}${missing === undefined ? "" : ` (${missing})`}`, () => {
     const test = (title: string, body: Effect.Effect<void, unknown, TickLog | import("effect").Scope.Scope>) =>
       it.live(title, () => body.pipe(Effect.scoped, Effect.provide(Layer.fresh(layer))))
 
@@ -130,19 +142,63 @@ for (const { name, layer, capacity } of subjects) {
       "lets the next owner go on from what was committed, and refuses a commit of the last one",
       Effect.gen(function* () {
         const log = yield* TickLog
-        yield* log.append("raw_ticks", 1, numbered(0, 10))
+        for (let p = 0; p < 4; p++) yield* log.append("raw_ticks", p, numbered(0, 10))
         const a = yield* join(log, "g")
-        const mine = (yield* Queue.takeN(a.assigned, 4)).find((p) => p.partition === 1)!
-        assert.isUndefined(mine.committed)
-        yield* mine.commit({ offset: 4, metadata: "mark" })
+        const mine = yield* Queue.takeN(a.assigned, 4)
+        for (const partition of mine) {
+          assert.isUndefined(partition.committed)
+          yield* partition.commit({ offset: 4, metadata: `mark ${partition.partition}` })
+        }
         const b = yield* join(log, "g")
-        const theirs = (yield* Queue.takeN(b.assigned, 2)).find((p) => p.partition === 1)!
-        assert.deepStrictEqual(theirs.committed, { offset: 4, metadata: "mark" })
-        const refused = yield* Effect.flip(mine.commit({ offset: 9, metadata: "" }))
-        assert.strictEqual(refused._tag, "LogError")
-        assert.strictEqual(refused.operation, "commit")
-        const rest = yield* take(theirs.read(4), 6)
-        assert.strictEqual(rest[0]!.offset, 4)
+        for (const theirs of yield* Queue.takeN(b.assigned, 2)) {
+          assert.deepStrictEqual(theirs.committed, { offset: 4, metadata: `mark ${theirs.partition}` })
+          const last = mine.find((p) => p.partition === theirs.partition)!
+          yield* last.revoked
+          const refused = yield* Effect.flip(last.commit({ offset: 9, metadata: "" }))
+          assert.strictEqual(refused._tag, "LogError")
+          assert.strictEqual(refused.operation, "commit")
+          const rest = yield* take(theirs.read(4), 6)
+          assert.strictEqual(rest[0]!.offset, 4)
+        }
+        // What was kept goes on as it was.
+        const lag = yield* log.lag
+        assert.deepStrictEqual(
+          lag.filter((l) => l.group === "g").map((l) => l.records),
+          [6, 6, 6, 6]
+        )
+      })
+    )
+
+    test(
+      "keeps a partition that stays through a change of members: its stream goes on, its commits are taken",
+      Effect.gen(function* () {
+        const log = yield* TickLog
+        for (let p = 0; p < 4; p++) yield* log.append("raw_ticks", p, numbered(0, 5))
+        const a = yield* join(log, "g")
+        const mine = yield* Queue.takeN(a.assigned, 4)
+        const seen = new Map<number, Array<number>>()
+        const readers = yield* Effect.forEach(mine, (p) => {
+          const offsets: Array<number> = []
+          seen.set(p.partition, offsets)
+          return p.read(0).pipe(
+            Stream.runForEach((records) => Effect.sync(() => offsets.push(...records.map((r) => r.offset)))),
+            Effect.forkScoped({ startImmediately: true })
+          )
+        })
+        const b = yield* join(log, "g")
+        const moved = new Set((yield* Queue.takeN(b.assigned, 2)).map((p) => p.partition))
+        const kept = mine.filter((p) => !moved.has(p.partition))
+        assert.lengthOf(kept, 2)
+        for (const p of kept) {
+          yield* log.append("raw_ticks", p.partition, numbered(5, 5))
+          yield* p.commit({ offset: 10, metadata: "on" })
+        }
+        for (const [i, p] of mine.entries()) {
+          if (moved.has(p.partition)) yield* Fiber.join(readers[i]!)
+          else while (seen.get(p.partition)!.length < 10) yield* Effect.sleep("5 millis")
+        }
+        for (const p of kept) assert.deepStrictEqual(seen.get(p.partition), [0, 1, 2, 3, 4, 5, 6, 7, 8, 9])
+        assert.strictEqual(yield* Queue.size(a.assigned), 0)
       })
     )
 
