@@ -7,6 +7,7 @@
  */
 import { createHash } from "node:crypto"
 import { readFileSync } from "node:fs"
+import { isIP } from "node:net"
 import { Context, Effect, Layer, Redacted, type Scope } from "effect"
 import { Redis as Client } from "ioredis"
 import { CacheError, StartError } from "../schema/Errors.ts"
@@ -126,6 +127,12 @@ const readCertificates = (path: string): Effect.Effect<Buffer, StartError> =>
     catch: (cause) => new StartError({ message: `REDIS_CA_FILE: ${messageOf(cause)}` })
   })
 
+/** An address is no name that a server could be asked for. */
+const tlsOptions = (host: string, ca: Buffer | undefined) => ({
+  ...(isIP(host) === 0 ? { servername: host } : {}),
+  ...(ca === undefined ? {} : { ca })
+})
+
 // --- the connection ---------------------------------------------------------------------------------------------
 
 /** A server that was restarted knows no scripts; nothing of the one asked for has run. */
@@ -169,6 +176,7 @@ const make = (options: RedisOptions): Effect.Effect<RedisConnection["Service"], 
     /** Why the server is away, as far as is known. */
     let reason = "not connected"
     let isLost = false
+    let isRenewing = false
     let calls = 0
 
     const client = new Client({
@@ -177,7 +185,7 @@ const make = (options: RedisOptions): Effect.Effect<RedisConnection["Service"], 
       db: address.database,
       ...(address.username === undefined ? {} : { username: address.username }),
       ...(address.password === undefined ? {} : { password: address.password }),
-      ...(address.tls ? { tls: { servername: address.host, ...(ca === undefined ? {} : { ca }) } } : {}),
+      ...(address.tls ? { tls: tlsOptions(address.host, ca) } : {}),
       lazyConnect: true,
       // Nothing asked here needs the newer protocol, and every server and proxy speaks the older.
       protocol: 2,
@@ -209,6 +217,9 @@ const make = (options: RedisOptions): Effect.Effect<RedisConnection["Service"], 
     })
     client.on("ready", () => {
       attempts = 0
+      isRenewing = false
+      // Unless an error says better.
+      reason = "the connection was closed"
       if (isLost) fork(Effect.logInfo(`redis at ${server} answers again`))
       isLost = false
     })
@@ -220,7 +231,8 @@ const make = (options: RedisOptions): Effect.Effect<RedisConnection["Service"], 
 
     /** Leaves a connection that does not answer, with all that was sent on it, and makes another. */
     const renew = (): void => {
-      if (client.status !== "ready") return
+      if (client.status !== "ready" || isRenewing) return
+      isRenewing = true
       reason = `no answer within ${timeoutMs} ms`
       client.disconnect()
     }
@@ -235,7 +247,7 @@ const make = (options: RedisOptions): Effect.Effect<RedisConnection["Service"], 
       Effect.sync(() => {
         phase = "closed"
         clearTimeout(waiting)
-        client.disconnect()
+        if (client.status !== "end") client.disconnect()
       })
     )
 
