@@ -51,6 +51,7 @@ const toBatch = (raws: ReadonlyArray<RawTick>, records: ReadonlyArray<LogRecord>
   ticks: raws.map((raw, i) => candidate(raw, records[i]!, "")),
   watermarks: [],
   dead: [],
+  forwards: [],
   count: {
     decoded: raws.length,
     normalized: 0,
@@ -110,7 +111,7 @@ export const run = async (): Promise<Row> => {
   }))
   let published = 0
   const product = async () => {
-    const stage = stages(makeStates(), "raw", settings, () => {})
+    const stage = stages(makeStates(), "raw", { partition: 0, partitions: 1 }, settings, () => {})
     published = 0
     const started = performance.now()
     await Effect.runPromise(

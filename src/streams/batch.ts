@@ -2,10 +2,10 @@
 import type { RawTick } from "../schema/RawTick.ts"
 import type { Tick } from "../schema/Tick.ts"
 import type { InstrumentDay, PartitionState, Session } from "./partitionState.ts"
-import type { LogRecord } from "./TickLog.ts"
+import type { LogRecord, NewRecord } from "./TickLog.ts"
 
 /** Why a record or tick ended in the DLQ; the label of its count. The record's `reason` header says it in full. */
-export type DeadReason = "tombstone" | "too_large" | "undecodable" | "invalid" | "future" | "jump"
+export type DeadReason = "tombstone" | "too_large" | "undecodable" | "invalid" | "misrouted" | "future" | "jump"
 
 /** A record, or one tick of it, that cannot go on. Its bytes go to the DLQ as they came. */
 export interface DeadLetter {
@@ -13,6 +13,12 @@ export interface DeadLetter {
   readonly index: number
   readonly kind: DeadReason
   readonly reason: string
+}
+
+/** A raw tick on its way to the partition it belongs to. */
+export interface Forward {
+  readonly to: number
+  readonly record: NewRecord
 }
 
 /** A mark of a replay run that passes through every partition, in order with its ticks. */
@@ -50,6 +56,7 @@ export interface Batch {
   ticks: Array<Candidate>
   readonly watermarks: ReadonlyArray<Watermark>
   readonly dead: Array<DeadLetter>
+  readonly forwards: ReadonlyArray<Forward>
   readonly count: Counts
 }
 

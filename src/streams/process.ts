@@ -7,7 +7,7 @@ import type { LogError } from "../schema/Errors.ts"
 import type { Settings } from "../schema/Settings.ts"
 import type { Batch, PartitionStates } from "./batch.ts"
 import { Claims } from "./Claims.ts"
-import { decode, REPLAY_HEADER } from "./decode.ts"
+import { type DecodeOptions, decode, REPLAY_HEADER } from "./decode.ts"
 import { deduplicate } from "./deduplicate.ts"
 import * as metrics from "./metrics.ts"
 import { normalize } from "./normalize.ts"
@@ -27,10 +27,11 @@ export type ProcessSettings = Pick<
 export const stages = (
   states: PartitionStates,
   incarnation: string,
+  place: DecodeOptions,
   settings: Omit<ProcessSettings, "SNAPSHOT_MS">,
   onFeedLead: (winner: string, micros: number) => void
 ) => ({
-  decode,
+  decode: decode(place),
   normalize: normalize({ incarnation, maxFutureSkewMicros: settings.MAX_FUTURE_SKEW_MS * 1000 }),
   deduplicate: deduplicate(states, {
     gapHoldMicros: settings.GAP_HOLD_MS * 1000,
@@ -61,7 +62,8 @@ export const processPartition = (
     const incarnation = log.incarnation("raw_ticks")
     const normalizedIncarnation = log.incarnation("normalized_ticks")
     const { states, from, liveFrom, through, runs, ...recovered } = yield* recover(assigned)
-    const stage = stages(states, incarnation, settings, count.lead)
+    const place = { partition, partitions: log.partitions }
+    const stage = stages(states, incarnation, place, settings, count.lead)
 
     /** What is in the recovered state already does not go through the stages again. */
     const fresh = (records: ReadonlyArray<LogRecord>) =>
@@ -109,6 +111,13 @@ export const processPartition = (
       }
       const dead = toDeadRecords(batch.dead, partition)
       if (dead.length > 0) yield* log.append("raw_ticks_dlq", partition, dead)
+      for (const [to, forwards] of Map.groupBy(batch.forwards, (forward) => forward.to)) {
+        yield* log.append(
+          "raw_ticks",
+          to,
+          forwards.map((forward) => forward.record)
+        )
+      }
       noteRuns(runs, batch)
       count.published(batch, records.length, clock.currentTimeMillisUnsafe() * 1000)
       if (batch.nextOffset <= liveFrom) return
@@ -151,7 +160,7 @@ const counters = (context: Context.Context<never>) => {
       reasons.map((reason) => [reason, metrics.bind(metrics.stageDiscarded, { stage: name, reason }, context)])
     )
   })
-  const decoded = stage("decode", ["tombstone", "too_large", "undecodable", "invalid"])
+  const decoded = stage("decode", ["tombstone", "too_large", "undecodable", "invalid", "misrouted", "forwarded"])
   const normalized = stage("normalize", ["future"])
   const deduplicated = stage("deduplicate", ["duplicate", "suppressed", "jump"])
   const sequenced = stage("sequence", [])
@@ -196,7 +205,8 @@ const counters = (context: Context.Context<never>) => {
           beforeNormalize++
         }
       }
-      decoded.received.add(count.decoded + beforeNormalize)
+      if (batch.forwards.length > 0) decoded.discarded.forwarded!.add(batch.forwards.length)
+      decoded.received.add(count.decoded + beforeNormalize + batch.forwards.length)
       decoded.sent.add(count.decoded)
       normalized.received.add(count.decoded)
       normalized.sent.add(count.normalized)

@@ -1,4 +1,5 @@
 import { assert, describe, it } from "@effect/vitest"
+import { partitionOf } from "../../src/schema/Partition.ts"
 import type { Tick } from "../../src/schema/Tick.ts"
 import type { Batch } from "../../src/streams/batch.ts"
 import { makeStates, stages } from "../../src/streams/process.ts"
@@ -9,10 +10,10 @@ const settings = { GAP_HOLD_MS: 5000, MAX_SEQUENCE_JUMP: 1_000_000, DMA_SILENCE_
 /** 2026-01-15 10:00 IST, a trading day, in µs. */
 const TEN = Date.UTC(2026, 0, 15, 4, 30) * 1000
 
-const pipeline = () => {
+const pipeline = (place = { partition: 0, partitions: 1 }) => {
   const leads: Array<readonly [string, number]> = []
   const states = makeStates()
-  const stage = stages(states, "raw", settings, (winner, micros) => leads.push([winner, micros]))
+  const stage = stages(states, "raw", place, settings, (winner, micros) => leads.push([winner, micros]))
   const run = (records: ReadonlyArray<LogRecord>): Batch =>
     stage.sequence(stage.deduplicate(stage.normalize(stage.decode(records))))
   return { run, leads, states }
@@ -265,6 +266,23 @@ describe("the stages of a partition", () => {
     assert.strictEqual(batch.ticks[1]!.tick.received_ts, TEN + 5)
     assert.strictEqual(states.runs.size, 0)
     assert.deepStrictEqual(toRecords(batch)[4]!.headers, { replay: "r.1", watermark: "1", end: "1" })
+  })
+
+  it("send a tick found in a wrong partition on once, with the time it was received, then to the DLQ", () => {
+    const right = partitionOf(1, 4)
+    const wrong = (right + 1) % 4
+    const misplaced = dma(3, 1)
+    const first = pipeline({ partition: wrong, partitions: 4 }).run([misplaced])
+    assert.strictEqual(first.ticks.length, 0)
+    const [forward] = first.forwards
+    assert.strictEqual(forward!.to, right)
+    const there = { ...forward!.record, offset: 0, recordTime: TEN + 9_000_000 }
+    const arrived = pipeline({ partition: right, partitions: 4 }).run([there])
+    assert.strictEqual(ticksOf(arrived)[0]!.received_ts, misplaced.recordTime)
+    assert.strictEqual(arrived.forwards.length, 0)
+    const again = pipeline({ partition: wrong, partitions: 4 }).run([there])
+    assert.strictEqual(again.forwards.length, 0)
+    assert.match(again.dead[0]!.reason, new RegExp(`expected partition ${right} .* got ${wrong} again`))
   })
 
   it("take out every kind of unreadable record with its reason, bytes and place, and go on", () => {
