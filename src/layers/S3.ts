@@ -156,7 +156,7 @@ const startMessage = (options: S3Options, cause: unknown): string => {
   if (name === "CredentialsProviderError") {
     return `${place}: AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or another source of credentials, are missing`
   }
-  if (/^(InvalidAccessKeyId|SignatureDoesNotMatch|InvalidToken|ExpiredToken|TokenRefreshRequired)$/.test(name)) {
+  if (name !== "AccessDenied" && (status === 401 || status === 403 || /^(Invalid|Expired)Token/.test(name))) {
     return `${place}: the credentials (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY) were refused: ${reason}`
   }
   if (/region is missing/i.test(reason)) return `${place}: S3_REGION is missing`
