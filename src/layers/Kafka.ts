@@ -323,6 +323,7 @@ const make = Effect.fnUntraced(function* (options: KafkaOptions) {
     #ready: Array<LogRecord> = []
     #taken = 0
     #ahead: Promise<Fetched> | undefined
+    #underWay: Promise<unknown> = Promise.resolve()
     #stopped = false
 
     constructor(state: TopicState, partition: number, from: number, incarnation: string) {
@@ -334,14 +335,23 @@ const make = Effect.fnUntraced(function* (options: KafkaOptions) {
       readers[this.#connection]!++
     }
 
+    /** The connection is another's only once nothing waits on it any more. */
     stop(): void {
       if (this.#stopped) return
       this.#stopped = true
-      readers[this.#connection]!--
-      this.#ahead?.catch(() => undefined)
+      const leave = () => {
+        readers[this.#connection]!--
+      }
+      this.#underWay.then(leave, leave)
     }
 
-    async #fetch(): Promise<Fetched> {
+    #fetch(): Promise<Fetched> {
+      const fetched = this.#ask()
+      this.#underWay = fetched
+      return fetched
+    }
+
+    async #ask(): Promise<Fetched> {
       const { name } = this.#state
       const address = await cluster.leader(name, this.#partition)
       const wire = await cluster.patient(`fetch ${this.#connection}`, address)
