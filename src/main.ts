@@ -2,17 +2,20 @@
 /** Decides what `mdp` is: its commands, and nothing else. */
 import { Command } from "effect/cli"
 import { demo } from "./commands/demo.ts"
+import { dlq } from "./commands/dlq.ts"
 import { feed } from "./commands/feed.ts"
 import { instruments } from "./commands/instruments.ts"
 import { migrate } from "./commands/migrate.ts"
 import { replay } from "./commands/replay.ts"
 import { runCli } from "./commands/run.ts"
 import { run } from "./commands/runInstance.ts"
+import { server } from "./commands/server.ts"
 import { topology } from "./commands/topology.ts"
+import { worker } from "./commands/worker.ts"
 
 const mdp = Command.make("mdp").pipe(
   Command.withDescription("Market data platform"),
-  Command.withSubcommands([demo, run, feed, replay, instruments, migrate, topology])
+  Command.withSubcommands([demo, run, worker, server, feed, replay, instruments, dlq, migrate, topology])
 )
 
 process.exit(await runCli(mdp, process.argv.slice(2)))

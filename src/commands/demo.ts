@@ -8,7 +8,8 @@ import { FIRST_SIMULATED_TOKEN, type Simulation, simulatedInstruments } from "..
 import { Instruments } from "../streams/Instruments.ts"
 import { simulationFlags, simulationOf } from "./feed.ts"
 import { supervise } from "./groups.ts"
-import { instance, launch, settings } from "./instance.ts"
+import { instance, launch } from "./instance.ts"
+import { settings } from "./services.ts"
 
 const welcome = (url: string, simulation: Simulation, dataDir: string | undefined): string => {
   const [first] = simulatedInstruments(1)

@@ -1,10 +1,11 @@
 /** Decides which parts of the topology a process runs, how one that fails is started again, and how they are drained. */
-import { Cause, Effect, Layer, Schedule } from "effect"
+import { Cause, Effect, Layer, Schedule, Stream } from "effect"
 import type { LogError } from "../schema/Errors.ts"
 import type { Settings } from "../schema/Settings.ts"
-import type { Archive } from "../streams/Archive.ts"
+import { Archive } from "../streams/Archive.ts"
 import type { Claims } from "../streams/Claims.ts"
 import { Drain } from "../streams/Drain.ts"
+import { drainable } from "../streams/drainable.ts"
 import { observe } from "../streams/observe.ts"
 import { Readiness } from "../streams/Readiness.ts"
 import type { RecentTicks } from "../streams/RecentTicks.ts"
@@ -52,25 +53,47 @@ const runEmpty: Effect.Effect<void, LogError, TickLog> = Effect.gen(function* ()
   }
 })
 
-type GroupServices = TickLog | TickStore | RecentTicks | Claims | StateSnapshots | Readiness | Drain
+/** The stages that a worker may run, each a consumer group of its own. */
+export const STAGES = ["process", "store", "recent", "archive"] as const
+export type Stage = (typeof STAGES)[number]
 
-const parts = (settings: Settings): ReadonlyArray<Effect.Effect<void, never, GroupServices>> => [
-  supervise("process", runProcess(settings)),
-  supervise("store", writeStore(settings)),
-  supervise("candles", refreshCandles(settings)),
-  supervise("ring", writeRing),
-  supervise("observe", observe(settings))
-]
+const services = {
+  process: (settings: Settings) => [supervise("process", runProcess(settings))],
+  store: (settings: Settings) => [
+    supervise("store", writeStore(settings)),
+    supervise("candles", refreshCandles(settings))
+  ],
+  recent: () => [supervise("ring", writeRing)],
+  archive: (settings: Settings) => [supervise("archive", writeArchive(settings))]
+} as const
 
-/** Forks parts into the scope; when it ends they drain before they are stopped. */
-const running = <R>(settings: Settings, parts: ReadonlyArray<Effect.Effect<void, never, R>>) =>
+type GroupServices = TickLog | TickStore | RecentTicks | Claims | StateSnapshots | Archive | Readiness | Drain
+
+/** Whether the log is this process's own: then whatever it holds is worked off before a stop. */
+export interface GroupOptions {
+  readonly stages: ReadonlyArray<Stage>
+  readonly ownsLog: boolean
+}
+
+/**
+ * The groups, forked into the scope. When the scope ends they drain before anything stops: with a log of its own the
+ * process works off all that it holds; else it takes no more, and what it took is written and committed.
+ */
+const running = (settings: Settings, { stages, ownsLog }: GroupOptions) =>
   Effect.gen(function* () {
     const drain = yield* Drain
-    for (const part of parts) yield* Effect.forkScoped(part)
-    const context = yield* Effect.context<TickLog>()
+    const log = yield* TickLog
+    const stoppable = drainable(log, drain.begun)
+    const parts: ReadonlyArray<Effect.Effect<void, never, GroupServices>> = [
+      ...stages.flatMap((stage): ReadonlyArray<Effect.Effect<void, never, GroupServices>> => services[stage](settings)),
+      supervise("observe", observe(settings))
+    ]
+    for (const part of parts) {
+      yield* Effect.forkScoped(ownsLog ? part : Effect.provideService(part, TickLog, stoppable.log))
+    }
+    const drained = ownsLog ? Effect.provideService(runEmpty, TickLog, log) : stoppable.drained
     yield* Effect.addFinalizer(() =>
-      Effect.andThen(drain.begin, runEmpty).pipe(
-        Effect.provideContext(context),
+      Effect.andThen(drain.begin, drained).pipe(
         Effect.timeoutOrElse({
           duration: settings.DRAIN_DEADLINE_MS,
           orElse: () => Effect.die(new Error(`not drained within ${settings.DRAIN_DEADLINE_MS} ms (DRAIN_DEADLINE_MS)`))
@@ -80,14 +103,21 @@ const running = <R>(settings: Settings, parts: ReadonlyArray<Effect.Effect<void,
     )
   })
 
-/**
- * Every group but the archive's. When the scope ends, whatever the log has by then is processed, stored and committed
- * before anything stops.
- */
-export const groups = (settings: Settings) => Layer.effectDiscard(running(settings, parts(settings)))
+/** The groups of a process; `archive` is asked for only where the stages name it. */
+export const groups = <E, R>(
+  settings: Settings,
+  options: GroupOptions,
+  archive: Layer.Layer<Archive, E, R> | undefined
+) => {
+  const stages = archive === undefined ? options.stages.filter((stage) => stage !== "archive") : options.stages
+  const built = Layer.effectDiscard(running(settings, { ...options, stages }))
+  // Without an archive no stage asks for one.
+  return Layer.provide(built, archive ?? Layer.succeed(Archive, noArchive))
+}
 
-/** Every group. */
-export const groupsWithArchive = (settings: Settings) =>
-  Layer.effectDiscard(
-    running<GroupServices | Archive>(settings, [...parts(settings), supervise("archive", writeArchive(settings))])
-  )
+const refused = Effect.die("no archive is configured")
+const noArchive: Archive["Service"] = {
+  begun: () => refused,
+  write: () => refused,
+  read: () => Stream.die("no archive")
+}

@@ -1,7 +1,7 @@
 /** Decides `mdp migrate`: brings the schema of the database up to date, or says why it may not. */
 import { Effect, Layer } from "effect"
 import { Command } from "effect/cli"
-import { settings, store } from "./instance.ts"
+import { settings, store } from "./services.ts"
 
 export const migrate = Command.make(
   "migrate",

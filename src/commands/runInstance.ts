@@ -2,7 +2,8 @@
 import { Effect, Layer } from "effect"
 import { Command } from "effect/cli"
 import { Server } from "../http/Server.ts"
-import { instance, launch, settings } from "./instance.ts"
+import { instance, launch } from "./instance.ts"
+import { settings } from "./services.ts"
 
 const DEFAULT_DATA_DIR = "./data"
 

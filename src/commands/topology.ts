@@ -2,7 +2,8 @@
 import { Effect } from "effect"
 import { Command, Flag } from "effect/cli"
 import { describe, toMermaid, toText } from "../streams/topology.ts"
-import { embedded, settings } from "./instance.ts"
+import { embedded } from "./instance.ts"
+import { settings } from "./services.ts"
 
 export const topology = Command.make(
   "topology",

@@ -5,6 +5,7 @@ import { HttpApiBuilder } from "effect/http-api"
 import { PrometheusMetrics } from "effect/observability"
 import { Instruments } from "../streams/Instruments.ts"
 import { Readiness } from "../streams/Readiness.ts"
+import { WorkerCounters } from "../streams/WorkerCounters.ts"
 import { Api } from "./Api.ts"
 import { NotReady } from "./errors.ts"
 import { HttpSettings } from "./HttpSettings.ts"
@@ -28,6 +29,7 @@ export const systemRoutes = HttpApiBuilder.group(
   Effect.fnUntraced(function* (handlers) {
     const readiness = yield* Readiness
     const instruments = yield* Instruments
+    const workers = yield* WorkerCounters
     const { describe } = yield* HttpSettings
     return handlers.handleAll({
       healthz: () => Effect.succeed({ status: "ok" as const }),
@@ -39,14 +41,17 @@ export const systemRoutes = HttpApiBuilder.group(
         ),
       metrics: () => PrometheusMetrics.format(),
       topology: () =>
-        Effect.map(counters, (figures) => {
+        Effect.gen(function* () {
+          const figures = yield* counters
+          const others = yield* Effect.orElseSucceed(workers.all, () => [])
           const { tokens, unlisted } = instruments.unknown()
           return HttpServerResponse.jsonUnsafe({
             ...describe(),
             simulated: instruments.simulated(),
             unknown_tokens: tokens,
             unknown_tokens_unlisted: unlisted,
-            counters: figures
+            counters: figures,
+            workers: others
           })
         })
     })

@@ -73,6 +73,7 @@ const optional = {
 const defaulted = {
   HOST: setting(Schema.NonEmptyString, "127.0.0.1", "address to listen on"),
   PORT: setting(whole(0, 65_535), "8080", "port of REST, WebSocket and dashboard; 0 picks a free one"),
+  METRICS_PORT: setting(whole(0, 65_535), "9464", "loopback port of a worker's /metrics, /healthz and /readyz"),
   PARTITIONS: setting(
     whole(1, 1024),
     "12",

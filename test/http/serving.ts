@@ -4,6 +4,7 @@ import { Context, Effect, Layer } from "effect"
 import { HttpSettings } from "../../src/http/HttpSettings.ts"
 import * as Server from "../../src/http/Server.ts"
 import * as InstrumentsLayer from "../../src/layers/Instruments.ts"
+import * as MemoryCounters from "../../src/layers/MemoryCounters.ts"
 import * as MemoryLog from "../../src/layers/MemoryLog.ts"
 import * as RawSinkLayer from "../../src/layers/RawSink.ts"
 import * as ReplayService from "../../src/layers/ReplayService.ts"
@@ -45,7 +46,7 @@ export const serve = ({ store, settings, log, mounts }: Serving) => {
     })
   ).pipe(
     Layer.provideMerge(store),
-    Layer.provideMerge(Readiness.layer),
+    Layer.provideMerge(Layer.merge(Readiness.layer, MemoryCounters.layer)),
     Layer.provideMerge(
       MemoryLog.layer({
         partitions: PARTITIONS,

@@ -1,0 +1,128 @@
+/** Decides `mdp dlq`: dead letters listed with their reasons, and sent again once what was wrong is mended. */
+import { Effect, Option, Stream } from "effect"
+import { Command, Flag } from "effect/cli"
+import { partitionOf } from "../schema/Partition.ts"
+import { type LogRecord, TickLog } from "../streams/TickLog.ts"
+import { wrongUsage } from "./run.ts"
+import { log, required, settings } from "./services.ts"
+
+const MAX_VALUE_CHARS = 4096
+
+const partitionFlag = Flag.Int("partition").pipe(Flag.withDescription("DLQ partition"), Flag.optional)
+const offsetFlag = Flag.Int("offset").pipe(Flag.withDescription("DLQ offset in that partition"), Flag.optional)
+
+interface Letter extends LogRecord {
+  readonly partition: number
+}
+
+/** Runs `take` on every dead letter that the log holds now, in the order of each partition. */
+const eachLetter = <E, R>(
+  wanted: (letter: Letter) => boolean,
+  take: (letters: ReadonlyArray<Letter>) => Effect.Effect<boolean, E, R>
+) =>
+  Effect.gen(function* () {
+    const topic = yield* TickLog
+    for (let partition = 0; partition < topic.partitions; partition++) {
+      const { start, end } = yield* topic.bounds("raw_ticks_dlq", partition)
+      if (start === end) continue
+      let goesOn = true
+      yield* topic.read("raw_ticks_dlq", partition, start).pipe(
+        Stream.takeUntil((records) => records[records.length - 1]!.offset >= end - 1),
+        Stream.runForEach((records) => {
+          const letters = records
+            .filter((record) => record.offset < end)
+            .map((record) => ({ ...record, partition }))
+            .filter(wanted)
+          if (!goesOn || letters.length === 0) return Effect.void
+          return Effect.map(take(letters), (more) => {
+            goesOn = more
+          })
+        })
+      )
+      if (!goesOn) return
+    }
+  })
+
+const show = (letter: Letter): string =>
+  JSON.stringify({
+    partition: letter.partition,
+    offset: letter.offset,
+    at: letter.recordTime,
+    ...letter.headers,
+    key: letter.key,
+    value: letter.value === null ? null : Buffer.from(letter.value).toString("utf8").slice(0, MAX_VALUE_CHARS)
+  })
+
+const onLog = <E, R>(effect: Effect.Effect<void, E, R>) =>
+  Effect.gen(function* () {
+    const given = yield* settings
+    yield* required(given, "KAFKA_BROKERS", "by mdp dlq: an embedded log lives in its own process only")
+    yield* Effect.scoped(Effect.provide(effect, log(given)))
+  })
+
+const list = Command.make(
+  "list",
+  {
+    limit: Flag.Int("limit").pipe(Flag.withDescription("letters shown at most (default 100)"), Flag.withDefault(100)),
+    reason: Flag.String("reason").pipe(Flag.withDescription("only reasons that hold this text"), Flag.optional)
+  },
+  Effect.fnUntraced(function* ({ limit, reason }) {
+    let shown = 0
+    const holds = Option.getOrElse(reason, () => "")
+    yield* onLog(
+      eachLetter(
+        (letter) => (letter.headers?.reason ?? "").includes(holds),
+        (letters) =>
+          Effect.sync(() => {
+            for (const letter of letters.slice(0, limit - shown)) process.stdout.write(`${show(letter)}\n`)
+            shown += letters.length
+            return shown < limit
+          })
+      )
+    )
+  })
+).pipe(Command.withDescription("Dead letters as NDJSON: where each came from, why, and what it was"))
+
+const retry = Command.make(
+  "retry",
+  {
+    partition: partitionFlag,
+    offset: offsetFlag,
+    all: Flag.Boolean("all").pipe(Flag.withDescription("every dead letter that the log holds"))
+  },
+  Effect.fnUntraced(function* ({ partition, offset, all }) {
+    if (all === (Option.isSome(partition) || Option.isSome(offset))) {
+      return yield* wrongUsage("mdp dlq retry: expected --all, or --partition with or without --offset")
+    }
+    if (Option.isSome(offset) && Option.isNone(partition)) {
+      return yield* wrongUsage("mdp dlq retry: --offset needs --partition")
+    }
+    let sent = 0
+    yield* onLog(
+      eachLetter(
+        (letter) =>
+          all ||
+          (letter.partition === Option.getOrNull(partition) &&
+            (Option.isNone(offset) || letter.offset === offset.value)),
+        (letters) =>
+          Effect.gen(function* () {
+            const topic = yield* TickLog
+            for (const { key, value, partition: from } of letters) {
+              // A key that is a token says where the tick belongs; the rest goes back where it came from.
+              const token = key !== null && /^\d{1,10}$/.test(key) ? Number(key) : undefined
+              const to = token === undefined ? from : partitionOf(token, topic.partitions)
+              yield* topic.append("raw_ticks", to, [{ key, value }])
+              sent++
+            }
+            return true
+          })
+      )
+    )
+    process.stdout.write(`${sent} sent again; what is still wrong comes back to the DLQ\n`)
+  })
+).pipe(Command.withDescription("Send dead letters through the pipeline again"))
+
+export const dlq = Command.make("dlq").pipe(
+  Command.withDescription("What could not go on"),
+  Command.withSubcommands([list, retry])
+)

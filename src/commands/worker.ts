@@ -1,0 +1,80 @@
+/** Decides `mdp worker`: the pipeline on real services, any number of processes, any of which may be killed at any time. */
+import { hostname } from "node:os"
+import { Effect, Layer, Metric, Schedule } from "effect"
+import { Command, Flag } from "effect/cli"
+import * as Operator from "../http/Operator.ts"
+import { Drain } from "../streams/Drain.ts"
+import { Readiness } from "../streams/Readiness.ts"
+import { WorkerCounters } from "../streams/WorkerCounters.ts"
+import { groups, STAGES, type Stage } from "./groups.ts"
+import { launch } from "./instance.ts"
+import { archive, caches, log, missing, required, settings, store } from "./services.ts"
+
+const PUBLISH_EVERY = "5 seconds"
+
+/** This process's counters and gauges, for the server's `/topology`. */
+export const publishFigures = (name: string) =>
+  Layer.effectDiscard(
+    Effect.gen(function* () {
+      const counters = yield* WorkerCounters
+      const publish = Effect.flatMap(Metric.snapshot, (metrics) =>
+        counters.publish(
+          `${name} ${hostname()}:${process.pid}`,
+          metrics.flatMap((metric) => {
+            const labels = metric.attributes ?? {}
+            if (metric.type === "Counter") return [{ name: metric.id, labels, value: Number(metric.state.count) }]
+            if (metric.type === "Gauge") return [{ name: metric.id, labels, value: Number(metric.state.value) }]
+            return []
+          })
+        )
+      )
+      yield* publish.pipe(
+        Effect.catch((error) => Effect.logDebug(`figures not published: ${error.message}`)),
+        Effect.schedule(Schedule.spaced(PUBLISH_EVERY)),
+        Effect.forkScoped
+      )
+    })
+  )
+
+const stagesFlag = Flag.String("stages").pipe(
+  Flag.withMetavar("process,store,recent,archive"),
+  Flag.withDescription("stages to run, comma-separated (default: all)"),
+  Flag.mapTryCatch(
+    (text): ReadonlyArray<Stage> => {
+      const names = text.split(",").map((name) => name.trim())
+      const isStage = (name: string): name is Stage => (STAGES as ReadonlyArray<string>).includes(name)
+      if (!names.every(isStage)) throw new Error()
+      return [...new Set(names)]
+    },
+    () => `Expected some of ${STAGES.join(", ")}`
+  ),
+  Flag.withDefault(STAGES as ReadonlyArray<Stage>)
+)
+
+export const worker = Command.make(
+  "worker",
+  { stages: stagesFlag },
+  Effect.fnUntraced(function* ({ stages }) {
+    const given = yield* settings
+    yield* required(given, "KAFKA_BROKERS", "by mdp worker; mdp run embeds what no setting names")
+    yield* required(given, "DATABASE_URL", "by mdp worker; mdp run embeds what no setting names")
+    for (const line of missing(given)) process.stderr.write(`${line}\n`)
+    const services = Layer.mergeAll(log(given), store(given, given.DATA_DIR), caches(given), Drain.layer).pipe(
+      Layer.provideMerge(Readiness.layer)
+    )
+    const told = Layer.effectDiscard(
+      Effect.gen(function* () {
+        const { url } = yield* Operator.Operator
+        process.stdout.write(`worker of ${stages.join(", ")}; ${url}/metrics\n`)
+      })
+    )
+    yield* launch(
+      told.pipe(
+        Layer.provideMerge(Operator.layer(given.METRICS_PORT)),
+        Layer.provideMerge(publishFigures("worker")),
+        Layer.provideMerge(groups(given, { stages, ownsLog: false }, archive(given, given.DATA_DIR))),
+        Layer.provideMerge(services)
+      )
+    )
+  })
+).pipe(Command.withDescription("The pipeline: any number of workers share the partitions"))
