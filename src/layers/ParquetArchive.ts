@@ -8,7 +8,7 @@
  * the keys it has seen fit in memory (`MAX_KEYS`, 21 bytes each), whatever number of objects hold them.
  */
 import { Effect, Schema, type Scope, Stream } from "effect"
-import { ArchiveError } from "../schema/Errors.ts"
+import { ArchiveError, RangeTaken } from "../schema/Errors.ts"
 import { dayOfDate } from "../schema/Sessions.ts"
 import { type Tick, tradingDate, tradingDay } from "../schema/Tick.ts"
 import type { Archive, ArchiveRange } from "../streams/Archive.ts"
@@ -130,9 +130,12 @@ export const make = (
         const key = manifestKey(incarnation, partition, first)
         const bytes = yield* store.get(key)
         if (bytes === undefined) return undefined
-        return yield* decodeManifest(new TextDecoder().decode(bytes)).pipe(
+        const manifest = yield* decodeManifest(new TextDecoder().decode(bytes)).pipe(
           Effect.mapError((error) => new ArchiveError({ operation, message: `${key}: ${error.message}` }))
         )
+        if (manifest.last >= first) return manifest
+        const message = `${key}: last: expected at least ${first}, got ${manifest.last}`
+        return yield* new ArchiveError({ operation, message })
       })
 
     /** Puts the manifest there unless one is; answers the one that is there then. */
@@ -198,12 +201,11 @@ export const make = (
         const dates = [...byDate.keys()].sort()
         const { manifest, isNew } = yield* begin(range, dates)
         if (manifest.last !== range.last || manifest.dates.join() !== dates.join()) {
-          return yield* new ArchiveError({
-            operation: "write",
-            message:
-              `partition ${range.partition} from ${range.first}: the range begun ends at ${manifest.last} and holds ` +
-              `[${manifest.dates.join(", ")}], got one that ends at ${range.last} and holds [${dates.join(", ")}]`
-          })
+          const message =
+            `partition ${range.partition} from ${range.first}: the range begun ends at ${manifest.last} and holds ` +
+            `[${manifest.dates.join(", ")}], got one that ends at ${range.last} and holds [${dates.join(", ")}]`
+          if (manifest.last !== range.last) return yield* new RangeTaken({ last: manifest.last, message })
+          return yield* new ArchiveError({ operation: "write", message })
         }
         for (const date of dates) yield* writeObject(range, date, byDate.get(date)!, !isNew)
       })

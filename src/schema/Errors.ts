@@ -38,6 +38,12 @@ export class ArchiveError extends Schema.TaggedError<ArchiveError>()("ArchiveErr
   message: Schema.String
 }) {}
 
+/** Another writer began a range where this one was to begin: it is completed as it was begun, up to `last`. */
+export class RangeTaken extends Schema.TaggedError<RangeTaken>()("RangeTaken", {
+  last: Schema.Int,
+  message: Schema.String
+}) {}
+
 /** Claims, ring or snapshots could not be reached: the pipeline goes on degraded. */
 export class CacheError extends Schema.TaggedError<CacheError>()("CacheError", {
   operation: Schema.String,

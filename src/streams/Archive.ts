@@ -1,6 +1,6 @@
 /** Decides what the platform needs of the cold archive: whole ranges of a partition kept once, days read back. */
 import { Context, type Effect, type Stream } from "effect"
-import type { ArchiveError } from "../schema/Errors.ts"
+import type { ArchiveError, RangeTaken } from "../schema/Errors.ts"
 import type { Tick } from "../schema/Tick.ts"
 import type { StoredTick } from "./TickStore.ts"
 
@@ -24,8 +24,11 @@ export class Archive extends Context.Service<
       partition: number,
       first: number
     ) => Effect.Effect<ArchiveRange | undefined, ArchiveError>
-    /** Writes the range, one object a trading day. Asking again with the same range and ticks changes nothing. */
-    readonly write: (range: ArchiveRange, ticks: ReadonlyArray<Tick>) => Effect.Effect<void, ArchiveError>
+    /**
+     * Writes the range, one object a trading day. Asking again with the same range and ticks changes nothing. Where
+     * another writer has begun one at the same offset that ends elsewhere, nothing is written: that one is to be completed.
+     */
+    readonly write: (range: ArchiveRange, ticks: ReadonlyArray<Tick>) => Effect.Effect<void, ArchiveError | RangeTaken>
     /** The ticks of a trading day (`YYYY-MM-DD`), of some instruments or all, one row a primary key, unordered. */
     readonly read: (
       date: string,

@@ -2,7 +2,7 @@
  * Decides what an archive object holds: a range of one partition, up to a number of ticks or a time, and the very range
  * that was begun before where one was. The offset is committed once the range is complete.
  */
-import { Clock, Effect, Stream } from "effect"
+import { Clock, Effect, Schedule, Stream } from "effect"
 import type { LogError } from "../schema/Errors.ts"
 import type { Settings } from "../schema/Settings.ts"
 import type { Tick } from "../schema/Tick.ts"
@@ -47,25 +47,30 @@ export const writeArchive = (
         const write = Effect.fnUntraced(function* (group: ReadonlyArray<TickBatch>) {
           const newest = group[group.length - 1]
           if (newest === undefined) return
-          bookmark = newest.bookmark
+          const next = newest.bookmark
           const ticks: Array<Tick> = []
           for (const batch of group) for (const tick of batch.ticks) ticks.push(tick)
-          const range = { incarnation, partition: assigned.partition, first, last: bookmark.offset - 1 }
+          const range = { incarnation, partition: assigned.partition, first, last: next.offset - 1 }
           const started = clock.currentTimeMillisUnsafe()
-          if (ticks.length > 0) yield* archive.write(range, ticks).pipe(retrySink("archive"))
+          if (ticks.length > 0) {
+            const taken = yield* archive
+              .write(range, ticks)
+              .pipe(Effect.asVoid, Effect.catchTag("RangeTaken", Effect.succeed), retrySink("archive"))
+            if (taken !== undefined) return yield* taken
+          }
+          bookmark = next
+          first = next.offset
           flush.add((clock.currentTimeMillisUnsafe() - started) / 1000)
           received.add(ticks.length)
           sent.add(ticks.length)
-          first = bookmark.offset
           yield* assigned
-            .commit({ offset: bookmark.offset, metadata: JSON.stringify(bookmark.mark ?? null) })
+            .commit({ offset: next.offset, metadata: JSON.stringify(next.mark ?? null) })
             .pipe(Effect.catch((error) => Effect.logDebug(error.message)))
         })
         const reader = { reader: "follow-archive", partition: assigned.partition, incarnation, context }
-        const begun = yield* archive.begun(incarnation, assigned.partition, first).pipe(retrySink("archive"))
-        if (begun !== undefined) {
-          const { last } = begun
-          yield* assigned.read(first).pipe(
+        /** Completes a range that was begun here, by this group before a crash or by a member that is one no longer. */
+        const complete = (last: number) =>
+          assigned.read(first).pipe(
             Stream.map((records) => records.filter((record) => record.offset <= last)),
             Stream.takeUntil((records) => records.length === 0 || records[records.length - 1]!.offset === last),
             Stream.filter((records) => records.length > 0),
@@ -73,14 +78,25 @@ export const writeArchive = (
             Stream.runCollect,
             Effect.flatMap(write)
           )
-        }
-        yield* assigned
-          .read(first)
-          .pipe(
-            follow({ ...reader, bookmark }),
-            gather({ ticks: settings.ARCHIVE_BATCH_TICKS, ms: settings.ARCHIVE_FLUSH_MS, drain: drain.begun }),
-            Stream.runForEach(write)
-          )
+        const fromHere = Effect.gen(function* () {
+          for (;;) {
+            const begun = yield* archive.begun(incarnation, assigned.partition, first).pipe(retrySink("archive"))
+            if (begun === undefined) break
+            yield* complete(begun.last)
+          }
+          yield* assigned
+            .read(first)
+            .pipe(
+              follow({ ...reader, bookmark }),
+              gather({ ticks: settings.ARCHIVE_BATCH_TICKS, ms: settings.ARCHIVE_FLUSH_MS, drain: drain.begun }),
+              Stream.runForEach(write)
+            )
+        })
+        // Who finds a range begun where its own should begin reads on from there, and completes it.
+        yield* Effect.retry(fromHere, {
+          while: (error) => error._tag === "RangeTaken",
+          schedule: Schedule.spaced("1 second")
+        }).pipe(Effect.catchTag("RangeTaken", Effect.die))
       })
 
     yield* log

@@ -172,9 +172,10 @@ for (const { name, place } of places) {
           const archive = yield* Archive
           yield* archive.write(range(0, 9), run(3))
           const longer = yield* Effect.flip(archive.write(range(0, 11), run(5)))
-          assert.strictEqual(longer._tag, "ArchiveError")
+          assert.deepInclude(longer, { _tag: "RangeTaken", last: 9 })
           assert.match(longer.message, /ends at 9 .*got one that ends at 11/)
           const elsewhere = yield* Effect.flip(archive.write(range(0, 9), run(3, { exchange_ts: OPEN + A_DAY })))
+          assert.strictEqual(elsewhere._tag, "ArchiveError")
           assert.match(elsewhere.message, /2026-01-15.*2026-01-16/)
           assert.strictEqual((yield* readAll(DATE)).length, 3)
         }).pipe(Effect.provide(layer))

@@ -1,0 +1,100 @@
+import { mkdtempSync, rmSync } from "node:fs"
+import { tmpdir } from "node:os"
+import { join } from "node:path"
+import { assert, describe, it } from "@effect/vitest"
+import { Effect, Layer, Stream } from "effect"
+import * as MemoryLog from "../../src/layers/MemoryLog.ts"
+import * as ParquetFiles from "../../src/layers/ParquetFiles.ts"
+import { tradingDate } from "../../src/schema/Tick.ts"
+import { encodeTick } from "../../src/schema/TickJson.ts"
+import { Archive, type ArchiveRange } from "../../src/streams/Archive.ts"
+import { Drain } from "../../src/streams/Drain.ts"
+import { Readiness } from "../../src/streams/Readiness.ts"
+import { TickLog } from "../../src/streams/TickLog.ts"
+import { writeArchive } from "../../src/streams/writeArchive.ts"
+import { DAY, makeTick, OPEN } from "../contract/ticks.ts"
+
+const Log = MemoryLog.layer({ partitions: 1, capacity: 10_000, dlqCapacity: 10, retained: 10_000, batch: 4 })
+const DATE = tradingDate(DAY)
+const COUNT = 40
+const TICKS = Array.from({ length: COUNT }, (_, i) =>
+  makeTick({ exchange_ts: OPEN + i, sequence_id: i, position: i + 1, source: ["raw", i, 0] })
+)
+
+const archiveFolder = Effect.acquireRelease(
+  Effect.sync(() => mkdtempSync(join(tmpdir(), "archive-"))),
+  (made) => Effect.sync(() => rmSync(made, { recursive: true, force: true }))
+)
+
+const appendAll = Effect.flatMap(TickLog, (log) =>
+  log.append(
+    "normalized_ticks",
+    0,
+    TICKS.map((tick) => ({ key: String(tick.instrument_token), value: Buffer.from(encodeTick(tick)) }))
+  )
+)
+
+/** Runs the group until it has committed everything, and answers the sequence ids that the archive then holds. */
+const archived = Effect.gen(function* () {
+  const log = yield* TickLog
+  const archive = yield* Archive
+  yield* Effect.forkScoped(writeArchive({ ARCHIVE_BATCH_TICKS: 8, ARCHIVE_FLUSH_MS: 50 }))
+  yield* Effect.map(log.lag, (groups) => groups.length > 0 && groups.every(({ records }) => records === 0)).pipe(
+    Effect.repeat({ until: (done) => done }),
+    Effect.timeout("20 seconds")
+  )
+  const read = (yield* Stream.runCollect(archive.read(DATE, undefined))).flat()
+  return read.map((tick) => tick.sequence_id).sort((a, b) => a - b)
+})
+
+const ALL = TICKS.map((tick) => tick.sequence_id)
+
+describe("the group that archives", () => {
+  it.live("completes a range that was begun before it came, and goes on behind it", () =>
+    Effect.gen(function* () {
+      yield* appendAll
+      const archive = yield* Archive
+      const log = yield* TickLog
+      const range = { incarnation: log.incarnation("normalized_ticks"), partition: 0, first: 0, last: 2 }
+      yield* archive.write(range, TICKS.slice(0, 3))
+      yield* archive.write({ ...range, first: 3, last: 13 }, TICKS.slice(3, 14))
+      assert.deepStrictEqual(yield* archived, ALL)
+      assert.deepStrictEqual(yield* archive.begun(range.incarnation, 0, 3), { ...range, first: 3, last: 13 })
+      assert.isDefined(yield* archive.begun(range.incarnation, 0, 14))
+    }).pipe(
+      Effect.provide([
+        Log,
+        Drain.layer,
+        Readiness.layer,
+        Layer.unwrap(Effect.map(archiveFolder, (folder) => ParquetFiles.layer(folder)))
+      ])
+    )
+  )
+
+  it.live("completes a range that one who is no longer a member begins under its eyes", () =>
+    Effect.gen(function* () {
+      const folder = yield* archiveFolder
+      const attempts: Array<ArchiveRange> = []
+      /** Lets a zombie begin a shorter range just before the first write and the fifth. */
+      const withZombie = Layer.effect(
+        Archive,
+        Effect.map(Archive, (archive) => ({
+          ...archive,
+          write: (range, ticks) =>
+            Effect.gen(function* () {
+              attempts.push(range)
+              if (attempts.length === 1 || attempts.length === 5) {
+                yield* Effect.ignore(archive.write({ ...range, last: range.first + 2 }, ticks.slice(0, 3)))
+              }
+              yield* archive.write(range, ticks)
+            })
+        }))
+      ).pipe(Layer.provide(ParquetFiles.layer(folder)))
+      yield* Effect.gen(function* () {
+        yield* appendAll
+        assert.deepStrictEqual(yield* archived, ALL)
+      }).pipe(Effect.provide([Log, Drain.layer, Readiness.layer, withZombie]))
+      assert.strictEqual(attempts.filter(({ first, last }) => last === first + 2).length, 2)
+    })
+  )
+})
