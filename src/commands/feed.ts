@@ -1,15 +1,17 @@
 /** Decides the commands `mdp feed sim` and `mdp feed file`: their flags, and what they say while they run. */
-import { Effect, Option, Result, Schema } from "effect"
+import { Effect, Layer, Option, Result, Schema } from "effect"
 import { Argument, Command, Flag } from "effect/cli"
 import * as FileFeed from "../layers/FileFeed.ts"
 import { askInstance, refusalOf } from "../layers/Instance.ts"
-import { layerHttp } from "../layers/RawSink.ts"
+import { layerHttp, layerLog } from "../layers/RawSink.ts"
 import * as Simulator from "../layers/Simulator.ts"
 import { explain } from "../schema/Explain.ts"
 import { makeZone } from "../schema/NaiveTime.ts"
-import { readSettings } from "../schema/Settings.ts"
-import { defaultSimulation, Simulation, simulatedInstrumentsCsv } from "../schema/Simulation.ts"
+import { readSettings, type Settings } from "../schema/Settings.ts"
+import { defaultSimulation, Simulation, simulatedInstruments, simulatedInstrumentsCsv } from "../schema/Simulation.ts"
+import { TickStore } from "../streams/TickStore.ts"
 import { wrongUsage, wrongValue } from "./run.ts"
+import { log, settings, store } from "./services.ts"
 
 const DURATION = /^(\d+(?:\.\d+)?)(us|ms|s|m|h|d)$/
 const milliseconds = { us: 0.001, ms: 1, s: 1000, m: 60_000, h: 3_600_000, d: 86_400_000 } as const
@@ -147,6 +149,10 @@ export const simulationOf = (flags: SimulationFlags) => {
   return Effect.fail(wrongValue("flag", flagOf[path] ?? path, value, expected + unit))
 }
 
+/** Straight into Kafka where KAFKA_BROKERS names it and no instance is asked for by `--url`; else over REST. */
+const sinkOf = (given: Settings, asked: Option.Option<string>, url: string) =>
+  Option.isNone(asked) && given.KAFKA_BROKERS !== undefined ? Layer.provide(layerLog, log(given)) : layerHttp(url)
+
 const isTerminal = () => process.stderr.isTTY === true
 
 /** A line that the next one overwrites, on a terminal only. */
@@ -159,15 +165,22 @@ const sim = Command.make(
   { ...simulationFlags, url: urlFlag },
   Effect.fnUntraced(function* ({ url: asked, ...flags }) {
     const simulation = yield* simulationOf(flags)
+    const given = yield* settings
     const url = yield* instanceUrl(asked)
-    const request = {
-      method: "POST",
-      path: "/api/v1/instruments",
-      contentType: "text/csv",
-      body: simulatedInstrumentsCsv(simulation.symbols)
-    } as const
-    const answer = yield* askInstance(url, request)
-    if (answer.status !== 200) return yield* refusalOf(url, request, answer)
+    if (Option.isNone(asked) && given.DATABASE_URL !== undefined) {
+      yield* Effect.flatMap(TickStore, (db) => db.putInstruments(simulatedInstruments(simulation.symbols))).pipe(
+        Effect.provide(store(given, undefined))
+      )
+    } else {
+      const request = {
+        method: "POST",
+        path: "/api/v1/instruments",
+        contentType: "text/csv",
+        body: simulatedInstrumentsCsv(simulation.symbols)
+      } as const
+      const answer = yield* askInstance(url, request)
+      if (answer.status !== 200) return yield* refusalOf(url, request, answer)
+    }
     yield* Simulator.run({
       ...simulation,
       progress: (summary, isFinal) => {
@@ -180,7 +193,7 @@ const sim = Command.make(
           )
         }
       }
-    }).pipe(Effect.provide(layerHttp(url)))
+    }).pipe(Effect.provide(sinkOf(given, asked, url)))
   })
 ).pipe(Command.withDescription("Play a market with a DMA and a snapshot feed, made up from a seed"))
 
@@ -261,6 +274,7 @@ const file = Command.make(
     }
     const wrong = FileFeed.checkRowOptions(rows)
     if (wrong !== undefined) return yield* wrongUsage(`--map, --set: ${wrong}`)
+    const given = yield* settings
     const url = yield* instanceUrl(flags.url)
     let named = 0
     yield* FileFeed.run({
@@ -283,7 +297,7 @@ const file = Command.make(
           overwrite(`${text}${share}`)
         }
       }
-    }).pipe(Effect.provide(layerHttp(url)))
+    }).pipe(Effect.provide(sinkOf(given, flags.url, url)))
   })
 ).pipe(Command.withDescription("Feed a file of ticks, CSV or NDJSON"))
 
