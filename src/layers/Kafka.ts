@@ -68,8 +68,8 @@ const RETENTION_MS: Readonly<Record<Topic, number>> = {
 
 const START = -2
 const END = -1
-/** Batches sent to a broker before the first is acknowledged, of different partitions. */
-const IN_FLIGHT = 2
+/** Requests a broker has to answer before the next goes: what comes meanwhile goes together (2: no faster, p50 +40 %). */
+const IN_FLIGHT = 1
 /** Longest time a stop waits for the group to be told. */
 const LEAVE_MS = 2000
 
