@@ -273,7 +273,7 @@ const make = (options: RedisOptions): Effect.Effect<RedisConnection["Service"], 
     const ask: RedisConnection["Service"]["ask"] = (operation, send) =>
       Effect.suspend(() => {
         const failed = (why: string) => new CacheError({ operation, message: `redis at ${server}: ${why}` })
-        if (client.status !== "ready") return Effect.fail(failed(`away: ${reason}`))
+        if (client.status !== "ready" || isRenewing) return Effect.fail(failed(`away: ${reason}`))
         if (calls >= MAX_CALLS) return Effect.fail(failed(`${MAX_CALLS} calls are under way`))
         calls += 1
         return Effect.tryPromise({
