@@ -5,15 +5,26 @@ import { existsSync, mkdirSync, rmSync, writeFileSync } from "node:fs"
 import { connect } from "node:net"
 import { join } from "node:path"
 import { KAFKA_JARS } from "./install.ts"
-import { freePort, Server } from "./Server.ts"
+import { freePort, Server, type ServerOptions } from "./Server.ts"
 
 /** Asks for no topic, only for who is there: a list of brokers that are up. Metadata, version 1. */
 const METADATA = Buffer.from([0, 0, 0, 14, 0, 3, 0, 1, 0, 0, 0, 1, 0xff, 0xff, 0, 0, 0, 0])
 
+export interface KafkaServerOptions extends ServerOptions {
+  /** Told to clients instead of its own: that of a proxy in front of it. */
+  readonly advertisedPort?: number | undefined
+}
+
 export class KafkaServer extends Server {
   readonly name = "Kafka"
   protected readonly data = ["data"]
+  readonly #advertisedPort: number | undefined
   #controllerPort: number | undefined
+
+  constructor(options: KafkaServerOptions) {
+    super(options)
+    this.#advertisedPort = options.advertisedPort
+  }
 
   settings(): Readonly<Record<string, string>> {
     return { KAFKA_BROKERS: `127.0.0.1:${this.port}` }
@@ -27,7 +38,7 @@ export class KafkaServer extends Server {
       "node.id": 1,
       "controller.quorum.voters": `1@127.0.0.1:${this.#controllerPort}`,
       listeners: `PLAINTEXT://127.0.0.1:${this.port},CONTROLLER://127.0.0.1:${this.#controllerPort}`,
-      "advertised.listeners": `PLAINTEXT://127.0.0.1:${this.port}`,
+      "advertised.listeners": `PLAINTEXT://127.0.0.1:${this.#advertisedPort ?? this.port}`,
       "controller.listener.names": "CONTROLLER",
       "log.dirs": data,
       "auto.create.topics.enable": false,

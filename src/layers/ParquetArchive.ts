@@ -12,6 +12,7 @@ import { ArchiveError, RangeTaken } from "../schema/Errors.ts"
 import { dayOfDate } from "../schema/Sessions.ts"
 import { type Tick, tradingDate, tradingDay } from "../schema/Tick.ts"
 import type { Archive, ArchiveRange } from "../streams/Archive.ts"
+import { crashPoint } from "../streams/crashPoint.ts"
 import type { StoredTick } from "../streams/TickStore.ts"
 import * as ParquetThread from "./ParquetThread.ts"
 import { MAX_TOKENS } from "./PrimaryKeys.ts"
@@ -180,6 +181,7 @@ export const make = (
         })
         // Where another writer of this range was quicker, its object holds the same rows.
         yield* store.putNew(key, bytes)
+        crashPoint("after-object")
       })
 
     const write: Archive["Service"]["write"] = (range, ticks) =>
@@ -207,6 +209,7 @@ export const make = (
           if (manifest.last !== range.last) return yield* new RangeTaken({ last: manifest.last, message })
           return yield* new ArchiveError({ operation: "write", message })
         }
+        crashPoint("after-manifest")
         for (const date of dates) yield* writeObject(range, date, byDate.get(date)!, !isNew)
       })
 

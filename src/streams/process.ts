@@ -7,6 +7,7 @@ import type { LogError } from "../schema/Errors.ts"
 import type { Settings } from "../schema/Settings.ts"
 import type { Batch, PartitionStates } from "./batch.ts"
 import { Claims } from "./Claims.ts"
+import { crashPoint } from "./crashPoint.ts"
 import { type DecodeOptions, decode, REPLAY_HEADER } from "./decode.ts"
 import { deduplicate } from "./deduplicate.ts"
 import * as metrics from "./metrics.ts"
@@ -80,7 +81,10 @@ export const processPartition = (
         Effect.map((foreign) => count.claimed(foreign.length)),
         // The partition's own state has decided; without claims the platform goes on, and says so.
         Effect.catch(() => Effect.sync(count.unclaimed)),
-        Effect.as(batch)
+        Effect.map(() => {
+          crashPoint("after-claim")
+          return batch
+        })
       )
     }
 
@@ -93,7 +97,10 @@ export const processPartition = (
         savedAt = clock.currentTimeMillisUnsafe()
         const marks = { rawIncarnation: incarnation, rawOffset, normalizedIncarnation, normalizedOffset }
         return snapshots.save(partition, snapshotOf(states, changed, runs, marks)).pipe(
-          Effect.map(count.saved),
+          Effect.map(() => {
+            crashPoint("after-snapshot")
+            return count.saved()
+          }),
           Effect.catch((error) =>
             Effect.suspend(() => {
               for (const token of changed) states.live.changed.add(token)
@@ -108,15 +115,20 @@ export const processPartition = (
       const records = toRecords(batch, through)
       if (records.length > 0) {
         normalizedOffset = (yield* log.append("normalized_ticks", partition, records)) + records.length
+        crashPoint("after-publish")
       }
       const dead = toDeadRecords(batch.dead, partition)
-      if (dead.length > 0) yield* log.append("raw_ticks_dlq", partition, dead)
+      if (dead.length > 0) {
+        yield* log.append("raw_ticks_dlq", partition, dead)
+        crashPoint("after-dead-letters")
+      }
       for (const [to, forwards] of Map.groupBy(batch.forwards, (forward) => forward.to)) {
         yield* log.append(
           "raw_ticks",
           to,
           forwards.map((forward) => forward.record)
         )
+        crashPoint("after-forward")
       }
       noteRuns(runs, batch)
       count.published(batch, records.length, clock.currentTimeMillisUnsafe() * 1000)
@@ -125,6 +137,7 @@ export const processPartition = (
       yield* assigned
         .commit({ offset: batch.nextOffset, metadata: "" })
         .pipe(Effect.catch((error) => Effect.logDebug(error.message)))
+      crashPoint("after-raw-commit")
       if (clock.currentTimeMillisUnsafe() - savedAt >= settings.SNAPSHOT_MS) yield* snapshot(batch.nextOffset)
     })
 

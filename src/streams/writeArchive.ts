@@ -8,6 +8,7 @@ import type { Settings } from "../schema/Settings.ts"
 import type { Tick } from "../schema/Tick.ts"
 import { Archive } from "./Archive.ts"
 import type { Bookmark, Mark } from "./bookmark.ts"
+import { crashPoint } from "./crashPoint.ts"
 import { Drain } from "./Drain.ts"
 import { follow, type TickBatch } from "./follow.ts"
 import { gather } from "./gather.ts"
@@ -57,6 +58,7 @@ export const writeArchive = (
               .write(range, ticks)
               .pipe(Effect.asVoid, Effect.catchTag("RangeTaken", Effect.succeed), retrySink("archive"))
             if (taken !== undefined) return yield* taken
+            crashPoint("after-archive-write")
           }
           bookmark = next
           first = next.offset
@@ -66,6 +68,7 @@ export const writeArchive = (
           yield* assigned
             .commit({ offset: next.offset, metadata: JSON.stringify(next.mark ?? null) })
             .pipe(Effect.catch((error) => Effect.logDebug(error.message)))
+          crashPoint("after-archive-commit")
         })
         const reader = { reader: "follow-archive", partition: assigned.partition, incarnation, context }
         /** Completes a range that was begun here, by this group before a crash or by a member that is one no longer. */

@@ -2,6 +2,7 @@
 import { Clock, Effect, Stream } from "effect"
 import type { LogError } from "../schema/Errors.ts"
 import type { Mark } from "./bookmark.ts"
+import { crashPoint } from "./crashPoint.ts"
 import { follow } from "./follow.ts"
 import * as metrics from "./metrics.ts"
 import type { Readiness } from "./Readiness.ts"
@@ -40,6 +41,7 @@ export const writeRing: Effect.Effect<void, LogError, TickLog | RecentTicks | Re
             const ticks = batch.ticks.filter((tick) => !tick.old)
             const started = clock.currentTimeMillisUnsafe()
             if (ticks.length > 0) yield* ring.append(ticks).pipe(retrySink("ring"))
+            crashPoint("after-ring")
             flush.add((clock.currentTimeMillisUnsafe() - started) / 1000)
             received.add(batch.ticks.length)
             sent.add(ticks.length)
@@ -47,6 +49,7 @@ export const writeRing: Effect.Effect<void, LogError, TickLog | RecentTicks | Re
             yield* assigned
               .commit({ offset: batch.bookmark.offset, metadata: JSON.stringify(batch.bookmark.mark ?? null) })
               .pipe(Effect.catch((error) => Effect.logDebug(error.message)))
+            crashPoint("after-ring-commit")
           })
         )
       )

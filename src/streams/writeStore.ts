@@ -7,6 +7,7 @@ import type { LogError } from "../schema/Errors.ts"
 import type { Settings } from "../schema/Settings.ts"
 import type { Tick } from "../schema/Tick.ts"
 import type { Bookmark } from "./bookmark.ts"
+import { crashPoint } from "./crashPoint.ts"
 import { Drain } from "./Drain.ts"
 import { follow, type TickBatch } from "./follow.ts"
 import { gather } from "./gather.ts"
@@ -62,6 +63,7 @@ export const writeStore = (
       const started = clock.currentTimeMillisUnsafe()
       const bookmarks = [...newest.values()].map(({ bookmark }) => bookmark)
       const { added } = yield* store.write({ ticks, replayed, bookmarks }).pipe(retrySink("store"))
+      crashPoint("after-store-write")
       flush.add((clock.currentTimeMillisUnsafe() - started) / 1000)
       received.add(total)
       sent.add(added)
@@ -72,6 +74,7 @@ export const writeStore = (
           .commit({ offset: bookmark.offset, metadata: JSON.stringify(bookmark.mark ?? null) })
           .pipe(Effect.catch((error) => Effect.logDebug(error.message)))
       }
+      crashPoint("after-store-commit")
     })
 
     yield* log
