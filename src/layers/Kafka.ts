@@ -204,7 +204,7 @@ const make = Effect.fnUntraced(function* (options: KafkaOptions) {
     try: () => haveTopics(options.startTimeoutMs),
     catch: (cause) => {
       const refused = cause instanceof KafkaSilence && cause.refused
-      const setting = refused ? "KAFKA_BROKERS and KAFKA_SASL_*" : "KAFKA_BROKERS"
+      const setting = refused ? "KAFKA_BROKERS, KAFKA_SASL_* or KAFKA_TLS" : "KAFKA_BROKERS"
       const waited = isPassing(cause) ? ` within ${options.startTimeoutMs} ms` : ""
       return new StartError({
         message: `${setting}: cannot use Kafka at ${options.brokers}${waited}: ${inOneLine(cause)}`

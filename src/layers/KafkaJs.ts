@@ -26,12 +26,23 @@ import {
 
 /** The parts of kafkajs that are used; it ships types for its front only. */
 interface Protocol<A> {
-  readonly request: unknown
+  readonly request: object
   readonly response: {
     readonly decode: (payload: Buffer) => Promise<unknown>
     readonly parse: (data: unknown) => Promise<A>
   }
   readonly requestTimeout?: number
+}
+
+interface ProduceAnswer {
+  readonly topics: ReadonlyArray<{
+    readonly topicName: string
+    readonly partitions: ReadonlyArray<{
+      readonly partition: number
+      readonly errorCode: number
+      readonly baseOffset: string
+    }>
+  }>
 }
 
 interface JsConnection {
@@ -158,43 +169,6 @@ const connect = async (address: Address, options: WireOptions): Promise<KafkaWir
     })
   }
 
-  const produceOne = async (
-    producer: { readonly id: bigint; readonly epoch: number },
-    { topic, partition, firstSequence, records }: OutBatch,
-    timeoutMs: number
-  ) => {
-    const produce = broker.lookupRequest<{
-      readonly topics: ReadonlyArray<{ readonly partitions: ReadonlyArray<{ readonly baseOffset: string }> }>
-    }>(apiKeys.Produce, requests.Produce)
-    try {
-      const answer = await connection.send(
-        produce({
-          acks: -1,
-          timeout: timeoutMs,
-          producerId: String(producer.id),
-          producerEpoch: producer.epoch,
-          topicData: [
-            {
-              topic,
-              partitions: [
-                {
-                  partition,
-                  firstSequence,
-                  messages: records.map(({ key, value, headers }) => ({ key, value, headers: grouped(headers) }))
-                }
-              ]
-            }
-          ]
-        })
-      )
-      return { topic, partition, code: CODE.NONE, baseOffset: Number(answer.topics[0]!.partitions[0]!.baseOffset) }
-    } catch (cause) {
-      const refusal = understood("produce", cause)
-      if (refusal instanceof KafkaRefusal) return { topic, partition, code: refusal.code, baseOffset: -1 }
-      throw refusal
-    }
-  }
-
   return {
     isOpen: () => connection.isConnected(),
     initProducer: async () => {
@@ -204,13 +178,33 @@ const connect = async (address: Address, options: WireOptions): Promise<KafkaWir
       )
       return { id: BigInt(producerId), epoch: producerEpoch }
     },
-    // The library throws at the first partition that is refused and keeps the others' answers: so, one request each.
-    produce: async (producer, batches, timeoutMs) => {
-      const answers = await Promise.allSettled(batches.map((batch) => produceOne(producer, batch, timeoutMs)))
-      return answers.map((answer) => {
-        if (answer.status === "rejected") throw answer.reason
-        return answer.value
+    // The library's own parser throws at the first partition that is refused, and keeps the others' answers.
+    produce: async (batches, timeoutMs) => {
+      const protocol = broker.lookupRequest<ProduceAnswer>(
+        apiKeys.Produce,
+        requests.Produce
+      )({
+        acks: -1,
+        timeout: timeoutMs,
+        topicData: []
       })
+      const payload = produceBody(batches, timeoutMs)
+      const answer = await ask(
+        "produce",
+        connection.send<ProduceAnswer>({
+          ...protocol,
+          request: { ...protocol.request, encode: async () => ({ buf: payload, buffer: payload }) },
+          response: { decode: protocol.response.decode, parse: async (data) => data as ProduceAnswer }
+        })
+      )
+      return answer.topics.flatMap(({ topicName, partitions }) =>
+        partitions.map(({ partition, errorCode, baseOffset }) => ({
+          topic: topicName,
+          partition,
+          code: errorCode,
+          baseOffset: Number(baseOffset)
+        }))
+      )
     },
     fetch: async ({ topic, partition, offset, maxBytes, maxWaitMs }) => {
       const fetch = broker.lookupRequest<Fetched>(apiKeys.Fetch, requests.Fetch)
@@ -305,9 +299,36 @@ const tame = (connection: JsConnection): void => {
   }
 }
 
-/** kafkajs takes headers as an object; a name that comes twice, as an array. */
-const grouped = (headers: ReadonlyArray<readonly [string, string]>): Record<string, string> =>
-  Object.fromEntries(headers)
+/** A request to append batches, versions 3 to 7. */
+const produceBody = (batches: ReadonlyArray<OutBatch>, timeoutMs: number): Buffer => {
+  const head = Buffer.alloc(12)
+  head.writeInt16BE(-1, 0) // no transaction
+  head.writeInt16BE(-1, 2) // acks=all
+  head.writeInt32BE(timeoutMs, 4)
+  const topics = new Map<string, Array<OutBatch>>()
+  for (const batch of batches) {
+    const mine = topics.get(batch.topic)
+    if (mine === undefined) topics.set(batch.topic, [batch])
+    else mine.push(batch)
+  }
+  head.writeInt32BE(topics.size, 8)
+  const parts: Array<Buffer> = [head]
+  for (const [topic, mine] of topics) {
+    const name = Buffer.from(topic)
+    const beforeName = Buffer.alloc(2)
+    beforeName.writeInt16BE(name.length)
+    const afterName = Buffer.alloc(4)
+    afterName.writeInt32BE(mine.length)
+    parts.push(beforeName, name, afterName)
+    for (const { partition, bytes } of mine) {
+      const before = Buffer.alloc(8)
+      before.writeInt32BE(partition, 0)
+      before.writeInt32BE(bytes.length, 4)
+      parts.push(before, bytes)
+    }
+  }
+  return Buffer.concat(parts)
+}
 
 /** The answer to a fetch of one partition, versions 7 to 11. */
 const readFetch = (payload: Buffer): Fetched => {

@@ -19,17 +19,16 @@ import {
   joinGroupV7,
   leaveGroupV5,
   listOffsetsV7,
-  type MessageRecord,
   metadataV12,
   NetworkError,
-  NumericMap,
   offsetCommitV8,
   offsetFetchV8,
   ProtocolError,
   produceV9,
   type Reader,
   ResponseError,
-  syncGroupV5
+  syncGroupV5,
+  Writer
 } from "@platformatic/kafka"
 import { Redacted } from "effect"
 import {
@@ -45,15 +44,19 @@ import {
   MemberIdRequired,
   type Metadata,
   NO_BYTES,
+  type OutBatch,
   type TopicMetadata,
   type WireOptions
 } from "./KafkaWire.ts"
+
+type ProduceResponse = ReturnType<typeof produceV9.parseResponse>
 
 const NO_TOPIC = "00000000-0000-0000-0000-000000000000"
 /** Reads only what is decided: nothing of an open or aborted transaction. */
 const READ_COMMITTED = 1
 const GROUP_COORDINATOR = 0
 const TOPIC_RESOURCE = 2
+const ACKS_ALL = -1
 const IN_FLIGHT = 64
 
 const open = async (address: Address, options: WireOptions): Promise<Connection> => {
@@ -93,9 +96,14 @@ const isAuthentication = (cause: unknown): boolean =>
   cause instanceof Error &&
   (findErrorBy(cause, "code", AuthenticationError.code) !== null || isAuthentication(cause.cause))
 
+/** The library finds out while it authenticates, and tells it as a refusal of the credentials. */
+const requiresTls = (cause: unknown): boolean =>
+  cause instanceof Error && (cause.message === "Broker requires TLS." || requiresTls(cause.cause))
+
 /** The innermost cause says most: "connect ECONNREFUSED" rather than "Connection failed". */
 const reason = (cause: unknown): string => {
   if (!(cause instanceof Error)) return "does not answer"
+  if (requiresTls(cause)) return "requires TLS (KAFKA_TLS)"
   if (cause instanceof AuthenticationError) return "refused the credentials"
   if (cause.cause instanceof Error) return reason(cause.cause)
   return cause.message === "" ? "does not answer" : cause.message.split("\n", 1)[0]!
@@ -140,35 +148,44 @@ const wire = (connection: Connection): KafkaWire => ({
     const { producerId, producerEpoch } = await ask("init producer", initProducerIdV4.api.async(connection, null, 0))
     return { id: producerId, epoch: producerEpoch }
   },
-  produce: async (producer, batches, timeoutMs) => {
-    const messages: Array<MessageRecord> = []
-    const sequences = new NumericMap()
-    const timestamp = BigInt(Date.now())
-    for (const { topic, partition, firstSequence, records } of batches) {
-      sequences.set(`${topic}:${partition}`, firstSequence)
-      for (const { key, value, headers } of records) {
-        messages.push({
-          topic,
-          partition,
-          timestamp,
-          // The codec takes null for a tombstone and for no key; its types do not say so.
-          key: key as Buffer,
-          value: value as Buffer,
-          ...(headers.length === 0
-            ? {}
-            : { headers: new Map(headers.map(([name, text]) => [Buffer.from(name), Buffer.from(text)])) })
-        })
-      }
+  produce: async (batches, timeoutMs) => {
+    const topics = new Map<string, Array<OutBatch>>()
+    for (const batch of batches) {
+      const mine = topics.get(batch.topic)
+      if (mine === undefined) topics.set(batch.topic, [batch])
+      else mine.push(batch)
     }
+    const { api, parseResponse } = produceV9
     const response = await askParts(
       "produce",
-      produceV9.api.async(connection, -1, timeoutMs, messages, {
-        producerId: producer.id,
-        producerEpoch: producer.epoch,
-        sequences
+      new Promise<ProduceResponse>((resolve, reject) => {
+        connection.send<ProduceResponse>(
+          api.key,
+          api.version,
+          () =>
+            Writer.create()
+              .appendString(null) // no transaction
+              .appendInt16(ACKS_ALL)
+              .appendInt32(timeoutMs)
+              .appendArray([...topics], (writer, [topic, mine]) => {
+                writer.appendString(topic).appendArray(mine, (part, { partition, bytes }) => {
+                  part
+                    .appendInt32(partition)
+                    .appendUnsignedVarInt(bytes.length + 1)
+                    .append(bytes)
+                })
+              })
+              .appendTaggedFields(),
+          parseResponse,
+          true,
+          true,
+          (error, answer) => {
+            if (error !== null || answer === undefined) reject(error ?? new Error("no answer"))
+            else resolve(answer)
+          }
+        )
       })
     )
-    if (typeof response === "boolean") throw new KafkaSilence("produce: no answer", { sent: true })
     return response.responses.flatMap(({ name, partitionResponses }) =>
       partitionResponses.map(({ index, errorCode, baseOffset }) => ({
         topic: name,

@@ -7,15 +7,8 @@
 import { LogError } from "../schema/Errors.ts"
 import type { NewRecord, Topic } from "../streams/TickLog.ts"
 import { backoff, inOneLine, isStale, type KafkaCluster, pause } from "./KafkaCluster.ts"
-import {
-  type Address,
-  type Appended,
-  CODE,
-  KafkaRefusal,
-  KafkaSilence,
-  type OutRecord,
-  type ProducerIdentity
-} from "./KafkaWire.ts"
+import { encodeBatch, recordBytes, seal } from "./KafkaRecords.ts"
+import { type Address, type Appended, CODE, KafkaRefusal, KafkaSilence, type ProducerIdentity } from "./KafkaWire.ts"
 
 export interface ProducerOptions {
   /** How long an append may take, with everything sent again. */
@@ -25,9 +18,14 @@ export interface ProducerOptions {
   readonly inFlight: number
 }
 
+interface Batch {
+  readonly count: number
+  readonly bytes: Buffer
+}
+
 interface Job {
   readonly slot: Slot
-  readonly records: ReadonlyArray<OutRecord>
+  readonly batch: Batch
   readonly deadline: number
   readonly done: (outcome: number | LogError) => void
   /** Set with the first attempt; the same on every other. */
@@ -129,14 +127,14 @@ export class KafkaProducer {
   /** One batch a request and partition; only an append above the largest batch goes in several. */
   #enqueue(
     slot: Slot,
-    chunks: ReadonlyArray<ReadonlyArray<OutRecord>>,
+    chunks: ReadonlyArray<Batch>,
     at: number,
     first: number | undefined,
     done: (outcome: number | LogError) => void
   ): () => void {
     const job: Job = {
       slot,
-      records: chunks[at]!,
+      batch: chunks[at]!,
       deadline: Date.now() + this.#options.deliveryTimeoutMs,
       identity: undefined,
       sequence: 0,
@@ -161,41 +159,27 @@ export class KafkaProducer {
     }
   }
 
-  #chunks(slot: Slot, records: ReadonlyArray<NewRecord>): ReadonlyArray<ReadonlyArray<OutRecord>> | LogError {
-    const chunks: Array<Array<OutRecord>> = []
-    let chunk: Array<OutRecord> = []
-    let bytes = 0
+  #chunks(slot: Slot, records: ReadonlyArray<NewRecord>): ReadonlyArray<Batch> | LogError {
+    const chunks: Array<Batch> = []
+    const now = Date.now()
     const limit = this.#options.maxRecordBytes
-    for (const { key, value, headers } of records) {
-      const out: OutRecord = {
-        key: key === null ? null : Buffer.from(key),
-        value:
-          value === null
-            ? null
-            : Buffer.isBuffer(value)
-              ? value
-              : Buffer.from(value.buffer, value.byteOffset, value.byteLength),
-        headers: headers === undefined ? NO_HEADERS : Object.entries(headers)
-      }
-      let size = 64 + (out.key?.length ?? 0) + (out.value?.length ?? 0)
-      for (const [name, text] of out.headers) size += 20 + 3 * (name.length + text.length)
+    let from = 0
+    let bytes = 0
+    for (let i = 0; i < records.length; i++) {
+      const size = recordBytes(records[i]!)
       if (size > limit) {
-        return this.#error(
-          slot,
-          "failed",
-          `a record of ${size} bytes is above the largest allowed, ${limit}`,
-          "too_large"
-        )
+        const message = `a record of ${size} bytes is above the largest allowed, ${limit}`
+        return this.#error(slot, "failed", message, "too_large")
       }
-      if (bytes + size > limit && chunk.length > 0) {
-        chunks.push(chunk)
-        chunk = []
+      if (bytes + size > limit) {
+        chunks.push({ count: i - from, bytes: encodeBatch(records.slice(from, i), bytes, now) })
+        from = i
         bytes = 0
       }
-      chunk.push(out)
       bytes += size
     }
-    chunks.push(chunk)
+    const rest = from === 0 ? records : records.slice(from)
+    chunks.push({ count: rest.length, bytes: encodeBatch(rest, bytes, now) })
     return chunks
   }
 
@@ -231,7 +215,7 @@ export class KafkaProducer {
         this.#again(job, cause)
         continue
       }
-      const key = `${address.host}:${address.port}:${job.identity!.id}`
+      const key = `${address.host}:${address.port}`
       const leader = byLeader.get(key)
       if (leader === undefined) byLeader.set(key, { address, jobs: [job] })
       else leader.jobs.push(job)
@@ -283,6 +267,7 @@ export class KafkaProducer {
     }
     job.identity = identity
     job.sequence = slot.sequence
+    seal(job.batch.bytes, identity, slot.sequence)
   }
 
   async #send(address: Address, jobs: ReadonlyArray<Job>): Promise<void> {
@@ -291,13 +276,7 @@ export class KafkaProducer {
       const wire = await this.#cluster.wire("produce", address)
       for (const job of jobs) job.attempts++
       answers = await wire.produce(
-        jobs[0]!.identity!,
-        jobs.map(({ slot, sequence, records }) => ({
-          topic: slot.name,
-          partition: slot.partition,
-          firstSequence: sequence,
-          records
-        })),
+        jobs.map(({ slot, batch }) => ({ topic: slot.name, partition: slot.partition, bytes: batch.bytes })),
         // The broker gives up before the connection does, so that its refusal is heard.
         Math.ceil(this.#options.requestTimeoutMs * 0.8)
       )
@@ -317,11 +296,11 @@ export class KafkaProducer {
   }
 
   #answered(job: Job, { code, baseOffset }: Appended): void {
-    const { slot, records } = job
+    const { slot, batch } = job
     if (code === CODE.NONE) {
-      slot.sequence = (job.sequence + records.length) % SEQUENCE_SPAN
+      slot.sequence = (job.sequence + batch.count) % SEQUENCE_SPAN
       const went = slot.end
-      slot.end = baseOffset + records.length
+      slot.end = baseOffset + batch.count
       if (baseOffset >= went) this.#settle(job, baseOffset)
       else {
         const message = `the log went back: offset ${baseOffset} was given after ${went - 1}`
@@ -336,7 +315,7 @@ export class KafkaProducer {
       return
     }
     if (code === CODE.MESSAGE_TOO_LARGE || code === CODE.RECORD_LIST_TOO_LARGE) {
-      const message = `the broker refuses a batch of ${records.length} records as too large`
+      const message = `the broker refuses a batch of ${batch.count} records as too large`
       this.#settle(job, this.#error(slot, job.unsure ? "unknown" : "failed", message, "too_large"))
       return
     }
@@ -406,5 +385,3 @@ export class KafkaProducer {
     })
   }
 }
-
-const NO_HEADERS: ReadonlyArray<readonly [string, string]> = []

@@ -1,10 +1,11 @@
 /**
- * Decides how record batches, as they lie in a partition (format 2), become records of the log. Written for both
- * engines, straight to what the pipeline reads, with no object between: it is on the path of every record.
+ * Decides how records of the log become record batches as they lie in a partition (format 2), and back. Written for
+ * both engines, straight from and to what the pipeline hands over, with no object between: it is on the path of every
+ * record.
  */
-import { compressionsAlgorithmsByBitmask } from "@platformatic/kafka"
-import type { LogRecord } from "../streams/TickLog.ts"
-import { KafkaUnreadable } from "./KafkaWire.ts"
+import { compressionsAlgorithmsByBitmask, crc32c } from "@platformatic/kafka"
+import type { LogRecord, NewRecord } from "../streams/TickLog.ts"
+import { KafkaUnreadable, type ProducerIdentity } from "./KafkaWire.ts"
 
 const COMPRESSION = 0x07
 const LOG_APPEND_TIME = 0x08
@@ -181,4 +182,99 @@ const keyText = (body: Buffer, at: number, length: number): string => {
   if (keys.size >= MAX_KEYS) keys.clear()
   keys.set(token, text)
   return text
+}
+
+const ATTRIBUTES = 21
+/** Bytes that lengths, deltas and attributes of one record may take at most, and those of one header. */
+const RECORD_OVERHEAD = 24
+const HEADER_OVERHEAD = 10
+
+/** What a record may take in a batch at most. */
+export const recordBytes = ({ key, value, headers }: NewRecord): number => {
+  let bytes = RECORD_OVERHEAD
+  if (key !== null) bytes += Buffer.byteLength(key)
+  if (value !== null) bytes += value.length
+  if (headers !== undefined) {
+    for (const name in headers) bytes += HEADER_OVERHEAD + Buffer.byteLength(name) + Buffer.byteLength(headers[name]!)
+  }
+  return bytes
+}
+
+const varintBytes = (value: number): number => {
+  const zigzag = value < 0 ? -2 * value - 1 : 2 * value
+  return zigzag < 0x80 ? 1 : zigzag < 0x4000 ? 2 : zigzag < 0x20_0000 ? 3 : zigzag < 0x1000_0000 ? 4 : 5
+}
+
+/** Writes a length or delta, at most 2^30, and answers where it ended. */
+const putVarint = (into: Buffer, start: number, value: number): number => {
+  let at = start
+  let zigzag = value < 0 ? -2 * value - 1 : 2 * value
+  while (zigzag >= 0x80) {
+    into[at++] = (zigzag & 0x7f) | 0x80
+    zigzag >>>= 7
+  }
+  into[at++] = zigzag
+  return at
+}
+
+/** A batch without producer and checksum, which `seal` sets. `bytes`: at least the sum of the records' `recordBytes`. */
+export const encodeBatch = (records: ReadonlyArray<NewRecord>, bytes: number, timestampMs: number): Buffer => {
+  const batch = Buffer.allocUnsafe(HEAD + bytes)
+  let at = HEAD
+  for (let i = 0; i < records.length; i++) {
+    const { key, value, headers } = records[i]!
+    const keyBytes = key === null ? 0 : Buffer.byteLength(key)
+    let headerCount = 0
+    let body = 2 + varintBytes(i) + varintBytes(key === null ? -1 : keyBytes) + keyBytes
+    body += value === null ? 1 : varintBytes(value.length) + value.length
+    if (headers !== undefined) {
+      for (const name in headers) {
+        headerCount++
+        const nameBytes = Buffer.byteLength(name)
+        const textBytes = Buffer.byteLength(headers[name]!)
+        body += varintBytes(nameBytes) + nameBytes + varintBytes(textBytes) + textBytes
+      }
+    }
+    body += varintBytes(headerCount)
+    at = putVarint(batch, at, body)
+    batch[at++] = 0 // attributes
+    batch[at++] = 0 // all have the batch's timestamp
+    at = putVarint(batch, at, i)
+    at = putVarint(batch, at, key === null ? -1 : keyBytes)
+    if (keyBytes > 0) at += batch.write(key!, at)
+    at = putVarint(batch, at, value === null ? -1 : value.length)
+    if (value !== null) {
+      batch.set(value, at)
+      at += value.length
+    }
+    at = putVarint(batch, at, headerCount)
+    if (headers !== undefined) {
+      for (const name in headers) {
+        const text = headers[name]!
+        at = putVarint(batch, at, Buffer.byteLength(name))
+        at += batch.write(name, at)
+        at = putVarint(batch, at, Buffer.byteLength(text))
+        at += batch.write(text, at)
+      }
+    }
+  }
+  const stamp = BigInt(timestampMs)
+  batch.writeBigInt64BE(0n, 0) // the broker gives the offset
+  batch.writeInt32BE(at - PREFIX, 8)
+  batch.writeInt32BE(-1, 12) // leader epoch, the broker's
+  batch.writeInt8(2, 16)
+  batch.writeInt16BE(0, ATTRIBUTES)
+  batch.writeInt32BE(records.length - 1, 23)
+  batch.writeBigInt64BE(stamp, 27)
+  batch.writeBigInt64BE(stamp, 35)
+  batch.writeInt32BE(records.length, 57)
+  return batch.subarray(0, at)
+}
+
+/** Says who sends the batch, and where it stands in the partition's sequence. */
+export const seal = (batch: Buffer, producer: ProducerIdentity, firstSequence: number): void => {
+  batch.writeBigInt64BE(producer.id, 43)
+  batch.writeInt16BE(producer.epoch, 51)
+  batch.writeInt32BE(firstSequence, 53)
+  batch.writeUInt32BE(crc32c(batch.subarray(ATTRIBUTES)), 17)
 }

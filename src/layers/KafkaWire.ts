@@ -88,12 +88,6 @@ export class KafkaUnreadable extends Error {}
 
 export const NO_BYTES = Buffer.alloc(0)
 
-export interface OutRecord {
-  readonly key: Buffer | null
-  readonly value: Uint8Array | null
-  readonly headers: ReadonlyArray<readonly [string, string]>
-}
-
 /** Who appends: with it the broker tells a batch sent again from a new one. */
 export interface ProducerIdentity {
   readonly id: bigint
@@ -103,8 +97,8 @@ export interface ProducerIdentity {
 export interface OutBatch {
   readonly topic: string
   readonly partition: number
-  readonly firstSequence: number
-  readonly records: ReadonlyArray<OutRecord>
+  /** A whole record batch. */
+  readonly bytes: Buffer
 }
 
 export interface Appended {
@@ -166,11 +160,7 @@ export interface KafkaWire {
   readonly isOpen: () => boolean
   readonly initProducer: () => Promise<ProducerIdentity>
   /** acks=all. The answers of all partitions, or no answer at all. */
-  readonly produce: (
-    producer: ProducerIdentity,
-    batches: ReadonlyArray<OutBatch>,
-    timeoutMs: number
-  ) => Promise<ReadonlyArray<Appended>>
+  readonly produce: (batches: ReadonlyArray<OutBatch>, timeoutMs: number) => Promise<ReadonlyArray<Appended>>
   readonly fetch: (request: FetchRequest) => Promise<Fetched>
   readonly join: (request: JoinRequest) => Promise<Joined>
   /** `assignments` from the leader, else empty; answers the member's own. */
