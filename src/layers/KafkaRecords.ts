@@ -117,7 +117,7 @@ const decodeRecords = (
   }
   for (let i = 0; i < count; i++) {
     const end = varint() + at
-    // Past the end the bytes read as NaN, which no comparison holds for.
+    // Past the end every byte reads as none, every number as 0: no loop goes on for long.
     if (!(end > at && end <= body.length)) throw cut(first, i)
     at++
     let micros = recordTime

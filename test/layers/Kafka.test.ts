@@ -1,8 +1,9 @@
-import { spawnSync } from "node:child_process"
+import { spawn, spawnSync } from "node:child_process"
 import { mkdtempSync, rmSync, writeFileSync } from "node:fs"
 import { createServer } from "node:net"
 import { tmpdir } from "node:os"
 import { join as pathOf } from "node:path"
+import { fileURLToPath } from "node:url"
 import { assert, describe, it } from "@effect/vitest"
 import { Admin, Producer } from "@platformatic/kafka"
 import { Deferred, Effect, Exit, Fiber, Layer, Queue, Redacted, Result, Scope, Stream } from "effect"
@@ -300,6 +301,56 @@ for (const engine of ENGINES) {
           [undefined, undefined]
         )
         yield* again[0]!.commit({ offset: 1, metadata: "mine again" })
+      })
+    )
+
+    test(
+      "lets a member that slept past its session do no harm: others have its partitions, its commits are refused",
+      Effect.gen(function* () {
+        const options = kafkaOptions({ engine, sessionTimeoutMs: 2000 })
+        const log = yield* open(options)
+        const lines: Array<string> = []
+        const child = yield* Effect.acquireRelease(
+          Effect.sync(() => {
+            const file = fileURLToPath(new URL("kafkaMember.ts", import.meta.url))
+            const member = spawn(process.execPath, [file, JSON.stringify(options)], {
+              stdio: ["ignore", "pipe", "inherit"]
+            })
+            let rest = ""
+            member.stdout.on("data", (chunk: Buffer) => {
+              const parts = (rest + chunk.toString()).split("\n")
+              rest = parts.pop()!
+              lines.push(...parts)
+            })
+            return member
+          }),
+          (member) =>
+            Effect.sync(() => {
+              member.kill("SIGKILL")
+            })
+        )
+        yield* until(() => lines.includes("committed 0") && lines.includes("committed 1"))
+        child.kill("SIGSTOP")
+        const a = yield* join(log, "g")
+        const mine = yield* Queue.takeN(a.assigned, 2)
+        for (const partition of mine) {
+          assert.strictEqual(partition.committed?.metadata, "child")
+          yield* partition.commit({ offset: 1_000_000, metadata: "parent" })
+        }
+        const asleep = lines.length
+        child.kill("SIGCONT")
+        yield* until(() => lines.slice(asleep).filter((line) => line.startsWith("own")).length > 0)
+        const after = lines.slice(asleep)
+        const own = after.findIndex((line) => line.startsWith("own"))
+        assert.sameMembers(
+          after.slice(0, own).filter((line) => !line.startsWith("revoked")),
+          ["refused 0 commit", "refused 1 commit"]
+        )
+        // One of them moves to the child, in order this time.
+        const moved = mine.find((partition) => after[own] === `own ${partition.partition}`)!
+        yield* moved.revoked
+        const kept = mine.find((partition) => partition !== moved)!
+        yield* kept.commit({ offset: 1_000_001, metadata: "parent" })
       })
     )
 
