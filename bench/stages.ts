@@ -4,7 +4,7 @@
  */
 import { Effect, Stream } from "effect"
 import type { RawTick } from "../src/schema/RawTick.ts"
-import type { Batch } from "../src/streams/batch.ts"
+import { type Batch, countsOf } from "../src/streams/batch.ts"
 import { candidate } from "../src/streams/decode.ts"
 import { makeStates, stages } from "../src/streams/process.ts"
 import type { LogRecord } from "../src/streams/TickLog.ts"
@@ -52,18 +52,7 @@ const toBatch = (raws: ReadonlyArray<RawTick>, records: ReadonlyArray<LogRecord>
   watermarks: [],
   dead: [],
   forwards: [],
-  count: {
-    decoded: raws.length,
-    normalized: 0,
-    duplicates: 0,
-    suppressed: 0,
-    admitted: 0,
-    sequenced: 0,
-    gaps: 0,
-    fills: 0,
-    lost: 0,
-    epochs: 0
-  }
+  count: countsOf(raws.length)
 })
 
 /** The same outcome in one pass with a Map and a Set an instrument, and nothing else. */

@@ -74,6 +74,20 @@ export interface Counts {
   epochs: number
 }
 
+/** The counts of a batch that has been decoded. */
+export const countsOf = (decoded: number): Counts => ({
+  decoded,
+  normalized: 0,
+  duplicates: 0,
+  suppressed: 0,
+  admitted: 0,
+  sequenced: 0,
+  gaps: 0,
+  fills: 0,
+  lost: 0,
+  epochs: 0
+})
+
 /** The states of a partition: live, and one a replay run. */
 export interface PartitionStates {
   readonly live: PartitionState

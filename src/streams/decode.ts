@@ -1,7 +1,15 @@
 /** Decides which raw records are ticks: what cannot be read goes to the DLQ with its reason, and the rest goes on. */
 import { partitionOf } from "../schema/Partition.ts"
 import { type RawTick, readRawTick } from "../schema/RawTick.ts"
-import type { Batch, Candidate, DeadLetter, DeadReason, Forward, Watermark } from "./batch.ts"
+import {
+  type Batch,
+  type Candidate,
+  countsOf,
+  type DeadLetter,
+  type DeadReason,
+  type Forward,
+  type Watermark
+} from "./batch.ts"
 import type { LogRecord, NewRecord } from "./TickLog.ts"
 
 /** A record larger than this is refused, in bytes. */
@@ -108,18 +116,7 @@ const decodeRecords = (
     watermarks,
     dead,
     forwards,
-    count: {
-      decoded: ticks.length,
-      normalized: 0,
-      duplicates: 0,
-      suppressed: 0,
-      admitted: 0,
-      sequenced: 0,
-      gaps: 0,
-      fills: 0,
-      lost: 0,
-      epochs: 0
-    }
+    count: countsOf(ticks.length)
   }
 }
 
