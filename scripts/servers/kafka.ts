@@ -68,7 +68,10 @@ export class KafkaServer extends Server {
     // A format that was cut short is begun again.
     rmSync(data, { recursive: true, force: true })
     mkdirSync(data)
-    const cluster = randomBytes(16).toString("base64url")
+    const id = randomBytes(16)
+    // One that begins with a dash would be read as a flag.
+    id[0]! &= 0x7f
+    const cluster = id.toString("base64url")
     const format = spawnSync(
       "java",
       [
