@@ -9,6 +9,7 @@ export class LossyProxy {
   readonly #server: Server
   readonly #pairs = new Set<readonly [client: Socket, upstream: Socket]>()
   #losing = false
+  #losesReplyTo: ((request: Buffer) => boolean) | undefined
   #refusing = false
   /** Answers that were lost. */
   lost = 0
@@ -28,9 +29,16 @@ export class LossyProxy {
         this.#pairs.delete(pair)
       }
       for (const socket of pair) socket.on("error", cut).on("close", cut)
-      client.on("data", (request) => upstream.write(request))
+      let isMeant = false
+      client.on("data", (request: Buffer) => {
+        if (this.#losesReplyTo?.(request) === true) {
+          this.#losesReplyTo = undefined
+          isMeant = true
+        }
+        upstream.write(request)
+      })
       upstream.on("data", (answer) => {
-        if (!this.#losing) {
+        if (!this.#losing && !isMeant) {
           client.write(answer)
           return
         }
@@ -48,6 +56,11 @@ export class LossyProxy {
   /** The next answer is lost, and its connection with it. */
   loseNextReply(): void {
     this.#losing = true
+  }
+
+  /** The answer to the next request that `matches` is lost: the request is what came in one piece. */
+  loseReplyTo(matches: (request: Buffer) => boolean): void {
+    this.#losesReplyTo = matches
   }
 
   /** Whether new connections are cut off at once. */

@@ -1,0 +1,226 @@
+/**
+ * Decides what the crash suite plays on: a Kafka, a Redis, a PostgreSQL and an S3 server of its own, each behind a proxy
+ * that can lose a reply, and the platform's processes on them.
+ */
+import { chmodSync, mkdtempSync, rmSync } from "node:fs"
+import { tmpdir } from "node:os"
+import { join } from "node:path"
+import { setTimeout as sleep } from "node:timers/promises"
+import { KafkaServer } from "../../scripts/servers/kafka.ts"
+import { PostgresServer } from "../../scripts/servers/postgres.ts"
+import { RedisServer } from "../../scripts/servers/redis.ts"
+import { freePort } from "../../scripts/servers/Server.ts"
+import { S3Server } from "../../scripts/servers/s3.ts"
+import { HttpProxy } from "../support/httpProxy.ts"
+import { LossyProxy } from "../support/LossyProxy.ts"
+import { Mdp } from "../support/processes.ts"
+
+export const ENGINES = ["platformatic", "kafkajs"] as const
+export type Engine = (typeof ENGINES)[number]
+
+export const PARTITIONS = 4
+/** How long a silent worker keeps its partitions. */
+export const SESSION_MS = 3000
+const STARTS_WITHIN_MS = 90_000
+
+const withPort = (url: string, port: number): string => {
+  const changed = new URL(url)
+  changed.port = String(port)
+  return changed.href
+}
+
+/** One process of the platform, and what is known of it. */
+export interface Running {
+  readonly name: string
+  readonly mdp: Mdp
+  readonly url: string
+  /** Set by who ends it on purpose. */
+  isMeantToEnd: boolean
+}
+
+export class Cluster {
+  readonly folder: string
+  readonly engine: Engine
+  readonly kafka: KafkaServer
+  readonly redis: RedisServer
+  readonly postgres: PostgresServer
+  readonly s3: S3Server
+  readonly proxies: { kafka: LossyProxy; redis: LossyProxy; postgres: LossyProxy; s3: HttpProxy }
+  /** Settings through the proxies, for the processes. */
+  readonly settings: Readonly<Record<string, string>>
+  /** Every process that was started. */
+  readonly processes: Array<Running> = []
+  /** What should never happen, whatever the nemesis does. */
+  readonly alarms: Array<string> = []
+  /** The newest figures of each process, the dead ones' last included. */
+  readonly figures = new Map<Running, ReadonlyMap<string, number>>()
+  #polling: NodeJS.Timeout | undefined
+
+  private constructor(
+    folder: string,
+    engine: Engine,
+    servers: Pick<Cluster, "kafka" | "redis" | "postgres" | "s3">,
+    proxies: Cluster["proxies"]
+  ) {
+    this.folder = folder
+    this.engine = engine
+    this.kafka = servers.kafka
+    this.redis = servers.redis
+    this.postgres = servers.postgres
+    this.s3 = servers.s3
+    this.proxies = proxies
+    this.settings = {
+      KAFKA_ENGINE: engine,
+      KAFKA_BROKERS: `127.0.0.1:${proxies.kafka.port}`,
+      REDIS_URL: withPort(this.redis.url(), proxies.redis.port),
+      DATABASE_URL: withPort(this.postgres.url(), proxies.postgres.port),
+      ...this.s3.settings(),
+      S3_ENDPOINT: proxies.s3.url,
+      PARTITIONS: String(PARTITIONS),
+      METRICS_PORT: "0",
+      PORT: "0",
+      // Everything that is waited for comes soon.
+      KAFKA_SESSION_TIMEOUT_MS: String(SESSION_MS),
+      KAFKA_HEARTBEAT_MS: "300",
+      KAFKA_METADATA_MS: "1000",
+      KAFKA_FETCH_WAIT_MS: "200",
+      KAFKA_DELIVERY_TIMEOUT_MS: "20000",
+      SNAPSHOT_MS: "500",
+      ARCHIVE_FLUSH_MS: "2000",
+      REDIS_TIMEOUT_MS: "1000",
+      S3_TIMEOUT_MS: "3000",
+      DRAIN_DEADLINE_MS: "20000"
+    }
+  }
+
+  static async start(engine: Engine): Promise<Cluster> {
+    const folder = mkdtempSync(join(tmpdir(), "mdp-crash-"))
+    chmodSync(folder, 0o711)
+    const port = await freePort()
+    const kafkaProxy = new LossyProxy(port)
+    await kafkaProxy.listen()
+    const servers = {
+      kafka: new KafkaServer({ folder: join(folder, "kafka"), port, advertisedPort: kafkaProxy.port }),
+      redis: new RedisServer({ folder: join(folder, "redis") }),
+      postgres: new PostgresServer({ folder: join(folder, "postgres"), configuration: { fsync: "off" } }),
+      s3: new S3Server({ folder: join(folder, "s3") })
+    }
+    try {
+      await Promise.all(Object.values(servers).map((server) => server.start()))
+      if (servers.kafka.port !== port) throw new Error(`port ${port} was taken meanwhile; try again`)
+      const redis = new LossyProxy(servers.redis.port)
+      const postgres = new LossyProxy(servers.postgres.port)
+      const s3 = new HttpProxy(servers.s3.endpoint)
+      await Promise.all([redis.listen(), postgres.listen(), s3.listen()])
+      const cluster = new Cluster(folder, engine, servers, { kafka: kafkaProxy, redis, postgres, s3 })
+      cluster.#polling = setInterval(() => void cluster.poll(), 1500)
+      return cluster
+    } catch (error) {
+      for (const server of Object.values(servers)) await server.kill()
+      rmSync(folder, { recursive: true, force: true })
+      throw error
+    }
+  }
+
+  /** Starts a command and waits until it says where it is; tried again where a server that is down makes it give up. */
+  async run(
+    name: string,
+    args: ReadonlyArray<string>,
+    environment: Readonly<Record<string, string>> = {}
+  ): Promise<Running> {
+    const until = Date.now() + STARTS_WITHIN_MS
+    for (;;) {
+      const mdp = new Mdp(args, { ...this.settings, ...environment })
+      while (!mdp.isOver && !/http:\/\/127\.0\.0\.1:\d+/.test(mdp.stdout) && Date.now() < until) await sleep(20)
+      const url = /http:\/\/127\.0\.0\.1:\d+/.exec(mdp.stdout)?.[0]
+      if (url !== undefined) {
+        const running: Running = { name, mdp, url, isMeantToEnd: false }
+        this.processes.push(running)
+        mdp.child.on("close", (code, signal) => {
+          if (running.isMeantToEnd) return
+          this.alarms.push(`${name} ended by itself with ${code ?? signal}: ${mdp.stderr.slice(-2000)}`)
+        })
+        return running
+      }
+      if (mdp.signal === "SIGKILL") throw new Error(`${name} was killed before it was up`)
+      if (Date.now() > until) {
+        mdp.kill("SIGKILL")
+        throw new Error(`${name} did not start: ${mdp.stderr.slice(-2000)}`)
+      }
+      if (mdp.code !== 1) this.alarms.push(`${name} gave up its start with ${mdp.code}: ${mdp.stderr.slice(-2000)}`)
+      await sleep(300)
+    }
+  }
+
+  worker(name: string, environment: Readonly<Record<string, string>> = {}): Promise<Running> {
+    return this.run(name, ["worker"], environment)
+  }
+
+  async over(running: Running, withinMs: number): Promise<boolean> {
+    const until = Date.now() + withinMs
+    while (!running.mdp.isOver && Date.now() < until) await sleep(10)
+    return running.mdp.isOver
+  }
+
+  /** `kill -9`, and waits until it is gone. */
+  async kill(running: Running): Promise<void> {
+    running.isMeantToEnd = true
+    running.mdp.kill("SIGKILL")
+    await this.over(running, 30_000)
+  }
+
+  /** SIGTERM, and waits; a stop that is not clean is an alarm only where nothing else was wrong meanwhile. */
+  async stop(running: Running): Promise<number | null> {
+    running.isMeantToEnd = true
+    running.mdp.kill("SIGTERM")
+    if (!(await this.over(running, 40_000))) {
+      running.mdp.kill("SIGKILL")
+      await this.over(running, 10_000)
+    }
+    return running.mdp.code
+  }
+
+  async poll(): Promise<void> {
+    await Promise.all(
+      this.processes
+        .filter(({ mdp }) => !mdp.isOver)
+        .map(async (running) => {
+          try {
+            const answer = await fetch(`${running.url}/metrics`, { signal: AbortSignal.timeout(1000) })
+            const figures = new Map<string, number>()
+            for (const line of (await answer.text()).split("\n")) {
+              const at = line.lastIndexOf(" ")
+              if (at > 0 && !line.startsWith("#")) figures.set(line.slice(0, at), Number(line.slice(at + 1)))
+            }
+            this.figures.set(running, figures)
+          } catch {
+            // Stopped, or ending just now.
+          }
+        })
+    )
+  }
+
+  /** The sum of a counter over all processes, by its labels. */
+  total(metric: string): number {
+    let sum = 0
+    for (const figures of this.figures.values()) {
+      for (const [name, n] of figures) if (name === metric || name.startsWith(`${metric}{`)) sum += n
+    }
+    return sum
+  }
+
+  /** What every process said, for who looks into a failure. */
+  logs(): string {
+    return this.processes
+      .map(({ name, mdp }) => `=== ${name} (pid ${mdp.child.pid}) ended ${mdp.code ?? mdp.signal}\n${mdp.stderr}`)
+      .join("\n")
+  }
+
+  async close(): Promise<void> {
+    clearInterval(this.#polling)
+    for (const running of this.processes) if (!running.mdp.isOver) await this.kill(running)
+    for (const proxy of Object.values(this.proxies)) proxy.close()
+    await Promise.all([this.kafka, this.redis, this.postgres, this.s3].map((server) => server.kill()))
+    rmSync(this.folder, { recursive: true, force: true })
+  }
+}

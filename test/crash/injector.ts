@@ -1,0 +1,131 @@
+/**
+ * Decides what is sent beside the simulator: poison of every kind, ticks in a wrong partition, and instruments that
+ * trade once in a while, so that most snapshots do not name them.
+ */
+import { setTimeout as sleep } from "node:timers/promises"
+import { Effect, ManagedRuntime, Result } from "effect"
+import * as Kafka from "../../src/layers/Kafka.ts"
+import { partitionOf } from "../../src/schema/Partition.ts"
+import { readSettings } from "../../src/schema/Settings.ts"
+import { type NewRecord, TickLog } from "../../src/streams/TickLog.ts"
+import { PARTITIONS } from "./cluster.ts"
+import type { Meant } from "./oracle.ts"
+
+/** Header of a poison record, by which the oracle finds it again in `raw_ticks`. */
+export const POISON_HEADER = "poison"
+
+const FIRST_RARE = 8_000_001
+const FIRST_MISROUTED = 8_100_001
+const INSTRUMENTS = 6
+const POISONED = 8_200_001
+export const INJECTED_TOKENS = [
+  ...Array.from({ length: INSTRUMENTS }, (_, i) => FIRST_RARE + i),
+  ...Array.from({ length: INSTRUMENTS }, (_, i) => FIRST_MISROUTED + i)
+]
+
+const tick = (more: object) => ({
+  instrument_token: POISONED,
+  exchange_ts: Date.now() * 1000,
+  price: 10,
+  volume: 1,
+  sequence_id: 1,
+  ...more
+})
+const json = (value: object) => Buffer.from(JSON.stringify(value))
+
+/** Each of them belongs in the DLQ, whatever came before it. */
+export const POISONS: Readonly<Record<string, () => Uint8Array | null>> = {
+  "bad JSON": () => Buffer.from('{"instrument_token":'),
+  "no JSON at all": () => Buffer.from([0xff, 0x00, 0x80]),
+  empty: () => new Uint8Array(0),
+  tombstone: () => null,
+  "more than 1 MiB": () => json(tick({ connection: "x".repeat(1_100_000) })),
+  NaN: () => Buffer.from(JSON.stringify(tick({})).replace('"price":10', '"price":NaN')),
+  "NaN as text": () => json(tick({ price: "NaN" })),
+  "negative price": () => json(tick({ price: -1 })),
+  "price with 8 decimals": () => json(tick({ price: 0.12345678 })),
+  "far future": () => json(tick({ exchange_ts: (Date.now() + 86_400_000) * 1000 })),
+  "naive time": () => json(tick({ exchange_ts: "2026-01-15T09:15:00" })),
+  "no instrument": () => json({ exchange_ts: Date.now() * 1000, price: 1 }),
+  "token 0": () => json(tick({ instrument_token: 0 })),
+  "negative volume": () => json(tick({ volume: -5 })),
+  array: () => Buffer.from("[1,2,3]"),
+  null: () => Buffer.from("null")
+}
+
+export class Injector {
+  /** The log as the oracle reads it. */
+  readonly runtime: ManagedRuntime.ManagedRuntime<TickLog, unknown>
+  /** Ticks that `raw_ticks` has taken. */
+  readonly meant: Array<Meant> = []
+  poisoned = 0
+  readonly #sequences = new Map<number, number>()
+  #isOver = false
+  #running: Promise<void> | undefined
+  #turn = 0
+
+  constructor(settings: Readonly<Record<string, string>>) {
+    const given = Result.getOrThrow(readSettings({ ...settings, KAFKA_DELIVERY_TIMEOUT_MS: "120000" }))
+    this.runtime = ManagedRuntime.make(Kafka.layerOf(given))
+  }
+
+  start(): void {
+    this.#isOver = false
+    this.#running = this.#run()
+  }
+
+  async stop(): Promise<void> {
+    this.#isOver = true
+    await this.#running
+  }
+
+  async #run(): Promise<void> {
+    while (!this.#isOver) {
+      await this.#step(this.#turn++)
+      await sleep(120)
+    }
+  }
+
+  async #step(turn: number): Promise<void> {
+    const to = turn % PARTITIONS
+    if (turn % 3 === 0) {
+      const kinds = Object.keys(POISONS)
+      return this.poison(kinds[(turn / 3) % kinds.length]!, (turn / 3) % PARTITIONS)
+    }
+    if (turn % 3 === 1) return this.#tick(FIRST_MISROUTED + (turn % INSTRUMENTS), to, "misrouted")
+    // Each of them about every fifteen seconds.
+    if (turn % 21 === 2) return this.#tick(FIRST_RARE + (Math.floor(turn / 21) % INSTRUMENTS), undefined, "rare")
+  }
+
+  /** One poison record, in the log when this is done. */
+  async poison(kind: string, partition: number): Promise<void> {
+    const value = POISONS[kind]!()
+    await this.#append(partition, { key: String(POISONED), value, headers: { [POISON_HEADER]: kind } })
+    this.poisoned++
+  }
+
+  async #tick(token: number, partition: number | undefined, connection: string): Promise<void> {
+    const sequence_id = (this.#sequences.get(token) ?? 0) + 1
+    this.#sequences.set(token, sequence_id)
+    const exchange_ts = Date.now() * 1000
+    const content = { instrument_token: token, exchange_ts, price: 100 + sequence_id / 4, volume: 3, sequence_id }
+    const own = partitionOf(token, PARTITIONS)
+    await this.#append(partition ?? own, { key: String(token), value: json({ ...content, connection }) })
+    this.meant.push({ ...content, reached: ["dma"] })
+  }
+
+  /** Until the log has it: where the outcome is unknown it is sent again, which adds no tick and no poison of its own. */
+  async #append(partition: number, record: NewRecord): Promise<void> {
+    const append = Effect.flatMap(TickLog, (log) => log.append("raw_ticks", partition, [record]))
+    for (;;) {
+      const exit = await this.runtime.runPromiseExit(append)
+      if (exit._tag === "Success") return
+      await sleep(200)
+    }
+  }
+
+  async close(): Promise<void> {
+    await this.stop()
+    await this.runtime.dispose()
+  }
+}

@@ -1,0 +1,272 @@
+/**
+ * Decides what goes wrong, by a seed: which faults in which order, and how each is done to the real processes. Several
+ * lanes work at once, so that faults meet.
+ */
+import { setTimeout as sleep } from "node:timers/promises"
+import pg from "pg"
+import type { Server } from "../../scripts/servers/Server.ts"
+import { CRASH_POINTS, type CrashPoint } from "../../src/streams/crashPoint.ts"
+import { type Cluster, PARTITIONS, type Running, SESSION_MS } from "./cluster.ts"
+import { type Injector, POISONS } from "./injector.ts"
+import { between, type Random, random, shuffled } from "./random.ts"
+
+/** Workers that are always meant to run. */
+const WORKERS = 2
+const CRASHES_WITHIN_MS = 30_000
+const REPLY_LOST_WITHIN_MS = 15_000
+
+export interface Ground {
+  readonly cluster: Cluster
+  readonly injector: Injector
+  readonly workers: Array<Running>
+  server: Running
+  readonly serverPort: number
+  /** Faults that were asked for and did not come about, by kind. */
+  readonly missed: Array<string>
+}
+
+interface Kind {
+  /** What it needs to itself. */
+  readonly holds: string | undefined
+  readonly run: (ground: Ground, next: Random) => Promise<void>
+}
+
+let number = 0
+
+const crash = (point: CrashPoint): Kind => ({
+  holds: undefined,
+  run: async ({ cluster, missed }, next) => {
+    const at = `${point}:${between(next, 1, point.includes("archive") || point === "after-manifest" ? 2 : 6)}`
+    // One more joins, takes its share, and dies.
+    let worker: Running
+    try {
+      worker = await cluster.worker(`worker ${++number} to die ${at}`, { MDP_CRASH_AT: at })
+    } catch (error) {
+      if (String(error).includes("was killed before")) return
+      throw error
+    }
+    worker.isMeantToEnd = true
+    if (!(await cluster.over(worker, CRASHES_WITHIN_MS))) missed.push(`crash:${at}`)
+    else if (worker.mdp.signal !== "SIGKILL") {
+      cluster.alarms.push(`${worker.name} ended with ${worker.mdp.code}: ${worker.mdp.stderr.slice(-2000)}`)
+    }
+    await cluster.kill(worker)
+  }
+})
+
+const restarted = (name: string, server: (cluster: Cluster) => Server, isErased = false): Kind => ({
+  holds: name,
+  run: async ({ cluster }, next) => {
+    const it = server(cluster)
+    await it.kill()
+    if (isErased) it.erase()
+    await sleep(between(next, 0, 1500))
+    await it.start()
+  }
+})
+
+/** Loses the reply of the next request that `matches`, and waits until it happened. */
+const replyLost = (of: "kafka" | "redis" | "postgres", what: string, matches: (request: Buffer) => boolean): Kind => ({
+  holds: of,
+  run: async ({ cluster, missed }) => {
+    const proxy = cluster.proxies[of]
+    const before = proxy.lost
+    proxy.loseReplyTo(matches)
+    const until = Date.now() + REPLY_LOST_WITHIN_MS
+    while (proxy.lost === before && Date.now() < until) await sleep(20)
+    if (proxy.lost === before) missed.push(`lost:${what}`)
+    proxy.loseReplyTo(() => false)
+  }
+})
+
+const PRODUCE = 0
+const OFFSET_COMMIT = 8
+/** A Kafka request of a kind; the topic's name is in the clear. */
+const isKafka = (api: number, topic: string) => (request: Buffer) =>
+  request.length > 8 && request.readInt16BE(4) === api && request.includes(topic)
+
+const onPostgres = async (cluster: Cluster, run: (client: pg.Client) => Promise<unknown>): Promise<void> => {
+  const client = new pg.Client({ connectionString: cluster.postgres.url(), connectionTimeoutMillis: 5000 })
+  client.on("error", () => {})
+  await client.connect()
+  try {
+    await run(client)
+  } finally {
+    await client.end().catch(() => {})
+  }
+}
+
+const redisCommand = async (cluster: Cluster, command: string): Promise<void> => {
+  const { connect } = await import("node:net")
+  const { port, password } = new URL(cluster.redis.url())
+  await new Promise<void>((resolve, reject) => {
+    const socket = connect(Number(port), "127.0.0.1", () => socket.write(`AUTH ${password}\r\n${command}\r\n`))
+    let answer = ""
+    socket.on("error", reject)
+    socket.on("data", (chunk) => {
+      answer += chunk.toString()
+      if (answer.split("\r\n").length <= 2) return
+      socket.destroy()
+      if (answer.includes("-")) reject(new Error(`Redis: ${answer}`))
+      else resolve()
+    })
+  })
+}
+
+const kinds: Readonly<Record<string, Kind>> = {
+  ...Object.fromEntries(CRASH_POINTS.map((point) => [`crash:${point}`, crash(point)])),
+  "worker-kill": {
+    holds: "workers",
+    run: async ({ cluster, workers }, next) => {
+      const slot = between(next, 0, workers.length - 1)
+      await cluster.kill(workers[slot]!)
+      await sleep(between(next, 0, 1000))
+      workers[slot] = await cluster.worker(`worker ${++number}`)
+    }
+  },
+  /** Silent for longer than its session, and back: a zombie. */
+  "worker-pause": {
+    holds: "workers",
+    run: async ({ workers }, next) => {
+      const worker = workers[between(next, 0, workers.length - 1)]!
+      worker.mdp.kill("SIGSTOP")
+      await sleep(SESSION_MS + between(next, 500, 4000))
+      worker.mdp.kill("SIGCONT")
+    }
+  },
+  "worker-join-leave": {
+    holds: undefined,
+    run: async ({ cluster }, next) => {
+      const worker = await cluster.worker(`worker ${++number}, a visitor`)
+      await sleep(between(next, 500, 3000))
+      await cluster.stop(worker)
+    }
+  },
+  "worker-stop": {
+    holds: "workers",
+    run: async ({ cluster, workers }, next) => {
+      const slot = between(next, 0, workers.length - 1)
+      await cluster.stop(workers[slot]!)
+      workers[slot] = await cluster.worker(`worker ${++number}`)
+    }
+  },
+  "server-kill": {
+    holds: "server",
+    run: async (ground, next) => {
+      await ground.cluster.kill(ground.server)
+      await sleep(between(next, 0, 500))
+      ground.server = await ground.cluster.run(`server ${++number}`, ["server"], { PORT: String(ground.serverPort) })
+    }
+  },
+  "kafka-kill": restarted("kafka", ({ kafka }) => kafka),
+  "redis-kill": restarted("redis", ({ redis }) => redis),
+  "redis-erased": restarted("redis", ({ redis }) => redis, true),
+  "redis-flushall": { holds: "redis", run: ({ cluster }) => redisCommand(cluster, "FLUSHALL") },
+  "postgres-kill": restarted("postgres", ({ postgres }) => postgres),
+  "postgres-terminate": {
+    holds: "postgres",
+    run: ({ cluster }) =>
+      onPostgres(cluster, (client) =>
+        client.query("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid()")
+      )
+  },
+  "postgres-lock": {
+    holds: "postgres",
+    run: ({ cluster }, next) =>
+      onPostgres(cluster, async (client) => {
+        await client.query("BEGIN")
+        await client.query("LOCK TABLE ticks IN ACCESS EXCLUSIVE MODE")
+        await sleep(between(next, 1000, 4000))
+        await client.query("ROLLBACK")
+      })
+  },
+  "s3-kill": restarted("s3", ({ s3 }) => s3),
+  "lost:kafka-produce": replyLost("kafka", "kafka-produce", isKafka(PRODUCE, "normalized_ticks")),
+  "lost:kafka-raw-produce": replyLost("kafka", "kafka-raw-produce", isKafka(PRODUCE, "raw_ticks")),
+  "lost:kafka-commit": replyLost("kafka", "kafka-commit", isKafka(OFFSET_COMMIT, "_ticks")),
+  "lost:redis-claim": replyLost("redis", "redis-claim", (request) => request.includes("claim:")),
+  "lost:redis-snapshot": replyLost("redis", "redis-snapshot", (request) => request.includes("state:")),
+  "lost:redis-ring": replyLost("redis", "redis-ring", (request) => request.includes("ring:")),
+  "lost:postgres-commit": replyLost("postgres", "postgres-commit", (request) => /COMMIT/i.test(request.toString())),
+  "lost:s3-put": {
+    holds: "s3",
+    run: async ({ cluster, missed }) => {
+      const { s3 } = cluster.proxies
+      let isLost = false
+      s3.fate = ({ method }) => {
+        if (isLost || method !== "PUT") return "pass"
+        isLost = true
+        return "lose the reply"
+      }
+      const until = Date.now() + REPLY_LOST_WITHIN_MS
+      while (!isLost && Date.now() < until) await sleep(20)
+      s3.fate = () => "pass"
+      if (!isLost) missed.push("lost:s3-put")
+    }
+  },
+  poison: {
+    holds: undefined,
+    run: async ({ injector }, next) => {
+      for (const kind of shuffled(next, Object.keys(POISONS))) {
+        await injector.poison(kind, between(next, 0, PARTITIONS - 1))
+      }
+    }
+  }
+}
+
+export const KINDS = Object.keys(kinds)
+
+/** The faults of a seed: every kind once before any comes again. */
+export const plan = (seed: number, faults: number, only: ReadonlyArray<string> = KINDS): ReadonlyArray<string> => {
+  const next = random(seed)
+  const planned: Array<string> = []
+  while (planned.length < faults) planned.push(...shuffled(next, only))
+  return planned.slice(0, faults)
+}
+
+export const startWorkers = (cluster: Cluster): Promise<Array<Running>> =>
+  Promise.all(Array.from({ length: WORKERS }, () => cluster.worker(`worker ${++number}`)))
+
+/** Does the faults of a plan, `lanes` at a time; answers how many of each kind came about. */
+export const torment = async (
+  ground: Ground,
+  seed: number,
+  planned: ReadonlyArray<string>,
+  lanes: number,
+  tell: (line: string) => void
+): Promise<ReadonlyMap<string, number>> => {
+  const done = new Map<string, number>()
+  const held = new Set<string>()
+  const waiting = planned.map((kind, i) => ({ kind, i }))
+  const lane = async (): Promise<void> => {
+    for (;;) {
+      if (waiting.length === 0) return
+      const at = waiting.findIndex(({ kind }) => !held.has(kinds[kind]!.holds ?? ""))
+      if (at < 0) {
+        await sleep(50)
+        continue
+      }
+      const [{ kind, i }] = waiting.splice(at, 1) as [{ kind: string; i: number }]
+      const { holds, run } = kinds[kind]!
+      // A fault's own numbers do not depend on what the others drew before it.
+      const next = random(seed * 1000 + i)
+      await sleep(between(next, 0, 600))
+      if (holds !== undefined) held.add(holds)
+      const missedBefore = ground.missed.length
+      tell(`${kind} …`)
+      const started = Date.now()
+      try {
+        await run(ground, next)
+      } catch (error) {
+        // PostgreSQL may just be ended by another lane.
+        ground.missed.push(`${kind}: ${error instanceof Error ? error.message : String(error)}`)
+      } finally {
+        if (holds !== undefined) held.delete(holds)
+      }
+      tell(`${kind} done in ${Date.now() - started} ms`)
+      if (ground.missed.length === missedBefore) done.set(kind, (done.get(kind) ?? 0) + 1)
+    }
+  }
+  await Promise.all(Array.from({ length: lanes }, lane))
+  return done
+}
