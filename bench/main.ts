@@ -12,7 +12,11 @@ const WORSE = 0.85
 /** Each is loaded only when asked for, in the order of design and cost. */
 const benchmarks: Record<string, () => Promise<{ readonly run: () => Promise<Row> }>> = {
   stages: () => import("./stages.ts"),
+  "process-json": () => import("./processJson.ts"),
+  store: () => import("./store.ts"),
+  pipeline: () => import("./pipeline.ts"),
   websocket: () => import("./websocket.ts"),
+  latency: () => import("./latency.ts"),
   replay: () => import("./replay.ts")
 }
 
