@@ -17,7 +17,7 @@ const make = (): StateSnapshots["Service"] => {
         const kept = partitions.get(partition)?.get(rawIncarnation)
         return kept === undefined ? undefined : { ...kept, instruments: new Map(kept.instruments) }
       }),
-    save: (partition, changed) =>
+    save: (partition, changed, since) =>
       Effect.sync(() => {
         let incarnations = partitions.get(partition)
         if (incarnations === undefined) {
@@ -26,13 +26,15 @@ const make = (): StateSnapshots["Service"] => {
         }
         const before = incarnations.get(changed.rawIncarnation)
         // One who lost the partition and does not know it yet must not put its older state over the new owner's.
-        if (before !== undefined && changed.rawOffset < before.rawOffset) return
+        if (before !== undefined && changed.rawOffset < before.rawOffset) return true
+        if (since !== undefined && (before === undefined || before.rawOffset < since)) return false
         if (before === undefined && incarnations.size >= MAX_INCARNATIONS) {
           incarnations.delete(incarnations.keys().next().value!)
         }
         const instruments = before?.instruments ?? new Map<number, Uint8Array>()
         for (const [token, state] of changed.instruments) instruments.set(token, state.slice())
         incarnations.set(changed.rawIncarnation, { ...changed, instruments })
+        return true
       })
   }
 }

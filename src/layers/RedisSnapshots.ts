@@ -18,21 +18,27 @@ const FIELDS_PER_PIECE = 256
 const READINGS = 10
 
 /**
- * KEYS[1]. ARGV: seconds to live, raw offset, normalized offset, normalized incarnation, then token and state of each
- * instrument. One who stands behind what is kept has lost the partition, and changes nothing. Answers whether it did.
+ * KEYS[1]. ARGV: seconds to live, raw offset, normalized offset, normalized incarnation, raw offset of the snapshot that
+ * is changed (empty: none), then token and state of each instrument. One who stands behind what is kept has lost the
+ * partition, and changes nothing: 0. Where the snapshot to change is gone, with Redis's data, a part of the state must
+ * not stand for the whole: 2, and nothing changes. Else 1.
  */
 const SAVE = script(`
 local call = redis.call
 local kept = call('HGET', KEYS[1], 'rawOffset')
 if kept and tonumber(ARGV[2]) < tonumber(kept) then return 0 end
+if ARGV[5] ~= '' and (not kept or tonumber(kept) < tonumber(ARGV[5])) then return 2 end
 call('HSET', KEYS[1], 'rawOffset', ARGV[2], 'normalizedOffset', ARGV[3], 'normalizedIncarnation', ARGV[4])
 call('HINCRBY', KEYS[1], 'saves', 1)
-for from = 5, #ARGV, 1000 do
+for from = 6, #ARGV, 1000 do
   call('HSET', KEYS[1], unpack(ARGV, from, math.min(from + 999, #ARGV)))
 end
 call('EXPIRE', KEYS[1], ARGV[1])
 return 1
 `)
+
+/** What SAVE answers where the snapshot to change is gone. */
+const GONE = 2
 
 interface Marks {
   readonly saves: string
@@ -64,12 +70,13 @@ const make = (options: RedisSnapshotsOptions): Effect.Effect<StateSnapshots["Ser
     const seconds = String(Math.ceil(Duration.toSeconds(options.keep)))
     const keyOf = (rawIncarnation: string, partition: number) => `${prefix}state:${partition}:${rawIncarnation}`
 
-    const save = ({ run }: Commands, partition: number, changed: StateSnapshot) => {
+    const save = ({ run }: Commands, partition: number, changed: StateSnapshot, since: number | undefined) => {
       const args: Array<string | Buffer> = [
         seconds,
         String(changed.rawOffset),
         String(changed.normalizedOffset),
-        changed.normalizedIncarnation
+        changed.normalizedIncarnation,
+        since === undefined ? "" : String(since)
       ]
       for (const [token, state] of changed.instruments) args.push(String(token), Buffer.from(state))
       return run(SAVE, [keyOf(changed.rawIncarnation, partition)], args)
@@ -118,7 +125,11 @@ const make = (options: RedisSnapshotsOptions): Effect.Effect<StateSnapshots["Ser
 
     return {
       load,
-      save: (partition, changed) => Effect.asVoid(ask("save", (commands) => save(commands, partition, changed)))
+      save: (partition, changed, since) =>
+        Effect.map(
+          ask("save", (commands) => save(commands, partition, changed, since)),
+          (answer) => answer !== GONE
+        )
     }
   })
 

@@ -16,7 +16,11 @@ export class StateSnapshots extends Context.Service<
   StateSnapshots,
   {
     readonly load: (rawIncarnation: string, partition: number) => Effect.Effect<StateSnapshot | undefined, CacheError>
-    /** Puts the changed instruments and the marks in one step; those not named keep what they had. */
-    readonly save: (partition: number, changed: StateSnapshot) => Effect.Effect<void, CacheError>
+    /**
+     * Puts the changed instruments and the marks in one step; those not named keep what they had. `since` is the raw
+     * offset of the snapshot that they changed from; undefined: all instruments are named. False: that snapshot is gone,
+     * nothing was put, and all of them are to be saved.
+     */
+    readonly save: (partition: number, changed: StateSnapshot, since?: number) => Effect.Effect<boolean, CacheError>
   }
 >()("market-data-platform/streams/StateSnapshots") {}

@@ -89,16 +89,19 @@ export const processPartition = (
     }
 
     let normalizedOffset = recovered.normalizedOffset
+    /** The snapshot that the next one changes; undefined: the next one is whole. */
+    let savedOffset = recovered.fromSnapshot ? liveFrom : undefined
     let savedAt = clock.currentTimeMillisUnsafe()
     const snapshot = (rawOffset: number) =>
       Effect.suspend(() => {
-        const changed = states.live.changed
+        const changed = savedOffset === undefined ? new Set(states.live.instruments.keys()) : states.live.changed
         states.live.changed = new Set()
         savedAt = clock.currentTimeMillisUnsafe()
         const marks = { rawIncarnation: incarnation, rawOffset, normalizedIncarnation, normalizedOffset }
-        return snapshots.save(partition, snapshotOf(states, changed, runs, marks)).pipe(
-          Effect.map(() => {
+        return snapshots.save(partition, snapshotOf(states, changed, runs, marks), savedOffset).pipe(
+          Effect.map((isKept) => {
             crashPoint("after-snapshot")
+            savedOffset = isKept ? rawOffset : undefined
             return count.saved()
           }),
           Effect.catch((error) =>

@@ -116,6 +116,32 @@ for (const { name, layer, isMissing } of layers) {
       }).pipe(Effect.provide(layer()))
     )
 
+    it.effect("takes no part of a state for the whole: where what it changes is gone, it asks for all of it", () =>
+      Effect.gen(function* () {
+        const snapshots = yield* StateSnapshots
+        // Nothing is there, as after the loss of all data.
+        assert.isFalse(yield* snapshots.save(0, snapshot(20, [[1, bytes(1)]]), 10))
+        assert.isUndefined(yield* snapshots.load("raw-1", 0))
+        assert.isTrue(yield* snapshots.save(0, snapshot(20, [[1, bytes(1)]])))
+        assert.isTrue(yield* snapshots.save(0, snapshot(30, [[2, bytes(2)]]), 20))
+        // One older than what it changes, as from an older copy of the data.
+        assert.isFalse(yield* snapshots.save(0, snapshot(50, [[3, bytes(3)]]), 40))
+        // One newer, by another owner that went the same way.
+        assert.isTrue(yield* snapshots.save(0, snapshot(40, [[3, bytes(3)]]), 20))
+        assert.deepStrictEqual(
+          yield* snapshots.load("raw-1", 0),
+          snapshot(40, [
+            [1, bytes(1)],
+            [2, bytes(2)],
+            [3, bytes(3)]
+          ])
+        )
+        // One that has lost the partition is not told to save all of it.
+        assert.isTrue(yield* snapshots.save(0, snapshot(35, [[1, bytes(9)]]), 5))
+        assert.isTrue(yield* snapshots.save(0, snapshot(35, [[1, bytes(9)]]), 34))
+      }).pipe(Effect.provide(layer()))
+    )
+
     it.effect("holds copies: what is done to the bytes and maps afterwards does not show", () =>
       Effect.gen(function* () {
         const snapshots = yield* StateSnapshots

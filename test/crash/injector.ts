@@ -17,14 +17,19 @@ export const POISON_HEADER = "poison"
 const FIRST_RARE = 8_000_001
 const FIRST_MISROUTED = 8_100_001
 const INSTRUMENTS = 6
-const POISONED = 8_200_001
+/** One of each partition: what can be read as a tick is sent on from any other. */
+const POISONED = Array.from({ length: PARTITIONS }, (_, partition) => {
+  let token = 8_200_001
+  while (partitionOf(token, PARTITIONS) !== partition) token++
+  return token
+})
 export const INJECTED_TOKENS = [
   ...Array.from({ length: INSTRUMENTS }, (_, i) => FIRST_RARE + i),
   ...Array.from({ length: INSTRUMENTS }, (_, i) => FIRST_MISROUTED + i)
 ]
 
 const tick = (more: object) => ({
-  instrument_token: POISONED,
+  instrument_token: POISONED[0],
   exchange_ts: Date.now() * 1000,
   price: 10,
   volume: 1,
@@ -34,7 +39,7 @@ const tick = (more: object) => ({
 const json = (value: object) => Buffer.from(JSON.stringify(value))
 
 /** Each of them belongs in the DLQ, whatever came before it. */
-export const POISONS: Readonly<Record<string, () => Uint8Array | null>> = {
+export const POISONS: Readonly<Record<string, (partition: number) => Uint8Array | null>> = {
   "bad JSON": () => Buffer.from('{"instrument_token":'),
   "no JSON at all": () => Buffer.from([0xff, 0x00, 0x80]),
   empty: () => new Uint8Array(0),
@@ -44,7 +49,8 @@ export const POISONS: Readonly<Record<string, () => Uint8Array | null>> = {
   "NaN as text": () => json(tick({ price: "NaN" })),
   "negative price": () => json(tick({ price: -1 })),
   "price with 8 decimals": () => json(tick({ price: 0.12345678 })),
-  "far future": () => json(tick({ exchange_ts: (Date.now() + 86_400_000) * 1000 })),
+  "far future": (partition) =>
+    json(tick({ instrument_token: POISONED[partition], exchange_ts: (Date.now() + 86_400_000) * 1000 })),
   "naive time": () => json(tick({ exchange_ts: "2026-01-15T09:15:00" })),
   "no instrument": () => json({ exchange_ts: Date.now() * 1000, price: 1 }),
   "token 0": () => json(tick({ instrument_token: 0 })),
@@ -94,13 +100,28 @@ export class Injector {
     }
     if (turn % 3 === 1) return this.#tick(FIRST_MISROUTED + (turn % INSTRUMENTS), to, "misrouted")
     // Each of them about every fifteen seconds.
+    if (turn % 42 === 5) return this.#jump(FIRST_RARE + (Math.floor(turn / 42) % INSTRUMENTS))
     if (turn % 21 === 2) return this.#tick(FIRST_RARE + (Math.floor(turn / 21) % INSTRUMENTS), undefined, "rare")
   }
 
   /** One poison record, in the log when this is done. */
   async poison(kind: string, partition: number): Promise<void> {
-    const value = POISONS[kind]!()
-    await this.#append(partition, { key: String(POISONED), value, headers: { [POISON_HEADER]: kind } })
+    const value = POISONS[kind]!(partition)
+    await this.#append(partition, { key: String(POISONED[partition]), value, headers: { [POISON_HEADER]: kind } })
+    this.poisoned++
+  }
+
+  /** One more tick of an instrument, where it belongs. */
+  trade(token: number): Promise<void> {
+    return this.#tick(token, undefined, token < FIRST_MISROUTED ? "rare" : "misrouted")
+  }
+
+  /** A number far above the instrument's last, which it must have by now. */
+  async #jump(token: number): Promise<void> {
+    if (!this.#sequences.has(token)) return
+    const value = json(tick({ instrument_token: token, connection: "rare", sequence_id: 50_000_000 }))
+    const record = { key: String(token), value, headers: { [POISON_HEADER]: "jump" } }
+    await this.#append(partitionOf(token, PARTITIONS), record)
     this.poisoned++
   }
 

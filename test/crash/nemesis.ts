@@ -162,6 +162,16 @@ const kinds: Readonly<Record<string, Kind>> = {
   "redis-kill": restarted("redis", ({ redis }) => redis),
   "redis-erased": restarted("redis", ({ redis }) => redis, true),
   "redis-flushall": { holds: "redis", run: ({ cluster }) => redisCommand(cluster, "FLUSHALL") },
+  /** All state is gone, some of it is saved anew, and then everyone who has the rest of it in memory. */
+  "redis-flushall-kill": {
+    holds: "workers",
+    run: async ({ cluster, workers }) => {
+      await redisCommand(cluster, "FLUSHALL")
+      await sleep(1500)
+      await Promise.all(workers.map((worker) => cluster.kill(worker)))
+      workers.splice(0, Number.POSITIVE_INFINITY, ...(await startWorkers(cluster)))
+    }
+  },
   "postgres-kill": restarted("postgres", ({ postgres }) => postgres),
   "postgres-terminate": {
     holds: "postgres",
@@ -250,8 +260,8 @@ export const torment = async (
       const { holds, run } = kinds[kind]!
       // A fault's own numbers do not depend on what the others drew before it.
       const next = random(seed * 1000 + i)
-      await sleep(between(next, 0, 600))
       if (holds !== undefined) held.add(holds)
+      await sleep(between(next, 0, 600))
       const missedBefore = ground.missed.length
       tell(`${kind} …`)
       const started = Date.now()

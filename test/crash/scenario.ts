@@ -98,6 +98,16 @@ class Stage {
     return meant
   }
 
+  /** What the injector sends by itself, for some time. */
+  async inject(ms: number): Promise<void> {
+    const before = this.injector.meant.length
+    this.injector.start()
+    await sleep(ms)
+    await this.injector.stop()
+    for (const token of INJECTED_TOKENS) await this.injector.trade(token)
+    this.meant.push(...this.injector.meant.slice(before))
+  }
+
   async settle(inLog: ReadonlyArray<Meant>, anew: boolean): Promise<Settled> {
     const { cluster, injector, witness } = this
     const behind = await drained(injector.runtime, DRAINS_WITHIN_MS)
@@ -174,7 +184,8 @@ export const run = async ({
     tell("all workers are killed once more")
     await Promise.all(stage.ground.workers.map((worker) => stage.cluster.kill(worker)))
     stage.ground.workers.splice(0, Number.POSITIVE_INFINITY, ...(await startWorkers(stage.cluster)))
-    await sleep(2000)
+    // Every instrument that trades on shows whether its state was there.
+    await stage.inject(4000)
     const second = await stage.settle(stage.meant, false)
     await stage.stopAll()
     const problems = [
