@@ -1,6 +1,7 @@
 /**
- * Decides where a worker can be killed on purpose, between any two of its steps: MDP_CRASH_AT=<point>[:<nth time>]
- * makes it die there as by `kill -9`. Without it, which is always outside the crash suite, a point does nothing.
+ * Decides where a worker can be killed or paused on purpose, between any two of its steps: with
+ * MDP_CRASH_AT=<point>[:<nth time>[:SIGSTOP]] it dies there as by `kill -9`, or stands still until SIGCONT. Without it,
+ * which is always outside the crash suite, a point does nothing.
  */
 
 /** Between which two steps each lies: what stands before it is done, what comes after has not begun. */
@@ -26,15 +27,24 @@ export const CRASH_POINTS = [
 ] as const
 export type CrashPoint = (typeof CRASH_POINTS)[number]
 
-/** The point and how often it is passed before; undefined where none is named. A name that is none is an error. */
-export const parseCrashAt = (text: string | undefined): { readonly point: CrashPoint; times: number } | undefined => {
+interface Armed {
+  readonly point: CrashPoint
+  /** The how many-th passing it is. */
+  times: number
+  readonly signal: "SIGKILL" | "SIGSTOP"
+}
+
+/** Undefined where no point is named. A name that is none is an error. */
+export const parseCrashAt = (text: string | undefined): Armed | undefined => {
   if (text === undefined || text === "") return undefined
-  const [name, nth = "1"] = text.split(":")
+  const [name, nth = "1", signal = "SIGKILL", ...more] = text.split(":")
   const point = CRASH_POINTS.find((known) => known === name)
-  if (point === undefined || !/^[1-9]\d{0,8}$/.test(nth)) {
-    throw new Error(`MDP_CRASH_AT: expected <point>[:<nth time>] with one of ${CRASH_POINTS.join(", ")}, got ${text}`)
+  const isSignal = signal === "SIGKILL" || signal === "SIGSTOP"
+  if (point === undefined || !/^[1-9]\d{0,8}$/.test(nth) || !isSignal || more.length > 0) {
+    const expected = `<point>[:<nth time>[:SIGSTOP]] with one of ${CRASH_POINTS.join(", ")}`
+    throw new Error(`MDP_CRASH_AT: expected ${expected}, got ${text}`)
   }
-  return { point, times: Number(nth) }
+  return { point, times: Number(nth), signal }
 }
 
 const armed = parseCrashAt(process.env.MDP_CRASH_AT)
@@ -42,5 +52,5 @@ const armed = parseCrashAt(process.env.MDP_CRASH_AT)
 export const crashPoint = (point: CrashPoint): void => {
   if (armed === undefined || armed.point !== point) return
   armed.times -= 1
-  if (armed.times === 0) process.kill(process.pid, "SIGKILL")
+  if (armed.times === 0) process.kill(process.pid, armed.signal)
 }

@@ -2,6 +2,7 @@
  * Decides what goes wrong, by a seed: which faults in which order, and how each is done to the real processes. Several
  * lanes work at once, so that faults meet.
  */
+import { spawnSync } from "node:child_process"
 import { setTimeout as sleep } from "node:timers/promises"
 import pg from "pg"
 import type { Server } from "../../scripts/servers/Server.ts"
@@ -50,6 +51,30 @@ const crash = (point: CrashPoint): Kind => ({
     else if (worker.mdp.signal !== "SIGKILL") {
       cluster.alarms.push(`${worker.name} ended with ${worker.mdp.code}: ${worker.mdp.stderr.slice(-2000)}`)
     }
+    await cluster.kill(worker)
+  }
+})
+
+const isPaused = (pid: number): boolean =>
+  spawnSync("ps", ["-o", "state=", "-p", String(pid)], { encoding: "utf8" })
+    .stdout.trim()
+    .startsWith("T")
+
+/** Stands still between two steps until others have its partitions, then goes on as if nothing had been. */
+const zombie = (point: CrashPoint): Kind => ({
+  holds: undefined,
+  run: async ({ cluster, missed }, next) => {
+    const at = `${point}:${between(next, 1, 3)}:SIGSTOP`
+    const args = { MDP_CRASH_AT: at }
+    const worker = await cluster.worker(`worker ${++number} to pause ${at}`, args)
+    const pid = worker.mdp.child.pid!
+    const until = Date.now() + CRASHES_WITHIN_MS
+    while (!isPaused(pid) && Date.now() < until) await sleep(100)
+    if (isPaused(pid)) {
+      await sleep(SESSION_MS + between(next, 1000, 3000))
+      worker.mdp.kill("SIGCONT")
+      await sleep(between(next, 300, 2500))
+    } else missed.push(`zombie:${at}`)
     await cluster.kill(worker)
   }
 })
@@ -113,8 +138,19 @@ const redisCommand = async (cluster: Cluster, command: string): Promise<void> =>
   })
 }
 
+/** Where one that goes on later could do harm. */
+const ZOMBIE_POINTS: ReadonlyArray<CrashPoint> = [
+  "after-claim",
+  "after-publish",
+  "after-store-write",
+  "after-ring",
+  "after-manifest",
+  "after-archive-write"
+]
+
 const kinds: Readonly<Record<string, Kind>> = {
   ...Object.fromEntries(CRASH_POINTS.map((point) => [`crash:${point}`, crash(point)])),
+  ...Object.fromEntries(ZOMBIE_POINTS.map((point) => [`zombie:${point}`, zombie(point)])),
   "worker-kill": {
     holds: "workers",
     run: async ({ cluster, workers }, next) => {

@@ -12,7 +12,7 @@ import { decodeTick } from "../../src/schema/TickJson.ts"
 import { Archive } from "../../src/streams/Archive.ts"
 import { MarkTracker } from "../../src/streams/bookmark.ts"
 import { type LogRecord, TickLog, type Topic } from "../../src/streams/TickLog.ts"
-import { optionsFor } from "../support/buckets.ts"
+import { keysIn, optionsFor } from "../support/buckets.ts"
 import type { S3Access } from "../support/services.ts"
 import type { Cluster } from "./cluster.ts"
 import { POISON_HEADER } from "./injector.ts"
@@ -152,6 +152,30 @@ const archived = (access: S3Access, dates: ReadonlyArray<string>) =>
     return found
   }).pipe(Effect.provide(Layer.fresh(S3.layer(optionsFor(access)))), Effect.scoped)
 
+/** Ranges of one partition that hold the same offset, and objects without their manifest. */
+const overlaps = (keys: ReadonlyArray<string>): ReadonlyArray<string> => {
+  const found: Array<string> = []
+  const manifests = new Set(keys.filter((key) => key.startsWith("manifests/")))
+  const ranges = new Map<string, Map<number, number>>()
+  for (const key of keys) {
+    const [, date, name, first, last] = /^ticks\/date=([^/]+)\/(.+)-(\d+)-(\d+)\.parquet$/.exec(key) ?? []
+    if (date === undefined) continue
+    if (!manifests.has(`manifests/${name}-${first}.json`)) found.push(`${key} has no manifest`)
+    const known = ranges.get(`${name} ${date}`) ?? new Map<number, number>()
+    ranges.set(`${name} ${date}`, known)
+    if (known.has(Number(first))) found.push(`${key} and one to ${known.get(Number(first))}`)
+    known.set(Number(first), Number(last))
+  }
+  for (const [name, known] of ranges) {
+    let end = -1
+    for (const [first, last] of [...known].sort(([a], [b]) => a - b)) {
+      if (first <= end) found.push(`${name}: ${first}-${last} begins before ${end}`)
+      end = Math.max(end, last)
+    }
+  }
+  return found
+}
+
 const settleLog = async (
   problems: Problems,
   runtime: ManagedRuntime.ManagedRuntime<TickLog, unknown>,
@@ -264,6 +288,8 @@ export const settle = async (
 
   const dates = [...new Set(ever.map(({ exchange_ts }) => tradingDate(tradingDay(exchange_ts))))]
   holds(problems, "archive", expectedEver, await Effect.runPromise(archived(access, dates)))
+
+  for (const problem of overlaps(await keysIn(access))) problems.add("archive: ranges", problem)
 
   // The client: every place of every instrument once, or told that it was evicted.
   if (witness.broken !== undefined) problems.add("witness: the rule is broken", String(witness.broken))

@@ -21,11 +21,14 @@ const pass = (crashAt: string) =>
 
 describe("crash points", () => {
   it("names a point and how often it is passed", () => {
-    for (const point of CRASH_POINTS) assert.deepStrictEqual(parseCrashAt(point), { point, times: 1 })
-    assert.deepStrictEqual(parseCrashAt("after-ring:12"), { point: "after-ring", times: 12 })
+    for (const point of CRASH_POINTS)
+      assert.deepStrictEqual(parseCrashAt(point), { point, times: 1, signal: "SIGKILL" })
+    const twelfth = { point: "after-ring", times: 12 } as const
+    assert.deepStrictEqual(parseCrashAt("after-ring:12"), { ...twelfth, signal: "SIGKILL" })
+    assert.deepStrictEqual(parseCrashAt("after-ring:12:SIGSTOP"), { ...twelfth, signal: "SIGSTOP" })
     assert.isUndefined(parseCrashAt(undefined))
     assert.isUndefined(parseCrashAt(""))
-    for (const wrong of ["after-lunch", "after-ring:0", "after-ring:x"]) {
+    for (const wrong of ["after-lunch", "after-ring:0", "after-ring:x", "after-ring:1:SIGHUP"]) {
       assert.throws(() => parseCrashAt(wrong), /MDP_CRASH_AT.*after-claim/)
     }
   })
