@@ -18,7 +18,7 @@ import { Mdp } from "../support/processes.ts"
 export const ENGINES = ["platformatic", "kafkajs"] as const
 export type Engine = (typeof ENGINES)[number]
 
-export const PARTITIONS = 4
+export const PARTITIONS = 8
 /** How long a silent worker keeps its partitions. */
 export const SESSION_MS = 3000
 const STARTS_WITHIN_MS = 90_000
