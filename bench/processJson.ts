@@ -13,7 +13,7 @@ const PARTITIONS = Number(process.env.BENCH_PARTITIONS ?? 12)
 export const run = (): Promise<Row> =>
   withServers(["kafka", "redis"], async ({ servers, settings: found }) => {
     const settings = { ...found, PARTITIONS: String(PARTITIONS) }
-    const brokers = settings.KAFKA_BROKERS!
+    const brokers = found.KAFKA_BROKERS!
     const distinct = await fill(settings, TICKS)
     const ours: Array<Run> = []
     const product = async () => {
