@@ -1,4 +1,5 @@
 /** Decides one run of the crash suite: a cluster, a feed, the faults of a seed, a drain, the oracle; then all killed once more. */
+import { existsSync } from "node:fs"
 import { join } from "node:path"
 import { setTimeout as sleep } from "node:timers/promises"
 import { Admin } from "@platformatic/kafka"
@@ -81,6 +82,7 @@ class Stage {
     )
     this.injector.start()
     try {
+      while (!existsSync(ledger) && !feed.isOver) await sleep(50)
       await during()
     } finally {
       await this.injector.stop()
