@@ -96,7 +96,7 @@ class Stage {
     const meant = [...(await readLedger(ledger)), ...this.injector.meant.slice(before)].filter(
       ({ reached }) => reached.length > 0
     )
-    this.meant.push(...meant)
+    for (const tick of meant) this.meant.push(tick)
     return meant
   }
 
