@@ -11,7 +11,15 @@ import {
 } from "@platformatic/kafka"
 import type { Commit } from "../streams/TickLog.ts"
 import { backoff, inOneLine, isPassing, type KafkaCluster, pause } from "./KafkaCluster.ts"
-import { type Address, CODE, KafkaRefusal, type KafkaWire, MemberIdRequired, type Membership } from "./KafkaWire.ts"
+import {
+  type Address,
+  CODE,
+  KafkaRefusal,
+  type KafkaWire,
+  MemberIdRequired,
+  type Membership,
+  type PartitionCommit
+} from "./KafkaWire.ts"
 
 export interface GroupOptions {
   readonly sessionTimeoutMs: number
@@ -34,6 +42,19 @@ export interface GroupEvents {
 }
 
 const PROTOCOL = "mdp-sticky"
+/** Commits go at most this often: those of all partitions that come meanwhile go together. */
+const COMMIT_EVERY_MS = 25
+
+/** A commit that waits to go, and who is told. */
+interface Waiting {
+  readonly commit: PartitionCommit
+  readonly owns: () => boolean
+  /** Under which membership it went; undefined until then. */
+  membership: Membership | undefined
+  /** Whether it was taken; false: it did not go, and may be asked for again. */
+  readonly done: (taken: boolean) => void
+  readonly failed: (cause: unknown) => void
+}
 
 interface Claim {
   readonly memberId: string
@@ -103,6 +124,9 @@ export class KafkaMember {
   #address: Address | undefined
   #left = false
   #wake: (() => void) | undefined
+  readonly #commits: Array<Waiting> = []
+  #committing = false
+  #committedAt = 0
 
   constructor(
     cluster: KafkaCluster,
@@ -280,19 +304,29 @@ export class KafkaMember {
       this.#expire()
       if (!owns() || this.#left) throw new NotOwned(`group ${this.#group} does not own it here any more`)
       if (this.#stable) {
-        const membership = this.#membership()
+        let membership: Membership | undefined
         try {
-          this.#address ??= await this.#cluster.coordinator(this.#group)
-          const address = this.#address
-          const wire = await this.#cluster.wire(`commit ${this.#group}`, address)
+          const taken = await new Promise<boolean>((done, failed) => {
+            const waiting: Waiting = {
+              commit: { partition, offset, metadata },
+              owns,
+              membership: undefined,
+              done,
+              failed: (cause) => {
+                membership = waiting.membership
+                failed(cause)
+              }
+            }
+            this.#commits.push(waiting)
+            void this.#sendCommits()
+          })
+          if (taken) return
           if (!owns()) continue
-          await wire.commit(membership, this.#topic, partition, offset, metadata)
-          return
         } catch (cause) {
           const code = cause instanceof KafkaRefusal ? cause.code : undefined
           if (code === CODE.UNKNOWN_MEMBER_ID || code === CODE.ILLEGAL_GENERATION) {
             // The heartbeat finds out as well; until then nothing may be believed to be owned.
-            if (membership.generation === this.#generation && this.#stable) {
+            if (membership?.generation === this.#generation && this.#stable) {
               this.#loseAll()
               this.#wake?.()
             }
@@ -305,6 +339,47 @@ export class KafkaMember {
       }
       await pause(Math.min(backoff(attempt), Math.max(1, deadline - Date.now())))
     }
+  }
+
+  /** One request at a time, for all that wait; where it is refused, each for itself, so that none fails for another. */
+  async #sendCommits(): Promise<void> {
+    if (this.#committing) return
+    this.#committing = true
+    while (this.#commits.length > 0) {
+      const early = this.#committedAt + COMMIT_EVERY_MS - Date.now()
+      if (early > 0 && !this.#left) await pause(early)
+      const all = this.#commits.splice(0)
+      this.#committedAt = Date.now()
+      try {
+        this.#address ??= await this.#cluster.coordinator(this.#group)
+        const wire = await this.#cluster.wire(`commit ${this.#group}`, this.#address)
+        const mine: Array<Waiting> = []
+        for (const waiting of all) {
+          if (this.#stable && waiting.owns()) mine.push(waiting)
+          else waiting.done(false)
+        }
+        const membership = this.#membership()
+        for (const waiting of mine) waiting.membership = membership
+        const send = (some: ReadonlyArray<Waiting>) =>
+          wire
+            .commit(
+              membership,
+              this.#topic,
+              some.map(({ commit }) => commit)
+            )
+            .then(() => {
+              for (const waiting of some) waiting.done(true)
+            })
+        if (mine.length === 0) continue
+        await send(mine).catch((cause: unknown) => {
+          if (mine.length === 1 || !(cause instanceof KafkaRefusal)) throw cause
+          return Promise.all(mine.map((one) => send([one]).catch(one.failed)))
+        })
+      } catch (cause) {
+        for (const waiting of all) waiting.failed(cause)
+      }
+    }
+    this.#committing = false
   }
 
   /** Gives everything up, and tells the group so that others need not wait for the session to end. */

@@ -275,14 +275,23 @@ const connect = async (address: Address, options: WireOptions): Promise<KafkaWir
     leave: async (group, memberId) => {
       await ask("leave", broker.leaveGroup({ groupId: group, memberId }))
     },
-    commit: async ({ group, generation, memberId }, topic, partition, offset, metadata) => {
+    commit: async ({ group, generation, memberId }, topic, commits) => {
       await ask(
         "commit",
         broker.offsetCommit({
           groupId: group,
           groupGenerationId: generation,
           memberId,
-          topics: [{ topic, partitions: [{ partition, offset: String(offset), metadata }] }]
+          topics: [
+            {
+              topic,
+              partitions: commits.map(({ partition, offset, metadata }) => ({
+                partition,
+                offset: String(offset),
+                metadata
+              }))
+            }
+          ]
         })
       )
     },

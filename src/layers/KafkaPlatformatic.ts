@@ -268,20 +268,18 @@ const wire = (connection: Connection): KafkaWire => ({
   leave: async (group, memberId) => {
     await ask("leave", leaveGroupV5.api.async(connection, group, [{ memberId, groupInstanceId: null, reason: null }]))
   },
-  commit: async ({ group, generation, memberId }, topic, partition, offset, metadata) => {
+  commit: async ({ group, generation, memberId }, topic, commits) => {
     await ask(
       "commit",
       offsetCommitV8.api.async(connection, group, generation, memberId, null, [
         {
           name: topic,
-          partitions: [
-            {
-              partitionIndex: partition,
-              committedOffset: BigInt(offset),
-              committedLeaderEpoch: -1,
-              committedMetadata: metadata
-            }
-          ]
+          partitions: commits.map(({ partition, offset, metadata }) => ({
+            partitionIndex: partition,
+            committedOffset: BigInt(offset),
+            committedLeaderEpoch: -1,
+            committedMetadata: metadata
+          }))
         }
       ])
     )

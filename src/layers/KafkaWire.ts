@@ -171,14 +171,16 @@ export interface KafkaWire {
   ) => Promise<Buffer>
   readonly heartbeat: (member: Membership) => Promise<void>
   readonly leave: (group: string, memberId: string) => Promise<void>
-  readonly commit: (
-    member: Membership,
-    topic: string,
-    partition: number,
-    offset: number,
-    metadata: string
-  ) => Promise<void>
+  /** All of them, or the first refusal. */
+  readonly commit: (member: Membership, topic: string, commits: ReadonlyArray<PartitionCommit>) => Promise<void>
   readonly close: () => void
+}
+
+/** How far a group has come in one partition. */
+export interface PartitionCommit {
+  readonly partition: number
+  readonly offset: number
+  readonly metadata: string
 }
 
 export interface KafkaEngine {

@@ -1,12 +1,13 @@
 /**
  * Decides how one partition of `raw_ticks` becomes its partition of `normalized_ticks`: the stages in order, one await
- * a batch for the claims and one for the publish, and the raw offset committed after it.
+ * a batch for the claims and one for the publish, and the raw offset committed beside what follows.
  */
 import { Clock, type Context, Effect, Stream } from "effect"
 import type { LogError } from "../schema/Errors.ts"
 import type { Settings } from "../schema/Settings.ts"
 import type { Batch, PartitionStates } from "./batch.ts"
 import { Claims } from "./Claims.ts"
+import { commitLater } from "./commitLater.ts"
 import { crashPoint } from "./crashPoint.ts"
 import { type DecodeOptions, decode, REPLAY_HEADER } from "./decode.ts"
 import { deduplicate } from "./deduplicate.ts"
@@ -88,6 +89,7 @@ export const processPartition = (
       )
     }
 
+    const commits = yield* commitLater(assigned, () => crashPoint("after-raw-commit"))
     let normalizedOffset = recovered.normalizedOffset
     /** The snapshot that the next one changes; undefined: the next one is whole. */
     let savedOffset = recovered.fromSnapshot ? liveFrom : undefined
@@ -136,11 +138,7 @@ export const processPartition = (
       noteRuns(runs, batch)
       count.published(batch, records.length, clock.currentTimeMillisUnsafe() * 1000)
       if (batch.nextOffset <= liveFrom) return
-      // Only display and the next owner's start hang on it: a partition given away meanwhile is the other's to commit.
-      yield* assigned
-        .commit({ offset: batch.nextOffset, metadata: "" })
-        .pipe(Effect.catch((error) => Effect.logDebug(error.message)))
-      crashPoint("after-raw-commit")
+      commits.commit(batch.nextOffset)
       if (clock.currentTimeMillisUnsafe() - savedAt >= settings.SNAPSHOT_MS) yield* snapshot(batch.nextOffset)
     })
 
@@ -154,7 +152,8 @@ export const processPartition = (
       Stream.map(stage.sequence),
       Stream.runForEach(publish)
     )
-  })
+    yield* commits.settled
+  }).pipe(Effect.scoped)
 
 /** Keeps where each replay run began that has not ended. */
 const noteRuns = (runs: Map<string, number>, batch: Batch): void => {
@@ -185,6 +184,8 @@ const counters = (context: Context.Context<never>) => {
   const filled = metrics.bind(metrics.gapFills, {}, context)
   const lost = metrics.bind(metrics.lostTicks, {}, context)
   const epochs = metrics.bind(metrics.newEpochs, {}, context)
+  // A figure that nothing has moved yet is 0, not absent.
+  for (const counter of [opened, filled, lost, epochs]) counter.add(0)
   const degraded = metrics.bind(metrics.claimsDegraded, {}, context)
   const snapshotsDegraded = metrics.bind(metrics.snapshotsDegraded, {}, context)
   const foreign = metrics.bind(metrics.claimsForeign, {}, context)

@@ -68,12 +68,15 @@ export const writeStore = (
       received.add(total)
       sent.add(added)
       if (added < total) absorbed.add(total - added)
-      for (const { bookmark, assigned } of newest.values()) {
-        // A partition given to another member meanwhile is that member's to commit; the rows are safe either way.
-        yield* assigned
-          .commit({ offset: bookmark.offset, metadata: JSON.stringify(bookmark.mark ?? null) })
-          .pipe(Effect.catch((error) => Effect.logDebug(error.message)))
-      }
+      // A partition given to another member meanwhile is that member's to commit; the rows are safe either way.
+      yield* Effect.forEach(
+        newest.values(),
+        ({ bookmark, assigned }) =>
+          assigned
+            .commit({ offset: bookmark.offset, metadata: JSON.stringify(bookmark.mark ?? null) })
+            .pipe(Effect.catch((error) => Effect.logDebug(error.message))),
+        { concurrency: "unbounded", discard: true }
+      )
       crashPoint("after-store-commit")
     })
 
