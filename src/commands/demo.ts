@@ -8,7 +8,7 @@ import { FIRST_SIMULATED_TOKEN, type Simulation, simulatedInstruments } from "..
 import { Instruments } from "../streams/Instruments.ts"
 import { simulationFlags, simulationOf } from "./feed.ts"
 import { supervise } from "./groups.ts"
-import { instance, launch } from "./instance.ts"
+import { checkHost, insecureFlag, instance, launch } from "./instance.ts"
 import { settings } from "./services.ts"
 
 const welcome = (url: string, simulation: Simulation, dataDir: string | undefined): string => {
@@ -50,10 +50,11 @@ const market = (simulation: Simulation, over: Deferred.Deferred<void>) =>
 
 export const demo = Command.make(
   "demo",
-  simulationFlags,
-  Effect.fnUntraced(function* (flags) {
+  { ...simulationFlags, insecure: insecureFlag },
+  Effect.fnUntraced(function* ({ insecure, ...flags }) {
     const simulation = yield* simulationOf(flags)
     const given = yield* settings
+    yield* checkHost(given, insecure)
     const over = yield* Deferred.make<void>()
     const welcomed = Layer.effectDiscard(
       Effect.gen(function* () {

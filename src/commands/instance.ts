@@ -1,5 +1,6 @@
 /** Decides what a whole instance in one process is made of: the services that the settings name or embed, the groups, the server. */
 import { Context, Effect, Layer } from "effect"
+import { Flag } from "effect/cli"
 import { HttpSettings } from "../http/HttpSettings.ts"
 import * as Server from "../http/Server.ts"
 import { webSocket } from "../http/WebSocket.ts"
@@ -7,7 +8,7 @@ import { lock } from "../layers/DataDir.ts"
 import * as Instruments from "../layers/Instruments.ts"
 import * as RawSink from "../layers/RawSink.ts"
 import * as ReplayService from "../layers/ReplayService.ts"
-import type { StartError } from "../schema/Errors.ts"
+import { SettingError, type StartError } from "../schema/Errors.ts"
 import type { Settings } from "../schema/Settings.ts"
 import { broadcast } from "../streams/broadcast.ts"
 import { Drain } from "../streams/Drain.ts"
@@ -47,6 +48,24 @@ const reader = Layer.effectDiscard(
     yield* Effect.forkScoped(supervise("server", part))
   })
 )
+
+/** `--insecure`: listen on an address that others can reach, though nobody is asked for a key. */
+export const insecureFlag = Flag.Boolean("insecure").pipe(
+  Flag.withDescription("listen on a public HOST although everyone who reaches it may read and write")
+)
+
+const LOOPBACK = /^(localhost|127(\.\d{1,3}){3}|::1|\[::1\])$/
+
+/** Refuses a public address unless told otherwise: whoever reaches it could feed ticks and read everything. */
+export const checkHost = (given: Settings, insecure: boolean) =>
+  insecure || LOOPBACK.test(given.HOST)
+    ? Effect.void
+    : Effect.fail(
+        new SettingError({
+          setting: "HOST",
+          message: `HOST: ${given.HOST} can be reached by others and no API keys are asked for: --insecure allows it`
+        })
+      )
 
 /** REST, WebSocket, dashboard and replays, on whatever log, store and caches there are. */
 export const serving = (given: Settings) => {

@@ -114,13 +114,15 @@ export const runCli = async <Name extends string, Input, E, R extends Command.En
     fiber.interruptUnsafe()
   }
   // Before the first step of the command: a signal that comes at once is not Node's to answer.
-  process.on("SIGINT", stop).on("SIGTERM", stop)
+  process.on("SIGINT", stop).on("SIGTERM", stop).on("SIGHUP", stop)
+  // A reader of our output that leaves is no reason to break off: what is under way is drained as at any stop.
+  for (const output of [process.stdout, process.stderr]) output.on("error", () => undefined)
   const fiber = Effect.runFork(program(root, argv, version))
   // Fibers that wait hold nothing that keeps Node alive.
   const alive = setInterval(() => undefined, 2_147_483_647)
   const exit = await Effect.runPromise(Fiber.await(fiber))
   clearInterval(alive)
-  process.off("SIGINT", stop).off("SIGTERM", stop)
+  process.off("SIGINT", stop).off("SIGTERM", stop).off("SIGHUP", stop)
   const { code, line } = outcomeOf(exit, root.name)
   if (line !== undefined) process.stderr.write(`${line}\n`)
   if (code === 1 && Exit.isFailure(exit) && process.env.MDP_DEBUG) process.stderr.write(`${Cause.pretty(exit.cause)}\n`)

@@ -2,16 +2,17 @@
 import { Effect, Layer } from "effect"
 import { Command } from "effect/cli"
 import { Server } from "../http/Server.ts"
-import { instance, launch } from "./instance.ts"
+import { checkHost, insecureFlag, instance, launch } from "./instance.ts"
 import { settings } from "./services.ts"
 
 const DEFAULT_DATA_DIR = "./data"
 
 export const run = Command.make(
   "run",
-  {},
-  Effect.fnUntraced(function* () {
+  { insecure: insecureFlag },
+  Effect.fnUntraced(function* ({ insecure }) {
     const given = yield* settings
+    yield* checkHost(given, insecure)
     const dataDir = given.DATA_DIR ?? DEFAULT_DATA_DIR
     const told = Layer.effectDiscard(
       Effect.gen(function* () {

@@ -3,15 +3,16 @@ import { Effect, Layer } from "effect"
 import { Command } from "effect/cli"
 import { Server } from "../http/Server.ts"
 import { Readiness } from "../streams/Readiness.ts"
-import { launch, serving } from "./instance.ts"
+import { checkHost, insecureFlag, launch, serving } from "./instance.ts"
 import { caches, log, missing, required, settings, store } from "./services.ts"
 import { publishFigures } from "./worker.ts"
 
 export const server = Command.make(
   "server",
-  {},
-  Effect.fnUntraced(function* () {
+  { insecure: insecureFlag },
+  Effect.fnUntraced(function* ({ insecure }) {
     const given = yield* settings
+    yield* checkHost(given, insecure)
     yield* required(given, "KAFKA_BROKERS", "by mdp server; mdp run embeds what no setting names")
     yield* required(given, "DATABASE_URL", "by mdp server; mdp run embeds what no setting names")
     for (const line of missing(given)) process.stderr.write(`${line}\n`)

@@ -12,7 +12,7 @@ export const BASE = "/api/v1"
 export const DEFAULT_LIMIT = 1000
 export const MAX_LIMIT = 10_000
 /** Tokens of one `/quotes` request. */
-export const MAX_QUOTES = 1000
+export const MAX_QUOTES = 300
 const MIB = 1_048_576
 export const MAX_INGEST_BYTES = 16 * MIB
 /** A line of `/ingest`; also the largest raw record the pipeline takes. */

@@ -89,6 +89,10 @@ class Session {
       this.client.queue.end(1008, "too many messages")
       return
     }
+    if (bytes.byteLength > MAX_MESSAGE_BYTES) {
+      this.client.queue.end(1009, `a message holds at most ${MAX_MESSAGE_BYTES} bytes`)
+      return
+    }
     const decoded = isBinary ? NOT_TEXT : decodeClientMessage(Buffer.from(bytes).toString("utf8"))
     if (Result.isFailure(decoded)) {
       this.refuse(decoded.failure)
@@ -221,7 +225,8 @@ export const mountWebSocket = (app: TemplatedApp, guard: Guard, services: WebSoc
   }
 
   app.ws<Connection>(WEBSOCKET_PATH, {
-    maxPayloadLength: MAX_MESSAGE_BYTES,
+    // The app itself cuts a larger message off without a word, so that it is told here up to some size.
+    maxPayloadLength: MAX_MESSAGE_BYTES * 8,
     maxBackpressure: UNBOUNDED,
     idleTimeout: IDLE_SECONDS,
     sendPingsAutomatically: true,

@@ -4,6 +4,7 @@ import { HttpApiBuilder } from "effect/http-api"
 import { showValue } from "../schema/Explain.ts"
 import { MAX_REJECTED_LINES, type RejectedLine } from "../schema/InstrumentFile.ts"
 import { readRawTick } from "../schema/RawTick.ts"
+import * as metrics from "../streams/metrics.ts"
 import { publishWithin, RawSink, type RawSinkTick } from "../streams/RawSink.ts"
 import { Api, MAX_INGEST_BYTES, MAX_INGEST_LINE_BYTES } from "./Api.ts"
 import { readBody } from "./body.ts"
@@ -88,12 +89,20 @@ export const ingestRoute = HttpApiBuilder.group(
   Effect.fnUntraced(function* (handlers) {
     const sink = yield* RawSink
     const { INGEST_WAIT_MS } = yield* HttpSettings
+    const context = yield* Effect.context<never>()
+    const stage = { stage: "ingest" }
+    const received = metrics.bind(metrics.stageReceived, stage, context)
+    const sent = metrics.bind(metrics.stageSent, stage, context)
+    const refused = metrics.bind(metrics.stageDiscarded, { ...stage, reason: "invalid" }, context)
     return handlers.handleAll({
       ingest: ({ payload }) =>
         Effect.gen(function* () {
           const body = yield* readBody(payload, MAX_INGEST_BYTES)
           const { lines, rejected, rejectedTotal } = yield* readLines(body)
           if (lines.length > 0) yield* publishWithin(sink, ticksOf(body, lines), INGEST_WAIT_MS)
+          received.add(lines.length + rejectedTotal)
+          sent.add(lines.length)
+          if (rejectedTotal > 0) refused.add(rejectedTotal)
           return { accepted: lines.length, rejected, rejected_total: rejectedTotal }
         }).pipe(
           Effect.catchTags({

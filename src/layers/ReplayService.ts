@@ -409,6 +409,7 @@ const make = (settings: ReplaySettings) =>
       Effect.flatMap(find(id), (entry): Effect.Effect<Replay, ReplayRefused | ReplayOver> => {
         if (seek !== undefined) return refuse("seek", "a replay cannot seek yet")
         if (step !== undefined) return refuse("step", "a replay cannot be stepped yet")
+        if (state === undefined && speed === undefined) return refuse("state", "expected state or speed to change")
         if (isOver(entry)) return Effect.fail(new ReplayOver({ message: `replay ${id} has ${entry.state}` }))
         if (state !== undefined) entry.state = state
         // A pace that changes may wake the run at once, up to its end: what is noted here comes before.

@@ -5,7 +5,7 @@ import { InstrumentToken, MAX_TOKEN } from "./RawTick.ts"
 import type { Tick, TickStatus } from "./Tick.ts"
 
 /** Larger messages close the connection with 1009. */
-export const MAX_MESSAGE_BYTES = 65_536
+export const MAX_MESSAGE_BYTES = 524_288
 /** More than any ring holds; a client gets what there is. */
 export const MAX_BACKFILL = 100_000
 /** A list of names or tokens cannot be longer than the message that carries it. */

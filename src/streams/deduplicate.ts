@@ -33,6 +33,7 @@ export const deduplicate =
   (batch: Batch): Batch => {
     const { gapHoldMicros, dmaSilenceMicros, maxSequenceJump } = options
     const { count } = batch
+    const uncounted = { gaps: 0, fills: 0, lost: 0 }
     const kept: Array<Candidate> = []
     for (const candidate of batch.ticks) {
       const { raw, tick, recordTime } = candidate
@@ -47,7 +48,9 @@ export const deduplicate =
           ? 0
           : day.sessionOf(raw.connection, raw.reset, id, raw.exchange_ts, recordTime)
       const session = day.sessions[number]!
-      session.missing.expire(recordTime - gapHoldMicros, count)
+      // What a replay misses was lost, and counted, when it was live.
+      const tally = isReplayed ? uncounted : count
+      session.missing.expire(recordTime - gapHoldMicros, tally)
       if (!isReplayed) {
         if (raw.feed === "dma") day.lastDma = recordTime
         else if (
@@ -81,9 +84,9 @@ export const deduplicate =
         if (!isReplayed) session.arrivals.put(id, recordTime, tick.feed)
         if (highest >= 0) {
           if (id > highest + 1) {
-            session.missing.open(highest + 1, id - 1, recordTime, count)
+            session.missing.open(highest + 1, id - 1, recordTime, tally)
             if (!isReplayed) state.open.add(session)
-          } else if (id < highest) session.missing.fill(id, count)
+          } else if (id < highest) session.missing.fill(id, tally)
         }
       } else if (!session.hashes.add(id)) {
         count.duplicates++

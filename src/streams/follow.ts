@@ -55,6 +55,7 @@ export const follow =
       const repeated = metrics.bind(metrics.stageDiscarded, { ...stage, reason: "repeated" }, context)
       const unreadable = metrics.bind(metrics.stageDiscarded, { ...stage, reason: "undecodable" }, context)
       const alarms = metrics.bind(metrics.orderAlarms, { reader }, context)
+      alarms.add(0)
       const tracker = new MarkTracker(options.bookmark?.mark)
       const places = new Map<number, Place>()
       return Stream.map(records, (array): TickBatch => {

@@ -29,6 +29,7 @@ export const writeArchive = (
     const incarnation = log.incarnation("normalized_ticks")
     const received = metrics.bind(metrics.stageReceived, { stage: "archive" }, context)
     const sent = metrics.bind(metrics.stageSent, { stage: "archive" }, context)
+    const replayed = metrics.bind(metrics.stageDiscarded, { stage: "archive", reason: "replay" }, context)
     const flush = metrics.bind(metrics.sinkFlush, { sink: "archive" }, context)
 
     const partition = (assigned: AssignedPartition) =>
@@ -63,8 +64,10 @@ export const writeArchive = (
           bookmark = next
           first = next.offset
           flush.add((clock.currentTimeMillisUnsafe() - started) / 1000)
-          received.add(ticks.length)
+          const replays = group.reduce((n, batch) => n + batch.replays.filter((replay) => "tick" in replay).length, 0)
+          received.add(ticks.length + replays)
           sent.add(ticks.length)
+          if (replays > 0) replayed.add(replays)
           yield* assigned
             .commit({ offset: next.offset, metadata: JSON.stringify(next.mark ?? null) })
             .pipe(Effect.catch((error) => Effect.logDebug(error.message)))

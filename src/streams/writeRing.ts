@@ -19,6 +19,7 @@ export const writeRing: Effect.Effect<void, LogError, TickLog | RecentTicks | Re
   const received = metrics.bind(metrics.stageReceived, { stage: "ring" }, context)
   const sent = metrics.bind(metrics.stageSent, { stage: "ring" }, context)
   const old = metrics.bind(metrics.stageDiscarded, { stage: "ring", reason: "old" }, context)
+  const replayed = metrics.bind(metrics.stageDiscarded, { stage: "ring", reason: "replay" }, context)
   const flush = metrics.bind(metrics.sinkFlush, { sink: "ring" }, context)
 
   const partition = (assigned: AssignedPartition) =>
@@ -43,7 +44,9 @@ export const writeRing: Effect.Effect<void, LogError, TickLog | RecentTicks | Re
             if (ticks.length > 0) yield* ring.append(ticks).pipe(retrySink("ring"))
             crashPoint("after-ring")
             flush.add((clock.currentTimeMillisUnsafe() - started) / 1000)
-            received.add(batch.ticks.length)
+            const replays = batch.replays.filter((replay) => "tick" in replay).length
+            received.add(batch.ticks.length + replays)
+            if (replays > 0) replayed.add(replays)
             sent.add(ticks.length)
             if (ticks.length < batch.ticks.length) old.add(batch.ticks.length - ticks.length)
             yield* assigned

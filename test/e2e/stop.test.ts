@@ -167,6 +167,10 @@ describe("refusing to start", () => {
     refused(["run"], { PORT: "0", DATA_DIR: "/proc/nowhere/data" }, 1, /DATA_DIR.*\/proc\/nowhere/)
   )
 
+  it.live("says that a public address asks for no keys, unless told that this is meant", () =>
+    refused(["run"], { PORT: "0", HOST: "0.0.0.0" }, 1, /^mdp: HOST: 0\.0\.0\.0 .*--insecure/)
+  )
+
   it.live("ends with 2 on a wrong command and a wrong flag", () =>
     Effect.gen(function* () {
       yield* refused(["wrun"], {}, 2, /wrun/)
