@@ -34,10 +34,13 @@ interface Kind {
 
 let number = 0
 
+/** Points that one partition passes only every few seconds. */
+const SELDOM = /archive|manifest|object|dead-letters|forward/
+
 const crash = (point: CrashPoint): Kind => ({
   holds: undefined,
   run: async ({ cluster, missed }, next) => {
-    const at = `${point}:${between(next, 1, point.includes("archive") || point === "after-manifest" ? 2 : 6)}`
+    const at = `${point}:${between(next, 1, SELDOM.test(point) ? 2 : 6)}`
     // One more joins, takes its share, and dies.
     let worker: Running
     try {
