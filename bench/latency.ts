@@ -118,7 +118,8 @@ const start = async (args: ReadonlyArray<string>, environment: Readonly<Record<s
     said,
     stop: async () => {
       started.kill("SIGTERM")
-      await ended
+      const code = await ended
+      if (code !== 0) throw new Error(`mdp ${args.join(" ")} ended with ${code} on SIGTERM`)
     }
   }
 }

@@ -27,11 +27,6 @@ await Effect.gen(function* () {
     for (const topic of ["raw_ticks", "normalized_ticks"]) {
       for (;;) {
         const behind = (yield* topics.lag).filter((group) => group.topic === topic && group.records > 0)
-        if (process.env.BENCH_VERBOSE === "1" && process.env.BENCH_LAG === "1") {
-          const by = Map.groupBy(behind, ({ group }) => group)
-          const sums = [...by].map(([group, all]) => `${group} ${all.reduce((sum, one) => sum + one.records, 0)}`)
-          console.error(((performance.now() - started) / 1000).toFixed(1), sums.join(", "))
-        }
         if (behind.length === 0) break
         yield* Effect.sleep("100 millis")
       }
