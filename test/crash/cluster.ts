@@ -93,6 +93,12 @@ export class Cluster {
     }
   }
 
+  /** Where this process ends before its time: nothing of it goes on. The servers have their reaper. */
+  readonly #atExit = (): void => {
+    for (const { mdp } of this.processes) mdp.kill("SIGKILL")
+    rmSync(this.folder, { recursive: true, force: true })
+  }
+
   static async start(engine: Engine): Promise<Cluster> {
     const folder = mkdtempSync(join(tmpdir(), "mdp-crash-"))
     chmodSync(folder, 0o711)
@@ -113,6 +119,7 @@ export class Cluster {
       const s3 = new HttpProxy(servers.s3.endpoint)
       await Promise.all([redis.listen(), postgres.listen(), s3.listen()])
       const cluster = new Cluster(folder, engine, servers, { kafka: kafkaProxy, redis, postgres, s3 })
+      process.on("exit", cluster.#atExit)
       cluster.#polling = setInterval(() => void cluster.poll(), 1500)
       return cluster
     } catch (error) {
@@ -218,6 +225,7 @@ export class Cluster {
 
   async close(): Promise<void> {
     clearInterval(this.#polling)
+    process.off("exit", this.#atExit)
     for (const running of this.processes) if (!running.mdp.isOver) await this.kill(running)
     for (const proxy of Object.values(this.proxies)) proxy.close()
     await Promise.all([this.kafka, this.redis, this.postgres, this.s3].map((server) => server.kill()))

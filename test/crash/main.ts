@@ -56,6 +56,8 @@ for (const service of serviceNames) {
   if (lacking !== "") fail(`${lacking} is not installed: npm run services -- install`)
 }
 
+for (const signal of ["SIGINT", "SIGTERM"] as const) process.once(signal, () => process.exit(130))
+
 const tally = new Map<string, number>()
 let failures = 0
 
