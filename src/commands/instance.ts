@@ -51,7 +51,8 @@ const reader = Layer.effectDiscard(
 
 /** `--insecure`: listen on an address that others can reach, though nobody is asked for a key. */
 export const insecureFlag = Flag.Boolean("insecure").pipe(
-  Flag.withDescription("listen on a public HOST although everyone who reaches it may read and write")
+  Flag.withDescription("listen on a public HOST although everyone who reaches it may read and write"),
+  Flag.withDefault(false)
 )
 
 const LOOPBACK = /^(localhost|127(\.\d{1,3}){3}|::1|\[::1\])$/
