@@ -611,7 +611,9 @@ for (const { name, database } of databases) {
             return b % 2 === 0 ? ticks : ticks.reverse()
           })
           for (const batch of batches) rows.write(batch, [])
-          let added = 0
+          // The day is there before anyone reads it: a partition is attached without a lock on its readers, so the
+          // reader's own recompute, planned just before, would not look into it.
+          let { added } = yield* mine.write({ ticks: batches[0]!.slice(0, 1), replayed: [], bookmarks: [] })
           let writing = 6
           const writer = (w: number) =>
             Effect.gen(function* () {
