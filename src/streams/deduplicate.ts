@@ -40,6 +40,7 @@ export const deduplicate =
       const isReplayed = candidate.run !== ""
       const state = stateOf(states, candidate.run)
       const day = state.day(candidate.day, recordTime, raw)
+      const { newestDay } = state
       const { sequencing } = raw
       const id = tick.sequence_id
       const number = isReplayed
@@ -95,7 +96,7 @@ export const deduplicate =
       tick.session = number
       candidate.state = day
       candidate.session = session
-      tick.old = state.isOld(tick.instrument_token, candidate.day)
+      tick.old = candidate.day < newestDay
       kept.push(candidate)
     }
     batch.ticks = kept

@@ -184,22 +184,23 @@ export class PartitionState {
   readonly instruments = new Map<number, InstrumentDays>()
   /** Sessions with numbers missing, so that gaps can be given up without a tick of theirs. */
   readonly open = new Set<Session>()
-  /** Instruments touched since the last snapshot. */
-  changed = new Set<number>()
+  /** The newest day of the instrument that `day` was last asked for. */
+  newestDay = 0
   /** Days begun since it was last read, for the count of epochs. */
   begun = 0
 
   /** The state of an instrument's day at a record time, begun afresh where it is not held (any more). */
   day(day: number, recordTime: number, first: FirstPacket): InstrumentDay {
     const token = first.instrument_token
-    this.changed.add(token)
     const days = this.instruments.get(token)
     if (days === undefined) {
+      this.newestDay = day
       const begun = this.#begin(day, recordTime, first)
       this.instruments.set(token, { newest: begun, others: [] })
       return begun
     }
     const { newest } = days
+    this.newestDay = Math.max(newest.day, day)
     if (newest.day === day) {
       newest.touched = recordTime
       return newest
@@ -231,10 +232,13 @@ export class PartitionState {
     }
   }
 
-  /** Whether a day is older than the instrument's newest. */
-  isOld(token: number, day: number): boolean {
-    const days = this.instruments.get(token)
-    return days !== undefined && day < days.newest.day
+  /** Instruments that a packet came for at or after a record time. */
+  changedSince(recordTime: number): Iterable<number> {
+    const changed: Array<number> = []
+    for (const [token, { newest, others }] of this.instruments) {
+      if (newest.touched >= recordTime || others.some((day) => day.touched >= recordTime)) changed.push(token)
+    }
+    return changed
   }
 
   /** Gives up the gaps opened at or before a record time, wherever they are. */

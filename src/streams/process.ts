@@ -93,22 +93,23 @@ export const processPartition = (
     let normalizedOffset = recovered.normalizedOffset
     /** The snapshot that the next one changes; undefined: the next one is whole. */
     let savedOffset = recovered.fromSnapshot ? liveFrom : undefined
+    /** Record time of the newest record in it. */
+    let savedTime = Number.NEGATIVE_INFINITY
     let savedAt = clock.currentTimeMillisUnsafe()
-    const snapshot = (rawOffset: number) =>
+    const snapshot = (rawOffset: number, recordTime: number) =>
       Effect.suspend(() => {
-        const changed = savedOffset === undefined ? new Set(states.live.instruments.keys()) : states.live.changed
-        states.live.changed = new Set()
+        const changed = states.live.changedSince(savedOffset === undefined ? Number.NEGATIVE_INFINITY : savedTime)
         savedAt = clock.currentTimeMillisUnsafe()
         const marks = { rawIncarnation: incarnation, rawOffset, normalizedIncarnation, normalizedOffset }
         return snapshots.save(partition, snapshotOf(states, changed, runs, marks), savedOffset).pipe(
           Effect.map((isKept) => {
             crashPoint("after-snapshot")
             savedOffset = isKept ? rawOffset : undefined
+            savedTime = recordTime
             return count.saved()
           }),
           Effect.catch((error) =>
             Effect.suspend(() => {
-              for (const token of changed) states.live.changed.add(token)
               count.unsaved()
               return Effect.logDebug(`partition ${partition}: snapshot not kept: ${error.message}`)
             })
@@ -139,7 +140,8 @@ export const processPartition = (
       count.published(batch, records.length, clock.currentTimeMillisUnsafe() * 1000)
       if (batch.nextOffset <= liveFrom) return
       commits.commit(batch.nextOffset)
-      if (clock.currentTimeMillisUnsafe() - savedAt >= settings.SNAPSHOT_MS) yield* snapshot(batch.nextOffset)
+      if (clock.currentTimeMillisUnsafe() - savedAt >= settings.SNAPSHOT_MS)
+        yield* snapshot(batch.nextOffset, batch.recordTime)
     })
 
     yield* assigned.read(from).pipe(
