@@ -382,7 +382,16 @@ for (const engine of ENGINES) {
         const make = (given: { readonly transactionalId?: string }) =>
           Effect.acquireRelease(
             Effect.sync(
-              () => new Producer({ clientId: "other", bootstrapBrokers: [at], idempotent: true, retries: 5, ...given })
+              // The first transaction of a broker waits until it has made its transaction log.
+              () =>
+                new Producer({
+                  clientId: "other",
+                  bootstrapBrokers: [at],
+                  idempotent: true,
+                  retries: 200,
+                  retryDelay: 100,
+                  ...given
+                })
             ),
             (producer) => Effect.promise(() => producer.close())
           )
