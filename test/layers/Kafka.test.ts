@@ -525,6 +525,41 @@ for (const engine of ENGINES) {
         )
       )
 
+      it.live("writes once what was sent again because nobody answered", () =>
+        Effect.scoped(
+          Effect.gen(function* () {
+            const server = yield* ownKafka
+            const at = server.settings().KAFKA_BROKERS!
+            const times = {
+              deliveryTimeoutMs: 60_000,
+              requestTimeoutMs: 500,
+              connectTimeoutMs: 400,
+              metadataMs: 60_000
+            }
+            const log = yield* open(kafkaOptions({ engine, brokers: at, ...times }))
+            for (let p = 0; p < 2; p++) yield* log.append("raw_ticks", p, numbered(0, 10))
+            for (let round = 1; round <= 3; round++) {
+              server.signal("SIGSTOP")
+              const appends = yield* Effect.forEach([0, 1], (p) =>
+                Effect.forkChild(log.append("raw_ticks", p, numbered(round * 10, 10)), { startImmediately: true })
+              )
+              // Time for an attempt or two to go unanswered: they wait in the broker's sockets, and are read when it wakes.
+              yield* Effect.sleep("1200 millis")
+              server.signal("SIGCONT")
+              for (const append of appends) assert.strictEqual(yield* Fiber.join(append), round * 10)
+            }
+            for (let p = 0; p < 2; p++) {
+              const { end } = yield* log.bounds("raw_ticks", p)
+              const values = (yield* take(log.read("raw_ticks", p, 0), end)).map(({ value }) => Number(show(value)))
+              assert.deepStrictEqual(
+                values,
+                Array.from({ length: 40 }, (_, i) => i)
+              )
+            }
+          })
+        )
+      )
+
       it.live("reports an append unanswered as unknown and one never sent as failed, each in its time", () =>
         Effect.scoped(
           Effect.gen(function* () {
