@@ -9,7 +9,8 @@ import { connect } from "../support/webSocketServer.ts"
 const OTHERS = 50
 const INSTRUMENTS = 10
 const TICKS_A_ROUND = 1000
-const ROUNDS = 160
+/** Long enough that the second quarter lies behind the filling of rings, logs and heap. */
+const ROUNDS = 400
 const TOTAL = TICKS_A_ROUND * ROUNDS
 const CAPACITY = 500
 const tokens = Array.from({ length: INSTRUMENTS }, (_, i) => 100 + i)

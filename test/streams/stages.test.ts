@@ -268,6 +268,17 @@ describe("the stages of a partition", () => {
     assert.deepStrictEqual(toRecords(batch)[4]!.headers, { replay: "r.1", watermark: "1", end: "1" })
   })
 
+  it("count no gap, fill or loss of a replay: what it misses was counted when it was live", () => {
+    const { run } = pipeline()
+    const replayed = (offset: number, sequence_id: number) => ({
+      ...dma(offset, sequence_id, { session: 0 }),
+      headers: { replay: "r.1" }
+    })
+    const batch = run([replayed(0, 1), replayed(1, 5), replayed(2, 3), replayed(20, 6)])
+    assert.strictEqual(ticksOf(batch)[1]!.gap_from, 2)
+    assert.deepStrictEqual([batch.count.gaps, batch.count.fills, batch.count.lost], [0, 0, 0])
+  })
+
   it("send a tick found in a wrong partition on once, with the time it was received, then to the DLQ", () => {
     const right = partitionOf(1, 4)
     const wrong = (right + 1) % 4
