@@ -8,6 +8,7 @@ import { LogError, StartError } from "../schema/Errors.ts"
 import type { Settings } from "../schema/Settings.ts"
 import { type AssignedPartition, type LogRecord, TickLog, TOPICS, type Topic } from "../streams/TickLog.ts"
 import { backoff, inOneLine, isPassing, isStale, KafkaCluster, pause } from "./KafkaCluster.ts"
+import { KafkaFetcher, type Place } from "./KafkaFetcher.ts"
 import { KafkaMember } from "./KafkaGroup.ts"
 import { kafkajs } from "./KafkaJs.ts"
 import { platformatic } from "./KafkaPlatformatic.ts"
@@ -75,6 +76,8 @@ const IN_FLIGHT = 1
  * them. What is on the way to live clients is never waited for.
  */
 const SINK_LOOK_MS = 20
+/** What reads without a group, as a server does. No group is named like this. */
+const UNGROUPED = ""
 /** Longest time a stop waits for the group to be told. */
 const LEAVE_MS = 2000
 
@@ -314,71 +317,57 @@ const make = Effect.fnUntraced(function* (options: KafkaOptions) {
       return { start: start.get(partition)!, end: end.get(partition)! }
     })
 
-  /** How many readers hold each connection for fetches. */
-  const readers: Array<number> = new Array(options.fetchConnections).fill(0)
+  const fetchers = new Map<string, KafkaFetcher>()
+  /** Readers of one group share their fetches, and so do all who read without a group. */
+  const fetcherOf = (group: string): KafkaFetcher => {
+    let fetcher = fetchers.get(group)
+    if (fetcher === undefined) {
+      fetcher = new KafkaFetcher(cluster, group, {
+        maxWaitMs: options.fetchWaitMs,
+        connections: options.fetchConnections,
+        lookMs: group === UNGROUPED || group === "process" ? 0 : SINK_LOOK_MS,
+        maxBytes: options.fetchBytes
+      })
+      fetchers.set(group, fetcher)
+    }
+    return fetcher
+  }
 
   /** One reader of one partition: `next` answers the next array and waits for it; `stop` ends a wait. */
   class Reader {
     readonly #state: TopicState
     readonly #partition: number
     readonly #incarnation: string
-    readonly #connection: number
-    readonly #lookMs: number
-    #lookedAt = 0
+    readonly #fetcher: KafkaFetcher
     #offset: number
     #recordTime = 0
     #ready: Array<LogRecord> = []
     #taken = 0
     #ahead: Promise<Fetched> | undefined
-    #underWay: Promise<unknown> = Promise.resolve()
     #stopped = false
-    /** More waits than one fetch takes. */
-    #isFull = false
+    #place: Place = "end"
 
-    constructor(state: TopicState, partition: number, from: number, incarnation: string, lookMs: number) {
-      this.#lookMs = lookMs
+    constructor(state: TopicState, partition: number, from: number, incarnation: string, fetcher: KafkaFetcher) {
       this.#state = state
       this.#partition = partition
       this.#offset = from
       this.#incarnation = incarnation
-      this.#connection = readers.indexOf(Math.min(...readers))
-      readers[this.#connection]!++
+      this.#fetcher = fetcher
     }
 
-    /** The connection is another's only once nothing waits on it any more. */
     stop(): void {
-      if (this.#stopped) return
       this.#stopped = true
-      const leave = () => {
-        readers[this.#connection]!--
-      }
-      this.#underWay.then(leave, leave)
     }
 
     #fetch(): Promise<Fetched> {
-      const fetched = this.#ask()
-      this.#underWay = fetched
-      return fetched
-    }
-
-    async #ask(): Promise<Fetched> {
-      const { name } = this.#state
-      if (this.#lookMs > 0) {
-        const early = this.#lookedAt + this.#lookMs - Date.now()
-        if (early > 0 && !this.#isFull) await pause(early)
-        this.#lookedAt = Date.now()
-      }
-      const address = await cluster.leader(name, this.#partition)
-      const wire = await cluster.patient(`fetch ${this.#connection}`, address)
-      return await wire.fetch({
-        topic: name,
+      const part = {
+        topic: this.#state.name,
         topicId: this.#incarnation,
         partition: this.#partition,
         offset: this.#offset,
-        maxBytes: options.fetchBytes,
-        // A broker answers a connection's requests one after the other: readers that share one share the wait.
-        maxWaitMs: Math.max(1, Math.floor(options.fetchWaitMs / readers[this.#connection]!))
-      })
+        maxBytes: options.fetchBytes
+      }
+      return this.#fetcher.fetch(part, this.#place, () => !this.#stopped)
     }
 
     async next(): Promise<Records | LogError> {
@@ -466,9 +455,10 @@ const make = Effect.fnUntraced(function* (options: KafkaOptions) {
 
     #take({ bytes, aborted }: Fetched): void {
       const { records, next, recordTime } = decodeBatches(bytes, this.#offset, this.#recordTime, aborted)
+      const isCut = bytes.length > 0 && next === this.#offset
+      this.#place = isCut ? "cut" : bytes.length >= options.fetchBytes / 4 ? "behind" : "end"
       this.#offset = next
       this.#recordTime = recordTime
-      this.#isFull = bytes.length >= options.fetchBytes / 4
       this.#ready = records
       this.#taken = 0
     }
@@ -479,12 +469,12 @@ const make = Effect.fnUntraced(function* (options: KafkaOptions) {
     partition: number,
     from: number,
     incarnation: string,
-    lookMs: number
+    fetcher: KafkaFetcher
   ): Stream.Stream<Records, LogError> =>
     Stream.unwrap(
       Effect.gen(function* () {
         const reader = yield* Effect.acquireRelease(
-          Effect.sync(() => new Reader(state, partition, from, incarnation, lookMs)),
+          Effect.sync(() => new Reader(state, partition, from, incarnation, fetcher)),
           (open) => Effect.sync(() => open.stop())
         )
         return Stream.fromEffectRepeat(
@@ -542,7 +532,7 @@ const make = Effect.fnUntraced(function* (options: KafkaOptions) {
                     committed,
                     revoked: Deferred.await(revoked),
                     read: (from) =>
-                      readFrom(state, partition, from, incarnation, group === "process" ? 0 : SINK_LOOK_MS).pipe(
+                      readFrom(state, partition, from, incarnation, fetcherOf(group)).pipe(
                         Stream.interruptWhen(Deferred.await(revoked))
                       ),
                     commit: (commit) =>
@@ -621,7 +611,7 @@ const make = Effect.fnUntraced(function* (options: KafkaOptions) {
     read: (topic, partition, from) =>
       Stream.suspend(() => {
         const state = known(topic, partition)
-        return readFrom(state, partition, from, state.incarnation, 0)
+        return readFrom(state, partition, from, state.incarnation, fetcherOf(UNGROUPED))
       }),
     bounds,
     offsetAt: (topic, partition, micros) =>

@@ -206,17 +206,24 @@ const connect = async (address: Address, options: WireOptions): Promise<KafkaWir
         }))
       )
     },
-    fetch: async ({ topic, partition, offset, maxBytes, maxWaitMs }) => {
-      const fetch = broker.lookupRequest<Fetched>(apiKeys.Fetch, requests.Fetch)
+    fetch: async ({ parts, maxBytes, maxWaitMs }) => {
+      const fetch = broker.lookupRequest<FetchAnswer>(apiKeys.Fetch, requests.Fetch)
       const protocol = fetch({
         maxWaitTime: maxWaitMs,
         minBytes: 1,
         maxBytes,
         isolationLevel: 1,
-        topics: [{ topic, partitions: [{ partition, fetchOffset: String(offset), maxBytes }] }],
+        topics: [...Map.groupBy(parts, ({ topic }) => topic)].map(([topic, mine]) => ({
+          topic,
+          partitions: mine.map(({ partition, offset, maxBytes: most }) => ({
+            partition,
+            fetchOffset: String(offset),
+            maxBytes: most
+          }))
+        })),
         rackId: ""
       })
-      return await ask(
+      const { code, fetched } = await ask(
         "fetch",
         connection.send({
           ...protocol,
@@ -225,6 +232,14 @@ const connect = async (address: Address, options: WireOptions): Promise<KafkaWir
             parse: async (payload) => readFetch(payload as Buffer)
           }
         })
+      )
+      return parts.map(
+        ({ topic, partition }) =>
+          fetched.get(`${topic}/${partition}`) ?? {
+            code: code === CODE.NONE ? CODE.UNKNOWN_TOPIC_OR_PARTITION : code,
+            bytes: NO_BYTES,
+            aborted: []
+          }
       )
     },
     join: async ({ group, memberId, sessionTimeoutMs, rebalanceTimeoutMs, protocol, metadata }) => {
@@ -339,8 +354,14 @@ const produceBody = (batches: ReadonlyArray<OutBatch>, timeoutMs: number): Buffe
   return Buffer.concat(parts)
 }
 
-/** The answer to a fetch of one partition, versions 7 to 11. */
-const readFetch = (payload: Buffer): Fetched => {
+/** The answer to a fetch: the request's own error, and by topic and partition what came. */
+interface FetchAnswer {
+  readonly code: number
+  readonly fetched: ReadonlyMap<string, Fetched>
+}
+
+/** The answer to a fetch, versions 7 to 11. */
+const readFetch = (payload: Buffer): FetchAnswer => {
   let at = 4 // throttle time
   const int16 = () => {
     at += 2
@@ -354,25 +375,30 @@ const readFetch = (payload: Buffer): Fetched => {
     at += 8
     return payload.readBigInt64BE(at - 8)
   }
-  const skipText = () => {
-    const length = int16()
-    at += length
-  }
-  const none = (code: number): Fetched => ({ code, bytes: NO_BYTES, aborted: [] })
-  const refused = int16()
-  at += 4 // session
-  if (refused !== CODE.NONE) return none(refused)
-  if (int32() < 1) return none(CODE.UNKNOWN_TOPIC_OR_PARTITION)
-  skipText() // topic
-  if (int32() < 1) return none(CODE.UNKNOWN_TOPIC_OR_PARTITION)
-  at += 4 // partition
   const code = int16()
-  at += 24 // high watermark, last stable offset, log start
-  const aborted: Array<{ readonly producerId: bigint; readonly firstOffset: bigint }> = []
-  for (let left = int32(); left > 0; left--) aborted.push({ producerId: int64(), firstOffset: int64() })
-  at += 4 // preferred replica
-  const size = int32()
-  return { code, bytes: size <= 0 ? NO_BYTES : payload.subarray(at, at + size), aborted }
+  at += 4 // session
+  const fetched = new Map<string, Fetched>()
+  for (let topics = int32(); topics > 0; topics--) {
+    const length = int16()
+    const topic = payload.toString("utf8", at, at + length)
+    at += length
+    for (let parts = int32(); parts > 0; parts--) {
+      const partition = int32()
+      const refused = int16()
+      at += 24 // high watermark, last stable offset, log start
+      const aborted: Array<{ readonly producerId: bigint; readonly firstOffset: bigint }> = []
+      for (let left = int32(); left > 0; left--) aborted.push({ producerId: int64(), firstOffset: int64() })
+      at += 4 // preferred replica
+      const size = Math.max(0, int32())
+      fetched.set(`${topic}/${partition}`, {
+        code: refused,
+        bytes: size === 0 ? NO_BYTES : payload.subarray(at, at + size),
+        aborted
+      })
+      at += size
+    }
+  }
+  return { code, fetched }
 }
 
 export const kafkajs: KafkaEngine = { name: "kafkajs", connect }

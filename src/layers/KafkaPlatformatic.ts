@@ -195,37 +195,44 @@ const wire = (connection: Connection): KafkaWire => ({
       }))
     )
   },
-  fetch: async ({ topicId, partition, offset, maxBytes, maxWaitMs }) => {
-    const topic = {
+  fetch: async ({ parts, maxBytes, maxWaitMs }) => {
+    const topics = [...Map.groupBy(parts, ({ topicId }) => topicId)].map(([topicId, mine]) => ({
       topicId,
-      partitions: [
-        {
-          partition,
-          currentLeaderEpoch: -1,
-          fetchOffset: BigInt(offset),
-          lastFetchedEpoch: -1,
-          partitionMaxBytes: maxBytes
-        }
-      ]
-    }
+      partitions: mine.map(({ partition, offset, maxBytes: partitionMaxBytes }) => ({
+        partition,
+        currentLeaderEpoch: -1,
+        fetchOffset: BigInt(offset),
+        lastFetchedEpoch: -1,
+        partitionMaxBytes
+      }))
+    }))
     // The library's own parser makes an object and a bigint of every record, and throws where one batch is unreadable.
     const { api, createRequest } = fetchV13
-    return await ask(
+    const answers = await ask(
       "fetch",
-      new Promise<Fetched>((resolve, reject) => {
-        connection.send<Fetched>(
+      new Promise<FetchAnswer>((resolve, reject) => {
+        connection.send<FetchAnswer>(
           api.key,
           api.version,
-          () => createRequest(maxWaitMs, 1, maxBytes, READ_COMMITTED, 0, -1, [topic], [], ""),
+          () => createRequest(maxWaitMs, 1, maxBytes, READ_COMMITTED, 0, -1, topics, [], ""),
           readFetch,
           true,
           true,
-          (error, fetched) => {
-            if (error !== null || fetched === undefined) reject(error ?? new Error("no answer"))
-            else resolve(fetched)
+          (error, answer) => {
+            if (error !== null || answer === undefined) reject(error ?? new Error("no answer"))
+            else resolve(answer)
           }
         )
       })
+    )
+    const { code, fetched } = answers
+    return parts.map(
+      ({ topicId, partition }) =>
+        fetched.get(`${topicId}/${partition}`) ?? {
+          code: code === CODE.NONE ? CODE.UNKNOWN_TOPIC_ID : code,
+          bytes: NO_BYTES,
+          aborted: []
+        }
     )
   },
   join: async ({ group, memberId, sessionTimeoutMs, rebalanceTimeoutMs, protocol, metadata }) => {
@@ -287,16 +294,22 @@ const wire = (connection: Connection): KafkaWire => ({
   close: () => shut(connection)
 })
 
-/** The answer to a fetch of one partition, version 13. */
-const readFetch = (_correlation: number, _key: number, _version: number, reader: Reader): Fetched => {
+/** The answer to a fetch: the request's own error, and by topic id and partition what came. */
+interface FetchAnswer {
+  readonly code: number
+  readonly fetched: ReadonlyMap<string, Fetched>
+}
+
+/** The answer to a fetch, version 13. */
+const readFetch = (_correlation: number, _key: number, _version: number, reader: Reader): FetchAnswer => {
   reader.readInt32() // throttle time
   const refused = reader.readInt16()
   reader.readInt32() // session
-  let fetched: Fetched = { code: refused === CODE.NONE ? CODE.UNKNOWN_TOPIC_ID : refused, bytes: NO_BYTES, aborted: [] }
+  const fetched = new Map<string, Fetched>()
   reader.readArray((topic) => {
-    topic.readUUID()
+    const topicId = topic.readUUID()
     topic.readArray((part) => {
-      part.readInt32() // partition
+      const partition = part.readInt32()
       const code = part.readInt16()
       part.readInt64() // high watermark
       part.readInt64() // last stable offset
@@ -310,10 +323,10 @@ const readFetch = (_correlation: number, _key: number, _version: number, reader:
       const { position } = part
       const bytes = size > 0 ? part.buffer.slice(position, position + size) : NO_BYTES
       if (size > 0) part.skip(size)
-      fetched = { code, bytes, aborted: aborted ?? [] }
+      fetched.set(`${topicId}/${partition}`, { code, bytes, aborted: aborted ?? [] })
     })
   })
-  return fetched
+  return { code: refused, fetched }
 }
 
 /** Closes at once; whatever is under way fails. */

@@ -115,11 +115,19 @@ export interface Fetched {
   readonly aborted: ReadonlyArray<{ readonly producerId: bigint; readonly firstOffset: bigint }>
 }
 
-export interface FetchRequest {
+/** What is asked of one partition. */
+export interface FetchPart {
   readonly topic: string
   readonly topicId: string
   readonly partition: number
   readonly offset: number
+  readonly maxBytes: number
+}
+
+export interface FetchRequest {
+  /** Each partition at most once. */
+  readonly parts: ReadonlyArray<FetchPart>
+  /** Of all parts together; the first batch of the first part that has any comes whole. */
   readonly maxBytes: number
   readonly maxWaitMs: number
 }
@@ -161,7 +169,8 @@ export interface KafkaWire {
   readonly initProducer: () => Promise<ProducerIdentity>
   /** acks=all. The answers of all partitions, or no answer at all. */
   readonly produce: (batches: ReadonlyArray<OutBatch>, timeoutMs: number) => Promise<ReadonlyArray<Appended>>
-  readonly fetch: (request: FetchRequest) => Promise<Fetched>
+  /** An answer to each part, in their order. */
+  readonly fetch: (request: FetchRequest) => Promise<ReadonlyArray<Fetched>>
   readonly join: (request: JoinRequest) => Promise<Joined>
   /** `assignments` from the leader, else empty; answers the member's own. */
   readonly sync: (

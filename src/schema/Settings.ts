@@ -111,9 +111,9 @@ const defaulted = {
   ),
   KAFKA_FETCH_WAIT_MS: setting(whole(1, 30_000), "500", "how long a broker waits for records at a partition's end"),
   KAFKA_FETCH_CONNECTIONS: setting(
-    whole(1, 1024),
-    "48",
-    "connections to each broker for fetches; more readers share them and wait shorter"
+    whole(1, 64),
+    "3",
+    "connections to each broker for the fetches of one group, which share the first"
   ),
   KAFKA_READ_BATCH_RECORDS: setting(whole(1, 1_000_000), "2000", "records handed to a reader at a time"),
   KAFKA_MAX_RECORD_BYTES: setting(

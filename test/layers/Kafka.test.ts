@@ -458,6 +458,36 @@ for (const engine of ENGINES) {
         }
       })
     )
+
+    test(
+      "gives readers of many partitions at once all of it, also batches larger than a fetch, and several of one partition",
+      Effect.gen(function* () {
+        const log = yield* open(kafkaOptions({ engine, partitions: 8, fetchBytes: 1024 }))
+        const large = (offset: number, partition: number) =>
+          Buffer.from(`${partition}/${offset}/`.padEnd(700 + 1200 * (offset % 3), "x"))
+        const all = Array.from({ length: 8 }, (_, p) => p)
+        const readers = yield* Effect.forkChild(
+          Effect.forEach([...all, ...all], (p) => take(log.read("normalized_ticks", p, 0), 60), {
+            concurrency: "unbounded"
+          })
+        )
+        for (let offset = 0; offset < 60; offset++) {
+          yield* Effect.forEach(
+            all,
+            (p) => log.append("normalized_ticks", p, [{ key: null, value: large(offset, p), headers: undefined }]),
+            { concurrency: "unbounded" }
+          )
+        }
+        const read = yield* Fiber.join(readers)
+        for (const [i, records] of read.entries()) {
+          const wanted = Array.from({ length: 60 }, (_, offset) => large(offset, i % 8).toString())
+          assert.deepStrictEqual(
+            records.map(({ value }) => show(value)),
+            wanted
+          )
+        }
+      })
+    )
   })
 }
 

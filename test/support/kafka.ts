@@ -30,7 +30,7 @@ export const kafkaOptions = (given: Partial<Kafka.KafkaOptions> = {}): Kafka.Kaf
   heartbeatMs: 100,
   fetchBytes: 65_536,
   fetchWaitMs: 300,
-  fetchConnections: 16,
+  fetchConnections: 3,
   batch: 25,
   maxRecordBytes: 4_194_304,
   metadataMs: 1000,
