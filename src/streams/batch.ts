@@ -43,6 +43,8 @@ export interface Candidate {
   day: number
   state: InstrumentDay
   session: Session
+  /** Somebody had claimed it, and on its day that decides: a duplicate. */
+  isClaimed: boolean
 }
 
 /** What one array of raw records has become so far. */
@@ -67,6 +69,8 @@ export interface Counts {
   duplicates: number
   suppressed: number
   admitted: number
+  /** Admitted, and then found to be claimed on a day whose state was lost. */
+  claimed: number
   sequenced: number
   gaps: number
   fills: number
@@ -81,6 +85,7 @@ export const countsOf = (decoded: number): Counts => ({
   duplicates: 0,
   suppressed: 0,
   admitted: 0,
+  claimed: 0,
   sequenced: 0,
   gaps: 0,
   fills: 0,

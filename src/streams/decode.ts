@@ -130,7 +130,8 @@ export const candidate = (raw: Candidate["raw"], record: LogRecord, run: string)
   tick: undefined as never,
   day: 0,
   state: undefined as never,
-  session: undefined as never
+  session: undefined as never,
+  isClaimed: false
 })
 
 /** The raw tick as it came, with the time it was received here: the other partition's record time is later. */

@@ -21,6 +21,21 @@ export const JOIN_MICROS = 60_000_000
 /** Replay runs whose state a partition holds at a time; one more drops the oldest. */
 export const MAX_RUNS = 64
 
+/** `openedAt` of a session that was there before its state was lost: nothing joins it as just opened. */
+const BEFORE = 0
+
+/** A day whose state was lost in the middle of it: what is known of it all the same. */
+export interface LostDay {
+  readonly day: number
+  /** The newest session and epoch of each instrument that the log still shows, until its day goes on here. */
+  readonly seen: Map<number, Seen>
+}
+
+export interface Seen {
+  session: number
+  epoch: number
+}
+
 /** One numbering of an instrument's day. */
 export class Session {
   readonly openedAt: number
@@ -127,11 +142,19 @@ export class InstrumentDay {
     return new InstrumentDay(first.instrument_token, day, epochOf(day, recordTime), recordTime, [session])
   }
 
+  /** A day that went on before with a state that was lost: in its newest session, and in a later epoch. */
+  static resume(day: number, recordTime: number, first: FirstPacket, seen: Seen | undefined): InstrumentDay {
+    const length = 1 + (seen?.session ?? 0)
+    const sessions = Array.from({ length }, () => new Session(BEFORE, "", -1, -1))
+    const epoch = Math.max(epochOf(day, recordTime), 1 + (seen?.epoch ?? 0))
+    return new InstrumentDay(first.instrument_token, day, epoch, recordTime, sessions)
+  }
+
   /** The number of the session that a packet belongs to, opening one where its `reset` asks for it. */
   sessionOf(connection: string, reset: boolean, sequenceId: number, exchangeTs: number, recordTime: number): number {
     const newest = this.sessions.length - 1
     let known = this.connections.get(connection)
-    const isFresh = newest === 0 && this.connections.size === 0
+    const isFresh = newest === 0 && this.connections.size === 0 && this.sessions[0]!.openedAt !== BEFORE
     if (known === undefined) {
       if (this.connections.size >= MAX_CONNECTIONS) {
         this.connections.delete(this.connections.keys().next().value as string)
@@ -188,6 +211,8 @@ export class PartitionState {
   newestDay = 0
   /** Days begun since it was last read, for the count of epochs. */
   begun = 0
+  /** The day whose state was lost here; on it, claims decide besides. */
+  lost: LostDay | undefined
 
   /** The state of an instrument's day at a record time, begun afresh where it is not held (any more). */
   day(day: number, recordTime: number, first: FirstPacket): InstrumentDay {
@@ -251,7 +276,11 @@ export class PartitionState {
 
   #begin(day: number, recordTime: number, first: FirstPacket): InstrumentDay {
     this.begun++
-    return InstrumentDay.begin(day, recordTime, first)
+    if (this.lost?.day !== day) return InstrumentDay.begin(day, recordTime, first)
+    const { seen } = this.lost
+    const begun = InstrumentDay.resume(day, recordTime, first, seen.get(first.instrument_token))
+    seen.delete(first.instrument_token)
+    return begun
   }
 }
 

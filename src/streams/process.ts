@@ -5,12 +5,13 @@
 import { Clock, type Context, Effect, Stream } from "effect"
 import type { LogError } from "../schema/Errors.ts"
 import type { Settings } from "../schema/Settings.ts"
-import type { Batch, PartitionStates } from "./batch.ts"
+import type { Batch, Candidate, PartitionStates } from "./batch.ts"
 import { Claims } from "./Claims.ts"
 import { commitLater } from "./commitLater.ts"
 import { crashPoint } from "./crashPoint.ts"
 import { type DecodeOptions, decode, REPLAY_HEADER } from "./decode.ts"
 import { deduplicate } from "./deduplicate.ts"
+import { discardClaimed, isUpTo, sourceKey } from "./lostDay.ts"
 import * as metrics from "./metrics.ts"
 import { normalize } from "./normalize.ts"
 import { MAX_RUNS, PartitionState } from "./partitionState.ts"
@@ -63,7 +64,7 @@ export const processPartition = (
     const { partition } = assigned
     const incarnation = log.incarnation("raw_ticks")
     const normalizedIncarnation = log.incarnation("normalized_ticks")
-    const { states, from, liveFrom, through, runs, ...recovered } = yield* recover(assigned)
+    const { states, from, liveFrom, through, runs, published, ...recovered } = yield* recover(assigned)
     const place = { partition, partitions: log.partitions }
     const stage = stages(states, incarnation, place, settings, count.lead)
 
@@ -73,13 +74,26 @@ export const processPartition = (
         ? records
         : records.filter((record) => record.offset >= liveFrom || record.headers?.[REPLAY_HEADER] !== undefined)
 
+    /** The day whose state was lost here, if one was: on it, what others have claimed is a duplicate. */
+    const { lost } = states.live
+
     const claim = (batch: Batch) => {
-      const ticks = batch.ticks.flatMap(({ run, tick, record }) =>
-        run === "" && record.offset > through.offset ? [tick] : []
-      )
-      if (ticks.length === 0) return Effect.succeed(batch)
+      if (lost !== undefined && published !== undefined) {
+        const isDecided = ({ tick, record, index }: Candidate) =>
+          isUpTo(through, record.offset, index) && !published.has(sourceKey(tick.source))
+        discardClaimed(batch, lost.day, batch.ticks.filter(isDecided))
+      }
+      const asked = batch.ticks.filter(({ run, record }) => run === "" && record.offset > through.offset)
+      if (asked.length === 0) return Effect.succeed(batch)
+      const ticks = asked.map(({ tick }) => tick)
+      const found = (foreign: ReadonlyArray<number>) => {
+        count.claimed(foreign.length)
+        if (lost === undefined) return
+        const claimed = foreign.map((i) => asked[i]!)
+        discardClaimed(batch, lost.day, claimed)
+      }
       return claims.claim({ incarnation, partition, through: batch.nextOffset - 1 }, ticks).pipe(
-        Effect.map((foreign) => count.claimed(foreign.length)),
+        Effect.map(found),
         // The partition's own state has decided; without claims the platform goes on, and says so.
         Effect.catch(() => Effect.sync(count.unclaimed)),
         Effect.map(() => {
@@ -101,7 +115,7 @@ export const processPartition = (
         const changed = states.live.changedSince(savedOffset === undefined ? Number.NEGATIVE_INFINITY : savedTime)
         savedAt = clock.currentTimeMillisUnsafe()
         const marks = { rawIncarnation: incarnation, rawOffset, normalizedIncarnation, normalizedOffset }
-        return snapshots.save(partition, snapshotOf(states, changed, runs, marks), savedOffset).pipe(
+        return snapshots.save(partition, snapshotOf(states, changed, { runs, recordTime }, marks), savedOffset).pipe(
           Effect.map((isKept) => {
             crashPoint("after-snapshot")
             savedOffset = isKept ? rawOffset : undefined
@@ -179,7 +193,7 @@ const counters = (context: Context.Context<never>) => {
   })
   const decoded = stage("decode", ["tombstone", "too_large", "undecodable", "invalid", "misrouted", "forwarded"])
   const normalized = stage("normalize", ["future"])
-  const deduplicated = stage("deduplicate", ["duplicate", "suppressed", "jump"])
+  const deduplicated = stage("deduplicate", ["duplicate", "claimed", "suppressed", "jump"])
   const sequenced = stage("sequence", [])
   const publish = stage("publish", ["published"])
   const opened = metrics.bind(metrics.gaps, {}, context)
@@ -232,6 +246,7 @@ const counters = (context: Context.Context<never>) => {
       deduplicated.received.add(count.normalized)
       deduplicated.sent.add(count.admitted)
       if (count.duplicates > 0) deduplicated.discarded.duplicate!.add(count.duplicates)
+      if (count.claimed > 0) deduplicated.discarded.claimed!.add(count.claimed)
       if (count.suppressed > 0) deduplicated.discarded.suppressed!.add(count.suppressed)
       sequenced.received.add(count.admitted)
       sequenced.sent.add(count.sequenced)

@@ -5,6 +5,7 @@
 import { encodeTick } from "../schema/TickJson.ts"
 import type { Batch, DeadLetter } from "./batch.ts"
 import { END_HEADER, REPLAY_HEADER, WATERMARK_HEADER } from "./decode.ts"
+import { isUpTo } from "./lostDay.ts"
 import type { Through } from "./recover.ts"
 import type { NewRecord } from "./TickLog.ts"
 
@@ -22,7 +23,7 @@ export const toRecords = (batch: Batch, through: Through = NEVER): ReadonlyArray
   const watermarks = batch.watermarks.filter(({ offset }) => offset > through.offset)
   let next = 0
   for (const { tick, run, record, index } of ticks) {
-    if (record.offset < through.offset || (record.offset === through.offset && index <= through.index)) continue
+    if (isUpTo(through, record.offset, index)) continue
     while (next < watermarks.length && watermarks[next]!.offset < record.offset) {
       records.push(watermarkRecord(watermarks[next++]!))
     }

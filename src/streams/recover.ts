@@ -4,12 +4,14 @@
  */
 import { Clock, Effect, Stream } from "effect"
 import { LogError } from "../schema/Errors.ts"
-import { tradingDay, tradingDayStart } from "../schema/Tick.ts"
+import { type Tick, tradingDay, tradingDayStart } from "../schema/Tick.ts"
 import { decodeTick } from "../schema/TickJson.ts"
 import type { PartitionStates } from "./batch.ts"
-import { PartitionState } from "./partitionState.ts"
+import { REPLAY_HEADER } from "./decode.ts"
+import { sourceKey } from "./lostDay.ts"
+import { PartitionState, type Seen } from "./partitionState.ts"
 import { type StateSnapshot, StateSnapshots } from "./StateSnapshots.ts"
-import { decodeInstrument, encodeInstrument } from "./stateCodec.ts"
+import { decodeInstrument, decodeMarks, encodeInstrument, encodeMarks, type PartitionMarks } from "./stateCodec.ts"
 import { type AssignedPartition, TickLog } from "./TickLog.ts"
 
 /** The highest source published; nothing at or below it is published again. */
@@ -31,23 +33,25 @@ export interface Recovered {
   readonly runs: Map<string, number>
   /** Whether the state came of a snapshot. */
   readonly fromSnapshot: boolean
+  /** The highest record time that the state has seen, µs. */
+  readonly recordTime: number
+  /** On a day whose state was lost: the live sources published since the snapshot, where the log shows them all. */
+  readonly published: ReadonlySet<string> | undefined
 }
 
 const NOTHING: Through = { offset: -1, index: -1 }
 
 /**
- * Where the replay runs began that had not ended is kept as the state of token 0, which no instrument has: a run's
- * state is not kept, its records are run again.
+ * What belongs to the partition is kept as the state of token 0, which no instrument has. Of a replay run it is where
+ * it began: its state is not kept, its records are run again.
  */
-const RUNS_TOKEN = 0
-const encoder = new TextEncoder()
-const decoder = new TextDecoder()
+const PARTITION_TOKEN = 0
 
 /** The snapshot of what changed since the last one. */
 export const snapshotOf = (
   states: PartitionStates,
   changed: Iterable<number>,
-  runs: ReadonlyMap<string, number>,
+  { runs, recordTime }: Pick<PartitionMarks, "runs" | "recordTime">,
   marks: Omit<StateSnapshot, "instruments">
 ): StateSnapshot => {
   const instruments = new Map<number, Uint8Array>()
@@ -55,30 +59,40 @@ export const snapshotOf = (
     const days = states.live.instruments.get(token)
     if (days !== undefined) instruments.set(token, encodeInstrument(days))
   }
-  instruments.set(RUNS_TOKEN, encoder.encode(JSON.stringify([...runs])))
+  instruments.set(PARTITION_TOKEN, encodeMarks({ runs, recordTime, lost: states.live.lost }))
   return { ...marks, instruments }
 }
 
-/** The states that a snapshot holds; undefined where a part of it is of another format. */
+/** The states that a snapshot holds; undefined where a part of it is missing or of another format. */
 const restore = (
   snapshot: StateSnapshot
-): { readonly states: PartitionStates; readonly runs: Map<string, number> } | undefined => {
+):
+  | { readonly states: PartitionStates; readonly runs: Map<string, number>; readonly recordTime: number }
+  | undefined => {
   const live = new PartitionState()
-  let runs = new Map<string, number>()
   for (const [token, bytes] of snapshot.instruments) {
-    if (token === RUNS_TOKEN) {
-      runs = new Map(JSON.parse(decoder.decode(bytes)) as ReadonlyArray<[string, number]>)
-      continue
-    }
+    if (token === PARTITION_TOKEN) continue
     const days = decodeInstrument(bytes)
     if (days === undefined) return undefined
     live.restore(days)
   }
-  return { states: { live, runs: new Map() }, runs }
+  const kept = snapshot.instruments.get(PARTITION_TOKEN)
+  const marks = kept === undefined ? undefined : decodeMarks(kept)
+  if (marks === undefined) return undefined
+  live.lost = marks.lost
+  return { states: { live, runs: new Map() }, runs: new Map(marks.runs), recordTime: marks.recordTime }
 }
 
-/** The highest source of a raw incarnation in a normalized partition, from an offset to its end. */
-const highestSource = (partition: number, from: number, rawIncarnation: string) =>
+/**
+ * The highest source of a raw incarnation in a normalized partition, from an offset to its end, and whether all from
+ * that offset on was still there. Each live tick of it is shown to `onTick`.
+ */
+const highestSource = (
+  partition: number,
+  from: number,
+  rawIncarnation: string,
+  onTick: (tick: Tick) => void = () => {}
+) =>
   Effect.gen(function* () {
     const log = yield* TickLog
     const { start, end } = yield* log.bounds("normalized_ticks", partition)
@@ -89,9 +103,11 @@ const highestSource = (partition: number, from: number, rawIncarnation: string) 
         Stream.takeUntil((records) => records[records.length - 1]!.offset >= end - 1),
         Stream.runForEach((records) =>
           Effect.sync(() => {
-            for (const { value } of records) {
-              const source = value === null || value.length === 0 ? undefined : decodeTick(value)?.source
-              if (source === undefined || source[0] !== rawIncarnation) continue
+            for (const { value, headers } of records) {
+              const tick = value === null || value.length === 0 ? undefined : decodeTick(value)
+              if (tick === undefined || tick.source[0] !== rawIncarnation) continue
+              const { source } = tick
+              if (headers?.[REPLAY_HEADER] === undefined) onTick(tick)
               if (source[1] > offset || (source[1] === offset && source[2] > index)) {
                 offset = source[1]
                 index = source[2]
@@ -101,7 +117,7 @@ const highestSource = (partition: number, from: number, rawIncarnation: string) 
         )
       )
     }
-    return { through: { offset, index }, end }
+    return { through: { offset, index }, end, isWhole: from >= start }
   })
 
 /** The state and the place from which an assigned partition goes on. */
@@ -128,7 +144,14 @@ export const recover = (assigned: AssignedPartition): Effect.Effect<Recovered, L
       snapshot.normalizedIncarnation === log.incarnation("normalized_ticks") &&
       snapshot.rawOffset >= raw.start
     ) {
-      const { through, end } = yield* highestSource(partition, snapshot.normalizedOffset, rawIncarnation)
+      const { lost } = restored.states.live
+      const published = new Set<string>()
+      const { through, end, isWhole } = yield* highestSource(
+        partition,
+        snapshot.normalizedOffset,
+        rawIncarnation,
+        lost === undefined ? undefined : ({ source }) => published.add(sourceKey(source))
+      )
       return {
         states: restored.states,
         from: Math.max(raw.start, Math.min(snapshot.rawOffset, ...runsFrom)),
@@ -137,14 +160,19 @@ export const recover = (assigned: AssignedPartition): Effect.Effect<Recovered, L
         through: through.offset >= snapshot.rawOffset ? through : { offset: snapshot.rawOffset - 1, index: 0 },
         normalizedOffset: end,
         runs: restored.runs,
-        fromSnapshot: true
+        fromSnapshot: true,
+        recordTime: restored.recordTime,
+        published: lost !== undefined && isWhole ? published : undefined
       }
     }
 
+    const live = new PartitionState()
     const fresh = {
-      states: { live: new PartitionState(), runs: new Map<string, PartitionState>() },
+      states: { live, runs: new Map<string, PartitionState>() },
       runs: new Map<string, number>(),
-      fromSnapshot: false
+      fromSnapshot: false,
+      recordTime: Number.NEGATIVE_INFINITY,
+      published: undefined
     }
     if (committed === undefined) {
       // Never processed, or not for as long as the log remembers: all of it, but nothing twice.
@@ -162,17 +190,28 @@ export const recover = (assigned: AssignedPartition): Effect.Effect<Recovered, L
           `${raw.start - committed.offset} records were never processed`
       })
     }
-    const today = tradingDayStart(tradingDay(clock.currentTimeMillisUnsafe() * 1000))
-    const dayFrom = yield* log.offsetAt("raw_ticks", partition, today)
-    const since = yield* log.offsetAt("normalized_ticks", partition, today)
-    const { through, end } = yield* highestSource(partition, since, rawIncarnation)
+    const day = tradingDay(clock.currentTimeMillisUnsafe() * 1000)
+    const dayFrom = yield* log.offsetAt("raw_ticks", partition, tradingDayStart(day))
+    const since = yield* log.offsetAt("normalized_ticks", partition, tradingDayStart(day))
+    const seen = new Map<number, Seen>()
+    const { through, end } = yield* highestSource(partition, since, rawIncarnation, (tick) => {
+      if (tradingDay(tick.exchange_ts) !== day) return
+      const before = seen.get(tick.instrument_token)
+      if (before === undefined) seen.set(tick.instrument_token, { session: tick.session, epoch: tick.epoch })
+      else {
+        before.session = Math.max(before.session, tick.session)
+        before.epoch = Math.max(before.epoch, tick.epoch)
+      }
+    })
     // Where the log reaches back before the day began, running it again gives the very same state. Where it does not,
-    // the state is truly lost: only what was never published is run, and it begins new epochs.
+    // the state is truly lost: only what was never published is run, it begins new epochs, and what it would have known
+    // as a duplicate the claims may still know.
     const holdsTheDay = raw.start === 0 || dayFrom > raw.start
     const from = holdsTheDay
       ? Math.min(committed.offset, dayFrom)
       : Math.max(committed.offset, through.offset + 1, raw.start)
     if (!holdsTheDay) {
+      live.lost = { day, seen }
       yield* Effect.logError(
         `partition ${partition}: its state is lost and the log no longer holds the day: new epochs`
       )

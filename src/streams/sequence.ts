@@ -1,6 +1,6 @@
 /**
  * Decides a tick's place: whether it shows a gap or comes out of order, its volume where the feed sends day totals,
- * and its position in the instrument's trading day, without a hole.
+ * and its position in the instrument's trading day, without a hole. What others have claimed gets none.
  */
 import { continuousOpen } from "../schema/Sessions.ts"
 import { tradingDate } from "../schema/Tick.ts"
@@ -24,7 +24,12 @@ const isMidDay = (exchangeTs: number, day: number): boolean => {
 export const sequence =
   (states: PartitionStates) =>
   (batch: Batch): Batch => {
-    for (const { raw, tick, state, session, day } of batch.ticks) {
+    for (const { raw, tick, state, session, day, isClaimed } of batch.ticks) {
+      if (isClaimed) {
+        // Published once, in a life that was lost: it takes no place, and is not missing.
+        if (raw.sequencing !== "none") session.last = Math.max(session.last, tick.sequence_id)
+        continue
+      }
       if (raw.sequencing === "contiguous" || raw.sequencing === "monotonic") {
         const id = tick.sequence_id
         const { last } = session
@@ -48,6 +53,7 @@ export const sequence =
       tick.epoch = state.epoch
       tick.position = ++state.position
     }
+    if (batch.count.claimed > 0) batch.ticks = batch.ticks.filter(({ isClaimed }) => !isClaimed)
     batch.count.sequenced = batch.ticks.length
     for (const watermark of batch.watermarks) if (watermark.end) states.runs.delete(watermark.run)
     return batch

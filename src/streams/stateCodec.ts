@@ -1,10 +1,11 @@
 /**
- * Decides how an instrument's state is kept in a snapshot: its scalars as JSON, its sets of ids as bytes behind it.
+ * Decides how state is kept in a snapshot: an instrument's scalars as JSON, its sets of ids as bytes behind it; what
+ * belongs to the partition as JSON.
  * A change here is a new format: an older snapshot is then passed over, and the retained raw is run again.
  */
 import { IdSet } from "./IdSet.ts"
 import { NumberSet } from "./NumberSet.ts"
-import { InstrumentDay, type InstrumentDays, Session } from "./partitionState.ts"
+import { InstrumentDay, type InstrumentDays, type LostDay, Session } from "./partitionState.ts"
 
 /** First byte of every encoded state. */
 const FORMAT = 1
@@ -35,8 +36,56 @@ interface DayWire {
   readonly sessions: ReadonlyArray<SessionWire>
 }
 
+/** What a partition's state holds besides its instruments. */
+export interface PartitionMarks {
+  /** First raw offset of each replay run that had not ended. */
+  readonly runs: ReadonlyMap<string, number>
+  /** The highest record time so far, µs. */
+  readonly recordTime: number
+  readonly lost: LostDay | undefined
+}
+
+interface MarksWire {
+  readonly runs: ReadonlyArray<readonly [run: string, offset: number]>
+  readonly time: number
+  readonly lost: {
+    readonly day: number
+    readonly seen: ReadonlyArray<readonly [token: number, session: number, epoch: number]>
+  } | null
+}
+
 const encoder = new TextEncoder()
 const decoder = new TextDecoder()
+
+export const encodeMarks = ({ runs, recordTime, lost }: PartitionMarks): Uint8Array => {
+  const wire: MarksWire = {
+    runs: [...runs],
+    time: recordTime,
+    lost:
+      lost === undefined
+        ? null
+        : { day: lost.day, seen: [...lost.seen].map(([token, { session, epoch }]) => [token, session, epoch]) }
+  }
+  const json = encoder.encode(JSON.stringify(wire))
+  const bytes = new Uint8Array(1 + json.length)
+  bytes[0] = FORMAT
+  bytes.set(json, 1)
+  return bytes
+}
+
+/** Undefined where the bytes are of another format. */
+export const decodeMarks = (bytes: Uint8Array): PartitionMarks | undefined => {
+  if (bytes[0] !== FORMAT) return undefined
+  const { runs, time, lost } = JSON.parse(decoder.decode(bytes.subarray(1))) as MarksWire
+  return {
+    runs: new Map(runs),
+    recordTime: time,
+    lost:
+      lost === null
+        ? undefined
+        : { day: lost.day, seen: new Map(lost.seen.map(([token, session, epoch]) => [token, { session, epoch }])) }
+  }
+}
 
 /** The days of one instrument, newest first. */
 export const encodeInstrument = (days: InstrumentDays): Uint8Array => {
