@@ -29,6 +29,13 @@ const withPort = (url: string, port: number): string => {
   return changed.href
 }
 
+export interface ClusterOptions {
+  /** No proxy in front of the servers, and the product's own times: as a deployment has it. */
+  readonly isPlain?: boolean
+  /** Settings besides, or instead. */
+  readonly settings?: Readonly<Record<string, string>>
+}
+
 /** One process of the platform, and what is known of it. */
 export interface Running {
   readonly name: string
@@ -60,7 +67,8 @@ export class Cluster {
     folder: string,
     engine: Engine,
     servers: Pick<Cluster, "kafka" | "redis" | "postgres" | "s3">,
-    proxies: Cluster["proxies"]
+    proxies: Cluster["proxies"],
+    { isPlain = false, settings = {} }: ClusterOptions
   ) {
     this.folder = folder
     this.engine = engine
@@ -69,6 +77,11 @@ export class Cluster {
     this.postgres = servers.postgres
     this.s3 = servers.s3
     this.proxies = proxies
+    if (isPlain) {
+      const found = Object.values(servers).map((server) => server.settings())
+      this.settings = Object.assign({ KAFKA_ENGINE: engine, METRICS_PORT: "0", PORT: "0" }, ...found, settings)
+      return
+    }
     this.settings = {
       KAFKA_ENGINE: engine,
       KAFKA_BROKERS: `127.0.0.1:${proxies.kafka.port}`,
@@ -89,7 +102,8 @@ export class Cluster {
       ARCHIVE_FLUSH_MS: "2000",
       REDIS_TIMEOUT_MS: "1000",
       S3_TIMEOUT_MS: "3000",
-      DRAIN_DEADLINE_MS: "20000"
+      DRAIN_DEADLINE_MS: "20000",
+      ...settings
     }
   }
 
@@ -99,14 +113,18 @@ export class Cluster {
     rmSync(this.folder, { recursive: true, force: true })
   }
 
-  static async start(engine: Engine): Promise<Cluster> {
+  static async start(engine: Engine, options: ClusterOptions = {}): Promise<Cluster> {
     const folder = mkdtempSync(join(tmpdir(), "mdp-crash-"))
     chmodSync(folder, 0o711)
     const port = await freePort()
     const kafkaProxy = new LossyProxy(port)
     await kafkaProxy.listen()
     const servers = {
-      kafka: new KafkaServer({ folder: join(folder, "kafka"), port, advertisedPort: kafkaProxy.port }),
+      kafka: new KafkaServer({
+        folder: join(folder, "kafka"),
+        port,
+        ...(options.isPlain ? {} : { advertisedPort: kafkaProxy.port })
+      }),
       redis: new RedisServer({ folder: join(folder, "redis") }),
       postgres: new PostgresServer({ folder: join(folder, "postgres"), configuration: { fsync: "off" } }),
       s3: new S3Server({ folder: join(folder, "s3") })
@@ -118,7 +136,7 @@ export class Cluster {
       const postgres = new LossyProxy(servers.postgres.port)
       const s3 = new HttpProxy(servers.s3.endpoint)
       await Promise.all([redis.listen(), postgres.listen(), s3.listen()])
-      const cluster = new Cluster(folder, engine, servers, { kafka: kafkaProxy, redis, postgres, s3 })
+      const cluster = new Cluster(folder, engine, servers, { kafka: kafkaProxy, redis, postgres, s3 }, options)
       process.on("exit", cluster.#atExit)
       cluster.#polling = setInterval(() => void cluster.poll(), 1500)
       return cluster

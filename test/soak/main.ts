@@ -1,0 +1,96 @@
+/**
+ * Decides `npm run test:soak`: three long scenarios on real processes, each at full length unless told otherwise. Each
+ * prints its figures; one claim that does not hold, and the end is 1.
+ */
+import { parseArgs } from "node:util"
+import { missing, serviceNames } from "../../scripts/servers/install.ts"
+import { ENGINES, type Engine } from "../crash/cluster.ts"
+import { burst } from "./burst.ts"
+import type { SoakOptions } from "./ground.ts"
+import { postgresAway } from "./postgresAway.ts"
+import { Report } from "./report.ts"
+import { workers } from "./workers.ts"
+
+interface Scenario {
+  readonly play: (options: SoakOptions, report: Report) => Promise<void>
+  /** What the claim is made of. */
+  readonly seconds: number
+  readonly rate: number
+  readonly leastRate: number
+}
+
+const scenarios: Readonly<Record<string, Scenario>> = {
+  "postgres-away": { play: postgresAway, seconds: 60, rate: 2000, leastRate: 100 },
+  workers: { play: workers, seconds: 30, rate: 2000, leastRate: 500 },
+  // A batch that takes longer than the store's own limit for a statement would never be written.
+  burst: { play: burst, seconds: 300, rate: 3000, leastRate: 2000 }
+}
+const names = Object.keys(scenarios)
+
+const USAGE = `npm run test:soak -- [${names.join("|")}|all] [--engine ${ENGINES.join("|")}] [--seconds N] [--rate N]
+${Object.entries(scenarios)
+  .map(([name, { seconds, rate }]) => `  ${name}: --seconds ${seconds} --rate ${rate}`)
+  .join("\n")}`
+
+const fail = (message: string): never => {
+  process.stderr.write(`${message}\n`)
+  process.exit(2)
+}
+
+const { values, positionals } = (() => {
+  try {
+    return parseArgs({
+      allowPositionals: true,
+      options: {
+        engine: { type: "string", default: "platformatic" },
+        seconds: { type: "string" },
+        rate: { type: "string" }
+      }
+    })
+  } catch (error) {
+    return fail(`${error instanceof Error ? error.message : String(error)}\n${USAGE}`)
+  }
+})()
+
+const whole = (name: "seconds" | "rate", fallback: number, least: number): number => {
+  const n = Number(values[name] ?? fallback)
+  return Number.isSafeInteger(n) && n >= least
+    ? n
+    : fail(`--${name}: expected a whole number, ${least} or more, got ${values[name]}\n${USAGE}`)
+}
+const found = ENGINES.find((known) => known === values.engine)
+const engine: Engine = found ?? fail(`--engine: expected ${ENGINES.join(" or ")}, got ${values.engine}\n${USAGE}`)
+const [asked = "all", ...more] = positionals
+if (more.length > 0 || (asked !== "all" && !names.includes(asked))) {
+  fail(`scenario: expected one of ${names.join(", ")}, all, got ${positionals.join(" ")}\n${USAGE}`)
+}
+for (const service of serviceNames) {
+  const lacking = missing(service)
+  if (lacking !== "") fail(`${lacking} is not installed: npm run services -- install`)
+}
+const chosen = Object.entries(scenarios)
+  .filter(([name]) => asked === "all" || asked === name)
+  .map(([name, scenario]) => ({
+    name,
+    play: scenario.play,
+    options: {
+      engine,
+      seconds: whole("seconds", scenario.seconds, 4),
+      rate: whole("rate", scenario.rate, scenario.leastRate)
+    }
+  }))
+
+for (const signal of ["SIGINT", "SIGTERM"] as const) process.once(signal, () => process.exit(130))
+
+let failed = 0
+for (const { name, play, options } of chosen) {
+  const report = new Report()
+  try {
+    await play(options, report)
+  } catch (error) {
+    report.check(name, false, error instanceof Error ? (error.stack ?? error.message) : String(error))
+  }
+  process.stdout.write(report.failures === 0 ? `${name} holds\n` : `${name}: ${report.failures} claims do not hold\n`)
+  if (report.failures > 0) failed++
+}
+process.exit(failed === 0 ? 0 : 1)
