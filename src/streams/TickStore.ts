@@ -30,6 +30,13 @@ export interface StoreBatch {
   readonly bookmarks: ReadonlyArray<Bookmark>
 }
 
+export interface WriteResult {
+  /** Rows that were new. */
+  readonly added: number
+  /** Ticks of days that the store has dropped, if any: they are the archive's only, and leave those days' bars alone. */
+  readonly dropped?: number
+}
+
 /** A place in one instrument's ticks: the row after which a page starts, in the order of `compareTicks`. */
 export interface TickCursor {
   readonly exchange_ts: number
@@ -69,8 +76,8 @@ export interface Quote {
 export class TickStore extends Context.Service<
   TickStore,
   {
-    /** One transaction: rows, dirty marks of the bars they touch, bookmarks. Answers how many rows were new. */
-    readonly write: (batch: StoreBatch) => Effect.Effect<{ readonly added: number }, StoreError>
+    /** One transaction: rows, dirty marks of the bars they touch, bookmarks. */
+    readonly write: (batch: StoreBatch) => Effect.Effect<WriteResult, StoreError>
     /** The bookmarks that the store's own writes left behind, by topic incarnation. */
     readonly bookmarks: (incarnation: string) => Effect.Effect<ReadonlyArray<Bookmark>, StoreError>
     /** A page of one instrument's ticks, ascending by `compareTicks`. */
@@ -94,6 +101,8 @@ export class TickStore extends Context.Service<
     readonly tokens: (from: number, to: number) => Effect.Effect<ReadonlyArray<number>, StoreError>
     /** Recomputes bars marked dirty that have ended, a bounded number at a time; answers how many marks went. */
     readonly refreshCandles: Effect.Effect<number, StoreError>
+    /** Drops ticks older than the store is to keep once their bars are final; the bars stay. Answers how many days went. */
+    readonly dropOldDays: Effect.Effect<number, StoreError>
     readonly instruments: Effect.Effect<ReadonlyArray<Instrument>, StoreError>
     /** Adds and changes instruments; an older meaning of a reused token is kept with its dates. */
     readonly putInstruments: (

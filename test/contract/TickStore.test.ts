@@ -2,8 +2,8 @@ import { assert, describe, layer } from "@effect/vitest"
 import { Arbitrary, Context, Effect, Layer, Schema } from "effect"
 import { TestClock } from "effect/testing"
 import pg from "pg"
-import { advisory } from "../../src/layers/migrations.ts"
 import * as Pglite from "../../src/layers/Pglite.ts"
+import { advisory } from "../../src/layers/pgConnection.ts"
 import * as Timescale from "../../src/layers/Timescale.ts"
 import { barStart, type Candle, Interval, intervalMinutes } from "../../src/schema/Candle.ts"
 import type { Instrument } from "../../src/schema/Instrument.ts"
@@ -32,6 +32,13 @@ const embedded = Layer.effect(
 
 const DROP_EVERYTHING = `
 DO $$ DECLARE made record; BEGIN
+  IF EXISTS (SELECT FROM pg_extension WHERE extname = 'timescaledb') THEN
+    FOR made IN
+      EXECUTE 'SELECT format(''%I.%I'', view_schema, view_name) AS name FROM timescaledb_information.continuous_aggregates'
+    LOOP
+      EXECUTE format('DROP MATERIALIZED VIEW IF EXISTS %s CASCADE', made.name);
+    END LOOP;
+  END IF;
   FOR made IN
     SELECT quote_ident(c.relname) AS name, c.relkind FROM pg_class c
     WHERE c.relnamespace = current_schema()::regnamespace AND c.relkind IN ('r', 'p', 'v', 'm', 'S')

@@ -74,6 +74,7 @@ export const memoryStore = (rows: Rows, change: Partial<TickStore["Service"]> = 
         ...new Set(rows.ticks.filter((t) => t.exchange_ts >= from && t.exchange_ts < to).map((t) => t.instrument_token))
       ]),
     refreshCandles: Effect.succeed(0),
+    dropOldDays: Effect.succeed(0),
     instruments: Effect.sync(() => [...rows.instruments.values()]),
     putInstruments: (instruments) =>
       Effect.sync(() => {

@@ -4,6 +4,9 @@ import { Effect, Redacted } from "effect"
 import pg from "pg"
 import { migrate, SCHEMA_VERSION } from "../../src/layers/migrations.ts"
 import * as Pglite from "../../src/layers/Pglite.ts"
+import { barTable } from "../../src/layers/pgBarTable.ts"
+import { connect } from "../../src/layers/pgConnection.ts"
+import { PAGE_AFTER } from "../../src/layers/pgTicks.ts"
 import * as Timescale from "../../src/layers/Timescale.ts"
 import { makeTick, OPEN } from "../contract/ticks.ts"
 
@@ -37,9 +40,9 @@ describe("the schema", () => {
       const tables = "SELECT relname FROM pg_class WHERE relnamespace = 'public'::regnamespace ORDER BY 1"
       yield* Effect.scoped(
         Effect.gen(function* () {
-          const pool = yield* Timescale.connect(options)
-          assert.strictEqual(yield* migrate(pool), SCHEMA_VERSION)
-          assert.strictEqual(yield* migrate(pool), 0)
+          const pool = yield* connect(options)
+          assert.strictEqual((yield* migrate(pool)).applied, SCHEMA_VERSION)
+          assert.strictEqual((yield* migrate(pool)).applied, 0)
         })
       )
       yield* ask(options.url, `DROP VIEW candles_1d; INSERT INTO schema_version VALUES (${SCHEMA_VERSION + 1})`)
@@ -77,10 +80,10 @@ describe("the schema", () => {
           .replaceAll("$2::timestamptz", "TIMESTAMPTZ '2026-01-16 00:00+05:30'")
           .replaceAll("$3::timestamptz", "TIMESTAMPTZ '2026-01-17 00:00+05:30'")
           .replace(/\$\d::bigint/g, "100")
-      const page = yield* explained(literal(Timescale.PAGE_AFTER))
+      const page = yield* explained(literal(PAGE_AFTER))
       assert.match(page, /Index Scan using ticks_20260116_pkey/)
       assert.notMatch(page, /ticks_20260115|ticks_20260117|ticks_20260118|Seq Scan/)
-      const bars = yield* explained(literal(Timescale.candlesSql("5m")))
+      const bars = yield* explained(literal(barTable.candles("5m").text))
       assert.match(bars, /candle_bars_pkey/)
       assert.notMatch(bars, /Seq Scan/)
     })
