@@ -5,7 +5,7 @@
 import { mkdtempSync } from "node:fs"
 import { join } from "node:path"
 import { fill, forgetRun } from "./rawTopic.ts"
-import { median, type Row } from "./row.ts"
+import { figures, median, type Row } from "./row.ts"
 import { flush, type Run, runChild, withServers } from "./servers.ts"
 
 const TICKS = Number(process.env.BENCH_TICKS ?? 500_000)
@@ -33,9 +33,7 @@ export const run = (): Promise<Row> =>
     }
     return {
       name: "pipeline",
-      product: median(runs.map((one) => one.rate)),
-      bare: null,
-      ratio: null,
+      ...figures({ product: runs.map((one) => one.rate), bare: [] }),
       unit: "ticks/s",
       cpu_s_per_million: median(runs.map((one) => one.cpuSecondsPerMillion)),
       peak_rss_mb: Math.max(...runs.map((one) => one.peakRssMb))

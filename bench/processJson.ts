@@ -3,7 +3,7 @@
  * all are published and acknowledged, claims and snapshots on, beside a plain loop on the same drivers.
  */
 import { fill, forgetRun, makeTopic } from "./rawTopic.ts"
-import { alternate, median, type Row } from "./row.ts"
+import { alternate, figures, median, type Row } from "./row.ts"
 import { flush, type Run, runChild, withServers } from "./servers.ts"
 
 const TICKS = Number(process.env.BENCH_TICKS ?? 1_000_000)
@@ -33,12 +33,9 @@ export const run = (): Promise<Row> =>
       return done.rate
     }
     const rates = await alternate(ROUNDS, product, bare)
-    const [productRate, bareRate] = [median(rates.product), median(rates.bare)]
     return {
       name: "process-json",
-      product: productRate,
-      bare: bareRate,
-      ratio: productRate / bareRate,
+      ...figures(rates),
       unit: "ticks/s",
       cpu_s_per_million: median(ours.map((one) => one.cpuSecondsPerMillion)),
       peak_rss_mb: Math.max(...ours.map((one) => one.peakRssMb))

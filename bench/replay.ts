@@ -9,7 +9,7 @@ import { readSettings } from "../src/schema/Settings.ts"
 import { epochOf, type Tick, tradingDay } from "../src/schema/Tick.ts"
 import { Replays } from "../src/streams/Replays.ts"
 import { TickStore } from "../src/streams/TickStore.ts"
-import { median, type Row } from "./row.ts"
+import { figures, type Row } from "./row.ts"
 
 const TICKS = 200_000
 const INSTRUMENTS = 50
@@ -74,9 +74,7 @@ export const run = (): Promise<Row> => {
     const used = process.cpuUsage(cpu)
     return {
       name: "replay",
-      product: median(rates),
-      bare: null,
-      ratio: null,
+      ...figures({ product: rates, bare: [] }),
       unit: "ticks/s",
       cpu_s_per_million: ((used.user + used.system) / 1e6 / (RUNS * TICKS)) * 1e6,
       peak_rss_mb: peak / 2 ** 20

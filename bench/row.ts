@@ -6,6 +6,9 @@ export interface Row {
   /** The product's figure, in `unit`: the median of the runs. */
   readonly product: number
   readonly bare: number | null
+  /** The best run of each. */
+  readonly best?: number
+  readonly bare_best?: number
   /** product / bare, of the medians. */
   readonly ratio: number | null
   readonly unit: string
@@ -21,12 +24,31 @@ export const median = (values: ReadonlyArray<number>): number => {
   return sorted[Math.floor(sorted.length / 2)] ?? Number.NaN
 }
 
+interface Rates {
+  readonly product: ReadonlyArray<number>
+  readonly bare: ReadonlyArray<number>
+}
+
+/** What a row says of rates, of which more is better: the medians and the best; none of a bare loop where there is none. */
+export const figures = ({ product, bare }: Rates) => {
+  const rate = median(product)
+  if (bare.length === 0) return { product: rate, best: Math.max(...product), bare: null, ratio: null }
+  const bareRate = median(bare)
+  return {
+    product: rate,
+    best: Math.max(...product),
+    bare: bareRate,
+    bare_best: Math.max(...bare),
+    ratio: rate / bareRate
+  }
+}
+
 /** Runs product and bare loop in turn, so that both see the same machine; answers the rates of each. */
 export const alternate = async (
   times: number,
   product: () => number | Promise<number>,
   bare: () => number | Promise<number>
-): Promise<{ readonly product: ReadonlyArray<number>; readonly bare: ReadonlyArray<number> }> => {
+): Promise<Rates> => {
   const rates = { product: [] as Array<number>, bare: [] as Array<number> }
   for (let i = 0; i < times; i++) {
     rates.product.push(await product())

@@ -8,7 +8,7 @@ import { type Batch, countsOf } from "../src/streams/batch.ts"
 import { candidate } from "../src/streams/decode.ts"
 import { makeStates, stages } from "../src/streams/process.ts"
 import type { LogRecord } from "../src/streams/TickLog.ts"
-import { alternate, median, type Row } from "./row.ts"
+import { alternate, figures, median, type Row } from "./row.ts"
 
 const TICKS = 1_000_000
 const ARRAY = 1000
@@ -132,9 +132,7 @@ export const run = async (): Promise<Row> => {
   const [productRate, bareRate] = [median(rates.product), median(rates.bare)]
   return {
     name: "stages",
-    product: productRate,
-    bare: bareRate,
-    ratio: productRate / bareRate,
+    ...figures(rates),
     unit: "ticks/s",
     // Both loops ran within it: the product's share is what its time was of the whole.
     cpu_s_per_million:

@@ -8,7 +8,7 @@ import { int4Array, int8Array, timestampArray } from "../src/layers/pgArrays.ts"
 import * as Timescale from "../src/layers/Timescale.ts"
 import { epochOf, type Tick, tradingDay } from "../src/schema/Tick.ts"
 import { TickStore } from "../src/streams/TickStore.ts"
-import { alternate, median, type Row } from "./row.ts"
+import { alternate, figures, type Row } from "./row.ts"
 import { withServers } from "./servers.ts"
 
 const BATCH = 5000
@@ -127,12 +127,9 @@ export const run = (): Promise<Row> =>
     }
     const rates = await alternate(ROUNDS, measured, async () => bare(await database(), work))
     if (process.env.BENCH_VERBOSE === "1") console.error("store", rates)
-    const [productRate, bareRate] = [median(rates.product), median(rates.bare)]
     return {
       name: "store",
-      product: productRate,
-      bare: bareRate,
-      ratio: productRate / bareRate,
+      ...figures(rates),
       unit: "rows/s",
       // Of this process alone; the server's is the greater part.
       cpu_s_per_million: (cpuSeconds / (ROUNDS * BATCHES * BATCH)) * 1e6,

@@ -9,7 +9,7 @@ import { tickFrame } from "../src/schema/Protocol.ts"
 import { readSettings } from "../src/schema/Settings.ts"
 import { epochOf, type Tick } from "../src/schema/Tick.ts"
 import { Hub } from "../src/streams/fanOut.ts"
-import { median, type Row } from "./row.ts"
+import { figures, median, type Row } from "./row.ts"
 
 const CLIENTS = 100
 const TOKENS = 500
@@ -173,13 +173,12 @@ export const run = async (): Promise<Row> => {
     theirs.push(await bare())
     ours.push(await product())
   }
-  const rate = median(ours.map((r) => r.deliveriesPerSecond))
-  const bareRate = median(theirs.map((r) => r.deliveriesPerSecond))
   return {
     name: "websocket",
-    product: Math.round(rate),
-    bare: Math.round(bareRate),
-    ratio: Number((rate / bareRate).toFixed(3)),
+    ...figures({
+      product: ours.map((r) => r.deliveriesPerSecond),
+      bare: theirs.map((r) => r.deliveriesPerSecond)
+    }),
     unit: "deliveries/s",
     cpu_s_per_million: Number(median(ours.map((r) => r.cpuSecondsPerMillion)).toFixed(3)),
     peak_rss_mb: Math.round(process.resourceUsage().maxRSS / 1024)
