@@ -2,6 +2,7 @@
 import { Effect, Layer, Metric } from "effect"
 import { caches, log } from "../../src/commands/services.ts"
 import { readSettings } from "../../src/schema/Settings.ts"
+import { Readiness } from "../../src/streams/Readiness.ts"
 import { TickLog } from "../../src/streams/TickLog.ts"
 import { runProcess } from "../../src/streams/topology.ts"
 import { report } from "../servers.ts"
@@ -22,7 +23,7 @@ const handled = Effect.map(Metric.snapshot, (all) =>
 
 await Effect.gen(function* () {
   const settings = yield* Effect.fromResult(readSettings(process.env))
-  const services = yield* Layer.build(Layer.mergeAll(log(settings), caches(settings)))
+  const services = yield* Layer.build(Layer.mergeAll(log(settings), caches(settings), Readiness.layer))
   yield* Effect.gen(function* () {
     const topics = yield* TickLog
     const cpu = process.cpuUsage()

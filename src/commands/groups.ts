@@ -63,7 +63,7 @@ const services = {
     supervise("store", writeStore(settings)),
     supervise("candles", refreshCandles(settings))
   ],
-  recent: () => [supervise("ring", writeRing)],
+  recent: (settings: Settings) => [supervise("ring", writeRing(settings))],
   archive: (settings: Settings) => [supervise("archive", writeArchive(settings))]
 } as const
 

@@ -159,6 +159,7 @@ const make = (options: MemoryLogOptions): Effect.Effect<TickLog["Service"]> =>
                 topic,
                 partition: topics.get(topic)!.partitions.indexOf(log),
                 outcome: "failed",
+                reason: "not_held",
                 message: `offset ${from.offset} is no longer held: the log starts at ${log.start}`
               })
             )

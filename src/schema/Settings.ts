@@ -122,6 +122,12 @@ const defaulted = {
     "largest record, and largest batch sent; topics made in Kafka take it"
   ),
   KAFKA_METADATA_MS: setting(whole(100, 600_000), "5000", "how often it is looked at whether topics were made anew"),
+  ON_LOST_OFFSETS: setting(
+    Schema.Literals(["fail", "continue"]),
+    "fail",
+    "where retention has removed records that a group had yet to take, counted either way: fail (the partition stops, " +
+      "the others go on) or continue (from where the log starts)"
+  ),
   GAP_HOLD_MS: setting(
     whole(0, 3_600_000),
     "5000",

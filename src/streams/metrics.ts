@@ -17,6 +17,10 @@ export const sinkFlush = Metric.histogram("topology_sink_flush_seconds", {
   boundaries: [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10]
 })
 export const consumerLag = gauge("topology_consumer_lag_records", "Records a group has yet to read")
+export const lostRecords = counter(
+  "topology_log_lost_records_total",
+  "Records that the log no longer held when a group was to take them"
+)
 export const tickLatency = Metric.histogram("topology_tick_latency_seconds", {
   description: "Time a tick took over one edge: exchange to received, received to published, published to client",
   boundaries: [0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1, 5, 60]

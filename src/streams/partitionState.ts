@@ -27,6 +27,8 @@ const BEFORE = 0
 /** A day whose state was lost in the middle of it: what is known of it all the same. */
 export interface LostDay {
   readonly day: number
+  /** Records of it were gone before anybody took them: numberings may have begun unseen, so claims decide nothing. */
+  readonly isMissed: boolean
   /** The newest session and epoch of each instrument that the log still shows, until its day goes on here. */
   readonly seen: Map<number, Seen>
 }
@@ -211,7 +213,7 @@ export class PartitionState {
   newestDay = 0
   /** Days begun since it was last read, for the count of epochs. */
   begun = 0
-  /** The day whose state was lost here; on it, claims decide besides. */
+  /** The day whose state was lost here; on it, claims decide besides, unless records of it are gone as well. */
   lost: LostDay | undefined
 
   /** The state of an instrument's day at a record time, begun afresh where it is not held (any more). */

@@ -12,6 +12,7 @@ import { crashPoint } from "./crashPoint.ts"
 import { type DecodeOptions, decode, REPLAY_HEADER } from "./decode.ts"
 import { deduplicate } from "./deduplicate.ts"
 import { discardClaimed, isUpTo, sourceKey } from "./lostDay.ts"
+import type { LostOffsets } from "./lostOffsets.ts"
 import * as metrics from "./metrics.ts"
 import { normalize } from "./normalize.ts"
 import { MAX_RUNS, PartitionState } from "./partitionState.ts"
@@ -53,7 +54,8 @@ export const makeStates = (): PartitionStates => ({ live: new PartitionState(), 
  */
 export const processPartition = (
   assigned: AssignedPartition,
-  settings: ProcessSettings
+  settings: ProcessSettings,
+  lostOffsets: LostOffsets
 ): Effect.Effect<void, LogError, TickLog | Claims | StateSnapshots> =>
   Effect.gen(function* () {
     const log = yield* TickLog
@@ -64,7 +66,7 @@ export const processPartition = (
     const { partition } = assigned
     const incarnation = log.incarnation("raw_ticks")
     const normalizedIncarnation = log.incarnation("normalized_ticks")
-    const { states, from, liveFrom, through, runs, published, ...recovered } = yield* recover(assigned)
+    const { states, from, liveFrom, through, runs, published, ...recovered } = yield* recover(assigned, lostOffsets)
     const place = { partition, partitions: log.partitions }
     const stage = stages(states, incarnation, place, settings, count.lead)
 
@@ -75,7 +77,7 @@ export const processPartition = (
         : records.filter((record) => record.offset >= liveFrom || record.headers?.[REPLAY_HEADER] !== undefined)
 
     /** The day whose state was lost here, if one was: on it, what others have claimed is a duplicate. */
-    const { lost } = states.live
+    const lost = states.live.lost?.isMissed === true ? undefined : states.live.lost
 
     const claim = (batch: Batch) => {
       if (lost !== undefined && published !== undefined) {

@@ -3,12 +3,13 @@
  * snapshot, by what `normalized_ticks` holds since, or from the retained raw of the day where there is no snapshot.
  */
 import { Clock, Effect, Stream } from "effect"
-import { LogError } from "../schema/Errors.ts"
+import type { LogError } from "../schema/Errors.ts"
 import { type Tick, tradingDay, tradingDayStart } from "../schema/Tick.ts"
 import { decodeTick } from "../schema/TickJson.ts"
 import type { PartitionStates } from "./batch.ts"
 import { REPLAY_HEADER } from "./decode.ts"
 import { sourceKey } from "./lostDay.ts"
+import type { LostOffsets } from "./lostOffsets.ts"
 import { PartitionState, type Seen } from "./partitionState.ts"
 import { type StateSnapshot, StateSnapshots } from "./StateSnapshots.ts"
 import { decodeInstrument, decodeMarks, encodeInstrument, encodeMarks, type PartitionMarks } from "./stateCodec.ts"
@@ -121,7 +122,10 @@ const highestSource = (
   })
 
 /** The state and the place from which an assigned partition goes on. */
-export const recover = (assigned: AssignedPartition): Effect.Effect<Recovered, LogError, TickLog | StateSnapshots> =>
+export const recover = (
+  assigned: AssignedPartition,
+  lostOffsets: LostOffsets
+): Effect.Effect<Recovered, LogError, TickLog | StateSnapshots> =>
   Effect.gen(function* () {
     const log = yield* TickLog
     const snapshots = yield* StateSnapshots
@@ -174,25 +178,9 @@ export const recover = (assigned: AssignedPartition): Effect.Effect<Recovered, L
       recordTime: Number.NEGATIVE_INFINITY,
       published: undefined
     }
-    if (committed === undefined) {
-      // Never processed, or not for as long as the log remembers: all of it, but nothing twice.
-      const { through, end } = yield* highestSource(partition, 0, rawIncarnation)
-      return { ...fresh, from: raw.start, liveFrom: raw.start, through, normalizedOffset: end }
-    }
-    if (committed.offset < raw.start) {
-      return yield* new LogError({
-        operation: "read",
-        topic: "raw_ticks",
-        partition,
-        outcome: "failed",
-        message:
-          `the committed offset ${committed.offset} is no longer held: the log starts at ${raw.start}, ` +
-          `${raw.start - committed.offset} records were never processed`
-      })
-    }
     const day = tradingDay(clock.currentTimeMillisUnsafe() * 1000)
     const dayFrom = yield* log.offsetAt("raw_ticks", partition, tradingDayStart(day))
-    const since = yield* log.offsetAt("normalized_ticks", partition, tradingDayStart(day))
+    const since = committed === undefined ? 0 : yield* log.offsetAt("normalized_ticks", partition, tradingDayStart(day))
     const seen = new Map<number, Seen>()
     const { through, end } = yield* highestSource(partition, since, rawIncarnation, (tick) => {
       if (tradingDay(tick.exchange_ts) !== day) return
@@ -203,15 +191,22 @@ export const recover = (assigned: AssignedPartition): Effect.Effect<Recovered, L
         before.epoch = Math.max(before.epoch, tick.epoch)
       }
     })
+    // The first record that nobody is known to have processed.
+    const next = Math.max(committed?.offset ?? 0, through.offset + 1, snapshot?.rawOffset ?? 0)
+    if (next === 0 || (committed === undefined && raw.start === 0)) {
+      // Never processed, or not for as long as the log remembers: all of it, but nothing twice.
+      return { ...fresh, from: raw.start, liveFrom: raw.start, through, normalizedOffset: end }
+    }
+    if (next < raw.start) yield* lostOffsets.goOn(partition, next, raw.start)
     // Where the log reaches back before the day began, running it again gives the very same state. Where it does not,
     // the state is truly lost: only what was never published is run, it begins new epochs, and what it would have known
     // as a duplicate the claims may still know.
     const holdsTheDay = raw.start === 0 || dayFrom > raw.start
     const from = holdsTheDay
-      ? Math.min(committed.offset, dayFrom)
-      : Math.max(committed.offset, through.offset + 1, raw.start)
+      ? Math.max(raw.start, Math.min(committed?.offset ?? next, dayFrom))
+      : Math.max(next, raw.start)
     if (!holdsTheDay) {
-      live.lost = { day, seen }
+      live.lost = { day, isMissed: next < raw.start, seen }
       yield* Effect.logError(
         `partition ${partition}: its state is lost and the log no longer holds the day: new epochs`
       )

@@ -50,6 +50,7 @@ interface MarksWire {
   readonly time: number
   readonly lost: {
     readonly day: number
+    readonly missed: boolean
     readonly seen: ReadonlyArray<readonly [token: number, session: number, epoch: number]>
   } | null
 }
@@ -64,7 +65,11 @@ export const encodeMarks = ({ runs, recordTime, lost }: PartitionMarks): Uint8Ar
     lost:
       lost === undefined
         ? null
-        : { day: lost.day, seen: [...lost.seen].map(([token, { session, epoch }]) => [token, session, epoch]) }
+        : {
+            day: lost.day,
+            missed: lost.isMissed,
+            seen: [...lost.seen].map(([token, { session, epoch }]) => [token, session, epoch])
+          }
   }
   const json = encoder.encode(JSON.stringify(wire))
   const bytes = new Uint8Array(1 + json.length)
@@ -83,7 +88,11 @@ export const decodeMarks = (bytes: Uint8Array): PartitionMarks | undefined => {
     lost:
       lost === null
         ? undefined
-        : { day: lost.day, seen: new Map(lost.seen.map(([token, session, epoch]) => [token, { session, epoch }])) }
+        : {
+            day: lost.day,
+            isMissed: lost.missed,
+            seen: new Map(lost.seen.map(([token, session, epoch]) => [token, { session, epoch }]))
+          }
   }
 }
 

@@ -6,7 +6,9 @@ import { Effect, Schedule, Stream } from "effect"
 import type { LogError } from "../schema/Errors.ts"
 import type { Settings } from "../schema/Settings.ts"
 import type { Claims } from "./Claims.ts"
+import { type LostOffsetsSettings, lostOffsets } from "./lostOffsets.ts"
 import { type ProcessSettings, processPartition } from "./process.ts"
+import type { Readiness } from "./Readiness.ts"
 import type { StateSnapshots } from "./StateSnapshots.ts"
 import { TickLog } from "./TickLog.ts"
 
@@ -17,14 +19,15 @@ const restarts = Schedule.min([Schedule.exponential("100 millis"), Schedule.spac
 
 /** The group `process`: one pipeline an assigned partition, started on assignment, ended on revocation. */
 export const runProcess = (
-  settings: ProcessSettings
-): Effect.Effect<void, LogError, TickLog | Claims | StateSnapshots> =>
+  settings: ProcessSettings & LostOffsetsSettings
+): Effect.Effect<void, LogError, TickLog | Claims | StateSnapshots | Readiness> =>
   Effect.gen(function* () {
     const log = yield* TickLog
+    const lost = yield* lostOffsets("process", "raw_ticks", settings)
     yield* log.assignments("process", "raw_ticks").pipe(
       Stream.mapEffect(
         (assigned) =>
-          processPartition(assigned, settings).pipe(
+          processPartition(assigned, settings, lost).pipe(
             Effect.tapError((error) =>
               Effect.logError(`partition ${assigned.partition} ends and is recovered: ${error.message}`)
             ),

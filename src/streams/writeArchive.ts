@@ -12,17 +12,19 @@ import { crashPoint } from "./crashPoint.ts"
 import { Drain } from "./Drain.ts"
 import { follow, type TickBatch } from "./follow.ts"
 import { gather } from "./gather.ts"
+import { type LostOffsetsSettings, lostOffsets } from "./lostOffsets.ts"
 import * as metrics from "./metrics.ts"
 import type { Readiness } from "./Readiness.ts"
 import { retrySink } from "./sinkRetry.ts"
 import { type AssignedPartition, TickLog } from "./TickLog.ts"
 
 export const writeArchive = (
-  settings: Pick<Settings, "ARCHIVE_BATCH_TICKS" | "ARCHIVE_FLUSH_MS">
+  settings: Pick<Settings, "ARCHIVE_BATCH_TICKS" | "ARCHIVE_FLUSH_MS"> & LostOffsetsSettings
 ): Effect.Effect<void, LogError, TickLog | Archive | Readiness | Drain> =>
   Effect.gen(function* () {
     const log = yield* TickLog
     const archive = yield* Archive
+    const lost = yield* lostOffsets("archive", "normalized_ticks", settings)
     const drain = yield* Drain
     const clock = yield* Clock.Clock
     const context = yield* Effect.context<never>()
@@ -76,7 +78,7 @@ export const writeArchive = (
         const reader = { reader: "follow-archive", partition: assigned.partition, incarnation, context }
         /** Completes a range that was begun here, by this group before a crash or by a member that is one no longer. */
         const complete = (last: number) =>
-          assigned.read(first).pipe(
+          lost.read(assigned, first).pipe(
             Stream.map((records) => records.filter((record) => record.offset <= last)),
             Stream.takeUntil((records) => records.length === 0 || records[records.length - 1]!.offset === last),
             Stream.filter((records) => records.length > 0),
@@ -85,13 +87,15 @@ export const writeArchive = (
             Effect.flatMap(write)
           )
         const fromHere = Effect.gen(function* () {
+          // A range begun over what is gone cannot be completed: the next one begins where the log does.
+          first = yield* lost.held(assigned.partition, first)
           for (;;) {
             const begun = yield* archive.begun(incarnation, assigned.partition, first).pipe(retrySink("archive"))
             if (begun === undefined) break
             yield* complete(begun.last)
           }
-          yield* assigned
-            .read(first)
+          yield* lost
+            .read(assigned, first)
             .pipe(
               follow({ ...reader, bookmark }),
               gather({ ticks: settings.ARCHIVE_BATCH_TICKS, ms: settings.ARCHIVE_FLUSH_MS, drain: drain.begun }),

@@ -4,14 +4,18 @@ import type { LogError } from "../schema/Errors.ts"
 import type { Mark } from "./bookmark.ts"
 import { crashPoint } from "./crashPoint.ts"
 import { follow } from "./follow.ts"
+import { type LostOffsetsSettings, lostOffsets } from "./lostOffsets.ts"
 import * as metrics from "./metrics.ts"
 import type { Readiness } from "./Readiness.ts"
 import { RecentTicks } from "./RecentTicks.ts"
 import { retrySink } from "./sinkRetry.ts"
 import { type AssignedPartition, TickLog } from "./TickLog.ts"
 
-export const writeRing: Effect.Effect<void, LogError, TickLog | RecentTicks | Readiness> = Effect.gen(function* () {
+export const writeRing = Effect.fnUntraced(function* (
+  settings: LostOffsetsSettings
+): Effect.fn.Return<void, LogError, TickLog | RecentTicks | Readiness> {
   const log = yield* TickLog
+  const lost = yield* lostOffsets("recent", "normalized_ticks", settings)
   const ring = yield* RecentTicks
   const clock = yield* Clock.Clock
   const context = yield* Effect.context<never>()
@@ -35,7 +39,7 @@ export const writeRing: Effect.Effect<void, LogError, TickLog | RecentTicks | Re
               offset: committed.offset,
               mark: (JSON.parse(committed.metadata) as Mark | null) ?? undefined
             }
-      yield* assigned.read(bookmark?.offset ?? start).pipe(
+      yield* lost.read(assigned, bookmark?.offset ?? start).pipe(
         follow({ reader: "follow-ring", partition: assigned.partition, incarnation, bookmark, context }),
         Stream.runForEach((batch) =>
           Effect.gen(function* () {

@@ -11,6 +11,7 @@ import { crashPoint } from "./crashPoint.ts"
 import { Drain } from "./Drain.ts"
 import { follow, type TickBatch } from "./follow.ts"
 import { gather } from "./gather.ts"
+import { type LostOffsetsSettings, lostOffsets } from "./lostOffsets.ts"
 import * as metrics from "./metrics.ts"
 import type { Readiness } from "./Readiness.ts"
 import { retrySink } from "./sinkRetry.ts"
@@ -22,11 +23,12 @@ interface OwnedBatch extends TickBatch {
 }
 
 export const writeStore = (
-  settings: Pick<Settings, "STORE_BATCH_TICKS" | "STORE_FLUSH_MS">
+  settings: Pick<Settings, "STORE_BATCH_TICKS" | "STORE_FLUSH_MS"> & LostOffsetsSettings
 ): Effect.Effect<void, LogError, TickLog | TickStore | Readiness | Drain> =>
   Effect.gen(function* () {
     const log = yield* TickLog
     const store = yield* TickStore
+    const lost = yield* lostOffsets("store", "normalized_ticks", settings)
     const drain = yield* Drain
     const clock = yield* Clock.Clock
     const context = yield* Effect.context<never>()
@@ -43,7 +45,7 @@ export const writeStore = (
           const bookmarks = yield* store.bookmarks(incarnation).pipe(retrySink("store"))
           const bookmark = bookmarks.find((mine) => mine.partition === assigned.partition)
           const { start } = yield* log.bounds("normalized_ticks", assigned.partition)
-          return assigned.read(bookmark?.offset ?? start).pipe(
+          return lost.read(assigned, bookmark?.offset ?? start).pipe(
             follow({ reader: "follow-store", partition: assigned.partition, incarnation, bookmark, context }),
             Stream.map((batch): OwnedBatch => ({ ...batch, assigned }))
           )

@@ -9,6 +9,7 @@ import { readSettings } from "../../src/schema/Settings.ts"
 import type { Tick } from "../../src/schema/Tick.ts"
 import { decodeTick } from "../../src/schema/TickJson.ts"
 import { Claims } from "../../src/streams/Claims.ts"
+import { Readiness } from "../../src/streams/Readiness.ts"
 import { StateSnapshots } from "../../src/streams/StateSnapshots.ts"
 import { type NewRecord, TickLog } from "../../src/streams/TickLog.ts"
 import { runProcess } from "../../src/streams/topology.ts"
@@ -75,7 +76,7 @@ const services = (faults: Faults) => {
       })
     )
   ).pipe(Layer.provide(MemoryClaims.layer()))
-  return Layer.fresh(Layer.mergeAll(log, snapshots, claims))
+  return Layer.fresh(Layer.mergeAll(log, snapshots, claims, Readiness.layer))
 }
 
 const raw = (sequence_id: number, more: object = {}): NewRecord => ({
@@ -151,7 +152,7 @@ type Body = (
   faults: Faults,
   /** What a reader that takes each source once has seen so far. */
   seen: () => ReadonlyArray<Tick>
-) => Effect.Effect<void, unknown, TickLog | Claims | StateSnapshots>
+) => Effect.Effect<void, unknown, TickLog | Claims | StateSnapshots | Readiness>
 
 const run = (body: Body) => {
   const faults: Faults = { loseSnapshots: false, claimsAway: false, append: undefined }
@@ -317,7 +318,7 @@ describe("a day whose state was lost in the middle of it (P4)", () => {
   )
 
   /** The loss, and then ticks half of which had been published before it; what a reader sees of it all. */
-  const afterLoss = (trouble: (faults: Faults) => Effect.Effect<void, unknown, TickLog | Claims | StateSnapshots>) => {
+  const afterLoss = (trouble: (faults: Faults) => Effect.Effect<void, unknown, TickLog | Claims | StateSnapshots | Readiness>) => {
     let outcome: ReadonlyArray<Tick> = []
     return run((faults, seen) =>
       Effect.gen(function* () {

@@ -8,6 +8,7 @@ import { partitionOf } from "../../src/schema/Partition.ts"
 import { readSettings } from "../../src/schema/Settings.ts"
 import { decodeTick } from "../../src/schema/TickJson.ts"
 import { Claims } from "../../src/streams/Claims.ts"
+import { Readiness } from "../../src/streams/Readiness.ts"
 import { TickLog, type Topic } from "../../src/streams/TickLog.ts"
 import { runProcess } from "../../src/streams/topology.ts"
 
@@ -85,7 +86,7 @@ const live = (
       yield* body
     }).pipe(
       Effect.scoped,
-      Effect.provide(Layer.fresh(Layer.mergeAll(Log, claims, MemorySnapshots.layer))),
+      Effect.provide(Layer.fresh(Layer.mergeAll(Log, claims, MemorySnapshots.layer, Readiness.layer))),
       Effect.provideService(Metric.MetricRegistry, new Map())
     )
   )

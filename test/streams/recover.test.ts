@@ -7,6 +7,7 @@ import * as MemorySnapshots from "../../src/layers/MemorySnapshots.ts"
 import { CacheError, LogError } from "../../src/schema/Errors.ts"
 import { readSettings } from "../../src/schema/Settings.ts"
 import { decodeTick } from "../../src/schema/TickJson.ts"
+import { Readiness } from "../../src/streams/Readiness.ts"
 import { StateSnapshots } from "../../src/streams/StateSnapshots.ts"
 import { type LogRecord, type NewRecord, TickLog } from "../../src/streams/TickLog.ts"
 import { runProcess } from "../../src/streams/topology.ts"
@@ -91,7 +92,7 @@ const faulty = (faults: Faults) => {
           save: () => Effect.fail(new CacheError({ operation: "save", message: "gone" }))
         })
       : MemorySnapshots.layer
-  return Layer.fresh(Layer.mergeAll(log, snapshots, MemoryClaims.layer()))
+  return Layer.fresh(Layer.mergeAll(log, snapshots, MemoryClaims.layer(), Readiness.layer))
 }
 
 /** What a reader that takes each source once sees, in order, without the incarnation. */

@@ -6,6 +6,7 @@ import { layer as memorySnapshots } from "../../src/layers/MemorySnapshots.ts"
 import { compareTicks } from "../../src/schema/Tick.ts"
 import type { Claims } from "../../src/streams/Claims.ts"
 import { follow, type TickBatch } from "../../src/streams/follow.ts"
+import { Readiness } from "../../src/streams/Readiness.ts"
 import { compareGlobally } from "../../src/streams/reassemble.ts"
 import type { StateSnapshots } from "../../src/streams/StateSnapshots.ts"
 import { TickLog } from "../../src/streams/TickLog.ts"
@@ -23,8 +24,9 @@ export const PROCESS_SETTINGS = {
   MAX_SEQUENCE_JUMP: 1_000_000,
   DMA_SILENCE_MS: 3000,
   MAX_FUTURE_SKEW_MS: 5000,
-  SNAPSHOT_MS: 3000
-}
+  SNAPSHOT_MS: 3000,
+  ON_LOST_OFFSETS: "fail"
+} as const
 
 /** A linear congruential generator: the same day on every machine. */
 const random = (seed: number) => {
@@ -113,7 +115,7 @@ export const claims: Layer.Layer<Claims | StateSnapshots> = Layer.merge(memoryCl
 export const pipeline = (taken: (batch: TickBatch) => void) =>
   Effect.gen(function* () {
     const log = yield* TickLog
-    yield* Effect.forkScoped(runProcess(PROCESS_SETTINGS))
+    yield* Effect.forkScoped(Effect.provide(runProcess(PROCESS_SETTINGS), Readiness.layer))
     for (let partition = 0; partition < log.partitions; partition++) {
       yield* log.read("normalized_ticks", partition, 0).pipe(
         follow({

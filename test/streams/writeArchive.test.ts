@@ -38,7 +38,7 @@ const appendAll = Effect.flatMap(TickLog, (log) =>
 const archived = Effect.gen(function* () {
   const log = yield* TickLog
   const archive = yield* Archive
-  yield* Effect.forkScoped(writeArchive({ ARCHIVE_BATCH_TICKS: 8, ARCHIVE_FLUSH_MS: 50 }))
+  yield* Effect.forkScoped(writeArchive({ ARCHIVE_BATCH_TICKS: 8, ARCHIVE_FLUSH_MS: 50, ON_LOST_OFFSETS: "fail" }))
   yield* Effect.map(log.lag, (groups) => groups.length > 0 && groups.every(({ records }) => records === 0)).pipe(
     Effect.repeat({ until: (done) => done }),
     Effect.timeout("20 seconds")
