@@ -77,8 +77,8 @@ const IN_FLIGHT = 1
  */
 const SINK_LOOK_MS = 50
 /**
- * On the way to live clients ticks of several partitions that come within so short a time share an answer: with 12
- * partitions and 2,000 ticks a second on a busy machine p99 fell from 51 to 28 ms.
+ * On the way to live clients ticks of several partitions that come within so short a time share an answer
+ * (figures in docs/decisions/0009).
  */
 const LIVE_LOOK_MS = 1
 /** What reads without a group, as a server does. No group is named like this. */
