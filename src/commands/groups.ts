@@ -6,6 +6,7 @@ import { Archive } from "../streams/Archive.ts"
 import type { Claims } from "../streams/Claims.ts"
 import { Drain } from "../streams/Drain.ts"
 import { drainable } from "../streams/drainable.ts"
+import { dropOldDays } from "../streams/dropOldDays.ts"
 import { observe } from "../streams/observe.ts"
 import { Readiness } from "../streams/Readiness.ts"
 import type { RecentTicks } from "../streams/RecentTicks.ts"
@@ -61,7 +62,8 @@ const services = {
   process: (settings: Settings) => [supervise("process", runProcess(settings))],
   store: (settings: Settings) => [
     supervise("store", writeStore(settings)),
-    supervise("candles", refreshCandles(settings))
+    supervise("candles", refreshCandles(settings)),
+    supervise("old days", dropOldDays(settings))
   ],
   recent: (settings: Settings) => [supervise("ring", writeRing(settings))],
   archive: (settings: Settings) => [supervise("archive", writeArchive(settings))]

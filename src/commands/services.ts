@@ -103,11 +103,11 @@ export class Crashed extends Context.Service<Crashed, { readonly wait: Effect.Ef
   "market-data-platform/commands/Crashed"
 ) {}
 
-const embeddedStore = (folder: string) =>
+const embeddedStore = (folder: string, keepDays: number) =>
   Layer.unwrap(
     Effect.map(Pglite, ({ url, crashed }) =>
       Layer.merge(
-        Timescale.layer({ url, embedded: true }),
+        Timescale.layer({ url, embedded: true, keepDays }),
         Layer.succeed(Crashed, {
           wait: Effect.flatMap(crashed, (reason) =>
             Effect.fail(new StartError({ message: `the embedded database died: ${reason}` }))
@@ -124,7 +124,15 @@ const embeddedStore = (folder: string) =>
 export const store = (given: Settings, dataDir: string | undefined) =>
   given.DATABASE_URL !== undefined
     ? Layer.merge(
-        Timescale.layer({ url: Redacted.make(given.DATABASE_URL, { label: "DATABASE_URL" }), embedded: false }),
+        Timescale.layer({
+          url: Redacted.make(given.DATABASE_URL, { label: "DATABASE_URL" }),
+          embedded: false,
+          keepDays: given.STORE_DAYS
+        }),
         Layer.succeed(Crashed, { wait: Effect.never })
       )
-    : Layer.unwrap(Effect.map(dataDir === undefined ? temporary : Effect.succeed(dataDir), embeddedStore))
+    : Layer.unwrap(
+        Effect.map(dataDir === undefined ? temporary : Effect.succeed(dataDir), (folder) =>
+          embeddedStore(folder, given.STORE_DAYS)
+        )
+      )

@@ -21,7 +21,7 @@ import {
   unmark
 } from "./pgBars.ts"
 import { advisory, TRANSACTION_LIMIT_SECONDS } from "./pgConnection.ts"
-import { BAR_ORIGIN, barOf, micros, rows, seconds, TICK_ORDER } from "./pgRows.ts"
+import { BAR_ORIGIN, barOf, micros, rows, seconds } from "./pgRows.ts"
 
 export const FIVE_MINUTE_BARS: Materialised = {
   minutes: 5,
@@ -55,7 +55,16 @@ GROUP BY 1, 2 WITH NO DATA;
 COMMENT ON VIEW ${level.relation} IS
   'bars as of their last refresh, which is the program''s to do; read candles_${level.minutes}m, which is exact';`
 
-const ORDER = `row(${TICK_ORDER})`
+/** Sorts after every number there is. */
+const LAST = "9223372036854775807"
+/**
+ * The order of ticks as bytes that sort so: within a minute, that of a time as it is sent; numbers as they are sent,
+ * none of them negative; what is missing last. Nothing else that has an order of its own holds them all: a bare row
+ * fails where the server aggregates chunk by chunk or in parallel, since it cannot read such a row back.
+ */
+const ORDER = `timestamptz_send(exchange_ts) || int8send(greatest(sequence_id, 0)) ||
+             int8send(coalesce(epoch, ${LAST})) || int8send(coalesce(position, ${LAST})) ||
+             int8send(sequence_id + 9007199254740992)`
 
 /** The statements that make the aggregates. */
 export const AGGREGATES = `

@@ -37,7 +37,7 @@ interface FoundRow {
   readonly available: string | null
 }
 
-export const findServer = async (client: pg.PoolClient): Promise<ServerFound> => {
+export const findServer = async (client: Pick<pg.ClientBase, "query">): Promise<ServerFound> => {
   const { number, version, timescale, license, available } = (await client.query<FoundRow>(FIND)).rows[0]!
   return {
     number,

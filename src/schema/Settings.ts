@@ -159,6 +159,11 @@ const defaulted = {
   PROCESS_BATCH_RECORDS: setting(whole(1, 100_000), "2000", "records a stage handles at a time"),
   STORE_BATCH_TICKS: setting(whole(1, 100_000), "5000", "ticks the store writes in one transaction at most"),
   STORE_FLUSH_MS: setting(whole(1, 60_000), "100", "longest wait before a smaller batch is written to the store"),
+  STORE_DAYS: setting(
+    whole(0, 18_000),
+    "0",
+    "days before today whose ticks the store keeps; older ones are dropped, their bars stay; 0: all are kept"
+  ),
   CANDLE_REFRESH_MS: setting(whole(10, 600_000), "1000", "how often ended bars marked dirty are recomputed"),
   ARCHIVE_BATCH_TICKS: setting(whole(1, 10_000_000), "100000", "ticks an archive object holds at most"),
   ARCHIVE_FLUSH_MS: setting(whole(10, 86_400_000), "300000", "longest wait before a smaller archive object is written"),

@@ -36,6 +36,7 @@ export const writeStore = (
     const received = metrics.bind(metrics.stageReceived, { stage: "store" }, context)
     const sent = metrics.bind(metrics.stageSent, { stage: "store" }, context)
     const absorbed = metrics.bind(metrics.stageDiscarded, { stage: "store", reason: "absorbed" }, context)
+    const dropped = metrics.bind(metrics.stageDiscarded, { stage: "store", reason: "dropped-day" }, context)
     const flush = metrics.bind(metrics.sinkFlush, { sink: "store" }, context)
 
     const partition = (assigned: AssignedPartition) =>
@@ -64,12 +65,14 @@ export const writeStore = (
       const total = ticks.length + replayed.length
       const started = clock.currentTimeMillisUnsafe()
       const bookmarks = [...newest.values()].map(({ bookmark }) => bookmark)
-      const { added } = yield* store.write({ ticks, replayed, bookmarks }).pipe(retrySink("store"))
+      const result = yield* store.write({ ticks, replayed, bookmarks }).pipe(retrySink("store"))
       crashPoint("after-store-write")
       flush.add((clock.currentTimeMillisUnsafe() - started) / 1000)
       received.add(total)
-      sent.add(added)
-      if (added < total) absorbed.add(total - added)
+      sent.add(result.added)
+      const archiveOnly = result.dropped ?? 0
+      if (archiveOnly > 0) dropped.add(archiveOnly)
+      if (result.added + archiveOnly < total) absorbed.add(total - archiveOnly - result.added)
       // A partition given to another member meanwhile is that member's to commit; the rows are safe either way.
       yield* Effect.forEach(
         newest.values(),
