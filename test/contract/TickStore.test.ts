@@ -1,9 +1,10 @@
 import { assert, describe, layer } from "@effect/vitest"
-import { Arbitrary, Context, Effect, Layer, Schema } from "effect"
+import { Arbitrary, Context, Effect, Fiber, Layer, Schema } from "effect"
 import { TestClock } from "effect/testing"
 import pg from "pg"
 import * as Pglite from "../../src/layers/Pglite.ts"
 import { advisory } from "../../src/layers/pgConnection.ts"
+import { chooseLevel, findServer, type Level } from "../../src/layers/pgLevel.ts"
 import * as Timescale from "../../src/layers/Timescale.ts"
 import { barStart, type Candle, Interval, intervalMinutes } from "../../src/schema/Candle.ts"
 import type { Instrument } from "../../src/schema/Instrument.ts"
@@ -41,12 +42,12 @@ DO $$ DECLARE made record; BEGIN
   END IF;
   FOR made IN
     SELECT quote_ident(c.relname) AS name, c.relkind FROM pg_class c
-    WHERE c.relnamespace = current_schema()::regnamespace AND c.relkind IN ('r', 'p', 'v', 'm', 'S')
+    WHERE c.relnamespace = current_schema()::regnamespace AND c.relkind IN ('r', 'p', 'v', 'm', 'S', 'c')
       AND NOT c.relispartition
       AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.objid = c.oid AND d.deptype = 'e')
   LOOP
     EXECUTE format('DROP %s IF EXISTS %s CASCADE', CASE made.relkind
-      WHEN 'v' THEN 'VIEW' WHEN 'm' THEN 'MATERIALIZED VIEW' WHEN 'S' THEN 'SEQUENCE' ELSE 'TABLE' END, made.name);
+      WHEN 'v' THEN 'VIEW' WHEN 'm' THEN 'MATERIALIZED VIEW' WHEN 'S' THEN 'SEQUENCE' WHEN 'c' THEN 'TYPE' ELSE 'TABLE' END, made.name);
   END LOOP;
   FOR made IN
     SELECT p.oid::regprocedure::text AS name FROM pg_proc p
@@ -69,13 +70,53 @@ const server = (url: string) =>
     })
   )
 
+interface Subject {
+  readonly name: string
+  readonly level: Level
+  readonly database: typeof embedded
+}
+
+/** The real server, by what it is: the layout that a new database has on it. */
+const serverSubject = async (url: string): Promise<Subject> => {
+  const client = new pg.Client({ connectionString: url })
+  await client.connect()
+  const { level, says } = chooseLevel(await findServer(client), undefined)
+  await client.end()
+  return { name: says.slice(0, says.indexOf(":")), level, database: server(url) }
+}
+
 const real = await databaseUrl()
-const databases = [
-  { name: "PGlite", database: embedded },
-  ...(real === undefined ? [] : [{ name: "PostgreSQL", database: server(real) }])
+const subjects: ReadonlyArray<Subject> = [
+  { name: "PGlite", level: "plain", database: embedded },
+  ...(real === undefined ? [] : [await serverSubject(real)])
 ]
 
+/** Statements on a connection of their own, one after the other; rows of the last. */
+const sql = (...texts: ReadonlyArray<string>) =>
+  Effect.flatMap(Database, ({ url }) =>
+    Effect.promise(async () => {
+      const client = new pg.Client({ connectionString: url })
+      await client.connect()
+      let rows: ReadonlyArray<Readonly<Record<string, unknown>>> = []
+      for (const text of texts) rows = (await client.query<Record<string, unknown>>(text)).rows
+      await client.end()
+      return rows
+    })
+  )
+
+/** Marked minutes of an instrument. */
+const marksOf = (token: number) =>
+  Effect.map(sql(`SELECT FROM candle_marks WHERE instrument_token = ${token}`), (rows) => rows.length)
+
+/** Refreshes until nothing is left to do. */
+const refreshAll = Effect.gen(function* () {
+  const { refreshCandles } = yield* TickStore
+  while ((yield* refreshCandles) > 0);
+})
+
 const MINUTE = 60_000_000
+/** The start of this minute, by the clock that the database has as well. */
+const thisMinute = () => Math.floor((Date.now() * 1000) / MINUTE) * MINUTE
 const HOUR = 60 * MINUTE
 const intervals = Interval.literals
 
@@ -126,6 +167,10 @@ class Rows {
   sorted(): Array<StoredTick> {
     return [...this.#rows.values()].sort(compareTicks)
   }
+
+  of(token: number): Array<StoredTick> {
+    return this.sorted().filter((row) => row.instrument_token === token)
+  }
 }
 
 const recompute = (sorted: ReadonlyArray<StoredTick>, interval: Interval): Array<Candle> => {
@@ -156,6 +201,17 @@ const TO = MAX_MICROS
 const candles = (instrument_token: number, interval: Interval, limit = 10_000) =>
   Effect.flatMap(TickStore, (s) => s.candles({ instrument_token, interval, from: FROM, to: TO, limit }))
 
+/** The bars of an instrument are at every interval what its rows say. */
+const assertBars = (token: number, rows: Rows) =>
+  Effect.forEach(
+    intervals,
+    (interval) =>
+      Effect.map(candles(token, interval), (found) =>
+        assert.deepStrictEqual(found, recompute(rows.of(token), interval), interval)
+      ),
+    { discard: true }
+  )
+
 /** Every row of an instrument, `limit` at a time. */
 const pages = Effect.fnUntraced(function* (instrument_token: number, limit: number, from = FROM, to = TO) {
   const { ticks } = yield* TickStore
@@ -173,10 +229,17 @@ const range = (count: number): ReadonlyArray<number> => Array.from({ length: cou
 
 const int = (minimum: number, maximum: number) => Schema.Int.pipe(Schema.check(Schema.isBetween({ minimum, maximum })))
 
-/** Few minutes, few instants in them and few numbers: ties, duplicates and late ticks are the rule. */
+/**
+ * Few minutes, few instants in them and few numbers: ties, duplicates and late ticks are the rule. The minutes of an
+ * old day: 14 January 15:29, midnight between two trading days, 09:14 to 09:16, 10:44 and 10:45. Of this day: what is
+ * long over, just over, going on and to come.
+ */
+const MINUTES = {
+  old: [-1066, -556, -555, -1, 0, 1, 89, 90],
+  live: [-700, -61, -20, -7, -4, -1, 0, 3]
+}
 const AnyTick = Schema.Struct({
-  // 15 January 15:29, midnight between two trading days, 09:14 to 09:16, 10:44 and 10:45
-  minute: Schema.Literals([-1066, -556, -555, -1, 0, 1, 89, 90]),
+  minute: int(0, 7),
   instant: int(0, 3),
   sequence_id: int(-3, 4),
   price: int(1, 20),
@@ -185,9 +248,15 @@ const AnyTick = Schema.Struct({
   status: Schema.Literals(["LIVE", "STALE"])
 })
 const Step = Schema.Union([
-  Schema.TaggedStruct("write", { ticks: Schema.Array(AnyTick), replayed: Schema.Array(AnyTick) }),
+  Schema.TaggedStruct("write", {
+    ticks: Schema.Array(AnyTick),
+    replayed: Schema.Array(AnyTick),
+    // whether a refresh runs meanwhile
+    refreshing: Schema.Boolean
+  }),
   Schema.TaggedStruct("refresh", {})
 ])
+const Day = Schema.Literals(["old", "live"])
 const steps = Arbitrary.array(Arbitrary.schema(Step), { minLength: 1, maxLength: 12 })
 
 const instrument = (fields: Partial<Instrument>): Instrument => ({
@@ -204,7 +273,7 @@ const instrument = (fields: Partial<Instrument>): Instrument => ({
   ...fields
 })
 
-for (const { name, database } of databases) {
+for (const { name, level, database } of subjects) {
   layer(store.pipe(Layer.provideMerge(database)), { timeout: "60 seconds" })(`TickStore on ${name}`, (it) => {
     describe("ticks", () => {
       it.effect("adds each row once, however often and in whatever company it is written", () =>
@@ -441,17 +510,18 @@ for (const { name, database } of databases) {
     describe("candles", () => {
       it.effect.prop(
         "equal a recompute from the ticks at every interval, whatever came when and was refreshed when",
-        [steps],
-        ([taken]) =>
+        [steps, Arbitrary.schema(Day)],
+        ([taken, day]) =>
           Effect.gen(function* () {
             const token = newToken()
             const rows = new Rows()
             const { refreshCandles } = yield* TickStore
+            const first = day === "old" ? OPEN : thisMinute()
             let position = 0
             const tick = (t: typeof AnyTick.Type): Tick =>
               makeTick({
                 instrument_token: token,
-                exchange_ts: OPEN + t.minute * MINUTE + t.instant * 19_999_999,
+                exchange_ts: first + MINUTES[day][t.minute]! * MINUTE + t.instant * 19_999_999,
                 sequence_id: t.sequence_id,
                 price: t.price / 4,
                 volume: t.volume,
@@ -466,16 +536,17 @@ for (const { name, database } of databases) {
               }
               const ticks = step.ticks.map(tick)
               const replayed = step.replayed.map(tick)
-              const { added } = yield* write(ticks, replayed)
+              const written = write(ticks, replayed)
+              const [{ added }] = step.refreshing
+                ? yield* Effect.all([written, refreshCandles], { concurrency: "unbounded" })
+                : [yield* written]
               assert.strictEqual(added, rows.write(ticks, replayed))
+              yield* assertBars(token, rows)
             }
-            const sorted = rows.sorted()
-            assert.deepStrictEqual(yield* pages(token, 5), sorted)
-            for (const interval of intervals) {
-              assert.deepStrictEqual(yield* candles(token, interval), recompute(sorted, interval), interval)
-            }
+            assert.deepStrictEqual(yield* pages(token, 5), rows.sorted())
+            yield* assertBars(token, rows)
           }),
-        { arbitrary: { runs: 60 } }
+        { arbitrary: { runs: 50 } }
       )
 
       it.effect(
@@ -528,32 +599,225 @@ for (const { name, database } of databases) {
       it.effect("are refreshed once their minute is over, and only while a mark says so", () =>
         Effect.gen(function* () {
           const token = newToken()
-          const { refreshCandles } = yield* TickStore
-          const { url } = yield* Database
-          const marks = Effect.promise(async () => {
-            const client = new pg.Client({ connectionString: url })
-            await client.connect()
-            const found = await client.query("SELECT FROM candle_marks WHERE instrument_token = $1", [token])
-            await client.end()
-            return found.rowCount
-          })
-          const drain = Effect.gen(function* () {
-            while ((yield* refreshCandles) > 0);
-            return yield* marks
-          })
           const tick = makeTick({ instrument_token: token })
           yield* write([tick])
-          assert.strictEqual(yield* marks, 1)
-          assert.strictEqual(yield* drain, 0)
+          assert.strictEqual(yield* marksOf(token), 1)
+          yield* refreshAll
+          assert.strictEqual(yield* marksOf(token), 0)
           yield* write([tick])
           yield* write([], [tick])
-          assert.strictEqual(yield* marks, 0)
-          // A minute that is not over is left until nothing has come to it for a while.
+          assert.strictEqual(yield* marksOf(token), 0)
+          // A minute that is not over is left until nothing has come to it for a while; an aggregate needs no mark for
+          // what no refresh can have passed.
           const soon = (Date.now() + 3_600_000) * 1000
           yield* write([{ ...tick, exchange_ts: soon, received_ts: soon }])
-          assert.strictEqual(yield* drain, 1)
+          yield* refreshAll
+          assert.strictEqual(yield* marksOf(token), level === "community" ? 0 : 1)
           assert.strictEqual((yield* candles(token, "1m")).length, 2)
         })
+      )
+    })
+
+    describe("candles that are materialised", () => {
+      it.effect("open and close as ties say: by number, then epoch, then position, what has none last", () =>
+        Effect.gen(function* () {
+          const token = newToken()
+          const rows = new Rows()
+          let price = 0
+          const tick = (minute: number, sequence_id: number, epoch: number, position: number) =>
+            makeTick({
+              instrument_token: token,
+              exchange_ts: OPEN + minute * MINUTE,
+              sequence_id,
+              epoch: EPOCH + epoch,
+              position,
+              price: ++price
+            })
+          // All of one stamp in each minute, written in no order; numbers of ten digits, which text would sort wrongly.
+          const ticks = [
+            ...[9, 2_000_000_000, 1, 10].map((n) => tick(0, n, 0, n)),
+            ...[
+              [0, 7],
+              [1, 3],
+              [0, 2],
+              [1, 30]
+            ].map(([epoch, position]) => tick(1, -price - 1, epoch!, position!)),
+            ...[3, 1, 2].map((n) => tick(2, -n, 0, 5)),
+            tick(3, -5, 0, 1)
+          ]
+          const replayed = [tick(3, -4, 0, 9), tick(3, -6, 0, 9)]
+          rows.write(ticks, replayed)
+          yield* write(ticks, replayed)
+          yield* assertBars(token, rows)
+          yield* refreshAll
+          assert.strictEqual(yield* marksOf(token), 0)
+          yield* assertBars(token, rows)
+        })
+      )
+
+      it.effect("show a late tick at once, before and after it is refreshed", () =>
+        Effect.gen(function* () {
+          const token = newToken()
+          const rows = new Rows()
+          const tick = (n: number, price: number) =>
+            makeTick({
+              instrument_token: token,
+              exchange_ts: OPEN + n * 20_000_000,
+              sequence_id: n,
+              position: n,
+              price
+            })
+          const put = (ticks: ReadonlyArray<Tick>) =>
+            Effect.sync(() => rows.write(ticks, [])).pipe(Effect.andThen(write(ticks)))
+          yield* put(range(60).map((n) => tick(2 * n, 100)))
+          yield* refreshAll
+          assert.strictEqual(yield* marksOf(token), 0)
+          yield* put([tick(41, 999), tick(42, 5)])
+          assert.strictEqual((yield* candles(token, "1m"))[13]?.high, 999)
+          yield* assertBars(token, rows)
+          yield* refreshAll
+          assert.strictEqual(yield* marksOf(token), 0)
+          yield* assertBars(token, rows)
+        })
+      )
+
+      it.effect.skipIf(name === "PGlite")(
+        "hold what a transaction brings that was under way while a refresh passed over it",
+        () =>
+          Effect.gen(function* () {
+            const { url } = yield* Database
+            const { refreshCandles } = yield* TickStore
+            const token = newToken()
+            const rows = new Rows()
+            const start = thisMinute() - 40 * MINUTE
+            let position = 0
+            const tick = (minute: number, price: number) =>
+              makeTick({
+                instrument_token: token,
+                exchange_ts: start + minute * MINUTE,
+                sequence_id: ++position,
+                position,
+                price
+              })
+            // What is over, and what is going on.
+            const before = [tick(0, 100), tick(20, 100), tick(40, 100)]
+            const slow = [tick(0, 999), tick(10, 50), tick(40, 7)]
+            rows.write(before, [])
+            yield* write(before)
+            if (level === "community")
+              yield* sql("UPDATE store_state SET bars_through = bars_through - INTERVAL '1 hour'")
+            const other = yield* Effect.acquireRelease(
+              Effect.promise(async () => {
+                const client = new pg.Client({ connectionString: url })
+                await client.connect()
+                await client.query("BEGIN; LOCK TABLE sink_offsets IN SHARE ROW EXCLUSIVE MODE")
+                return client
+              }),
+              (client) => Effect.promise(() => client.end())
+            )
+            const bookmark = { partition: 0, incarnation: `slow ${token}`, offset: 1, mark: undefined }
+            const writing = yield* Effect.forkChild(write(slow, [], [bookmark]), { startImmediately: true })
+            // Its rows are in, its bookmark waits.
+            const waiting = Effect.promise(async () => {
+              const found = await other.query(
+                "SELECT FROM pg_locks WHERE relation = 'sink_offsets'::regclass AND NOT granted"
+              )
+              return found.rowCount
+            })
+            while ((yield* waiting) === 0);
+            yield* assertBars(token, rows)
+            while ((yield* refreshCandles) > 0);
+            yield* assertBars(token, rows)
+            yield* Effect.promise(() => other.query("COMMIT"))
+            assert.deepStrictEqual(yield* Fiber.join(writing), { added: 3 })
+            rows.write(slow, [])
+            yield* assertBars(token, rows)
+            yield* refreshAll
+            yield* assertBars(token, rows)
+          })
+      )
+
+      it.effect.skipIf(level !== "community")("are brought up to the clock without a hole, and unmarked", () =>
+        Effect.gen(function* () {
+          const token = newToken()
+          const rows = new Rows()
+          // Two hours ago, as if written then: live ticks leave no mark behind.
+          const start = thisMinute() - 120 * MINUTE
+          const ticks = range(90).map((n) =>
+            makeTick({ instrument_token: token, exchange_ts: start + n * 71_000_000, sequence_id: n, position: n + 1 })
+          )
+          rows.write(ticks, [])
+          yield* write(ticks)
+          yield* sql(
+            `DELETE FROM candle_marks WHERE instrument_token = ${token}`,
+            "UPDATE store_state SET bars_through = bars_through - INTERVAL '2 hours'"
+          )
+          yield* refreshAll
+          yield* assertBars(token, rows)
+          const late = { ...ticks[3]!, sequence_id: 1000, position: 1000, price: 9999 }
+          rows.write([late], [])
+          yield* write([late])
+          yield* assertBars(token, rows)
+          yield* refreshAll
+          assert.strictEqual(yield* marksOf(token), 0)
+          yield* assertBars(token, rows)
+        })
+      )
+
+      it.effect.skipIf(level !== "community")(
+        "and ticks of a columnstore chunk take late ticks, repeats and places",
+        () =>
+          Effect.gen(function* () {
+            const [one, two] = [newToken(), newToken()]
+            const rows = new Rows()
+            const { count, quotes, ticksAfter, tokens } = yield* TickStore
+            const start = OPEN + 60 * 24 * HOUR
+            const epoch = epochOf(DAY + 60, start)
+            const tick = (n: number): Tick =>
+              makeTick({
+                instrument_token: n % 2 === 0 ? one : two,
+                exchange_ts: start + n * 1_000_000,
+                sequence_id: n,
+                epoch,
+                position: n + 1,
+                price: ((n * 37) % 101) + 1
+              })
+            const put = (ticks: ReadonlyArray<Tick>, replayed: ReadonlyArray<Tick> = []) =>
+              Effect.gen(function* () {
+                const added = rows.write(ticks, replayed)
+                assert.deepStrictEqual(yield* write(ticks, replayed), { added })
+              })
+            const check = Effect.gen(function* () {
+              for (const token of [one, two]) {
+                yield* assertBars(token, rows)
+                assert.deepStrictEqual(yield* pages(token, 700), rows.of(token))
+                assert.strictEqual(yield* count([token], start, start + HOUR), rows.of(token).length)
+                const { last } = (yield* quotes([token])).get(token)!
+                assert.deepStrictEqual(last, rows.of(token).at(-1))
+              }
+              assert.includeMembers([...(yield* tokens(start, start + HOUR))], [one, two])
+            })
+            const ticks = range(3000).map(tick)
+            const unplaced = ticks.filter((_, n) => n % 500 === 250)
+            yield* put(
+              ticks.filter((_, n) => n % 100 !== 50),
+              unplaced
+            )
+            yield* refreshAll
+            const [chunk] = yield* sql(
+              `SELECT format('%I.%I', chunk_schema, chunk_name) AS name FROM timescaledb_information.chunks
+             WHERE hypertable_name = 'ticks' AND range_start <= to_timestamp(${start / 1e6}) AND range_end > to_timestamp(${start / 1e6})`
+            )
+            yield* sql(`CALL convert_to_columnstore('${String(chunk!.name)}')`)
+            yield* check
+            // What is missing, among what is there: 24 new rows, 6 places.
+            yield* put(ticks)
+            yield* check
+            yield* put([], ticks.slice(0, 100))
+            yield* refreshAll
+            yield* check
+            assert.strictEqual((yield* ticksAfter(one, epoch, 0, 10_000)).length, 1500)
+          })
       )
     })
 
@@ -770,5 +1034,78 @@ for (const { name, database } of databases) {
         })
       )
     })
+  })
+}
+
+/** Today by the clock that the database has as well. */
+const today = () => tradingDay(Date.now() * 1000)
+const KEEP_DAYS = 3
+
+for (const { name, level, database } of subjects) {
+  const keeping = Layer.effect(
+    TickStore,
+    Effect.flatMap(Database, (options) => TestClock.withLive(Timescale.make({ ...options, keepDays: KEEP_DAYS })))
+  )
+  layer(keeping.pipe(Layer.provideMerge(database)), { timeout: "60 seconds" })(`days that ${name} drops`, (it) => {
+    it.effect("leave their bars, which no later tick of theirs changes", () =>
+      Effect.gen(function* () {
+        const { bookmarks, count, dropOldDays, quotes, ticks } = yield* TickStore
+        const [token, gone] = [newToken(), newToken()]
+        const rows = new Rows()
+        let position = 0
+        const tick = (daysAgo: number, minute: number, instrument_token = token) => {
+          position++
+          return makeTick({
+            instrument_token,
+            exchange_ts: tradingDayStart(today() - daysAgo) + 10 * HOUR + minute * MINUTE,
+            sequence_id: position,
+            position,
+            price: ((position * 37) % 101) + 1
+          })
+        }
+        const put = (given: ReadonlyArray<Tick>) =>
+          Effect.sync(() => rows.write(given, [])).pipe(Effect.andThen(write(given)))
+        const old = [...range(40).map((n) => tick(9, n * 3)), ...range(20).map((n) => tick(6, n))]
+        const kept = range(30).map((n) => tick(1 + (n % 3), n))
+        yield* put([...old, ...kept, tick(7, 0, gone)])
+        const from = tradingDayStart(today() - 20)
+        const to = tradingDayStart(today() - 5)
+        const here = count([token], from, to)
+
+        // Someone may be writing still who began before it was said that these days go.
+        assert.strictEqual(yield* dropOldDays, 0)
+        assert.strictEqual(yield* here, old.length)
+        assert.deepStrictEqual(yield* write([tick(9, 1)]), { added: 0, dropped: 1 })
+        yield* sql("UPDATE store_state SET ticks_from_raised_at = now() - INTERVAL '1 hour'")
+        // Their bars are not final yet.
+        assert.isAbove(yield* marksOf(token), 0)
+        assert.strictEqual(yield* dropOldDays, 0)
+        assert.strictEqual(yield* here, old.length)
+        yield* refreshAll
+        assert.isAtLeast(yield* dropOldDays, 2)
+        assert.strictEqual(yield* here, 0)
+        assert.strictEqual(yield* count([token], to, tradingDayStart(today())), kept.length)
+        assert.strictEqual(yield* dropOldDays, 0)
+        yield* assertBars(token, rows)
+        assert.deepStrictEqual([...(yield* quotes([token, gone])).keys()], [token])
+
+        // Late ticks, repeats and replays of these days, alone and among others.
+        const bookmark = { partition: 2, incarnation: "dropped", offset: 77, mark: undefined }
+        assert.deepStrictEqual(yield* write([tick(9, 1), old[0]!], [tick(6, 2)], [bookmark]), { added: 0, dropped: 3 })
+        assert.deepStrictEqual(yield* bookmarks("dropped"), [bookmark])
+        const mixed = tick(1, 500)
+        rows.write([mixed], [])
+        assert.deepStrictEqual(yield* write([tick(9, 2), mixed]), { added: 1, dropped: 1 })
+        yield* assertBars(token, rows)
+        yield* refreshAll
+        yield* assertBars(token, rows)
+        assert.deepStrictEqual(yield* ticks({ instrument_token: token, from, to, limit: 10 }), [])
+        const made =
+          level === "plain"
+            ? "SELECT FROM pg_inherits WHERE inhparent = 'ticks'::regclass"
+            : "SELECT FROM timescaledb_information.chunks WHERE hypertable_name = 'ticks'"
+        assert.strictEqual((yield* sql(made)).length, 3)
+      })
+    )
   })
 }
