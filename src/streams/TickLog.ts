@@ -18,7 +18,10 @@ export interface NewRecord {
 /** What a reader gets. */
 export interface LogRecord extends NewRecord {
   readonly offset: number
-  /** The log's own stamp in epoch microseconds, the highest so far in the partition: it never falls. */
+  /**
+   * The log's own stamp in epoch microseconds, the highest that its reader has met so far: it never falls in one
+   * reading. A reading begun further on may start lower where the log's clock had stepped back.
+   */
   readonly recordTime: number
 }
 

@@ -76,6 +76,15 @@ export const processPartition = (
         ? records
         : records.filter((record) => record.offset >= liveFrom || record.headers?.[REPLAY_HEADER] !== undefined)
 
+    let recordTime = recovered.recordTime
+    /** Where the broker's clock stepped back, record time stands still at the highest that the state has seen. */
+    const steady = (records: ReadonlyArray<LogRecord>) => {
+      const highest = recordTime
+      recordTime = Math.max(highest, records[records.length - 1]!.recordTime)
+      if (records[0]!.recordTime >= highest) return records
+      return records.map((record) => (record.recordTime >= highest ? record : { ...record, recordTime: highest }))
+    }
+
     /** The day whose state was lost here, if one was: on it, what others have claimed is a duplicate. */
     const lost = states.live.lost?.isMissed === true ? undefined : states.live.lost
 
@@ -163,6 +172,7 @@ export const processPartition = (
     yield* assigned.read(from).pipe(
       Stream.map(fresh),
       Stream.filter((records) => records.length > 0),
+      Stream.map(steady),
       Stream.map(stage.decode),
       Stream.map(stage.normalize),
       Stream.map(stage.deduplicate),

@@ -181,7 +181,9 @@ const run = (body: Body) => {
     Effect.scoped,
     Effect.provide(Layer.suspend(() => services(faults))),
     Effect.provideService(Metric.MetricRegistry, new Map()),
-    Effect.provideService(References.MinimumLogLevel, "None")
+    Effect.provideService(References.MinimumLogLevel, "None"),
+    // In memory nothing waits: a fiber would do it all in one turn.
+    Effect.provideService(References.MaxOpsBeforeYield, 8)
   )
 }
 
@@ -377,7 +379,7 @@ describe("a day whose state was lost in the middle of it (P4)", () => {
   it.effect("killed at any instant: nothing lost, positions without a hole", () =>
     Effect.gen(function* () {
       for (let seed = 0; seed < 20; seed++) {
-        const turns = [3 + seed, 40 + 7 * seed, 11 + 3 * seed]
+        const turns = [60 + 11 * seed, 200 + 17 * seed, 30 + 13 * seed]
         const outcome = yield* afterLoss(() => Effect.forEach(turns, killedAfter, { discard: true }))
         // At most the batch that was under way.
         assert.isAtMost(check(outcome, `seed ${seed}`), turns.length * BATCH)

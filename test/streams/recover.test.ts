@@ -1,11 +1,12 @@
 import { assert, describe, it } from "@effect/vitest"
-import { Effect, Fiber, Layer, Metric, References, Result, Stream } from "effect"
+import { Array as Arr, Effect, Fiber, Layer, Metric, References, Result, Stream } from "effect"
 import { TestClock } from "effect/testing"
 import * as MemoryClaims from "../../src/layers/MemoryClaims.ts"
 import * as MemoryLog from "../../src/layers/MemoryLog.ts"
 import * as MemorySnapshots from "../../src/layers/MemorySnapshots.ts"
 import { CacheError, LogError } from "../../src/schema/Errors.ts"
 import { readSettings } from "../../src/schema/Settings.ts"
+import type { Tick } from "../../src/schema/Tick.ts"
 import { decodeTick } from "../../src/schema/TickJson.ts"
 import { Readiness } from "../../src/streams/Readiness.ts"
 import { StateSnapshots } from "../../src/streams/StateSnapshots.ts"
@@ -61,7 +62,24 @@ interface Faults {
   readonly append?: (number: number) => "before" | "after" | undefined
   /** Loses every snapshot. */
   readonly loseSnapshots?: boolean
+  /** The broker's stamp of each raw record, µs: each reading gives the highest that it has met. */
+  readonly stamp?: (offset: number) => number
 }
+
+const stamped = <E, R>(
+  records: Stream.Stream<Arr.NonEmptyReadonlyArray<LogRecord>, E, R>,
+  stamp: (offset: number) => number
+) =>
+  Stream.suspend(() => {
+    let recordTime = 0
+    return Stream.map(
+      records,
+      Arr.map((record: LogRecord): LogRecord => {
+        recordTime = Math.max(recordTime, stamp(record.offset))
+        return { ...record, recordTime }
+      })
+    )
+  })
 
 /** The services of one run, with faults; `stop` completes the run when all is processed. */
 const faulty = (faults: Faults) => {
@@ -71,6 +89,11 @@ const faulty = (faults: Faults) => {
     Effect.map(TickLog, (log) =>
       TickLog.of({
         ...log,
+        assignments: (group, topic) =>
+          Stream.map(log.assignments(group, topic), (assigned) => {
+            const { stamp } = faults
+            return stamp === undefined ? assigned : { ...assigned, read: (from) => stamped(assigned.read(from), stamp) }
+          }),
         append: (topic, partition, batch) => {
           if (topic !== "normalized_ticks") return log.append(topic, partition, batch)
           const fault = faults.append?.(appends++)
@@ -127,6 +150,10 @@ const published = Effect.gen(function* () {
   return arrays.flat()
 })
 
+const publishedCount = Effect.flatMap(TickLog, (log) => Effect.map(log.bounds("normalized_ticks", 0), ({ end }) => end))
+/** How much was published when a run was killed. */
+const killedAt: Array<number> = []
+
 interface Run {
   readonly faults?: Faults
   /** How many turns each killed run got. */
@@ -149,6 +176,7 @@ const run = (input: ReadonlyArray<NewRecord>, { faults = {}, kills = [], snapsho
       const fiber = yield* Effect.forkChild(runProcess(settings), { startImmediately: true })
       for (let i = 0; i < turns; i++) yield* Effect.yieldNow
       yield* Fiber.interrupt(fiber)
+      killedAt.push(yield* publishedCount)
     }
     const fiber = yield* Effect.forkChild(runProcess(settings), { startImmediately: true })
     yield* settled
@@ -157,8 +185,12 @@ const run = (input: ReadonlyArray<NewRecord>, { faults = {}, kills = [], snapsho
   }).pipe(
     Effect.provide(faulty(faults)),
     Effect.provideService(Metric.MetricRegistry, new Map()),
-    Effect.provideService(References.MinimumLogLevel, "None")
+    Effect.provideService(References.MinimumLogLevel, "None"),
+    // In memory nothing waits: a fiber would do it all in one turn.
+    Effect.provideService(References.MaxOpsBeforeYield, 8)
   )
+
+const someKills = (next: () => number) => Array.from({ length: 20 }, () => Math.floor(next() * 200))
 
 const SEEDS = [1, 2, 3, 4, 5, 6]
 const COUNT = 600
@@ -171,8 +203,9 @@ describe("recovery of a partition (P3)", () => {
         const whole = seen(yield* run(input))
         assert.isAbove(whole.length, COUNT / 2)
         const next = random(seed + 100)
-        const kills = Array.from({ length: 12 }, () => Math.floor(next() * 60))
-        assert.deepStrictEqual(seen(yield* run(input, { kills })), whole, `seed ${seed}`)
+        killedAt.length = 0
+        assert.deepStrictEqual(seen(yield* run(input, { kills: someKills(next) })), whole, `seed ${seed}`)
+        assert.isAbove(killedAt.filter((count) => count > 0 && count < whole.length).length, 5)
       }
     })
   )
@@ -182,7 +215,7 @@ describe("recovery of a partition (P3)", () => {
       for (const seed of SEEDS) {
         const input = records(seed, COUNT)
         const whole = seen(yield* run(input))
-        const kills = [40, 90, 10, 200]
+        const kills = [400, 900, 100, 1200]
         const never = { kills, snapshotMs: 3_600_000 }
         assert.deepStrictEqual(seen(yield* run(input, never)), whole, `seed ${seed}: no snapshot taken`)
         const lost = { kills, faults: { loseSnapshots: true } }
@@ -204,10 +237,32 @@ describe("recovery of a partition (P3)", () => {
     })
   )
 
+  it.effect("record time stands still, after a kill as without one, where the broker's clock stepped back", () =>
+    Effect.gen(function* () {
+      for (const seed of SEEDS) {
+        const next = random(seed + 200)
+        /** Every 20 records the clock steps back by up to a minute, and goes on from there. */
+        const steps = Array.from({ length: COUNT / 20 }, () => Math.floor(next() * 60_000_000))
+        const stamp = (offset: number) =>
+          START * 1000 + offset * 20_000 - steps.slice(0, Math.floor(offset / 20)).reduce((sum, step) => sum + step, 0)
+        // A replay's records are read again from its first on, and with them the highest stamp.
+        const input = records(seed, COUNT).filter(({ headers }) => headers?.replay === undefined)
+        const whole = seen(yield* run(input, { faults: { stamp } }))
+        const kills = someKills(next)
+        assert.deepStrictEqual(seen(yield* run(input, { faults: { stamp }, kills })), whole, `seed ${seed}`)
+        const times = whole.map((line) => (JSON.parse(line) as Tick).received_ts)
+        assert.deepStrictEqual(
+          times,
+          times.toSorted((a, b) => a - b)
+        )
+      }
+    })
+  )
+
   it.effect("publishes nothing twice where every append was acknowledged", () =>
     Effect.gen(function* () {
       const input = records(9, COUNT)
-      const found = yield* run(input, { kills: [30, 60, 90] })
+      const found = yield* run(input, { kills: [300, 600, 900] })
       const sources = found.map(({ value }) => decodeTick(value!)!.source[1])
       // A kill may hit between an append and what follows it, but never makes the next owner repeat it.
       assert.strictEqual(new Set(sources).size, sources.length)
