@@ -255,8 +255,9 @@ export class KafkaMember {
     while (!this.#left) {
       await this.#sleep(this.#options.heartbeatMs)
       if (this.#left) return
-      // Asleep for longer than the session: others own it all by now, whatever the next heartbeat says.
+      // Asleep for longer than the session: others own it all by now, or are given it by another join.
       this.#expire()
+      if (!this.#stable) return
       const asked = Date.now()
       await wire.heartbeat(this.#membership())
       this.#heardAt = asked
@@ -267,8 +268,15 @@ export class KafkaMember {
     return { group: this.#group, generation: this.#generation, memberId: this.#memberId }
   }
 
+  /**
+   * Gives everything up once the group may have. The group itself may not know: it counts the session from what it
+   * heard, and was perhaps asleep as long. Only another join gets this member its share back.
+   */
   #expire(): void {
-    if (this.#owned.size > 0 && Date.now() - this.#heardAt > this.#options.sessionTimeoutMs) this.#loseAll()
+    if (this.#owned.size === 0 || Date.now() - this.#heardAt <= this.#options.sessionTimeoutMs) return
+    this.#stable = false
+    this.#loseAll()
+    this.#wake?.()
   }
 
   #lose(partition: number): void {
