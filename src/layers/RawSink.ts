@@ -11,6 +11,8 @@ import { askInstance, type InstanceAnswer, refusalOf } from "./Instance.ts"
 export const MAX_WAITING_BYTES = 64 * 1024 * 1024
 /** Records handed to the log at a time, so that one call never asks for more room than a partition has. */
 const APPEND_RECORDS = 1000
+/** Times that an append is sent again because the topic was made anew. */
+const ANEW_TIMES = 3
 
 /** Into the log of this process: one append a partition at a time whoever calls, partitions side by side. */
 export const layerLog: Layer.Layer<RawSink, never, TickLog> = Layer.effect(
@@ -26,7 +28,10 @@ export const layerLog: Layer.Layer<RawSink, never, TickLog> = Layer.effect(
       turns[partition]!.withPermit(
         Effect.gen(function* () {
           for (let from = 0; from < records.length; from += APPEND_RECORDS) {
-            yield* log.append("raw_ticks", partition, records.slice(from, from + APPEND_RECORDS))
+            // A feed counts on no offset: into a topic made anew it sends again, and one that is there twice is dropped.
+            yield* log
+              .append("raw_ticks", partition, records.slice(from, from + APPEND_RECORDS))
+              .pipe(Effect.retry({ while: (error) => error.reason === "incarnation", times: ANEW_TIMES }))
           }
         })
       )

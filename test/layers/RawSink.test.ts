@@ -163,6 +163,40 @@ describe("a raw sink over the log", () => {
     })
   )
 
+  it.effect("sends again into a topic that was made anew: a feed counts on no offset", () =>
+    Effect.gen(function* () {
+      let refused = 0
+      const layer = Layer.effect(
+        TickLog,
+        Effect.map(
+          TickLog,
+          (log) =>
+            ({
+              ...log,
+              append: (topic, partition, records) =>
+                Effect.suspend(() => {
+                  if (refused++ > 0) return log.append(topic, partition, records)
+                  return new LogError({
+                    operation: "append",
+                    topic,
+                    partition,
+                    outcome: "unknown",
+                    message: "the log went back",
+                    reason: "incarnation"
+                  })
+                })
+            }) satisfies TickLog["Service"]
+        )
+      ).pipe(Layer.provideMerge(memoryLog))
+      yield* Effect.gen(function* () {
+        yield* Effect.flatMap(RawSink, (sink) => sink.publish([tick(1, "x")]))
+        assert.strictEqual(refused, 2)
+        const records = yield* Effect.flatMap(TickLog, (log) => readAll(log, partitionOf(1, PARTITIONS)))
+        assert.deepStrictEqual(records.map(text), ["x"])
+      }).pipe(Effect.provide(layerLog.pipe(Layer.provideMerge(layer))))
+    })
+  )
+
   it.effect("is overloaded where a full log makes it wait too long", () =>
     Effect.gen(function* () {
       const sink = yield* RawSink
