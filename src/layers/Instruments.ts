@@ -1,5 +1,8 @@
-/** Decides how instruments are kept in memory: read from the store at start, after a change, and every minute. */
-import { Effect, Layer, Schedule, Semaphore } from "effect"
+/**
+ * Decides how instruments are kept in memory: read from the store at start, after a change here, every minute, and soon
+ * after somebody asked for one that is not there: another process may just have put it into the store.
+ */
+import { Effect, Latch, Layer, Semaphore } from "effect"
 import { fullSymbol, type Instrument, SIMULATED_EXCHANGE } from "../schema/Instrument.ts"
 import {
   type InstrumentLines,
@@ -34,6 +37,10 @@ const SEGMENT_BYTES: Readonly<Record<number, Segment>> = {
   7: "MCX",
   9: "NSE_INDEX"
 }
+
+const REFRESH = "60 seconds"
+/** At most so often, whatever is asked for. */
+const REFRESH_AT_MOST = "3 seconds"
 
 interface Loaded {
   readonly list: ReadonlyArray<Instrument>
@@ -135,7 +142,14 @@ export const layer = Layer.effect(
 
     yield* refresh
     noteUnknown()
-    yield* refresh.pipe(
+    const missed = yield* Latch.make()
+    const miss = (): void => {
+      missed.openUnsafe()
+    }
+    yield* Effect.sleep(REFRESH_AT_MOST).pipe(
+      Effect.andThen(Effect.timeoutOption(missed.await, REFRESH)),
+      Effect.andThen(missed.close),
+      Effect.andThen(refresh),
       Effect.andThen(readiness.degrade("instruments", false)),
       Effect.catch((error) =>
         Effect.andThen(
@@ -143,7 +157,7 @@ export const layer = Layer.effect(
           readiness.degrade("instruments", true)
         )
       ),
-      Effect.schedule(Schedule.spaced("60 seconds")),
+      Effect.forever,
       Effect.forkScoped
     )
 
@@ -151,8 +165,16 @@ export const layer = Layer.effect(
 
     return Instruments.of({
       get: (token) => loaded.byToken.get(token),
-      named: (symbol) => loaded.bySymbol.get(symbol.toUpperCase()) ?? [],
-      search: (search) => loaded.index.search(search),
+      named: (symbol) => {
+        const found = loaded.bySymbol.get(symbol.toUpperCase())
+        if (found === undefined) miss()
+        return found ?? []
+      },
+      search: (search) => {
+        const found = loaded.index.search(search)
+        if (found.length === 0) miss()
+        return found
+      },
       all: () => loaded.list,
       segment: (token) => {
         const instrument = loaded.byToken.get(token)
@@ -170,7 +192,9 @@ export const layer = Layer.effect(
         for (const token of tokens) {
           if (!loaded.byToken.has(token) && unknown.size < MAX_UNKNOWN_COUNTED) unknown.add(token)
         }
-        if (unknown.size !== before) noteUnknown()
+        if (unknown.size === before) return
+        noteUnknown()
+        miss()
       },
       unknown: () => {
         const tokens = [...unknown].slice(0, MAX_UNKNOWN_LISTED)

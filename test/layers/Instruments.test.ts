@@ -90,6 +90,64 @@ describe("instruments in memory", () => {
     }).pipe(Effect.provide(provided(new Rows())))
   )
 
+  it.effect("are read again within seconds of a token, symbol or search that none has, but not again and again", () => {
+    const rows = new Rows()
+    let reads = 0
+    return Effect.gen(function* () {
+      const instruments = yield* Instruments
+      const store = yield* TickStore
+      const put = (instrument_token: number, tradingsymbol: string) =>
+        store.putInstruments([
+          {
+            instrument_token,
+            tradingsymbol,
+            exchange: "SIM",
+            asset_class: "EQ",
+            tick_size: 0.05,
+            name: null,
+            expiry: null,
+            strike: null,
+            option_type: null,
+            lot_size: null
+          }
+        ])
+      yield* TestClock.adjust("10 seconds")
+      assert.strictEqual(reads, 1)
+      yield* put(1, "SIM1")
+      instruments.seen([1])
+      yield* TestClock.adjust("3 seconds")
+      assert.strictEqual(instruments.get(1)?.tradingsymbol, "SIM1")
+      yield* put(2, "SIM2")
+      assert.deepStrictEqual(instruments.named("SIM:SIM2"), [])
+      yield* TestClock.adjust("3 seconds")
+      assert.strictEqual(instruments.named("SIM:SIM2").length, 1)
+      yield* put(3, "THREE")
+      assert.deepStrictEqual(instruments.search({ query: "three", limit: 10 }), [])
+      yield* TestClock.adjust("3 seconds")
+      assert.strictEqual(instruments.search({ query: "three", limit: 10 }).length, 1)
+      const before = reads
+      for (let i = 0; i < 30; i++) {
+        instruments.named("NOBODY")
+        yield* TestClock.adjust("100 millis")
+      }
+      // One at once, one when the three seconds are over.
+      assert.isAtMost(reads - before, 2)
+      yield* TestClock.adjust("3 seconds")
+      const settled = reads
+      yield* TestClock.adjust("50 seconds")
+      assert.strictEqual(reads, settled)
+    }).pipe(
+      Effect.provide(
+        provided(rows, {
+          instruments: Effect.sync(() => {
+            reads++
+            return [...rows.instruments.values()]
+          })
+        })
+      )
+    )
+  })
+
   it.effect("are read again every minute, kept while the store is silent, and that is told", () => {
     const rows = new Rows()
     let isSilent = false
@@ -113,15 +171,15 @@ describe("instruments in memory", () => {
         }
       ])
       assert.strictEqual(instruments.get(1), undefined)
-      yield* TestClock.adjust("60 seconds")
+      yield* TestClock.adjust("63 seconds")
       assert.strictEqual(instruments.get(1)?.tradingsymbol, "SIM1")
       assert.isTrue(instruments.simulated())
       isSilent = true
-      yield* TestClock.adjust("60 seconds")
+      yield* TestClock.adjust("63 seconds")
       assert.strictEqual(instruments.get(1)?.tradingsymbol, "SIM1")
       assert.deepStrictEqual((yield* readiness.report).degraded, ["instruments"])
       isSilent = false
-      yield* TestClock.adjust("60 seconds")
+      yield* TestClock.adjust("63 seconds")
       assert.deepStrictEqual((yield* readiness.report).degraded, [])
     }).pipe(
       Effect.provide(
