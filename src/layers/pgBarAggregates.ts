@@ -106,7 +106,7 @@ const PICK = `
 
 type Stretch = readonly [from: number, to: number]
 
-/** Materialises [from, to) anew, also where TimescaleDB knows of no change: it sees none of a transaction it passed. */
+/** Materialises [from, to) anew, without asking whether TimescaleDB has noticed a change there. */
 const call = async (client: pg.PoolClient, { relation }: Materialised, [from, to]: Stretch): Promise<void> => {
   const text = `CALL refresh_continuous_aggregate('${relation}', TIMESTAMPTZ '${timestampText(from)}', TIMESTAMPTZ '${timestampText(to)}', force => true)`
   const query: pg.QueryConfig & { readonly query_timeout: number } = { text, query_timeout: CALL_TIMEOUT_MS }
