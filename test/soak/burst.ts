@@ -78,7 +78,7 @@ export const burst = async ({ engine, seconds, rate }: SoakOptions, report: Repo
     report.tell(`the store's limit is lifted, ${backlog} ticks behind`)
     const isLevel = await ground.storeReaches(await ground.ends(), CATCHES_UP_WITHIN_MS)
     const levelAt = now()
-    report.tell("the store has everything")
+    report.tell(isLevel ? "the store has everything" : "the store has not caught up")
 
     const every = Math.max(1, Math.floor(memory.length / SHOWN))
     report.table([

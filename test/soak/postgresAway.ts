@@ -45,7 +45,7 @@ export const postgresAway = async ({ engine, seconds, rate }: SoakOptions, repor
     report.tell(`PostgreSQL answers again, ${inSeconds((backAt - startedAt) / 1000)} after its start`)
     const isLevel = await ground.storeReaches(ends, CATCHES_UP_WITHIN_MS)
     const levelAt = now()
-    report.tell("the store has all that was published before that")
+    report.tell(`the store has ${isLevel ? "" : "not "}all that was published before that`)
     await sleep(Math.max(0, seconds * 1000 - (levelAt - backAt) / 1000))
     const endedAt = now()
     const meant = await feed.stop()
