@@ -143,7 +143,7 @@ CREATE TABLE store_state (
 );
 COMMENT ON COLUMN store_state.level IS 'the layout that this database was set up with';
 COMMENT ON COLUMN store_state.ticks_from IS 'earlier ticks are dropped, and none is taken; their bars stay';
-COMMENT ON COLUMN store_state.bars_through IS 'up to here continuous aggregates are materialised without a hole';
+COMMENT ON COLUMN store_state.bars_through IS 'continuous aggregates have every bar that ends by then, without a hole';
 -- What is older when the first ticks come is marked.
 INSERT INTO store_state (level, bars_through) VALUES ('${level}', ${MATERIALISE_THROUGH});
 

@@ -1,6 +1,6 @@
 /**
  * Decides how bars are kept on TimescaleDB Community: `candle_bars` and `candle_bars_5m` are continuous aggregates,
- * one on top of the other. Up to `bars_through` they are materialised, after it TimescaleDB computes them from the
+ * one on top of the other. Bars that end by `bars_through` are materialised; TimescaleDB computes the others from the
  * ticks as they are read.
  *
  * A transaction marks a minute if a refresh may pass over it before the transaction is seen, or did so before: whoever
@@ -28,12 +28,14 @@ export const FIVE_MINUTE_BARS: Materialised = {
   relation: "candle_bars_5m",
   recompute: "candle_recompute_5m"
 }
+/** From the lower to the higher, as they are refreshed. */
+const LEVELS = [MINUTE_BARS, FIVE_MINUTE_BARS]
 const MICROS_PER_MINUTE = 60_000_000
 
 /** How long ago bars ended that are materialised; more than a transaction may take, so that live ticks mark nothing. */
-const END_OFFSET_SECONDS = 300
-/** SQL: what is to be materialised by now, in whole bars of every level. */
-export const MATERIALISE_THROUGH = barOf(FIVE_MINUTE_BARS.minutes, `now() - INTERVAL '${END_OFFSET_SECONDS} seconds'`)
+const END_OFFSET_SECONDS = 120
+/** SQL: the minutes to be materialised by now; of wider bars those that they fill. */
+export const MATERIALISE_THROUGH = barOf(1, `now() - INTERVAL '${END_OFFSET_SECONDS} seconds'`)
 
 /** New time materialised by one call, and calls before marks have their turn again. */
 const ADVANCE_MICROS = 30 * MICROS_PER_MINUTE
@@ -113,28 +115,33 @@ const call = async (client: pg.PoolClient, { relation }: Materialised, [from, to
   await client.query(query)
 }
 
-/** Brings both levels up to what is to be materialised by now, without a hole. */
-const advance = async (client: pg.PoolClient): Promise<void> => {
-  for (let step = 0; step < ADVANCES; step++) {
+/** The start of the bar of so many minutes that holds a time: both levels count from a whole hour as well. */
+const startOf = (time: number, { minutes }: Materialised): number => time - (time % (minutes * MICROS_PER_MINUTE))
+
+/** Brings both levels up to what is to be materialised by now, without a hole; answers up to where minutes are. */
+const advance = async (client: pg.PoolClient): Promise<number> => {
+  for (let step = 0; ; step++) {
     const [range] = await rows<readonly [number, number]>(client, "advance_range", ADVANCE_RANGE, [])
     const from = micros(range![0])
     const to = Math.min(micros(range![1]), from + ADVANCE_MICROS)
-    if (from >= to) return
-    await call(client, MINUTE_BARS, [from, to])
-    await call(client, FIVE_MINUTE_BARS, [from, to])
+    if (from >= to || step === ADVANCES) return from
+    for (const level of LEVELS) {
+      const [start, end] = [startOf(from, level), startOf(to, level)]
+      if (start < end) await call(client, level, [start, end])
+    }
     await client.query(`UPDATE store_state SET bars_through = '${timestampText(to)}'`)
   }
 }
 
-/** Ascending starts of bars of so many minutes as stretches without a gap. */
-const stretchesOf = (starts: ReadonlyArray<number>, minutes: number): ReadonlyArray<Stretch> => {
-  const width = minutes * MICROS_PER_MINUTE
+/** The bars that hold these ascending minutes, as stretches without a gap. */
+const stretchesOf = (minutes: ReadonlyArray<number>, level: Materialised): ReadonlyArray<Stretch> => {
   const stretches: Array<[number, number]> = []
-  for (const time of starts) {
-    const start = time - (time % width)
+  for (const minute of minutes) {
+    const start = startOf(minute, level)
+    const end = start + level.minutes * MICROS_PER_MINUTE
     const last = stretches[stretches.length - 1]
-    if (last === undefined || last[1] < start) stretches.push([start, start + width])
-    else last[1] = start + width
+    if (last === undefined || last[1] < start) stretches.push([start, end])
+    else last[1] = end
   }
   return stretches
 }
@@ -161,10 +168,16 @@ const pick = async (client: pg.PoolClient) => {
   return { minutes, counters }
 }
 
-const settle = async (client: pg.PoolClient): Promise<number> => {
+/** A bar that is not materialised yet holds what its minutes do; it must not be before those that come before it. */
+const settle = async (client: pg.PoolClient, through: number): Promise<number> => {
   const { minutes, counters } = await pick(client)
-  for (const level of [MINUTE_BARS, FIVE_MINUTE_BARS]) {
-    for (const stretch of stretchesOf(minutes, level.minutes)) await call(client, level, stretch)
+  for (const level of LEVELS) {
+    const end = startOf(through, level)
+    const stretches = stretchesOf(
+      minutes.filter((minute) => minute < end),
+      level
+    )
+    for (const stretch of stretches) await call(client, level, stretch)
   }
   return unmark(client, counters)
 }
@@ -180,8 +193,7 @@ const refresh = async (pool: pg.Pool): Promise<number> => {
       return 0
     }
     await client.query(`SET statement_timeout = ${CALL_TIMEOUT_MS}`)
-    await advance(client)
-    const gone = await settle(client)
+    const gone = await settle(client, await advance(client))
     await client.query(`RESET statement_timeout; SELECT pg_advisory_unlock(${advisory("candles")})`)
     client.release()
     return gone

@@ -5,7 +5,7 @@
 import { Effect, Redacted, Schedule, type Scope } from "effect"
 import pg from "pg"
 import { StartError, StoreError } from "../schema/Errors.ts"
-import { micros } from "./pgRows.ts"
+import { micros, seconds } from "./pgRows.ts"
 
 export interface Connection {
   /** `postgres://user:password@host:port/database`. */
@@ -29,13 +29,13 @@ const END_TIMEOUT_MS = 5_000
 /** Attempts at start wait 0.5, 1, 2 and 4 seconds in between. */
 const START_RETRIES = 4
 
-/** A transaction that did not reach its COMMIT by then is undone. */
-const COMMIT_WITHIN_SECONDS = 60
+/** A transaction with ticks that did not reach its COMMIT by then is undone. */
+const COMMIT_WITHIN_SECONDS = 45
 /**
- * By then a transaction is visible or never will be, however slow its COMMIT was. What looks at ticks without waiting
+ * By then such a transaction is seen or never will be, however slow its COMMIT was. What looks at ticks without waiting
  * for the writers counts on it: the refresh of bars, and the drop of old days.
  */
-export const TRANSACTION_LIMIT_SECONDS = 120
+export const TRANSACTION_LIMIT_SECONDS = 90
 
 /** Advisory locks of this program; its first key is ours, the second says what is locked. */
 const LOCK_SPACE = 0x6d6470
@@ -160,24 +160,16 @@ export const connect = (options: Connection): Effect.Effect<pg.Pool, StartError,
 
 // --- transactions -----------------------------------------------------------------------------------------------
 
-/** What the store takes begins here: days before it are dropped (`pgDays.ts`). */
-const BEGIN = "BEGIN; SELECT date_part('epoch', ticks_from) AS seconds FROM store_state"
-const COMMIT = `SELECT assert_began_within(INTERVAL '${COMMIT_WITHIN_SECONDS} seconds'); COMMIT`
-
-/**
- * Everything in `work` or nothing of it, in the time a transaction has. A connection in doubt is closed, which undoes
- * what it had under way. `work` is told from when on the store takes ticks, as of the transaction's beginning.
- */
-export const transaction = async <A>(
+const within = async <A>(
   pool: pg.Pool,
-  work: (client: pg.PoolClient, ticksFrom: number) => Promise<A>
+  begin: string,
+  work: (client: pg.PoolClient, begun: unknown) => Promise<A>,
+  commit: string
 ): Promise<A> => {
   const client = await pool.connect()
   try {
-    // Several statements in one text are answered one by one.
-    const begun = (await client.query(BEGIN)) as unknown as ReadonlyArray<pg.QueryResult<{ seconds: number }>>
-    const answer = await work(client, micros(begun[1]!.rows[0]!.seconds))
-    await client.query(COMMIT)
+    const answer = await work(client, await client.query(begin))
+    await client.query(commit)
     client.release()
     return answer
   } catch (cause) {
@@ -191,3 +183,27 @@ export const transaction = async <A>(
     throw cause
   }
 }
+
+/** Everything in `work` or nothing of it. A connection in doubt is closed, which undoes what it had under way. */
+export const transaction = <A>(pool: pg.Pool, work: (client: pg.PoolClient) => Promise<A>): Promise<A> =>
+  within(pool, "BEGIN", work, "COMMIT")
+
+/** What the store takes begins here: days before it are dropped (`pgDays.ts`). */
+const BEGIN_TICKS = `BEGIN; SELECT ${seconds("ticks_from")} AS seconds FROM store_state`
+const COMMIT_TICKS = `SELECT assert_began_within(INTERVAL '${COMMIT_WITHIN_SECONDS} seconds'); COMMIT`
+
+/** A transaction that is undone unless it comes to its end in time, told from when on the store takes ticks. */
+export const tickTransaction = <A>(
+  pool: pg.Pool,
+  work: (client: pg.PoolClient, ticksFrom: number) => Promise<A>
+): Promise<A> =>
+  within(
+    pool,
+    BEGIN_TICKS,
+    (client, begun) => {
+      // Several statements in one text are answered one by one.
+      const [, state] = begun as ReadonlyArray<pg.QueryResult<{ readonly seconds: number }>>
+      return work(client, micros(state!.rows[0]!.seconds))
+    },
+    COMMIT_TICKS
+  )

@@ -9,7 +9,7 @@
 import type pg from "pg"
 import { type Tick, tradingDate, tradingDay, tradingDayStart } from "../schema/Tick.ts"
 import { timestampText } from "./pgArrays.ts"
-import { advisory, TRANSACTION_LIMIT_SECONDS, transaction } from "./pgConnection.ts"
+import { advisory, TRANSACTION_LIMIT_SECONDS, tickTransaction, transaction } from "./pgConnection.ts"
 import { dayOf, micros, rows, seconds } from "./pgRows.ts"
 
 /** A statement that reads plans and locks every day of its range; a wider range is read in pieces. */
@@ -69,7 +69,7 @@ interface Layout {
  * under an older one did so before this was committed, and both have their time.
  */
 const raise = (pool: pg.Pool, layout: Layout, keep: number, settled: string): Promise<number | undefined> =>
-  transaction(pool, async (client) => {
+  tickTransaction(pool, async (client) => {
     await client.query(`SELECT pg_advisory_xact_lock(${advisory("days")})`)
     const target = layout.dropsBefore(`${dayOf("now()")} - INTERVAL '${Math.trunc(keep)} days'`)
     await client.query(
@@ -120,7 +120,7 @@ export const makePartitions = (pool: pg.Pool, settled: string): Days => {
   const isDropped = (day: number): boolean => tradingDayStart(day) < ticksFrom
 
   const create = (day: number): Promise<void> =>
-    transaction(pool, async (client, takenFrom) => {
+    tickTransaction(pool, async (client, takenFrom) => {
       ticksFrom = Math.max(ticksFrom, takenFrom)
       if (isDropped(day)) return
       await client.query(`SELECT pg_advisory_xact_lock(${advisory("days")})`)

@@ -5,7 +5,7 @@ import type { Bookmark, Mark } from "../streams/bookmark.ts"
 import type { StoreBatch, StoredTick, TickQuery, WriteResult } from "../streams/TickStore.ts"
 import { int2Array, int4Array, int8Array, textArray, timestampArray, timestampText, wordArray } from "./pgArrays.ts"
 import type { Bars } from "./pgBars.ts"
-import { NO_PARTITION, stateOf, transaction, UNIQUE_VIOLATION } from "./pgConnection.ts"
+import { NO_PARTITION, stateOf, tickTransaction, UNIQUE_VIOLATION } from "./pgConnection.ts"
 import { type Days, daysOf } from "./pgDays.ts"
 import { barOf, micros, rows, seconds, sequencingCode, storedTick, TICK, TICK_ORDER, type TickRow } from "./pgRows.ts"
 
@@ -201,7 +201,7 @@ export const makeWriter = (pool: pg.Pool, days: Days, bars: Bars) => {
 
   /** Every row is new, else it fails with a unique violation: a third faster than asking row by row. */
   const insertNew = (given: ReadonlyArray<Tick>, bookmarks: ReadonlyArray<Bookmark>): Promise<WriteResult> =>
-    transaction(pool, async (client, ticksFrom) => {
+    tickTransaction(pool, async (client, ticksFrom) => {
       const ticks = takenFrom(given, ticksFrom)
       if (ticks.length > 0) {
         const minutes = new Minutes()
@@ -228,7 +228,7 @@ export const makeWriter = (pool: pg.Pool, days: Days, bars: Bars) => {
   }
 
   const insertMissing = (batch: StoreBatch): Promise<WriteResult> =>
-    transaction(pool, async (client, ticksFrom) => {
+    tickTransaction(pool, async (client, ticksFrom) => {
       const seen = new Set<string>()
       const given = [batch.ticks, batch.replayed].map((ticks) => takenFrom(ticks, ticksFrom))
       // Of a live and a replayed copy of a tick the live one counts.

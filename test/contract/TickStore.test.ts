@@ -755,12 +755,16 @@ for (const { name, level, database } of subjects) {
           yield* refreshAll
           yield* assertBars(token, rows)
           // Just over, and not materialised yet: a marked minute must not be before those that have no mark.
-          const brink = Math.floor((thisMinute() - 5 * MINUTE) / (5 * MINUTE)) * 5 * MINUTE
-          const near = [0, 1].map((n) => ({ ...ticks[0]!, exchange_ts: brink + n * MINUTE, sequence_id: 500 + n }))
+          const near = [-2, -1].map((n) => ({
+            ...ticks[0]!,
+            exchange_ts: thisMinute() + n * MINUTE,
+            sequence_id: 500 + n
+          }))
           rows.write(near, [])
           yield* write(near)
           yield* sql(
-            `DELETE FROM candle_marks WHERE instrument_token = ${token} AND bucket = to_timestamp(${brink / 1e6})`
+            `DELETE FROM candle_marks WHERE instrument_token = ${token}`,
+            `INSERT INTO candle_marks VALUES (${token}, to_timestamp(${near[1]!.exchange_ts / 1e6}), 0, now())`
           )
           yield* refreshAll
           yield* assertBars(token, rows)
