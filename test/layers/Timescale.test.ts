@@ -17,9 +17,10 @@ const ask = <R extends pg.QueryResultRow>(url: string, text: string) =>
   Effect.promise(async () => {
     const client = new pg.Client({ connectionString: url })
     await client.connect()
-    const found = await client.query<R>(text)
+    // Several statements in one text are answered one by one.
+    const answers = [(await client.query<R>(text)) as pg.QueryResult<R> | ReadonlyArray<pg.QueryResult<R>>].flat()
     await client.end()
-    return found.rows
+    return answers[answers.length - 1]!.rows
   })
 
 /** A loopback port that nobody listens on. */
@@ -54,6 +55,42 @@ describe("the schema", () => {
           `this one knows ${SCHEMA_VERSION} and leaves it alone`
       )
       assert.deepStrictEqual(yield* ask(options.url, tables), before)
+    })
+  )
+
+  it.live("of version 1, which knew no layouts, goes on with its partitions", () =>
+    Effect.gen(function* () {
+      const options = yield* database
+      yield* Effect.scoped(Effect.flatMap(connect(options), migrate))
+      yield* ask(
+        options.url,
+        "DROP TABLE store_state; DROP FUNCTION assert_began_within; DELETE FROM schema_version WHERE version > 1"
+      )
+      const again = yield* Effect.scoped(Effect.flatMap(connect(options), migrate))
+      assert.strictEqual(again.level, "plain")
+      assert.strictEqual(again.applied, SCHEMA_VERSION - 1)
+      const store = yield* Timescale.make(options)
+      assert.deepStrictEqual(yield* store.write({ ticks: [makeTick()], replayed: [], bookmarks: [] }), { added: 1 })
+      assert.deepStrictEqual(yield* ask(options.url, "SELECT level, ticks_from FROM store_state"), [
+        { level: "plain", ticks_from: Number.NEGATIVE_INFINITY }
+      ])
+    })
+  )
+
+  it.live("lets a transaction with ticks end in its time only", () =>
+    Effect.gen(function* () {
+      const options = yield* database
+      yield* Effect.scoped(Effect.flatMap(connect(options), migrate))
+      yield* ask(options.url, "SELECT assert_began_within(INTERVAL '1 minute')")
+      const refused = yield* ask(
+        options.url,
+        `DO $$ BEGIN
+           PERFORM assert_began_within(INTERVAL '-1 minute');
+           RAISE 'it was let pass';
+         EXCEPTION WHEN query_canceled THEN PERFORM set_config('mdp.said', SQLERRM, false); END $$;
+         SELECT current_setting('mdp.said') AS said`
+      )
+      assert.deepStrictEqual(refused, [{ said: "the transaction took longer than -00:01:00" }])
     })
   )
 
