@@ -8,7 +8,7 @@ import { StartError } from "../schema/Errors.ts"
 import { AGGREGATES, FIVE_MINUTE_BARS, MATERIALISE_THROUGH } from "./pgBarAggregates.ts"
 import { exactBars, LAST_TICKS_FUNCTION, MINUTE_BARS, recomputeFunction, widerBars } from "./pgBars.ts"
 import { advisory } from "./pgConnection.ts"
-import { type Chosen, chooseLevel, findServer, type Level } from "./pgLevel.ts"
+import { type Chosen, checkServer, chooseLevel, findServer, type Level } from "./pgLevel.ts"
 
 const EVERYTHING = { bars: "true", marks: "true" }
 
@@ -176,6 +176,7 @@ const levelAt = async (client: pg.PoolClient, version: number): Promise<Level | 
 
 const apply = async (client: pg.PoolClient): Promise<Migrated> => {
   const server = await findServer(client)
+  checkServer(server)
   await client.query("BEGIN")
   try {
     await client.query(`SELECT pg_advisory_xact_lock(${advisory("schema")})`)

@@ -26,7 +26,7 @@ const FIND = `
   SELECT current_setting('server_version_num')::integer AS number,
          split_part(current_setting('server_version'), ' ', 1) AS version,
          (SELECT extversion FROM pg_extension WHERE extname = 'timescaledb') AS timescale,
-         current_setting('timescaledb.license', true) AS license,
+         (SELECT setting FROM pg_settings WHERE name = 'timescaledb.license') AS license,
          (SELECT default_version FROM pg_available_extensions WHERE name = 'timescaledb') AS available`
 
 interface FoundRow {
@@ -100,17 +100,22 @@ export interface Chosen {
   readonly says: string
 }
 
-/** The layout for a database, or of one that was set up before. */
-export const chooseLevel = (found: ServerFound, setUpAs: Level | undefined): Chosen => {
+/** Refuses a server on which nothing can be done: a statement that changes the schema may end the connection there. */
+export const checkServer = (found: ServerFound): void => {
   const { timescale } = found
   if (found.number < OLDEST_SERVER) {
-    return refused(`DATABASE_URL: PostgreSQL 14 or later is needed, this is ${found.version}`)
+    refused(`DATABASE_URL: PostgreSQL 14 or later is needed, this is ${found.version}`)
   }
   if (timescale !== undefined && timescale.license === undefined) {
-    return refused(
+    refused(
       `DATABASE_URL: the database has the extension TimescaleDB ${timescale.version}, but the server does not load it (shared_preload_libraries)`
     )
   }
+}
+
+/** The layout for a database, or of one that was set up before. */
+export const chooseLevel = (found: ServerFound, setUpAs: Level | undefined): Chosen => {
+  checkServer(found)
   const { level, because } = offered(found)
   const name = nameOf(found)
   if (setUpAs === undefined || setUpAs === level) {
