@@ -92,7 +92,9 @@ const highestSource = (
   partition: number,
   from: number,
   rawIncarnation: string,
-  onTick: (tick: Tick) => void = () => {}
+  onTick: (tick: Tick) => void = () => {},
+  /** Shown those of other raw incarnations. */
+  onOther: (tick: Tick) => void = () => {}
 ) =>
   Effect.gen(function* () {
     const log = yield* TickLog
@@ -106,9 +108,14 @@ const highestSource = (
           Effect.sync(() => {
             for (const { value, headers } of records) {
               const tick = value === null || value.length === 0 ? undefined : decodeTick(value)
-              if (tick === undefined || tick.source[0] !== rawIncarnation) continue
+              if (tick === undefined) continue
               const { source } = tick
-              if (headers?.[REPLAY_HEADER] === undefined) onTick(tick)
+              const isLive = headers?.[REPLAY_HEADER] === undefined
+              if (source[0] !== rawIncarnation) {
+                if (isLive) onOther(tick)
+                continue
+              }
+              if (isLive) onTick(tick)
               if (source[1] > offset || (source[1] === offset && source[2] > index)) {
                 offset = source[1]
                 index = source[2]
@@ -182,7 +189,7 @@ export const recover = (
     const dayFrom = yield* log.offsetAt("raw_ticks", partition, tradingDayStart(day))
     const since = committed === undefined ? 0 : yield* log.offsetAt("normalized_ticks", partition, tradingDayStart(day))
     const seen = new Map<number, Seen>()
-    const { through, end } = yield* highestSource(partition, since, rawIncarnation, (tick) => {
+    const see = (tick: Tick) => {
       if (tradingDay(tick.exchange_ts) !== day) return
       const before = seen.get(tick.instrument_token)
       if (before === undefined) seen.set(tick.instrument_token, { session: tick.session, epoch: tick.epoch })
@@ -190,7 +197,34 @@ export const recover = (
         before.session = Math.max(before.session, tick.session)
         before.epoch = Math.max(before.epoch, tick.epoch)
       }
-    })
+    }
+    /** What the day had when `raw_ticks` was made anew in the midst of it, and what was published of it since. */
+    let isAnew = false
+    const published = new Set<string>()
+    const { through, end, isWhole } = yield* highestSource(
+      partition,
+      since,
+      rawIncarnation,
+      (tick) => (isAnew ? published.add(sourceKey(tick.source)) : see(tick)),
+      (tick) => {
+        if (tradingDay(tick.exchange_ts) !== day) return
+        isAnew = true
+        see(tick)
+      }
+    )
+    if (isAnew && raw.start === 0) {
+      // All that the new topic has is run, as on any day whose state was lost: it went with the old one.
+      live.lost = { day, isMissed: false, seen }
+      yield* Effect.logError(`partition ${partition}: raw_ticks was made anew, the day's state is lost: new epochs`)
+      return {
+        ...fresh,
+        from: 0,
+        liveFrom: 0,
+        through,
+        normalizedOffset: end,
+        published: isWhole ? published : undefined
+      }
+    }
     // The first record that nobody is known to have processed.
     const next = Math.max(committed?.offset ?? 0, through.offset + 1, snapshot?.rawOffset ?? 0)
     if (next === 0 || (committed === undefined && raw.start === 0)) {
