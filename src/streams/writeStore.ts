@@ -1,6 +1,7 @@
 /**
  * Decides how the store keeps up: all partitions of the group `store` gathered into one transaction at a time, with
- * the bookmarks of what it holds, and offsets committed after it.
+ * the bookmarks of what it holds, and offsets committed after it; smaller transactions where the store is too slow for
+ * whole ones.
  */
 import { Clock, Effect, Stream } from "effect"
 import type { LogError } from "../schema/Errors.ts"
@@ -17,6 +18,11 @@ import type { Readiness } from "./Readiness.ts"
 import { retrySink } from "./sinkRetry.ts"
 import { type AssignedPartition, TickLog } from "./TickLog.ts"
 import { TickStore } from "./TickStore.ts"
+
+/** A transaction is never asked for fewer ticks; at the store's time limit of 30 s that is 4 rows a second. */
+const LEAST_TICKS = 125
+/** Transactions grow again while they take less. */
+const QUICK_MS = 2000
 
 interface OwnedBatch extends TickBatch {
   readonly assigned: AssignedPartition
@@ -53,6 +59,46 @@ export const writeStore = (
         })
       )
 
+    /** Ticks of one transaction: halved with each failure, so that a slow store still gets on, and doubled back. */
+    let most = settings.STORE_BATCH_TICKS
+    /** Writes all, in as many transactions as it takes; the bookmarks go with the last, so nothing is passed over. */
+    const writeAll = Effect.fnUntraced(function* (
+      ticks: ReadonlyArray<Tick>,
+      replayed: ReadonlyArray<Tick>,
+      bookmarks: ReadonlyArray<Bookmark>
+    ) {
+      const total = ticks.length + replayed.length
+      let added = 0
+      let archiveOnly = 0
+      let at = 0
+      do {
+        const part = Effect.suspend(() => {
+          const to = most === settings.STORE_BATCH_TICKS ? total : Math.min(total, at + most)
+          return Effect.map(
+            store.write({
+              ticks: ticks.slice(at, to),
+              replayed: replayed.slice(Math.max(0, at - ticks.length), Math.max(0, to - ticks.length)),
+              bookmarks: to === total ? bookmarks : []
+            }),
+            (result) => ({ result, to })
+          )
+        }).pipe(
+          Effect.tapError(() =>
+            Effect.sync(() => {
+              most = Math.min(settings.STORE_BATCH_TICKS, Math.max(LEAST_TICKS, Math.ceil(most / 2)))
+            })
+          )
+        )
+        const started = clock.currentTimeMillisUnsafe()
+        const { result, to } = yield* part.pipe(retrySink("store"))
+        if (clock.currentTimeMillisUnsafe() - started < QUICK_MS) most = Math.min(settings.STORE_BATCH_TICKS, most * 2)
+        added += result.added
+        archiveOnly += result.dropped ?? 0
+        at = to
+      } while (at < total)
+      return { added, archiveOnly }
+    })
+
     const write = Effect.fnUntraced(function* (group: ReadonlyArray<OwnedBatch>) {
       const ticks: Array<Tick> = []
       const replayed: Array<Tick> = []
@@ -65,14 +111,13 @@ export const writeStore = (
       const total = ticks.length + replayed.length
       const started = clock.currentTimeMillisUnsafe()
       const bookmarks = [...newest.values()].map(({ bookmark }) => bookmark)
-      const result = yield* store.write({ ticks, replayed, bookmarks }).pipe(retrySink("store"))
+      const { added, archiveOnly } = yield* writeAll(ticks, replayed, bookmarks)
       crashPoint("after-store-write")
       flush.add((clock.currentTimeMillisUnsafe() - started) / 1000)
       received.add(total)
-      sent.add(result.added)
-      const archiveOnly = result.dropped ?? 0
+      sent.add(added)
       if (archiveOnly > 0) dropped.add(archiveOnly)
-      if (result.added + archiveOnly < total) absorbed.add(total - archiveOnly - result.added)
+      if (added + archiveOnly < total) absorbed.add(total - archiveOnly - added)
       // A partition given to another member meanwhile is that member's to commit; the rows are safe either way.
       yield* Effect.forEach(
         newest.values(),
