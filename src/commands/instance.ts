@@ -17,6 +17,7 @@ import { Readiness } from "../streams/Readiness.ts"
 import { audienceOf, ReplayAudience } from "../streams/ReplayAudience.ts"
 import { Replays } from "../streams/Replays.ts"
 import { describe } from "../streams/topology.ts"
+import { watchStore } from "../streams/watchStore.ts"
 import { groups, STAGES, supervise } from "./groups.ts"
 import { archive, Crashed, caches, log, store } from "./services.ts"
 
@@ -77,6 +78,7 @@ export const serving = (given: Settings) => {
   return server.pipe(
     Layer.provideMerge(RawSink.layerLog),
     Layer.provideMerge(reader),
+    Layer.provideMerge(Layer.effectDiscard(Effect.forkScoped(watchStore))),
     Layer.provideMerge(ReplayService.layer(given)),
     Layer.provideMerge(audience),
     Layer.provideMerge(FanOut.layer(given)),
