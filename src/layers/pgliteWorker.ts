@@ -27,9 +27,20 @@ const settings = [
 const NO_FSYNC = "-F"
 
 /** An ErrorResponse begins with its type, four bytes of length, and the severity. */
+const ERROR_RESPONSE = 0x45
 const PANIC = Buffer.from("SPANIC\0")
-const isPanic = (data: Uint8Array): boolean =>
-  data[0] === 0x45 && data.length > 5 + PANIC.length && PANIC.equals(data.subarray(5, 5 + PANIC.length))
+const HEADER_BYTES = 5
+
+/** Whether one of the messages of an answer says so: of several statements in one text the last may have panicked. */
+const isPanic = (data: Uint8Array): boolean => {
+  const view = new DataView(data.buffer, data.byteOffset, data.byteLength)
+  for (let at = 0; at + HEADER_BYTES <= data.length; ) {
+    const severity = data.subarray(at + HEADER_BYTES, at + HEADER_BYTES + PANIC.length)
+    if (data[at] === ERROR_RESPONSE && PANIC.equals(severity)) return true
+    at += 1 + Math.max(HEADER_BYTES - 1, view.getInt32(at + 1))
+  }
+  return false
+}
 
 const start = async (): Promise<void> => {
   const inherited = PGlite.defaultStartParams.filter((param) => dataDir === undefined || param !== NO_FSYNC)
