@@ -3,7 +3,7 @@ import { mkdtempSync } from "node:fs"
 import { rm } from "node:fs/promises"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
-import { Context, Effect, Layer, Redacted } from "effect"
+import { Context, Effect, Fiber, Layer, Redacted } from "effect"
 import * as Kafka from "../layers/Kafka.ts"
 import * as MemoryClaims from "../layers/MemoryClaims.ts"
 import * as MemoryCounters from "../layers/MemoryCounters.ts"
@@ -34,10 +34,41 @@ export const required = <K extends keyof Settings>(given: Settings, name: K, why
     : Effect.succeed(value as NonNullable<Settings[K]>)
 }
 
+/** How long a start waits for a service in silence. */
+const SILENCE = "2 seconds"
+
+/** A service that does not answer at once is waited for; who looks on is told for what, and for how long. */
+const awaited =
+  (what: string, limit: string) =>
+  <A, E, R>(service: Layer.Layer<A, E, R>): Layer.Layer<A, E, R> =>
+    Layer.effectContext(
+      Effect.gen(function* () {
+        const scope = yield* Effect.scope
+        const tell = Effect.delay(Effect.logWarning(`waiting for ${what}: ${limit}`), SILENCE)
+        const telling = yield* Effect.forkChild(tell)
+        return yield* Layer.buildWithScope(service, scope).pipe(Effect.ensuring(Fiber.interrupt(telling)))
+      })
+    )
+
+/** Attempts at start that Redis, PostgreSQL and S3 get. */
+const ATTEMPTS = "5 attempts at most"
+
+/** Where a URL leads, without user and password; undefined where it is none, which the layer says better. */
+const placeOf = (url: string): string | undefined => {
+  if (!URL.canParse(url)) return undefined
+  const { host, pathname } = new URL(url)
+  return `${host}${pathname === "/" ? "" : pathname}`
+}
+
 /** Kafka where KAFKA_BROKERS names it, else the log in this process's memory. */
 export const log = (given: Settings) =>
   given.KAFKA_BROKERS !== undefined
-    ? Kafka.layerOf(given)
+    ? Kafka.layerOf(given).pipe(
+        awaited(
+          `Kafka at ${given.KAFKA_BROKERS.includes("@") ? "KAFKA_BROKERS" : given.KAFKA_BROKERS} (KAFKA_BROKERS)`,
+          `${given.KAFKA_START_TIMEOUT_MS} ms at most (KAFKA_START_TIMEOUT_MS)`
+        )
+      )
     : MemoryLog.layer({
         partitions: given.PARTITIONS,
         capacity: given.LOG_CAPACITY_RECORDS,
@@ -67,7 +98,7 @@ export const caches = (given: Settings) => {
         url: Redacted.make(given.REDIS_URL, { label: "REDIS_URL" }),
         caFile: given.REDIS_CA_FILE,
         timeoutMs: given.REDIS_TIMEOUT_MS
-      })
+      }).pipe(awaited(`Redis at ${placeOf(given.REDIS_URL)} (REDIS_URL)`, ATTEMPTS))
     )
   )
 }
@@ -75,7 +106,10 @@ export const caches = (given: Settings) => {
 /** S3 where S3_BUCKET names it, else Parquet files in `dataDir`; undefined where there is neither. */
 export const archive = (given: Settings, dataDir: string | undefined) => {
   const s3 = S3.optionsOf(given)
-  if (s3 !== undefined) return S3.layer(s3)
+  if (s3 !== undefined) {
+    const place = s3.endpoint === undefined ? "AWS" : placeOf(s3.endpoint)
+    return S3.layer(s3).pipe(awaited(`S3 at ${place} (S3_ENDPOINT)`, ATTEMPTS))
+  }
   return dataDir === undefined ? undefined : ParquetFiles.layer(join(dataDir, "archive"))
 }
 
@@ -121,18 +155,31 @@ const embeddedStore = (folder: string, keepDays: number) =>
  * The store that DATABASE_URL names, else PGlite in `dataDir`, else PGlite in a folder that is gone at the end: in
  * memory it would grow with every tick.
  */
-export const store = (given: Settings, dataDir: string | undefined) =>
-  given.DATABASE_URL !== undefined
-    ? Layer.merge(
-        Timescale.layer({
-          url: Redacted.make(given.DATABASE_URL, { label: "DATABASE_URL" }),
-          embedded: false,
-          keepDays: given.STORE_DAYS
-        }),
-        Layer.succeed(Crashed, { wait: Effect.never })
+export const store = (given: Settings, dataDir: string | undefined) => {
+  if (given.DATABASE_URL === undefined) {
+    return Layer.unwrap(
+      Effect.map(dataDir === undefined ? temporary : Effect.succeed(dataDir), (folder) =>
+        embeddedStore(folder, given.STORE_DAYS)
       )
-    : Layer.unwrap(
-        Effect.map(dataDir === undefined ? temporary : Effect.succeed(dataDir), (folder) =>
-          embeddedStore(folder, given.STORE_DAYS)
-        )
-      )
+    )
+  }
+  const place = placeOf(given.DATABASE_URL)
+  const server = Timescale.layer({
+    url: Redacted.make(given.DATABASE_URL, { label: "DATABASE_URL" }),
+    embedded: false,
+    keepDays: given.STORE_DAYS
+  }).pipe(
+    Layer.catch((error) => Layer.effectContext(Effect.fail(at(place, error)))),
+    awaited(`PostgreSQL at ${place} (DATABASE_URL)`, ATTEMPTS)
+  )
+  return Layer.merge(server, Layer.succeed(Crashed, { wait: Effect.never }))
+}
+
+/** What is wrong with a database, said with its place. */
+const at = (place: string | undefined, { message }: StartError): StartError =>
+  new StartError({
+    message:
+      place === undefined || /PostgreSQL at |: expected /.test(message)
+        ? message
+        : `DATABASE_URL: cannot use PostgreSQL at ${place}: ${message.replace(/^(DATABASE_URL|database): /, "")}`
+  })

@@ -83,6 +83,14 @@ const messageOf = (cause: unknown): string => {
   return said instanceof Error ? said.message : String(said)
 }
 
+/** Why a start failed, for a person: what the client says of its own insides is put otherwise. */
+const startReason = (reason: string, { tls }: Address, timeoutMs: number): string => {
+  if (reason.startsWith("Unknown RESP type")) return "what answers there does not speak Redis's protocol"
+  if (reason === "Command timed out") return `no answer within ${timeoutMs} ms`
+  if (tls && reason === "connect ETIMEDOUT") return `no answer over TLS within ${CONNECT_TIMEOUT_MS} ms`
+  return reason
+}
+
 const reconnectWait = (attempt: number): number =>
   Math.min(RECONNECT_CAP_MS, RECONNECT_FIRST_MS * 2 ** Math.min(attempt - 1, 16)) *
   (1 - JITTER + Math.random() * 2 * JITTER)
@@ -257,7 +265,7 @@ const make = (options: RedisOptions): Effect.Effect<RedisConnection["Service"], 
 
     yield* Effect.callback<void, StartError>((resume) => {
       const onReady = () => resume(Effect.void)
-      const onEnd = () => resume(Effect.fail(cannot(reason)))
+      const onEnd = () => resume(Effect.fail(cannot(startReason(reason, address, timeoutMs))))
       client.once("ready", onReady)
       client.once("end", onEnd)
       client.connect().catch(ignore)
@@ -298,14 +306,27 @@ const make = (options: RedisOptions): Effect.Effect<RedisConnection["Service"], 
         )
       })
 
-    yield* inspect(ask, server)
+    yield* inspect(ask, server, address.database)
     return RedisConnection.of({ prefix: options.prefix ?? "", ask })
   })
 
 /** Refuses a server that cannot do what is asked here, and warns where it may forget what it was told. */
-const inspect = (ask: RedisConnection["Service"]["ask"], server: string): Effect.Effect<void, StartError> =>
+const inspect = (
+  ask: RedisConnection["Service"]["ask"],
+  server: string,
+  database: number
+): Effect.Effect<void, StartError> =>
   Effect.gen(function* () {
-    const cannot = (why: string) => new StartError({ message: `REDIS_URL: cannot use Redis at ${server}: ${why}` })
+    const cannot = (why: string) =>
+      new StartError({
+        message: `REDIS_URL: cannot use Redis at ${server}: ${why.replace(`redis at ${server}: `, "")}`
+      })
+    if (database > 0) {
+      // Where it is refused, the client would go on in database 0.
+      yield* ask("inspect", ({ client }) => client.select(database)).pipe(
+        Effect.mapError((error) => cannot(`database ${database}: ${error.message}`))
+      )
+    }
     const info = yield* ask("inspect", async ({ client }) => readInfo(await client.info())).pipe(
       // A user who may not ask is believed to have a server that will do.
       Effect.catch((error) =>

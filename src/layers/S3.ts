@@ -74,7 +74,7 @@ const messageOf = (cause: unknown): string => {
   const said = cause instanceof AggregateError ? cause.errors[0] : cause
   if (!(said instanceof Error)) return String(said)
   const code = "code" in said && typeof said.code === "string" ? said.code : undefined
-  const name = isException(said) && said.name !== "Error" ? said.name : code
+  const name = isException(said) && !/^(Error|Unknown|UnknownError)$/.test(said.name) ? said.name : code
   const message = said.message === "" || said.message === "UnknownError" ? "" : said.message
   const status = statusOf(said)
   const text = name === undefined || message.includes(name) ? message : message === "" ? name : `${name}: ${message}`

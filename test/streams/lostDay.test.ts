@@ -320,7 +320,9 @@ describe("a day whose state was lost in the middle of it (P4)", () => {
   )
 
   /** The loss, and then ticks half of which had been published before it; what a reader sees of it all. */
-  const afterLoss = (trouble: (faults: Faults) => Effect.Effect<void, unknown, TickLog | Claims | StateSnapshots | Readiness>) => {
+  const afterLoss = (
+    trouble: (faults: Faults) => Effect.Effect<void, unknown, TickLog | Claims | StateSnapshots | Readiness>
+  ) => {
     let outcome: ReadonlyArray<Tick> = []
     return run((faults, seen) =>
       Effect.gen(function* () {
