@@ -6,7 +6,7 @@ import { readFileSync } from "node:fs"
 import { type Array as Arr, Cause, Deferred, Effect, Layer, Queue, Redacted, Stream } from "effect"
 import { LogError, StartError } from "../schema/Errors.ts"
 import type { Settings } from "../schema/Settings.ts"
-import { type AssignedPartition, type LogRecord, TickLog, TOPICS, type Topic } from "../streams/TickLog.ts"
+import { type AssignedPartition, type Commit, type LogRecord, TickLog, TOPICS, type Topic } from "../streams/TickLog.ts"
 import { backoff, inOneLine, isPassing, isStale, KafkaCluster, pause } from "./KafkaCluster.ts"
 import { KafkaFetcher, type Place } from "./KafkaFetcher.ts"
 import { KafkaMember } from "./KafkaGroup.ts"
@@ -95,6 +95,22 @@ interface TopicState {
   incarnation: string
   /** Told when it is found to have been made anew. */
   readonly listeners: Set<() => void>
+}
+
+/**
+ * Every commit names the life of its topic before what it says: a member that has not noticed yet that the topic was
+ * made anew may still commit, and Kafka knows topics by their names only.
+ */
+const named = (incarnation: string, { offset, metadata }: Commit): Commit => ({
+  offset,
+  metadata: `${incarnation} ${metadata}`
+})
+
+/** A commit as it was given; undefined where it was made in another life. What another tool has set is taken as it is. */
+const ofLife = (incarnation: string, commit: Commit | undefined): Commit | undefined => {
+  const [, made, metadata] = /^([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}) (.*)$/s.exec(commit?.metadata ?? "") ?? []
+  if (commit === undefined || metadata === undefined) return commit
+  return made === incarnation ? { offset: commit.offset, metadata } : undefined
 }
 
 const parseBrokers = (brokers: string): ReadonlyArray<Address> | StartError => {
@@ -534,7 +550,7 @@ const make = Effect.fnUntraced(function* (options: KafkaOptions) {
                   const owns = () => owned.get(partition) === revoked
                   Queue.offerUnsafe(queue, {
                     partition,
-                    committed,
+                    committed: ofLife(incarnation, committed),
                     revoked: Deferred.await(revoked),
                     read: (from) =>
                       readFrom(state, partition, from, incarnation, fetcherOf(group)).pipe(
@@ -542,7 +558,7 @@ const make = Effect.fnUntraced(function* (options: KafkaOptions) {
                       ),
                     commit: (commit) =>
                       Effect.tryPromise({
-                        try: () => opened.commit(partition, commit, owns),
+                        try: () => opened.commit(partition, named(incarnation, commit), owns),
                         catch: (cause) => failure("commit", state, partition, inOneLine(cause))
                       })
                   })
@@ -582,8 +598,9 @@ const make = Effect.fnUntraced(function* (options: KafkaOptions) {
         const committed = await Promise.all(
           [...groups].map(async ([group, topic]) => {
             const id = options.prefix + group
-            const { name } = topics.get(topic)!
-            return await ask(async (open) => (await open.coordinatorAdmin(id)).committed(id, name, all))
+            const { name, incarnation } = topics.get(topic)!
+            const found = await ask(async (open) => (await open.coordinatorAdmin(id)).committed(id, name, all))
+            return new Map(all.map((partition) => [partition, ofLife(incarnation, found.get(partition))]))
           })
         )
         // The ends last, so that no group is ever shown ahead of its log.

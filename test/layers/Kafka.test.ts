@@ -228,6 +228,36 @@ for (const engine of ENGINES) {
     )
 
     test(
+      "takes no offset for its own that was committed in another life of the topic, however late",
+      Effect.gen(function* () {
+        const options = kafkaOptions({ engine, partitions: 1, metadataMs: 200 })
+        const late = yield* open({ ...options, metadataMs: 3_600_000 })
+        const log = yield* open(options)
+        const before = log.incarnation("raw_ticks")
+        yield* log.append("raw_ticks", 0, numbered(0, 10))
+        const a = yield* join(late, "g")
+        const mine = yield* Queue.take(a.assigned)
+        const client = yield* admin(at)
+        yield* Effect.promise(() => client.deleteTopics({ topics: [`${options.prefix}raw_ticks`] }))
+        yield* until(() => log.incarnation("raw_ticks") !== before)
+        // Kafka takes it: the topic's name is the same.
+        yield* mine.commit({ offset: 10, metadata: "ten" })
+        yield* a.leave
+        const b = yield* join(log, "g")
+        const again = yield* Queue.take(b.assigned)
+        assert.isUndefined(again.committed)
+        yield* Effect.ignore(log.append("raw_ticks", 0, numbered(0, 3)))
+        yield* log.append("raw_ticks", 0, numbered(0, 3))
+        const behind = (yield* log.lag).find(({ group, partition }) => group === "g" && partition === 0)
+        assert.isAtLeast(behind!.records, 3)
+        yield* again.commit({ offset: 2, metadata: "two" })
+        yield* b.leave
+        const c = yield* join(log, "g")
+        assert.deepStrictEqual((yield* Queue.take(c.assigned)).committed, { offset: 2, metadata: "two" })
+      })
+    )
+
+    test(
       "says so, with both numbers, where an offset is not held, and hands a commit below the start out as it is",
       Effect.gen(function* () {
         const options = kafkaOptions({ engine, partitions: 1 })
