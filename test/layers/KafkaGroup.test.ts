@@ -1,60 +1,189 @@
-import { setTimeout as sleep } from "node:timers/promises"
 import { assert, describe, it } from "@effect/vitest"
+import { afterEach, beforeEach, vi } from "vitest"
 import type { KafkaCluster } from "../../src/layers/KafkaCluster.ts"
-import { KafkaMember } from "../../src/layers/KafkaGroup.ts"
-import type { JoinRequest, KafkaWire } from "../../src/layers/KafkaWire.ts"
+import { KafkaMember, NotOwned } from "../../src/layers/KafkaGroup.ts"
+import { CODE, KafkaRefusal, KafkaSilence, type KafkaWire, type PartitionCommit } from "../../src/layers/KafkaWire.ts"
 
-const SESSION_MS = 400
+const PARTITIONS = 4
+const REQUEST_TIMEOUT_MS = 2000
 
-/** A coordinator with one member, which takes a heartbeat however late it comes. */
-const patientCoordinator = (heartbeat: (n: number) => Promise<void>) => {
-  const counts = { joins: 0, heartbeats: 0 }
-  const wire = {
-    join: ({ metadata }: JoinRequest) => {
-      counts.joins++
-      const memberId = "me"
-      return Promise.resolve({
-        generation: counts.joins,
-        memberId,
-        leader: memberId,
-        members: [{ memberId, metadata }]
-      })
+/** Broker of a group with one member: it has every partition. Each request for commits is answered by `onCommit`. */
+class Broker {
+  readonly requests: Array<ReadonlyArray<PartitionCommit>> = []
+  onCommit: (commits: ReadonlyArray<PartitionCommit>, request: number) => Promise<void> = async () => {}
+  joins = 0
+  underWay = 0
+  /** The most requests that were under way at once. */
+  most = 0
+  readonly #wire: Pick<KafkaWire, "join" | "sync" | "heartbeat" | "leave" | "commit"> = {
+    join: async ({ metadata }) => {
+      this.joins++
+      return { generation: this.joins, memberId: "m", leader: "m", members: [{ memberId: "m", metadata }] }
     },
-    sync: (_: unknown, __: unknown, assignments: Parameters<KafkaWire["sync"]>[2]) =>
-      Promise.resolve(assignments[0]!.assignment),
-    heartbeat: () => heartbeat(++counts.heartbeats),
-    leave: () => Promise.resolve()
-  } as unknown as KafkaWire
-  return {
-    coordinator: () => Promise.resolve({ host: "127.0.0.1", port: 1 }),
-    patient: () => Promise.resolve(wire),
-    wire: () => Promise.resolve(wire),
-    persist: () => Promise.resolve(new Map()),
-    dropPatient: () => {},
-    stale: () => {}
-  } as unknown as KafkaCluster
+    sync: async (_member, _protocol, assignments) => assignments[0]!.assignment,
+    heartbeat: async () => {},
+    leave: async () => {},
+    commit: async (_member, _topic, commits) => {
+      this.most = Math.max(this.most, ++this.underWay)
+      this.requests.push(commits)
+      try {
+        // As over a network.
+        await new Promise((resolve) => setTimeout(resolve, 2))
+        await this.onCommit(commits, this.requests.length)
+      } finally {
+        this.underWay--
+      }
+    }
+  }
+
+  get cluster(): KafkaCluster {
+    const answers: Pick<KafkaCluster, "coordinator" | "wire" | "patient" | "dropPatient" | "stale"> = {
+      coordinator: async () => ({ host: "broker", port: 1 }),
+      wire: async () => this.#wire as KafkaWire,
+      patient: async () => this.#wire as KafkaWire,
+      dropPatient: () => {},
+      stale: () => {}
+    }
+    return { ...answers, persist: async () => new Map() } as unknown as KafkaCluster
+  }
 }
 
-describe("a member of a group", () => {
-  it("joins again where it gave up its partitions by itself, and the group had not noticed that it slept", async () => {
-    const cluster = patientCoordinator((n) => (n === 2 ? sleep(SESSION_MS * 1.5) : Promise.resolve()))
-    const told: Array<string> = []
-    const member = new KafkaMember(
-      cluster,
-      "member",
-      "g",
-      "t",
-      2,
-      { sessionTimeoutMs: SESSION_MS, rebalanceTimeoutMs: SESSION_MS, heartbeatMs: 20, requestTimeoutMs: 1000 },
-      {
-        gained: ({ partition }) => told.push(`gained ${partition}`),
-        lost: (partition) => told.push(`lost ${partition}`),
-        failed: (message) => told.push(message)
-      }
+/** A member that has joined, what it owns, and what it was told. */
+const member = async (broker: Broker) => {
+  const owned = new Set<number>()
+  const lost: Array<number> = []
+  const { promise: joined, resolve } = Promise.withResolvers<void>()
+  const made = new KafkaMember(
+    broker.cluster,
+    "test",
+    "g",
+    "raw_ticks",
+    PARTITIONS,
+    { sessionTimeoutMs: 60_000, rebalanceTimeoutMs: 60_000, heartbeatMs: 1000, requestTimeoutMs: REQUEST_TIMEOUT_MS },
+    {
+      gained: ({ partition }) => {
+        owned.add(partition)
+        if (owned.size === PARTITIONS) resolve()
+      },
+      lost: (partition) => {
+        owned.delete(partition)
+        lost.push(partition)
+      },
+      failed: (message) => assert.fail(message)
+    }
+  )
+  await joined
+  const commit = (partition: number, offset: number) =>
+    made.commit(partition, { offset, metadata: "" }, () => owned.has(partition))
+  return { made, owned, lost, commit }
+}
+
+const partitionsOf = (requests: ReadonlyArray<ReadonlyArray<PartitionCommit>>) =>
+  requests.map((commits) => commits.map(({ partition }) => partition))
+
+const refusal = (code: number) => new KafkaRefusal(code, "commit")
+
+describe("the commits of one member", () => {
+  let broker: Broker
+  let mine: Awaited<ReturnType<typeof member>>
+  beforeEach(async () => {
+    vi.useFakeTimers()
+    broker = new Broker()
+    mine = await member(broker)
+  })
+  afterEach(async () => {
+    await mine.made.leave(0)
+    vi.useRealTimers()
+  })
+
+  /** Time goes on until all of them have ended. */
+  const ended = async (commits: ReadonlyArray<Promise<void>>) => {
+    const results = Promise.allSettled(commits)
+    await vi.advanceTimersByTimeAsync(3 * REQUEST_TIMEOUT_MS)
+    return (await results).map((result) => (result.status === "fulfilled" ? "done" : (result.reason as Error)))
+  }
+
+  it("of all partitions that come while one is under way go together in the next", async () => {
+    const commits = [mine.commit(0, 1)]
+    await vi.advanceTimersByTimeAsync(1)
+    for (const partition of [1, 2, 3, 0]) commits.push(mine.commit(partition, 7))
+    assert.deepStrictEqual(await ended(commits), ["done", "done", "done", "done", "done"])
+    assert.deepStrictEqual(partitionsOf(broker.requests), [[0], [1, 2, 3, 0]])
+    assert.deepStrictEqual(
+      broker.requests[1]!.map(({ offset }) => offset),
+      [7, 7, 7, 7]
     )
-    const until = Date.now() + 5000
-    while (told.length < 6 && Date.now() < until) await sleep(10)
-    await member.leave(100)
-    assert.deepStrictEqual(told.slice(0, 6), ["gained 0", "gained 1", "lost 0", "lost 1", "gained 0", "gained 1"])
+  })
+
+  it("go at most every 25 ms, however many come", async () => {
+    const commits: Array<Promise<void>> = []
+    for (let at = 0; at < 200; at++) {
+      commits.push(mine.commit(at % PARTITIONS, at))
+      await vi.advanceTimersByTimeAsync(1)
+    }
+    assert.isAtMost(broker.requests.length, 1 + 200 / 25)
+    assert.isTrue((await ended(commits)).every((result) => result === "done"))
+    assert.strictEqual(broker.requests.flat().length, 200)
+    assert.strictEqual(broker.most, 1)
+  })
+
+  it("refused together go each for itself: none fails for another", async () => {
+    broker.onCommit = async (commits) => {
+      if (commits.some(({ partition }) => partition === 2)) throw refusal(CODE.MESSAGE_TOO_LARGE)
+    }
+    const before = mine.commit(0, 1)
+    await vi.advanceTimersByTimeAsync(1)
+    const [, first, second, third] = await ended([before, ...[1, 2, 3].map((partition) => mine.commit(partition, 5))])
+    assert.deepStrictEqual([first, third], ["done", "done"])
+    assert.instanceOf(second, KafkaRefusal)
+    assert.deepStrictEqual(partitionsOf(broker.requests), [[0], [1, 2, 3], [1], [2], [3]])
+  })
+
+  it("of a partition that was lost meanwhile do not go, and the others do", async () => {
+    const commits = [mine.commit(0, 1)]
+    await vi.advanceTimersByTimeAsync(1)
+    commits.push(mine.commit(1, 2), mine.commit(2, 3))
+    mine.owned.delete(1)
+    const results = await ended(commits)
+    assert.deepStrictEqual([results[0], results[2]], ["done", "done"])
+    assert.instanceOf(results[1], NotOwned)
+    assert.deepStrictEqual(partitionsOf(broker.requests), [[0], [2]])
+  })
+
+  it("whose answer is lost go again until their time is over", async () => {
+    broker.onCommit = async (_commits, request) => {
+      if (request <= 2) throw new KafkaSilence("commit: no answer", { sent: true })
+    }
+    assert.deepStrictEqual(await ended([mine.commit(0, 1), mine.commit(1, 1)]), ["done", "done"])
+    assert.isAtLeast(broker.requests.length, 3)
+    broker.onCommit = async () => {
+      throw new KafkaSilence("commit: no answer", { sent: true })
+    }
+    const [late] = await ended([mine.commit(0, 2)])
+    assert.instanceOf(late, KafkaSilence)
+  })
+
+  it("during a rebalance wait for it", async () => {
+    broker.onCommit = async (_commits, request) => {
+      if (request === 1) throw refusal(CODE.REBALANCE_IN_PROGRESS)
+    }
+    assert.deepStrictEqual(await ended([mine.commit(0, 1)]), ["done"])
+    assert.deepStrictEqual(mine.lost, [])
+  })
+
+  it("of a member that was put out are refused, and everything is given up at once", async () => {
+    broker.onCommit = async (_commits, request) => {
+      if (request === 1) throw refusal(CODE.UNKNOWN_MEMBER_ID)
+    }
+    const results = await ended([mine.commit(0, 1)])
+    assert.instanceOf(results[0], NotOwned)
+    assert.sameMembers(mine.lost, [0, 1, 2, 3])
+  })
+
+  it("are refused after it has left", async () => {
+    await mine.made.leave(0)
+    const results = await ended([mine.commit(0, 1)])
+    assert.instanceOf(results[0], NotOwned)
+    assert.deepStrictEqual(broker.requests, [])
   })
 })
