@@ -96,7 +96,9 @@ export const caches = (given: Settings) => {
     Layer.provide(
       Redis.layer({
         url: Redacted.make(given.REDIS_URL, { label: "REDIS_URL" }),
-        caFile: given.REDIS_CA_FILE,
+        caFile: given.REDIS_TLS_CA_FILE,
+        certFile: given.REDIS_TLS_CERT_FILE,
+        keyFile: given.REDIS_TLS_KEY_FILE,
         timeoutMs: given.REDIS_TIMEOUT_MS
       }).pipe(awaited(`Redis at ${placeOf(given.REDIS_URL)} (REDIS_URL)`, ATTEMPTS))
     )

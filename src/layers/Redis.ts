@@ -8,6 +8,7 @@
 import { createHash } from "node:crypto"
 import { readFileSync } from "node:fs"
 import { isIP } from "node:net"
+import { type ConnectionOptions, createSecureContext } from "node:tls"
 import { Context, Effect, Layer, Redacted, type Scope } from "effect"
 import { Redis as Client } from "ioredis"
 import { CacheError, StartError } from "../schema/Errors.ts"
@@ -17,8 +18,11 @@ export interface RedisOptions {
   readonly url: string | Redacted.Redacted<string>
   /** Longest wait for one answer. */
   readonly timeoutMs?: number | undefined
-  /** Certificates, PEM, that a `rediss://` server is trusted by besides those of the system. */
+  /** Certificates, PEM, that a `rediss://` server is trusted by instead of those of the system. */
   readonly caFile?: string | undefined
+  /** Certificate and key, PEM, shown to a `rediss://` server that asks for them. */
+  readonly certFile?: string | undefined
+  readonly keyFile?: string | undefined
   /** What every key begins with, where several platforms share a database. */
   readonly prefix?: string | undefined
   /** Attempts at start before it is given up. */
@@ -86,6 +90,8 @@ const messageOf = (cause: unknown): string => {
 /** Why a start failed, for a person: what the client says of its own insides is put otherwise. */
 const startReason = (reason: string, { tls }: Address, timeoutMs: number): string => {
   if (reason.startsWith("Unknown RESP type")) return "what answers there does not speak Redis's protocol"
+  const alert = /:SSL routines:[^:]*:([^:]+):/.exec(reason)?.[1]
+  if (alert !== undefined) return `TLS: ${alert}`
   if (reason === "Command timed out") return `no answer within ${timeoutMs} ms`
   if (tls && reason === "connect ETIMEDOUT") return `no answer over TLS within ${CONNECT_TIMEOUT_MS} ms`
   return reason
@@ -129,17 +135,49 @@ const parseUrl = (text: string): Address | undefined => {
 const wrongUrl = () =>
   new StartError({ message: "REDIS_URL: expected redis://user:password@host:port/database, or rediss:// for TLS" })
 
-const readCertificates = (path: string): Effect.Effect<Buffer, StartError> =>
-  Effect.try({
-    try: () => readFileSync(path),
-    catch: (cause) => new StartError({ message: `REDIS_CA_FILE: ${messageOf(cause)}` })
+/** What goes into a TLS connection: each file is read, and together they must be sound. */
+const tlsOptions = (
+  { host, tls }: Address,
+  { caFile, certFile, keyFile }: RedisOptions
+): Effect.Effect<ConnectionOptions, StartError> =>
+  Effect.gen(function* () {
+    const files = { REDIS_TLS_CA_FILE: caFile, REDIS_TLS_CERT_FILE: certFile, REDIS_TLS_KEY_FILE: keyFile }
+    const given = Object.entries(files).flatMap(([setting, path]) => (path === undefined ? [] : [{ setting, path }]))
+    const refuse = (message: string) => Effect.fail(new StartError({ message }))
+    if (!tls && given.length > 0)
+      return yield* refuse(`REDIS_URL: ${given[0]!.setting} is set, and it is not rediss://`)
+    if (certFile !== undefined && keyFile === undefined) {
+      return yield* refuse("REDIS_TLS_KEY_FILE: required with REDIS_TLS_CERT_FILE")
+    }
+    if (certFile === undefined && keyFile !== undefined) {
+      return yield* refuse("REDIS_TLS_CERT_FILE: required with REDIS_TLS_KEY_FILE")
+    }
+    const read = new Map<string, Buffer>()
+    for (const { setting, path } of given) {
+      const bytes = yield* Effect.try({
+        try: () => readFileSync(path),
+        catch: (cause) =>
+          new StartError({ message: `${setting}: cannot read ${path} (${(cause as NodeJS.ErrnoException).code})` })
+      })
+      read.set(setting, bytes)
+    }
+    const [ca, cert, key] = Object.keys(files).map((setting) => read.get(setting))
+    const options = {
+      // An address is no name that a server could be asked for.
+      ...(isIP(host) === 0 ? { servername: host } : {}),
+      ...(ca === undefined ? {} : { ca }),
+      ...(cert === undefined || key === undefined ? {} : { cert, key })
+    }
+    return yield* Effect.try({
+      try: () => {
+        createSecureContext(options)
+        return options
+      },
+      // What OpenSSL says names no file, and holds nothing of the key.
+      catch: (cause) =>
+        new StartError({ message: `${given.map(({ setting }) => setting).join(", ")}: ${messageOf(cause)}` })
+    })
   })
-
-/** An address is no name that a server could be asked for. */
-const tlsOptions = (host: string, ca: Buffer | undefined) => ({
-  ...(isIP(host) === 0 ? { servername: host } : {}),
-  ...(ca === undefined ? {} : { ca })
-})
 
 // --- the connection ---------------------------------------------------------------------------------------------
 
@@ -176,7 +214,7 @@ const make = (options: RedisOptions): Effect.Effect<RedisConnection["Service"], 
     const server = `${address.host}:${address.port}`
     const timeoutMs = options.timeoutMs ?? DEFAULT_TIMEOUT_MS
     const startAttempts = options.startAttempts ?? START_ATTEMPTS
-    const ca = options.caFile === undefined ? undefined : yield* readCertificates(options.caFile)
+    const tls = yield* tlsOptions(address, options)
     const fork = Effect.runForkWith(yield* Effect.context<never>())
 
     let phase: "starting" | "running" | "closed" = "starting"
@@ -193,7 +231,7 @@ const make = (options: RedisOptions): Effect.Effect<RedisConnection["Service"], 
       db: address.database,
       ...(address.username === undefined ? {} : { username: address.username }),
       ...(address.password === undefined ? {} : { password: address.password }),
-      ...(address.tls ? { tls: tlsOptions(address.host, ca) } : {}),
+      ...(address.tls ? { tls } : {}),
       lazyConnect: true,
       // Nothing asked here needs the newer protocol, and every server and proxy speaks the older.
       protocol: 2,

@@ -36,7 +36,17 @@ const optional = {
     undefined,
     "Redis 5 or newer, redis:// or rediss://; unset: claims, rings and snapshots embedded"
   ),
-  REDIS_CA_FILE: setting(Schema.String, undefined, "certificates (PEM) that a rediss:// server is trusted by"),
+  REDIS_TLS_CA_FILE: setting(
+    Schema.String,
+    undefined,
+    "PEM of the certificates trusted for a rediss:// server; unset: the system's"
+  ),
+  REDIS_TLS_CERT_FILE: setting(
+    Schema.String,
+    undefined,
+    "PEM of the certificate shown to a rediss:// server that asks for one"
+  ),
+  REDIS_TLS_KEY_FILE: setting(Schema.String, undefined, "PEM of the key of REDIS_TLS_CERT_FILE"),
   DATA_DIR: setting(
     Schema.String,
     undefined,

@@ -1,5 +1,5 @@
-import { spawnSync } from "node:child_process"
 import { join } from "node:path"
+import { fileURLToPath } from "node:url"
 import { assert, describe, it } from "@effect/vitest"
 import { Context, Effect, Exit, Layer, Logger, Schedule } from "effect"
 import * as Redis from "../../src/layers/Redis.ts"
@@ -12,12 +12,14 @@ import { Claims } from "../../src/streams/Claims.ts"
 import { RecentTicks } from "../../src/streams/RecentTicks.ts"
 import { type StateSnapshot, StateSnapshots } from "../../src/streams/StateSnapshots.ts"
 import { makeTick } from "../contract/ticks.ts"
+import { hasOpenssl, makeAuthority, makeCertificate } from "../support/certificates.ts"
 import { lossyProxy } from "../support/LossyProxy.ts"
 import { freePort, isInstalled, ownRedis, type RedisServer } from "../support/services.ts"
 
 const isMissing = !isInstalled("redis")
 
-const hasOpenssl = spawnSync("openssl", ["version"]).status === 0
+/** What a user of the access list needs. */
+const RIGHTS = "+@read +@write +@scripting +@connection +info +time -@dangerous +info".split(" ")
 
 /** Long enough for a busy machine to answer in, short enough to wait for. */
 const TIMEOUT_MS = 1000
@@ -323,10 +325,21 @@ describe("start", () => {
     })
   )
 
-  it.live("says that a file of certificates cannot be read", () =>
+  it.live("says which file of certificates cannot be read or used, or is missing beside another", () =>
     Effect.gen(function* () {
-      const { message } = yield* startError({ url: "rediss://127.0.0.1:1", caFile: "/nowhere/ca.pem" })
-      assert.match(message, /^REDIS_CA_FILE: ENOENT.*\/nowhere\/ca\.pem/)
+      const url = "rediss://127.0.0.1:1"
+      const none = "/nowhere/some.pem"
+      const here = fileURLToPath(import.meta.url)
+      const cases: ReadonlyArray<readonly [Partial<Redis.RedisOptions>, RegExp]> = [
+        [{ caFile: none }, /^REDIS_TLS_CA_FILE: cannot read \/nowhere\/some\.pem \(ENOENT\)$/],
+        [{ certFile: none, keyFile: here }, /^REDIS_TLS_CERT_FILE: cannot read \/nowhere\/some\.pem \(ENOENT\)$/],
+        [{ certFile: here, keyFile: none }, /^REDIS_TLS_KEY_FILE: cannot read \/nowhere\/some\.pem \(ENOENT\)$/],
+        [{ certFile: here }, /^REDIS_TLS_KEY_FILE: required with REDIS_TLS_CERT_FILE$/],
+        [{ keyFile: here }, /^REDIS_TLS_CERT_FILE: required with REDIS_TLS_KEY_FILE$/],
+        [{ certFile: here, keyFile: here }, /^REDIS_TLS_CERT_FILE, REDIS_TLS_KEY_FILE: .*no start line/i],
+        [{ url: "redis://127.0.0.1:1", caFile: here }, /^REDIS_URL: REDIS_TLS_CA_FILE is set, and it is not rediss:/]
+      ]
+      for (const [options, line] of cases) assert.match((yield* startError({ url, ...options })).message, line)
     })
   )
 
@@ -348,8 +361,7 @@ describe("start", () => {
         Effect.gen(function* () {
           const server = yield* ownRedis
           const command = yield* admin(server)
-          const rights = "+@read +@write +@scripting +@connection +info +time -@dangerous +info".split(" ")
-          yield* command("ACL", "SETUSER", "feed", "on", ">p@ss:/w%rd?", "~mdp:*", ...rights)
+          yield* command("ACL", "SETUSER", "feed", "on", ">p@ss:/w%rd?", "~mdp:*", ...RIGHTS)
           const password = encodeURIComponent("p@ss:/w%rd?")
           const all = yield* ports({ url: `redis://feed:${password}@127.0.0.1:${server.port}/0`, prefix: "mdp:" })
           yield* works(all, 1)
@@ -358,26 +370,53 @@ describe("start", () => {
         }).pipe(Effect.scoped, Effect.provide(quiet))
     )
 
-    it.live.skipIf(!hasOpenssl)("over TLS, trusts the certificates it is given, and no others", () =>
+    /** A server that also listens over TLS, with a certificate of its own authority. */
+    const withTls = (authClients: "yes" | "no") =>
       Effect.gen(function* () {
         const server = yield* ownRedis
         const command = yield* admin(server)
-        const [key, certificate] = ["key.pem", "certificate.pem"].map((name) => join(server.folder, name)) as [
-          string,
-          string
-        ]
-        const words =
-          "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 -subj /CN=redis -addext subjectAltName=IP:127.0.0.1"
-        assert.strictEqual(spawnSync("openssl", [...words.split(" "), "-keyout", key, "-out", certificate]).status, 0)
+        const authority = makeAuthority(server.folder)
+        const { key, certificate } = makeCertificate(authority, "redis")
         const port = yield* Effect.promise(() => freePort())
-        const files = ["tls-cert-file", certificate, "tls-key-file", key, "tls-ca-cert-file", certificate]
-        yield* command("CONFIG", "SET", ...files, "tls-auth-clients", "no")
+        const files = ["tls-cert-file", certificate, "tls-key-file", key, "tls-ca-cert-file", authority.certificate]
+        yield* command("CONFIG", "SET", ...files, "tls-auth-clients", authClients)
         yield* command("CONFIG", "SET", "tls-port", String(port))
-        const url = at(port, server).replace("redis:", "rediss:")
-        yield* works(yield* ports({ url, caFile: certificate }), 1)
+        return { server, command, authority, url: at(port, server).replace("redis:", "rediss:") }
+      })
+
+    it.live.skipIf(!hasOpenssl)("over TLS, trusts the certificates it is given, and no others", () =>
+      Effect.gen(function* () {
+        const { url, authority } = yield* withTls("no")
+        yield* works(yield* ports({ url, caFile: authority.certificate }), 1)
         const { message } = yield* startError({ url, startAttempts: 1 })
-        assert.match(message, /^REDIS_URL: cannot use Redis at 127\.0\.0\.1:\d+: self-signed certificate/)
+        assert.match(message, /^REDIS_URL: cannot use Redis at 127\.0\.0\.1:\d+: .*certificate/)
       }).pipe(Effect.scoped, Effect.provide(quiet))
+    )
+
+    it.live.skipIf(!hasOpenssl)(
+      "over TLS, as a user of the access list, shows its own certificate where one is asked for",
+      () =>
+        Effect.gen(function* () {
+          const { url, authority, command } = yield* withTls("yes")
+          yield* command("ACL", "SETUSER", "feed", "on", ">s3cret", "~mdp:*", ...RIGHTS)
+          const { key, certificate } = makeCertificate(authority, "worker")
+          const feed = url.replace(/default:[^@]*@/, "feed:s3cret@")
+          const shown = { caFile: authority.certificate, certFile: certificate, keyFile: key, prefix: "mdp:" }
+          yield* works(yield* ports({ url: feed, ...shown }), 1)
+          const wrong = yield* startError({ url: feed.replace("s3cret", "wr0ng"), ...shown })
+          assert.match(wrong.message, /^REDIS_URL: cannot use Redis at 127\.0\.0\.1:\d+: WRONGPASS/)
+          const without = yield* startError({ url: feed, caFile: authority.certificate, startAttempts: 1 })
+          assert.match(
+            without.message,
+            /^REDIS_URL: cannot use Redis at 127\.0\.0\.1:\d+: TLS: .*alert certificate required$/
+          )
+          // One of another authority is no better than none.
+          const stranger = makeCertificate(makeAuthority(join(authority.folder, "..")), "stranger")
+          const files = { certFile: stranger.certificate, keyFile: stranger.key }
+          const refused = yield* startError({ url: feed, caFile: authority.certificate, ...files, startAttempts: 1 })
+          assert.match(refused.message, /^REDIS_URL: cannot use Redis at 127\.0\.0\.1:\d+: /)
+          for (const { message } of [wrong, without, refused]) assert.notMatch(message, /s3cret|wr0ng/)
+        }).pipe(Effect.scoped, Effect.provide(quiet))
     )
 
     it.live("warns once where the server may evict, and is silent where it may not", () =>
