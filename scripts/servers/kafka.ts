@@ -13,17 +13,62 @@ const METADATA = Buffer.from([0, 0, 0, 14, 0, 3, 0, 1, 0, 0, 0, 1, 0xff, 0xff, 0
 export interface KafkaServerOptions extends ServerOptions {
   /** Told to clients instead of its own: that of a proxy in front of it. */
   readonly advertisedPort?: number | undefined
+  /** One more listener: TLS, and users who say who they are. */
+  readonly secure?: SecureListener | undefined
+}
+
+export interface SecureListener {
+  /** PEM, as text. */
+  readonly key: string
+  readonly certificate: string
+  /** The one user, with the same password by every mechanism. */
+  readonly username: string
+  readonly password: string
+}
+
+/** A value of several lines in a file of properties. */
+const inline = (text: string): string => text.trim().replaceAll("\n", "\\n")
+
+const SCRAM = ["SCRAM-SHA-256", "SCRAM-SHA-512"]
+
+const secureConfiguration = ({ key, certificate, username, password }: SecureListener) => {
+  const listener = "listener.name.sasl_ssl"
+  const module = "org.apache.kafka.common.security"
+  const plain = `${module}.plain.PlainLoginModule required user_${username}="${password}";`
+  return {
+    "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT,SASL_SSL:SASL_SSL",
+    [`${listener}.ssl.keystore.type`]: "PEM",
+    [`${listener}.ssl.keystore.key`]: inline(key),
+    [`${listener}.ssl.keystore.certificate.chain`]: inline(certificate),
+    [`${listener}.sasl.enabled.mechanisms`]: ["PLAIN", ...SCRAM].join(","),
+    [`${listener}.plain.sasl.jaas.config`]: plain,
+    ...Object.fromEntries(
+      SCRAM.map((mechanism) => [
+        `${listener}.${mechanism.toLowerCase()}.sasl.jaas.config`,
+        `${module}.scram.ScramLoginModule required;`
+      ])
+    )
+  }
 }
 
 export class KafkaServer extends Server {
   readonly name = "Kafka"
   protected readonly data = ["data"]
   readonly #advertisedPort: number | undefined
+  readonly #secure: SecureListener | undefined
   #controllerPort: number | undefined
+  #securePort: number | undefined
 
   constructor(options: KafkaServerOptions) {
     super(options)
     this.#advertisedPort = options.advertisedPort
+    this.#secure = options.secure
+  }
+
+  /** Where the secure listener is. */
+  get secureBrokers(): string {
+    if (this.#securePort === undefined) throw new Error("Kafka has no secure listener")
+    return `127.0.0.1:${this.#securePort}`
   }
 
   settings(): Readonly<Record<string, string>> {
@@ -32,13 +77,17 @@ export class KafkaServer extends Server {
 
   protected async prepare(): Promise<void> {
     this.#controllerPort ??= await freePort()
+    const secure = this.#secure
+    if (secure !== undefined) this.#securePort ??= await freePort()
+    const also = secure === undefined ? "" : `,SASL_SSL://127.0.0.1:${this.#securePort}`
     const data = join(this.folder, "data")
     const configuration = {
       "process.roles": "broker,controller",
       "node.id": 1,
       "controller.quorum.voters": `1@127.0.0.1:${this.#controllerPort}`,
-      listeners: `PLAINTEXT://127.0.0.1:${this.port},CONTROLLER://127.0.0.1:${this.#controllerPort}`,
-      "advertised.listeners": `PLAINTEXT://127.0.0.1:${this.#advertisedPort ?? this.port}`,
+      listeners: `PLAINTEXT://127.0.0.1:${this.port},CONTROLLER://127.0.0.1:${this.#controllerPort}${also}`,
+      "advertised.listeners": `PLAINTEXT://127.0.0.1:${this.#advertisedPort ?? this.port}${also}`,
+      ...(secure === undefined ? {} : secureConfiguration(secure)),
       "controller.listener.names": "CONTROLLER",
       "log.dirs": data,
       "auto.create.topics.enable": false,
@@ -83,7 +132,13 @@ export class KafkaServer extends Server {
         "-t",
         cluster,
         "-c",
-        file
+        file,
+        ...(secure === undefined
+          ? []
+          : SCRAM.flatMap((mechanism) => [
+              "--add-scram",
+              `${mechanism}=[name=${secure.username},password=${secure.password}]`
+            ]))
       ],
       { encoding: "utf8" }
     )

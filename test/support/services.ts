@@ -16,7 +16,7 @@ import { join } from "node:path"
 import { Effect, type Scope } from "effect"
 import { inject } from "vitest"
 import { missing, type ServiceName } from "../../scripts/servers/install.ts"
-import { KafkaServer } from "../../scripts/servers/kafka.ts"
+import { KafkaServer, type SecureListener } from "../../scripts/servers/kafka.ts"
 import { type PostgresOptions, PostgresServer } from "../../scripts/servers/postgres.ts"
 import { RedisServer } from "../../scripts/servers/redis.ts"
 import type { Server, ServerOptions } from "../../scripts/servers/Server.ts"
@@ -115,6 +115,7 @@ const own = <S extends Server, O>(
   ).pipe(Effect.map(({ server }) => server))
 
 export const ownKafka = own((options) => new KafkaServer(options), {})
+export const ownSecureKafka = (secure: SecureListener) => own((options) => new KafkaServer({ ...options, secure }), {})
 export const ownRedis = own((options) => new RedisServer(options), {})
 export const ownS3 = own((options) => new S3Server(options), {})
 export const ownPostgres = (options: Omit<PostgresOptions, "folder"> = {}) =>
