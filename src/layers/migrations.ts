@@ -8,7 +8,7 @@ import { StartError } from "../schema/Errors.ts"
 import { AGGREGATES, FIVE_MINUTE_BARS, MATERIALISE_THROUGH } from "./pgBarAggregates.ts"
 import { exactBars, LAST_TICKS_FUNCTION, MINUTE_BARS, recomputeFunction, widerBars } from "./pgBars.ts"
 import { advisory } from "./pgConnection.ts"
-import { type Chosen, checkServer, chooseLevel, findServer, type Level } from "./pgLevel.ts"
+import { type Chosen, checkServer, chooseLevel, couldHaveTimescale, findServer, type Level } from "./pgLevel.ts"
 
 const EVERYTHING = { bars: "true", marks: "true" }
 
@@ -205,7 +205,27 @@ const apply = async (client: pg.PoolClient): Promise<Migrated> => {
   }
 }
 
+/**
+ * A new database on a server that has TimescaleDB gets it, where that is allowed. A server that has it and does not
+ * load it ends the connection, so it is one of its own; whatever goes wrong, what is then found decides.
+ */
+const createTimescale = async (pool: pg.Pool): Promise<void> => {
+  const client = await pool.connect()
+  client.on("error", () => undefined)
+  try {
+    const isNew = await client.query<{ isNew: boolean }>(`SELECT to_regclass('schema_version') IS NULL AS "isNew"`)
+    if (!isNew.rows[0]!.isNew || !couldHaveTimescale(await findServer(client))) return
+    await client.query("CREATE EXTENSION IF NOT EXISTS timescaledb")
+  } catch {
+    // Not loaded, not allowed, or another process just did it.
+  } finally {
+    // The library is there for connections that begin after it.
+    client.release(true)
+  }
+}
+
 const migrated = async (pool: pg.Pool): Promise<Migrated> => {
+  await createTimescale(pool)
   const client = await pool.connect()
   try {
     const result = await apply(client)

@@ -52,6 +52,10 @@ const isTooOld = (version: string): boolean => {
   return major < OLDEST_TIMESCALE[0] || (major === OLDEST_TIMESCALE[0] && minor < OLDEST_TIMESCALE[1])
 }
 
+/** Whether the extension is not in the database and may be made in it. */
+export const couldHaveTimescale = ({ timescale, available }: ServerFound): boolean =>
+  timescale === undefined && available !== undefined && !isTooOld(available)
+
 const refused = (message: string): never => {
   throw new StartError({ message })
 }
@@ -74,7 +78,7 @@ const offered = ({ timescale, available }: ServerFound): Offer => {
     if (available === undefined) return { level: "plain" }
     return {
       level: "plain",
-      because: `TimescaleDB ${available} is available but not created in this database (CREATE EXTENSION timescaledb), and is not used`
+      because: `TimescaleDB ${available} is available but could not be created in this database (CREATE EXTENSION timescaledb), and is not used`
     }
   }
   const { version, license } = timescale

@@ -40,10 +40,10 @@ describe("the layout of a new database", () => {
     })
   })
 
-  it("is plain where TimescaleDB is available but not created, or too old, and the line says which", () => {
+  it("is plain where TimescaleDB is available but could not be created, or too old, and the line says which", () => {
     assert.deepStrictEqual(chooseLevel(server({ available: "2.28.3" }), undefined), {
       level: "plain",
-      says: "PostgreSQL 15.20: a partition a day, bars in a table; TimescaleDB 2.28.3 is available but not created in this database (CREATE EXTENSION timescaledb), and is not used"
+      says: "PostgreSQL 15.20: a partition a day, bars in a table; TimescaleDB 2.28.3 is available but could not be created in this database (CREATE EXTENSION timescaledb), and is not used"
     })
     for (const version of ["1.7.5", "2.9.0", "2.17.2"]) {
       assert.deepStrictEqual(chooseLevel(timescale("timescale", version), undefined), {
@@ -96,7 +96,7 @@ describe("the layout of a database that was set up before", () => {
     )
     assert.match(
       refusal(server({ available: "2.28.3" }), "community"),
-      /TimescaleDB 2.28.3 is available but not created/
+      /TimescaleDB 2.28.3 is available but could not be created/
     )
   })
 })
