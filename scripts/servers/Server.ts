@@ -45,6 +45,14 @@ const tellReaper = (line: string): void => {
   reaper.stdin!.write(`${line}\n`)
 }
 
+/** A process that ends with this one at the latest, however this one ends. */
+export const reapWith = (child: ChildProcess): void => {
+  const { pid } = child
+  if (pid === undefined) return
+  tellReaper(`+${pid}`)
+  child.once("exit", () => tellReaper(`-${pid}`))
+}
+
 const isFree = (port: number): Promise<boolean> =>
   new Promise((resolveFree) => {
     const probe = createServer()
@@ -147,11 +155,7 @@ export abstract class Server {
     child.on("error", (error) => {
       failed = error
     })
-    const { pid } = child
-    if (pid !== undefined) {
-      tellReaper(`+${pid}`)
-      child.once("exit", () => tellReaper(`-${pid}`))
-    }
+    reapWith(child)
     // Its end is awaited where it is stopped; it alone keeps no one alive.
     child.unref()
     const until = Date.now() + ANSWERS_WITHIN_MS

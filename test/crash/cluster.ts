@@ -2,6 +2,7 @@
  * Decides what the crash suite plays on: a Kafka, a Redis, a PostgreSQL and an S3 server of its own, each behind a proxy
  * that can lose a reply, and the platform's processes on them.
  */
+import { spawnSync } from "node:child_process"
 import { chmodSync, mkdtempSync, rmSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
@@ -9,7 +10,7 @@ import { setTimeout as sleep } from "node:timers/promises"
 import { KafkaServer } from "../../scripts/servers/kafka.ts"
 import { PostgresServer } from "../../scripts/servers/postgres.ts"
 import { RedisServer } from "../../scripts/servers/redis.ts"
-import { freePort } from "../../scripts/servers/Server.ts"
+import { freePort, reapWith, type Server } from "../../scripts/servers/Server.ts"
 import { S3Server } from "../../scripts/servers/s3.ts"
 import { HttpProxy } from "../support/httpProxy.ts"
 import { LossyProxy } from "../support/LossyProxy.ts"
@@ -36,10 +37,17 @@ export interface ClusterOptions {
   readonly settings?: Readonly<Record<string, string>>
 }
 
+/** Whether a process stands still. */
+export const isPaused = (pid: number): boolean =>
+  spawnSync("ps", ["-o", "state=", "-p", String(pid)], { encoding: "utf8" })
+    .stdout.trim()
+    .startsWith("T")
+
 /** One process of the platform, and what is known of it. */
 export interface Running {
   readonly name: string
   readonly mdp: Mdp
+  /** Empty where it was paused before it said it. */
   readonly url: string
   /** Set by who ends it on purpose. */
   isMeantToEnd: boolean
@@ -61,6 +69,12 @@ export class Cluster {
   readonly alarms: Array<string> = []
   /** The newest figures of each process, the dead ones' last included. */
   readonly figures = new Map<Running, ReadonlyMap<string, number>>()
+  /** When Redis last forgot everything, epoch ms. */
+  redisErasedAt: number | undefined
+  /** Set once the run is over: nothing is started any more. */
+  isClosed = false
+  /** Every child, those not up yet included. */
+  readonly #children: Array<Mdp> = []
   #polling: NodeJS.Timeout | undefined
 
   private constructor(
@@ -107,10 +121,15 @@ export class Cluster {
     }
   }
 
-  /** Where this process ends before its time: nothing of it goes on. The servers have their reaper. */
+  /** Where this process ends before its time: nothing of it goes on, and nothing is left. */
   readonly #atExit = (): void => {
-    for (const { mdp } of this.processes) mdp.kill("SIGKILL")
-    rmSync(this.folder, { recursive: true, force: true })
+    for (const mdp of this.#children) mdp.kill("SIGKILL")
+    for (const server of [this.kafka, this.redis, this.postgres, this.s3]) server.signal("SIGKILL")
+    try {
+      rmSync(this.folder, { recursive: true, force: true, maxRetries: 10, retryDelay: 100 })
+    } catch {
+      // A server's last children write into it for a moment.
+    }
   }
 
   static async start(engine: Engine, options: ClusterOptions = {}): Promise<Cluster> {
@@ -151,20 +170,31 @@ export class Cluster {
   async run(
     name: string,
     args: ReadonlyArray<string>,
-    environment: Readonly<Record<string, string>> = {}
+    environment: Readonly<Record<string, string>> = {},
+    { mayPause = false }: { readonly mayPause?: boolean } = {}
   ): Promise<Running> {
     const until = Date.now() + STARTS_WITHIN_MS
     for (;;) {
-      const mdp = new Mdp(args, { ...this.settings, ...environment })
-      while (!mdp.isOver && !/http:\/\/127\.0\.0\.1:\d+/.test(mdp.stdout) && Date.now() < until) await sleep(20)
-      const url = /http:\/\/127\.0\.0\.1:\d+/.exec(mdp.stdout)?.[0]
+      const mdp = this.spawn(args, environment)
+      let url: string | undefined
+      for (let look = 0; !mdp.isOver && Date.now() < until; look++) {
+        url = /http:\/\/127\.0\.0\.1:\d+/.exec(mdp.stdout)?.[0]
+        // It may come to its point before it has said where it is.
+        if (url === undefined && mayPause && look % 25 === 24 && isPaused(mdp.child.pid!)) url = ""
+        if (url !== undefined) break
+        await sleep(20)
+      }
+      url ??= /http:\/\/127\.0\.0\.1:\d+/.exec(mdp.stdout)?.[0]
       if (url !== undefined) {
         const running: Running = { name, mdp, url, isMeantToEnd: false }
         this.processes.push(running)
-        mdp.child.on("close", (code, signal) => {
-          if (running.isMeantToEnd) return
-          this.alarms.push(`${name} ended by itself with ${code ?? signal}: ${mdp.stderr.slice(-2000)}`)
-        })
+        const ended = () => {
+          if (running.isMeantToEnd || this.isClosed) return
+          this.alarms.push(`${name} ended by itself with ${mdp.code ?? mdp.signal}: ${mdp.stderr.slice(-2000)}`)
+        }
+        // Who starts one that is meant to end says so before anything else can be.
+        if (mdp.isOver) setImmediate(ended)
+        else mdp.child.on("close", ended)
         return running
       }
       if (mdp.signal === "SIGKILL") throw new Error(`${name} was killed before it was up`)
@@ -177,8 +207,27 @@ export class Cluster {
     }
   }
 
-  worker(name: string, environment: Readonly<Record<string, string>> = {}): Promise<Running> {
-    return this.run(name, ["worker"], environment)
+  /** Starts a command; it ends with the run, or with this process, at the latest. */
+  spawn(args: ReadonlyArray<string>, environment: Readonly<Record<string, string>> = {}): Mdp {
+    if (this.isClosed) throw new Error("the run is over")
+    const mdp = new Mdp(args, { ...this.settings, ...environment })
+    this.#children.push(mdp)
+    reapWith(mdp.child)
+    return mdp
+  }
+
+  worker(
+    name: string,
+    environment: Readonly<Record<string, string>> = {},
+    options?: { readonly mayPause?: boolean }
+  ): Promise<Running> {
+    return this.run(name, ["worker"], environment, options)
+  }
+
+  /** Restarts a server that was killed, unless the run is over. */
+  async restart(server: Server): Promise<void> {
+    if (this.isClosed) throw new Error("the run is over")
+    await server.start()
   }
 
   async over(running: Running, withinMs: number): Promise<boolean> {
@@ -208,7 +257,7 @@ export class Cluster {
   async poll(): Promise<void> {
     await Promise.all(
       this.processes
-        .filter(({ mdp }) => !mdp.isOver)
+        .filter(({ mdp, url }) => !mdp.isOver && url !== "")
         .map(async (running) => {
           try {
             const answer = await fetch(`${running.url}/metrics`, { signal: AbortSignal.timeout(1000) })
@@ -242,11 +291,14 @@ export class Cluster {
   }
 
   async close(): Promise<void> {
+    this.isClosed = true
     clearInterval(this.#polling)
-    process.off("exit", this.#atExit)
-    for (const running of this.processes) if (!running.mdp.isOver) await this.kill(running)
+    for (const mdp of this.#children) mdp.kill("SIGKILL")
+    const until = Date.now() + 30_000
+    while (this.#children.some((mdp) => !mdp.isOver) && Date.now() < until) await sleep(20)
     for (const proxy of Object.values(this.proxies)) proxy.close()
     await Promise.all([this.kafka, this.redis, this.postgres, this.s3].map((server) => server.kill()))
-    rmSync(this.folder, { recursive: true, force: true })
+    process.off("exit", this.#atExit)
+    rmSync(this.folder, { recursive: true, force: true, maxRetries: 10, retryDelay: 100 })
   }
 }

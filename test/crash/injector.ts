@@ -2,6 +2,7 @@
  * Decides what is sent beside the simulator: poison of every kind, ticks in a wrong partition, and instruments that
  * trade once in a while, so that most snapshots do not name them.
  */
+import { createHash } from "node:crypto"
 import { setTimeout as sleep } from "node:timers/promises"
 import { Effect, ManagedRuntime, Result } from "effect"
 import * as Kafka from "../../src/layers/Kafka.ts"
@@ -9,10 +10,12 @@ import { partitionOf } from "../../src/schema/Partition.ts"
 import { readSettings } from "../../src/schema/Settings.ts"
 import { type NewRecord, TickLog } from "../../src/streams/TickLog.ts"
 import { PARTITIONS } from "./cluster.ts"
-import type { Meant } from "./oracle.ts"
+import type { Fields, Meant } from "./oracle.ts"
 
 /** Header of a poison record, by which the oracle finds it again in `raw_ticks`. */
 export const POISON_HEADER = "poison"
+
+const CLOSES_WITHIN_MS = 5000
 
 const FIRST_RARE = 8_000_001
 const FIRST_MISROUTED = 8_100_001
@@ -36,6 +39,8 @@ const tick = (more: object) => ({
   sequence_id: 1,
   ...more
 })
+const digest = (value: Uint8Array | null): string =>
+  value === null ? "" : createHash("sha1").update(value).digest("hex")
 const json = (value: object) => Buffer.from(JSON.stringify(value))
 
 /** Each of them belongs in the DLQ, whatever came before it. */
@@ -65,8 +70,12 @@ export class Injector {
   /** Ticks that `raw_ticks` has taken. */
   readonly meant: Array<Meant> = []
   poisoned = 0
+  /** Whether numbers far above the last are sent: who has lost an instrument's state cannot tell that they are. */
+  jumps = true
+  readonly #poisons = new Set<string>()
   readonly #sequences = new Map<number, number>()
   #isOver = false
+  #isClosed = false
   #running: Promise<void> | undefined
   #turn = 0
 
@@ -78,6 +87,8 @@ export class Injector {
   start(): void {
     this.#isOver = false
     this.#running = this.#run()
+    // Told to who stops it.
+    this.#running.catch(() => {})
   }
 
   async stop(): Promise<void> {
@@ -107,8 +118,48 @@ export class Injector {
   /** One poison record, in the log when this is done. */
   async poison(kind: string, partition: number): Promise<void> {
     const value = POISONS[kind]!(partition)
+    this.#poisons.add(digest(value))
     await this.#append(partition, { key: String(POISONED[partition]), value, headers: { [POISON_HEADER]: kind } })
     this.poisoned++
+  }
+
+  /** Whether these bytes were sent as poison. */
+  readonly wasSent = (value: Uint8Array | null): boolean => this.#poisons.has(digest(value))
+
+  /** A tick that was published before, as another feed brings it late. */
+  async again(tick: Fields): Promise<void> {
+    const { instrument_token, exchange_ts, price, volume, sequence_id } = tick
+    const value = json({
+      instrument_token,
+      exchange_ts,
+      price,
+      volume,
+      sequence_id,
+      feed: "snapshot",
+      connection: "late"
+    })
+    await this.#append(partitionOf(instrument_token, PARTITIONS), { key: String(instrument_token), value })
+  }
+
+  /** The next tick of an instrument, not sent yet. */
+  draw(token: number): Fields {
+    const sequence_id = (this.#sequences.get(token) ?? 0) + 1
+    this.#sequences.set(token, sequence_id)
+    return {
+      instrument_token: token,
+      exchange_ts: Date.now() * 1000,
+      price: 100 + sequence_id / 4,
+      volume: 3,
+      sequence_id
+    }
+  }
+
+  /** Sends a tick that was drawn; `isMeant` says whether it belongs in what is published. */
+  async send(tick: Fields, isMeant: boolean): Promise<void> {
+    const token = tick.instrument_token
+    const connection = token < FIRST_MISROUTED ? "rare" : "misrouted"
+    await this.#append(partitionOf(token, PARTITIONS), { key: String(token), value: json({ ...tick, connection }) })
+    if (isMeant) this.meant.push({ ...tick, reached: ["dma"] })
   }
 
   /** One more tick of an instrument, where it belongs. */
@@ -118,18 +169,16 @@ export class Injector {
 
   /** A number far above the instrument's last, which it must have by now. */
   async #jump(token: number): Promise<void> {
-    if (!this.#sequences.has(token)) return
+    if (!this.jumps || !this.#sequences.has(token)) return
     const value = json(tick({ instrument_token: token, connection: "rare", sequence_id: 50_000_000 }))
+    this.#poisons.add(digest(value))
     const record = { key: String(token), value, headers: { [POISON_HEADER]: "jump" } }
     await this.#append(partitionOf(token, PARTITIONS), record)
     this.poisoned++
   }
 
   async #tick(token: number, partition: number | undefined, connection: string): Promise<void> {
-    const sequence_id = (this.#sequences.get(token) ?? 0) + 1
-    this.#sequences.set(token, sequence_id)
-    const exchange_ts = Date.now() * 1000
-    const content = { instrument_token: token, exchange_ts, price: 100 + sequence_id / 4, volume: 3, sequence_id }
+    const content = this.draw(token)
     const own = partitionOf(token, PARTITIONS)
     await this.#append(partition ?? own, { key: String(token), value: json({ ...content, connection }) })
     this.meant.push({ ...content, reached: ["dma"] })
@@ -141,12 +190,15 @@ export class Injector {
     for (;;) {
       const exit = await this.runtime.runPromiseExit(append)
       if (exit._tag === "Success") return
+      if (this.#isClosed) throw new Error("the run is over")
       await sleep(200)
     }
   }
 
+  /** Waits no longer than that for an append under way: the log may be gone. */
   async close(): Promise<void> {
-    await this.stop()
-    await this.runtime.dispose()
+    this.#isClosed = true
+    await Promise.race([this.stop().catch(() => {}), sleep(CLOSES_WITHIN_MS)])
+    await Promise.race([this.runtime.dispose().catch(() => {}), sleep(CLOSES_WITHIN_MS)])
   }
 }

@@ -7,12 +7,15 @@ import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { parseArgs } from "node:util"
 import { missing, serviceNames } from "../../scripts/servers/install.ts"
+import { ANEW, runAnew } from "./anew.ts"
 import { ENGINES, type Engine } from "./cluster.ts"
 import { KINDS } from "./nemesis.ts"
-import { ANEW, type Report, run, runAnew } from "./scenario.ts"
+import { run } from "./scenario.ts"
+import type { Report } from "./stage.ts"
 
 const USAGE = `npm run test:crash [-- --seed 1 --runs 1 --faults 20 --engine ${ENGINES.join("|")} --kinds a,b --lanes 2 --rate 600 --anew --quiet]
-kinds: ${KINDS.join(", ")}`
+kinds: ${KINDS.join(", ")}
+with --anew, what is taken away under load: ${ANEW.join(", ")}`
 
 const fail = (message: string): never => {
   process.stderr.write(`${message}\n`)
@@ -48,7 +51,8 @@ const whole = (name: "seed" | "runs" | "faults" | "lanes" | "rate"): number => {
 const engines = values.engine === undefined ? ENGINES : ENGINES.filter((engine) => engine === values.engine)
 if (engines.length === 0) fail(`--engine: expected ${ENGINES.join(" or ")}, got ${values.engine}\n${USAGE}`)
 const kinds = values.kinds?.split(",")
-const unknown = kinds?.find((kind) => !KINDS.includes(kind))
+const known: ReadonlyArray<string> = values.anew ? ANEW : KINDS
+const unknown = kinds?.find((kind) => !known.includes(kind))
 if (unknown !== undefined) fail(`--kinds: ${unknown} is none\n${USAGE}`)
 const [seed, runs, faults, lanes, rate] = [whole("seed"), whole("runs"), whole("faults"), whole("lanes"), whole("rate")]
 for (const service of serviceNames) {
@@ -94,10 +98,11 @@ for (let i = 0; i < runs; i++) {
   for (const engine of engines) {
     const common = `npm run test:crash -- --seed ${seed + i} --engine ${engine} --rate ${rate}`
     if (values.anew) {
-      const which = ANEW[(seed + i) % ANEW.length]!
-      await one(`seed ${seed + i}, ${which} made anew`, engine, `${common} --anew`, () =>
-        runAnew(which, { seed: seed + i, engine, rate, tell })
-      )
+      for (const which of ANEW.filter((each) => kinds?.includes(each) !== false)) {
+        await one(`seed ${seed + i}, anew: ${which}`, engine, `${common} --anew --kinds ${which}`, () =>
+          runAnew(which, { seed: seed + i, engine, rate, tell })
+        )
+      }
     } else {
       const again = `${common} --faults ${faults} --lanes ${lanes}${kinds === undefined ? "" : ` --kinds ${kinds.join(",")}`}`
       await one(`seed ${seed + i}, ${faults} faults`, engine, again, () =>

@@ -204,13 +204,7 @@ export class Ground {
     await cluster.poll()
     const bars = await this.#barsThatDiffer()
     const access = s3Access(cluster.s3.settings())
-    const { problems, figures } = await settle(
-      cluster,
-      runtime,
-      { inLog: meant, ever: meant, anew: false },
-      witness,
-      access
-    )
+    const { problems, figures } = await settle(cluster, { runtime }, { meant }, witness, access, this.server.url)
     report.check(
       "account closed: ledger = normalized_ticks = store = archive = witness, each tick once, positions without a hole in one epoch",
       problems.length === 0,

@@ -5,11 +5,14 @@
 import { type AddressInfo, connect, createServer, type Server, type Socket } from "node:net"
 import { Effect, type Scope } from "effect"
 
+/** By then a server on this host has done what it was sent before. */
+const ANSWERED_MS = 30
+
 export class LossyProxy {
   readonly #server: Server
   readonly #pairs = new Set<readonly [client: Socket, upstream: Socket]>()
   #losing = false
-  #losesReplyTo: ((request: Buffer) => boolean) | undefined
+  #losesReplyTo: { readonly matches: (request: Buffer) => boolean; done: boolean } | undefined
   #refusing = false
   /** Answers that were lost. */
   lost = 0
@@ -29,22 +32,25 @@ export class LossyProxy {
         this.#pairs.delete(pair)
       }
       for (const socket of pair) socket.on("error", cut).on("close", cut)
-      let isMeant = false
+      let meant: { done: boolean } | undefined
       client.on("data", (request: Buffer) => {
-        if (this.#losesReplyTo?.(request) === true) {
+        if (this.#losesReplyTo?.matches(request) === true) {
+          meant = this.#losesReplyTo
           this.#losesReplyTo = undefined
-          isMeant = true
         }
         upstream.write(request)
       })
       upstream.on("data", (answer) => {
-        if (!this.#losing && !isMeant) {
+        if (!this.#losing && meant === undefined) {
           client.write(answer)
           return
         }
+        if (this.#losing) cut()
+        // This may be the answer to an earlier request of several under way: the one that is meant is carried out too.
+        else if (meant?.done === false) setTimeout(cut, ANSWERED_MS)
+        if (meant !== undefined) meant.done = true
         this.#losing = false
         this.lost += 1
-        cut()
       })
     })
   }
@@ -58,9 +64,18 @@ export class LossyProxy {
     this.#losing = true
   }
 
-  /** The answer to the next request that `matches` is lost: the request is what came in one piece. */
-  loseReplyTo(matches: (request: Buffer) => boolean): void {
-    this.#losesReplyTo = matches
+  /** The answer to the next request that `matches` is lost, once: the request is what came in one piece. */
+  loseReplyTo(matches: (request: Buffer) => boolean): { readonly done: boolean; readonly withdraw: () => void } {
+    const loss = { matches, done: false }
+    this.#losesReplyTo = loss
+    return {
+      get done() {
+        return loss.done
+      },
+      withdraw: () => {
+        if (this.#losesReplyTo === loss) this.#losesReplyTo = undefined
+      }
+    }
   }
 
   /** Whether new connections are cut off at once. */
