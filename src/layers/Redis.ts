@@ -58,7 +58,7 @@ export class RedisConnection extends Context.Service<
 >()("market-data-platform/layers/RedisConnection") {}
 
 export const DEFAULT_TIMEOUT_MS = 2000
-/** What the Effect timeout adds to the client's own, which it backs up. */
+/** What a wait is given on top of the client's own time limit, which it backs up; also how often waits are looked at. */
 const TIMEOUT_MARGIN_MS = 500
 const CONNECT_TIMEOUT_MS = 5000
 
@@ -316,32 +316,56 @@ const make = (options: RedisOptions): Effect.Effect<RedisConnection["Service"], 
 
     const commands = commandsOf(client)
 
+    /** What waits for an answer, the longest first: one timer for all looks after those that the client forgets. */
+    const waits = new Set<{ readonly until: number; readonly giveUp: () => void }>()
+    const look = setInterval(() => {
+      const now = performance.now()
+      for (const wait of waits) {
+        if (wait.until > now) return
+        wait.giveUp()
+      }
+    }, TIMEOUT_MARGIN_MS)
+    look.unref()
+    yield* Effect.addFinalizer(() => Effect.sync(() => clearInterval(look)))
+
     const ask: RedisConnection["Service"]["ask"] = (operation, send) =>
-      Effect.suspend(() => {
-        const failed = (why: string) => new CacheError({ operation, message: `redis at ${server}: ${why}` })
-        if (client.status !== "ready" || isRenewing) return Effect.fail(failed(`away: ${reason}`))
-        if (calls >= MAX_CALLS) return Effect.fail(failed(`${MAX_CALLS} calls are under way`))
+      Effect.callback((resume) => {
+        const failed = (why: string) =>
+          Effect.fail(new CacheError({ operation, message: `redis at ${server}: ${why}` }))
+        if (client.status !== "ready" || isRenewing) return resume(failed(`away: ${reason}`))
+        if (calls >= MAX_CALLS) return resume(failed(`${MAX_CALLS} calls are under way`))
+        let isOver = false
+        const over = (answer: Parameters<typeof resume>[0]) => {
+          if (isOver) return
+          isOver = true
+          waits.delete(wait)
+          resume(answer)
+        }
+        const silent = () => {
+          if (!isOver) renew()
+          over(failed(`no answer within ${timeoutMs} ms`))
+        }
+        const wait = { until: performance.now() + timeoutMs + TIMEOUT_MARGIN_MS, giveUp: silent }
+        waits.add(wait)
         calls += 1
-        return Effect.tryPromise({
-          try: () =>
-            send(commands).finally(() => {
-              calls -= 1
-            }),
-          catch: (cause) => {
-            const why = messageOf(cause)
-            if (why === "Command timed out") renew()
-            return failed(why === "Command timed out" ? `no answer within ${timeoutMs} ms` : why)
-          }
-        }).pipe(
-          Effect.timeoutOrElse({
-            duration: timeoutMs + TIMEOUT_MARGIN_MS,
-            orElse: () => {
-              renew()
-              return Effect.fail(failed(`no answer within ${timeoutMs} ms`))
-            }
-          }),
-          Effect.withSpan(`Redis.${operation}`)
-        )
+        const refused = (cause: unknown) => {
+          calls -= 1
+          const why = messageOf(cause)
+          if (why === "Command timed out") silent()
+          else over(failed(why))
+        }
+        try {
+          send(commands).then((answer) => {
+            calls -= 1
+            over(Effect.succeed(answer))
+          }, refused)
+        } catch (cause) {
+          refused(cause)
+        }
+        return Effect.sync(() => {
+          isOver = true
+          waits.delete(wait)
+        })
       })
 
     yield* inspect(ask, server, address.database)

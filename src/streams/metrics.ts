@@ -1,8 +1,20 @@
 /** Decides every figure an operator can read: all metric handles, their names and labels, in one file. */
 import { type Context, Metric } from "effect"
 
-const counter = (name: string, description: string) => Metric.counter(name, { description, incremental: true })
-const gauge = (name: string, description: string) => Metric.gauge(name, { description })
+type Labels = Readonly<Record<string, string>>
+
+/** A metric, and how to have it with labels: as one of its own, whose series is found without making its key anew. */
+type Labelled<M> = M & { readonly labelled: (labels: Labels) => M }
+
+const labelled = <M extends object>(of: (attributes: Labels | undefined) => M): Labelled<M> =>
+  Object.assign(of(undefined), { labelled: of })
+
+const counter = (name: string, description: string) =>
+  labelled((attributes) => Metric.counter(name, { description, incremental: true, attributes }))
+const gauge = (name: string, description: string) =>
+  labelled((attributes) => Metric.gauge(name, { description, attributes }))
+const histogram = (name: string, options: { readonly description: string; readonly boundaries: Array<number> }) =>
+  labelled((attributes) => Metric.histogram(name, { ...options, attributes }))
 
 export const stageReceived = counter(
   "topology_stage_received_events_total",
@@ -12,7 +24,7 @@ export const stageSent = counter("topology_stage_sent_events_total", "Ticks that
 export const stageDiscarded = counter("topology_stage_discarded_events_total", "Ticks that a stage took out, by reason")
 export const bufferSize = gauge("topology_buffer_size_events", "What waits in a bounded buffer")
 export const bufferMaxSize = gauge("topology_buffer_max_size_events", "The most a bounded buffer holds")
-export const sinkFlush = Metric.histogram("topology_sink_flush_seconds", {
+export const sinkFlush = histogram("topology_sink_flush_seconds", {
   description: "Time a sink took to write one batch",
   boundaries: [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10]
 })
@@ -21,7 +33,7 @@ export const lostRecords = counter(
   "topology_log_lost_records_total",
   "Records that the log no longer held when a group was to take them"
 )
-export const tickLatency = Metric.histogram("topology_tick_latency_seconds", {
+export const tickLatency = histogram("topology_tick_latency_seconds", {
   description: "Time a tick took over one edge: exchange to received, received to published, published to client",
   boundaries: [0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1, 5, 60]
 })
@@ -32,7 +44,7 @@ export const lostTicks = counter(
   "Missing numbers that had not come when their gap was given up"
 )
 export const feedWins = counter("topology_feed_wins_total", "Ticks published, by the feed that brought them first")
-export const feedLead = Metric.histogram("topology_feed_lead_seconds", {
+export const feedLead = histogram("topology_feed_lead_seconds", {
   description: "By how much the winning feed was ahead when the other's copy came",
   boundaries: [0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1, 5]
 })
@@ -47,10 +59,10 @@ export const unknownInstruments = gauge("topology_unknown_instruments", "Tokens 
 
 /** Binds labels and context, so that updating is one call. */
 export const bind = <Input, State>(
-  metric: Metric.Metric<Input, State>,
-  labels: Readonly<Record<string, string>>,
+  metric: Labelled<Metric.Metric<Input, State>>,
+  labels: Labels,
   context: Context.Context<never>
 ): { readonly add: (value: Input) => void } => {
-  const bound = Object.keys(labels).length === 0 ? metric : Metric.withAttributes(metric, labels)
+  const bound = Object.keys(labels).length === 0 ? metric : metric.labelled(labels)
   return { add: (value) => bound.updateUnsafe(value, context) }
 }
