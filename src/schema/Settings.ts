@@ -110,7 +110,7 @@ const defaulted = {
   ),
   KAFKA_SESSION_TIMEOUT_MS: setting(
     whole(1000, 300_000),
-    "12000",
+    "8000",
     "a worker silent for this long loses its partitions to others"
   ),
   KAFKA_HEARTBEAT_MS: setting(whole(100, 60_000), "1000", "how often a worker says that it is alive"),

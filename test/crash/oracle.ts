@@ -242,8 +242,12 @@ const INTERVALS = [
 const settleCandles = async (problems: Problems, url: string, ticks: ReadonlyMap<number, ReadonlyArray<BarTick>>) => {
   let bars = 0
   for (const [token, mine] of ticks) {
-    const times = mine.map(({ exchange_ts }) => exchange_ts)
-    const range = `from=${Math.min(...times) - 3_600_000_000}&to=${Math.max(...times) + 3_600_000_000}`
+    let [first, last] = [Number.POSITIVE_INFINITY, 0]
+    for (const { exchange_ts } of mine) {
+      if (exchange_ts < first) first = exchange_ts
+      if (exchange_ts > last) last = exchange_ts
+    }
+    const range = `from=${first - 3_600_000_000}&to=${last + 3_600_000_000}`
     for (const [interval, minutes] of INTERVALS) {
       const path = `/api/v1/historical/candles?instrument_token=${token}&interval=${interval}&${range}&limit=10000`
       try {
