@@ -238,6 +238,21 @@ const INTERVALS = [
   ["5m", 5]
 ] as const
 
+const ASKS = 5
+
+/** Asked again where there was no answer: the connection may be one to a server that was killed. */
+const get = async (url: string): Promise<{ readonly status: number; readonly text: string }> => {
+  for (let asked = 1; ; asked++) {
+    try {
+      const answer = await fetch(url, { signal: AbortSignal.timeout(30_000) })
+      return { status: answer.status, text: await answer.text() }
+    } catch (error) {
+      if (asked === ASKS) throw error
+      await new Promise((resolve) => setTimeout(resolve, 100))
+    }
+  }
+}
+
 /** What REST answers equals a recompute from what was meant, in the order of the places it was given. */
 const settleCandles = async (problems: Problems, url: string, ticks: ReadonlyMap<number, ReadonlyArray<BarTick>>) => {
   let bars = 0
@@ -251,9 +266,8 @@ const settleCandles = async (problems: Problems, url: string, ticks: ReadonlyMap
     for (const [interval, minutes] of INTERVALS) {
       const path = `/api/v1/historical/candles?instrument_token=${token}&interval=${interval}&${range}&limit=10000`
       try {
-        const answer = await fetch(`${url}${path}`, { signal: AbortSignal.timeout(30_000) })
-        const text = await answer.text()
-        if (answer.status !== 200) throw new Error(`${answer.status} ${text}`)
+        const { status, text } = await get(`${url}${path}`)
+        if (status !== 200) throw new Error(`${status} ${text}`)
         const { candles } = JSON.parse(text) as { readonly candles: ReadonlyArray<Bar> }
         const found = candles.map(({ ts, open, high, low, close, volume }) => ({ ts, open, high, low, close, volume }))
         const meant = barsOf(mine, minutes)
@@ -548,22 +562,38 @@ export const settle = async (
   }
 }
 
-/** Waits until every group has committed all there is, twice in a row; false where it does not come to that in time. */
+/**
+ * Waits until every group has committed all there is, three times in a row; says who is behind where a group and
+ * partition that is behind has come no further for so long: one that is slow gets there.
+ */
 export const drained = async (
   runtime: ManagedRuntime.ManagedRuntime<TickLog, unknown>,
   withinMs: number
 ): Promise<string | undefined> => {
-  const until = Date.now() + withinMs
+  const least = new Map<string, { readonly records: number; readonly at: number }>()
+  let heardAt = Date.now()
   let calm = 0
   let last = "nothing known"
-  while (Date.now() < until) {
+  for (;;) {
     const exit = await runtime.runPromiseExit(Effect.flatMap(TickLog, (log) => log.lag))
     const groups = exit._tag === "Success" ? exit.value : []
     const behind = groups.filter(({ records }) => records > 0)
     calm = groups.length > 0 && behind.length === 0 ? calm + 1 : 0
     if (calm >= 3) return undefined
-    last = behind.map(({ group, partition, records }) => `${group}/${partition} ${records}`).join(", ")
+    const now = Date.now()
+    if (groups.length > 0) {
+      heardAt = now
+      last = behind.map(({ group, partition, records }) => `${group}/${partition} ${records}`).join(", ")
+    }
+    const names = new Set<string>()
+    for (const { group, partition, records } of behind) {
+      const name = `${group}/${partition}`
+      names.add(name)
+      if (records < (least.get(name)?.records ?? Number.POSITIVE_INFINITY)) least.set(name, { records, at: now })
+      if (now - least.get(name)!.at > withinMs) return last
+    }
+    for (const name of least.keys()) if (!names.has(name)) least.delete(name)
+    if (now - heardAt > withinMs) return last
     await new Promise((resolve) => setTimeout(resolve, 400))
   }
-  return last
 }

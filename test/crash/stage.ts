@@ -13,6 +13,7 @@ import { Witness } from "./witness.ts"
 
 const FIRST_TOKEN = 9_000_001
 const SYMBOLS = 20
+/** Longest time in which a partition that is behind comes no further. */
 const DRAINS_WITHIN_MS = 90_000
 const SEES_WITHIN_MS = 20_000
 const SUBSCRIBED_WITHIN_MS = 60_000
@@ -106,7 +107,7 @@ export class Stage {
   async settle(takenAway?: TakenAway): Promise<Settled> {
     const { cluster, injector, witness } = this
     const behind = await drained(injector.runtime, DRAINS_WITHIN_MS)
-    if (behind !== undefined) cluster.alarms.push(`not drained within ${DRAINS_WITHIN_MS} ms: ${behind}`)
+    if (behind !== undefined) cluster.alarms.push(`not drained, no further for ${DRAINS_WITHIN_MS} ms: ${behind}`)
     const until = Date.now() + SEES_WITHIN_MS
     const all = new Set(this.meant.map((t) => `${t.instrument_token}/${t.sequence_id}/${t.exchange_ts}`)).size
     const seen = () => witness.checker.ticks + witness.checker.backfilled + witness.checker.evicted
