@@ -12,6 +12,31 @@ export interface Mark {
   readonly left: ReadonlyArray<string>
 }
 
+/** A mark as the metadata of a commit. */
+export const toMetadata = (mark: Mark | undefined): string => JSON.stringify(mark ?? null)
+
+/**
+ * The mark in a commit's metadata: none where somebody else made the commit, as an operator who moves a group's offset.
+ * The reader then takes what comes; what it has taken before, its sink absorbs.
+ */
+export const fromMetadata = (metadata: string): Mark | undefined => {
+  let found: Partial<Mark> | null
+  try {
+    found = JSON.parse(metadata) as Partial<Mark> | null
+  } catch {
+    return undefined
+  }
+  if (typeof found !== "object" || found === null) return undefined
+  const { incarnation, offset, index, left } = found
+  const isMark =
+    typeof incarnation === "string" &&
+    Number.isSafeInteger(offset) &&
+    Number.isSafeInteger(index) &&
+    Array.isArray(left) &&
+    left.every((one) => typeof one === "string")
+  return isMark ? { incarnation, offset: offset!, index: index!, left } : undefined
+}
+
 /** How far a reader has come in one partition of `normalized_ticks`. */
 export interface Bookmark {
   readonly partition: number

@@ -120,7 +120,8 @@ export const processPartition = (
     let savedOffset = recovered.fromSnapshot ? liveFrom : undefined
     /** Record time of the newest record in it. */
     let savedTime = Number.NEGATIVE_INFINITY
-    let savedAt = clock.currentTimeMillisUnsafe()
+    // What follows the loss of a state is kept with the first batch: until then a kill would lose it once more.
+    let savedAt = states.live.lost !== undefined && !recovered.fromSnapshot ? 0 : clock.currentTimeMillisUnsafe()
     const snapshot = (rawOffset: number, recordTime: number) =>
       Effect.suspend(() => {
         const changed = states.live.changedSince(savedOffset === undefined ? Number.NEGATIVE_INFINITY : savedTime)

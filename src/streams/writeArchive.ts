@@ -7,7 +7,7 @@ import type { LogError } from "../schema/Errors.ts"
 import type { Settings } from "../schema/Settings.ts"
 import type { Tick } from "../schema/Tick.ts"
 import { Archive } from "./Archive.ts"
-import type { Bookmark, Mark } from "./bookmark.ts"
+import { type Bookmark, fromMetadata, toMetadata } from "./bookmark.ts"
 import { crashPoint } from "./crashPoint.ts"
 import { Drain } from "./Drain.ts"
 import { follow, type TickBatch } from "./follow.ts"
@@ -45,7 +45,7 @@ export const writeArchive = (
                 partition: assigned.partition,
                 incarnation,
                 offset: committed.offset,
-                mark: (JSON.parse(committed.metadata) as Mark | null) ?? undefined
+                mark: fromMetadata(committed.metadata)
               }
         let first = bookmark?.offset ?? start
         const write = Effect.fnUntraced(function* (group: ReadonlyArray<TickBatch>) {
@@ -71,7 +71,7 @@ export const writeArchive = (
           sent.add(ticks.length)
           if (replays > 0) replayed.add(replays)
           yield* assigned
-            .commit({ offset: next.offset, metadata: JSON.stringify(next.mark ?? null) })
+            .commit({ offset: next.offset, metadata: toMetadata(next.mark) })
             .pipe(Effect.catch((error) => Effect.logDebug(error.message)))
           crashPoint("after-archive-commit")
         })

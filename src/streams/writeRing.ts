@@ -1,7 +1,7 @@
 /** Decides what the ring takes: live ticks of each instrument's newest day, partition by partition. */
 import { Clock, Effect, Stream } from "effect"
 import type { LogError } from "../schema/Errors.ts"
-import type { Mark } from "./bookmark.ts"
+import { fromMetadata, toMetadata } from "./bookmark.ts"
 import { crashPoint } from "./crashPoint.ts"
 import { follow } from "./follow.ts"
 import { type LostOffsetsSettings, lostOffsets } from "./lostOffsets.ts"
@@ -37,7 +37,7 @@ export const writeRing = Effect.fnUntraced(function* (
               partition: assigned.partition,
               incarnation,
               offset: committed.offset,
-              mark: (JSON.parse(committed.metadata) as Mark | null) ?? undefined
+              mark: fromMetadata(committed.metadata)
             }
       yield* lost.read(assigned, bookmark?.offset ?? start).pipe(
         follow({ reader: "follow-ring", partition: assigned.partition, incarnation, bookmark, context }),
@@ -54,7 +54,7 @@ export const writeRing = Effect.fnUntraced(function* (
             sent.add(ticks.length)
             if (ticks.length < batch.ticks.length) old.add(batch.ticks.length - ticks.length)
             yield* assigned
-              .commit({ offset: batch.bookmark.offset, metadata: JSON.stringify(batch.bookmark.mark ?? null) })
+              .commit({ offset: batch.bookmark.offset, metadata: toMetadata(batch.bookmark.mark) })
               .pipe(Effect.catch((error) => Effect.logDebug(error.message)))
             crashPoint("after-ring-commit")
           })

@@ -7,7 +7,7 @@ import { Clock, Effect, Stream } from "effect"
 import type { LogError } from "../schema/Errors.ts"
 import type { Settings } from "../schema/Settings.ts"
 import type { Tick } from "../schema/Tick.ts"
-import type { Bookmark } from "./bookmark.ts"
+import { type Bookmark, toMetadata } from "./bookmark.ts"
 import { crashPoint } from "./crashPoint.ts"
 import { Drain } from "./Drain.ts"
 import { follow, type TickBatch } from "./follow.ts"
@@ -123,7 +123,7 @@ export const writeStore = (
         newest.values(),
         ({ bookmark, assigned }) =>
           assigned
-            .commit({ offset: bookmark.offset, metadata: JSON.stringify(bookmark.mark ?? null) })
+            .commit({ offset: bookmark.offset, metadata: toMetadata(bookmark.mark) })
             .pipe(Effect.catch((error) => Effect.logDebug(error.message))),
         { concurrency: "unbounded", discard: true }
       )

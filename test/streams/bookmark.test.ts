@@ -1,5 +1,5 @@
 import { assert, describe, it } from "@effect/vitest"
-import { MarkTracker } from "../../src/streams/bookmark.ts"
+import { fromMetadata, MarkTracker, toMetadata } from "../../src/streams/bookmark.ts"
 
 describe("the mark of a reader", () => {
   it("takes each source once, and none below the highest", () => {
@@ -41,5 +41,14 @@ describe("the mark of a reader", () => {
     for (let i = 0; i < 100; i++) assert.isTrue(tracker.take([`i${i}`, 0, 0]))
     assert.strictEqual(tracker.mark?.left.length, 16)
     assert.isFalse(tracker.take(["i98", 1, 0]))
+  })
+
+  it("comes back from a commit's metadata as it was, and is none where somebody else made the commit", () => {
+    const mark = { incarnation: "a", offset: 5, index: 1, left: ["b"] }
+    assert.deepStrictEqual(fromMetadata(toMetadata(mark)), mark)
+    assert.isUndefined(fromMetadata(toMetadata(undefined)))
+    for (const other of ["", "reset by hand", "{}", "7", '{"incarnation":"a","offset":"5","index":0,"left":[]}']) {
+      assert.isUndefined(fromMetadata(other), other)
+    }
   })
 })
