@@ -148,7 +148,7 @@ const startAll = async (): Promise<void> => {
 const watch = async (server: Server, stopAll: (code: number) => Promise<never>, isStopping: () => boolean) => {
   while (server.isRunning) await sleep(500)
   if (isStopping()) return
-  process.stderr.write(`${server.name} has ended; see ${server.log}\n`)
+  process.stderr.write(`${server.name} has ended, and the others are stopped; see ${server.log}\n`)
   await stopAll(1)
 }
 

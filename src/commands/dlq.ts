@@ -1,6 +1,7 @@
 /** Decides `mdp dlq`: dead letters listed with their reasons, and sent again once what was wrong is mended. */
 import { Effect, Option, Stream } from "effect"
 import { Command, Flag } from "effect/cli"
+import { StartError } from "../schema/Errors.ts"
 import { partitionOf } from "../schema/Partition.ts"
 import { type LogRecord, TickLog } from "../streams/TickLog.ts"
 import { wrongUsage } from "./run.ts"
@@ -43,15 +44,21 @@ const eachLetter = <E, R>(
     }
   })
 
-const show = (letter: Letter): string =>
-  JSON.stringify({
-    partition: letter.partition,
-    offset: letter.offset,
-    at: letter.recordTime,
-    ...letter.headers,
-    key: letter.key,
-    value: letter.value === null ? null : Buffer.from(letter.value).toString("utf8").slice(0, MAX_VALUE_CHARS)
+/** Where the letter is in the DLQ, as `retry` takes it, and under `from` where its record was. */
+const show = ({ partition, offset, recordTime, headers = {}, key, value }: Letter): string => {
+  const { reason, topic, partition: fromPartition, offset: fromOffset, index, ...others } = headers
+  const from = { topic, partition: Number(fromPartition), offset: Number(fromOffset), index: Number(index) }
+  return JSON.stringify({
+    partition,
+    offset,
+    at: recordTime,
+    reason,
+    from,
+    ...(Object.keys(others).length === 0 ? {} : { headers: others }),
+    key,
+    value: value === null ? null : Buffer.from(value).toString("utf8").slice(0, MAX_VALUE_CHARS)
   })
+}
 
 const onLog = <E, R>(effect: Effect.Effect<void, E, R>) =>
   Effect.gen(function* () {
@@ -67,6 +74,7 @@ const list = Command.make(
     reason: Flag.String("reason").pipe(Flag.withDescription("only reasons that hold this text"), Flag.optional)
   },
   Effect.fnUntraced(function* ({ limit, reason }) {
+    if (limit < 1) return yield* wrongUsage(`mdp dlq list: --limit: expected 1 or more, got ${limit}`)
     let shown = 0
     const holds = Option.getOrElse(reason, () => "")
     yield* onLog(
@@ -88,7 +96,7 @@ const retry = Command.make(
   {
     partition: partitionFlag,
     offset: offsetFlag,
-    all: Flag.Boolean("all").pipe(Flag.withDescription("every dead letter that the log holds"))
+    all: Flag.Boolean("all").pipe(Flag.withDescription("every dead letter that the log holds"), Flag.withDefault(false))
   },
   Effect.fnUntraced(function* ({ partition, offset, all }) {
     if (all === (Option.isSome(partition) || Option.isSome(offset))) {
@@ -118,6 +126,9 @@ const retry = Command.make(
           })
       )
     )
+    if (sent === 0 && !all) {
+      return yield* new StartError({ message: "mdp dlq retry: the DLQ holds no such letter (mdp dlq list)" })
+    }
     process.stdout.write(`${sent} sent again; what is still wrong comes back to the DLQ\n`)
   })
 ).pipe(Command.withDescription("Send dead letters through the pipeline again"))

@@ -17,7 +17,7 @@ import { Readiness } from "../streams/Readiness.ts"
 import { audienceOf, ReplayAudience } from "../streams/ReplayAudience.ts"
 import { Replays } from "../streams/Replays.ts"
 import { describe } from "../streams/topology.ts"
-import { watchStore } from "../streams/watchStore.ts"
+import { watchLog, watchStore } from "../streams/watch.ts"
 import { groups, STAGES, supervise } from "./groups.ts"
 import { archive, Crashed, caches, log, store } from "./services.ts"
 
@@ -78,7 +78,7 @@ export const serving = (given: Settings) => {
   return server.pipe(
     Layer.provideMerge(RawSink.layerLog),
     Layer.provideMerge(reader),
-    Layer.provideMerge(Layer.effectDiscard(Effect.forkScoped(watchStore))),
+    Layer.provideMerge(Layer.effectDiscard(Effect.andThen(Effect.forkScoped(watchStore), Effect.forkScoped(watchLog)))),
     Layer.provideMerge(ReplayService.layer(given)),
     Layer.provideMerge(audience),
     Layer.provideMerge(FanOut.layer(given)),

@@ -1,13 +1,16 @@
 /** Decides `mdp migrate`: brings the schema of the database up to date, or says why it may not. */
 import { Effect, Layer } from "effect"
 import { Command } from "effect/cli"
-import { settings, store } from "./services.ts"
+import { required, settings, store } from "./services.ts"
 
 export const migrate = Command.make(
   "migrate",
   {},
   Effect.fnUntraced(function* () {
     const given = yield* settings
+    if (given.DATA_DIR === undefined) {
+      yield* required(given, "DATABASE_URL", "by mdp migrate; with DATA_DIR it is the embedded database there")
+    }
     const dataDir = given.DATA_DIR ?? "./data"
     // Opening the store is what migrates it.
     yield* Effect.scoped(Effect.asVoid(Layer.build(store(given, dataDir))))

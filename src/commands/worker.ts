@@ -6,6 +6,7 @@ import * as Operator from "../http/Operator.ts"
 import { Drain } from "../streams/Drain.ts"
 import { Readiness } from "../streams/Readiness.ts"
 import { WorkerCounters } from "../streams/WorkerCounters.ts"
+import { watchLog } from "../streams/watch.ts"
 import { groups, STAGES, type Stage } from "./groups.ts"
 import { launch } from "./instance.ts"
 import { archive, caches, log, missing, required, settings, store } from "./services.ts"
@@ -17,6 +18,7 @@ export const publishFigures = (name: string) =>
   Layer.effectDiscard(
     Effect.gen(function* () {
       const counters = yield* WorkerCounters
+      const readiness = yield* Readiness
       const publish = Effect.flatMap(Metric.snapshot, (metrics) =>
         counters.publish(
           `${name} ${hostname()}:${process.pid}`,
@@ -29,7 +31,10 @@ export const publishFigures = (name: string) =>
         )
       )
       yield* publish.pipe(
-        Effect.catch((error) => Effect.logDebug(`figures not published: ${error.message}`)),
+        Effect.andThen(readiness.degrade("redis", false)),
+        Effect.catch((error) =>
+          Effect.andThen(Effect.logDebug(`figures not published: ${error.message}`), readiness.degrade("redis", true))
+        ),
         Effect.schedule(Schedule.spaced(PUBLISH_EVERY)),
         Effect.forkScoped
       )
@@ -72,6 +77,7 @@ export const worker = Command.make(
       told.pipe(
         Layer.provideMerge(Operator.layer(given.METRICS_PORT)),
         Layer.provideMerge(publishFigures("worker")),
+        Layer.provideMerge(Layer.effectDiscard(Effect.forkScoped(watchLog))),
         Layer.provideMerge(groups(given, { stages, ownsLog: false }, archive(given, given.DATA_DIR))),
         Layer.provideMerge(services)
       )

@@ -1,0 +1,26 @@
+/** Decides how a process tells that the store or the log does not answer: each is asked every few seconds for next to nothing. */
+import { Effect } from "effect"
+import type { Readiness } from "./Readiness.ts"
+import { retrySink } from "./sinkRetry.ts"
+import { TickLog } from "./TickLog.ts"
+import { TickStore } from "./TickStore.ts"
+
+const LOOK = "5 seconds"
+/** No log is called so: no bookmark is found. */
+const NO_INCARNATION = "-"
+
+/** `history` is degraded while the store does not answer. */
+export const watchStore: Effect.Effect<never, never, TickStore | Readiness> = Effect.gen(function* () {
+  const store = yield* TickStore
+  return yield* store
+    .bookmarks(NO_INCARNATION)
+    .pipe(retrySink("history"), Effect.andThen(Effect.sleep(LOOK)), Effect.forever)
+})
+
+/** `log` is degraded while the log does not answer. */
+export const watchLog: Effect.Effect<never, never, TickLog | Readiness> = Effect.gen(function* () {
+  const log = yield* TickLog
+  return yield* log
+    .bounds("normalized_ticks", 0)
+    .pipe(retrySink("log"), Effect.andThen(Effect.sleep(LOOK)), Effect.forever)
+})
