@@ -93,6 +93,9 @@ const startReason = (reason: string, { tls }: Address, timeoutMs: number): strin
   const alert = /:SSL routines:[^:]*:([^:]+):/.exec(reason)?.[1]
   if (alert !== undefined) return `TLS: ${alert}`
   if (reason === "Command timed out") return `no answer within ${timeoutMs} ms`
+  if (tls && /\b(ECONNRESET|EPIPE)\b/.test(reason)) {
+    return "the server ended the TLS connection; it may ask for a certificate (REDIS_TLS_CERT_FILE)"
+  }
   if (tls && reason === "connect ETIMEDOUT") return `no answer over TLS within ${CONNECT_TIMEOUT_MS} ms`
   return reason
 }
