@@ -19,6 +19,7 @@ import { Replays } from "../streams/Replays.ts"
 import { describe } from "../streams/topology.ts"
 import { watchLog, watchStore } from "../streams/watch.ts"
 import { groups, STAGES, supervise } from "./groups.ts"
+import { boundMemory } from "./memory.ts"
 import { archive, Crashed, caches, log, store } from "./services.ts"
 
 /** The share of the embedded log that one archive object may hold: waiting for more would block the log. */
@@ -35,7 +36,13 @@ export const embedded = (given: Settings): Settings => ({
 
 /** Runs what a layer builds until it is interrupted, or something in it crashes. */
 export const launch = <E, R>(layer: Layer.Layer<Crashed, E, R>): Effect.Effect<never, E | StartError, R> =>
-  Effect.scoped(Effect.flatMap(Layer.build(layer), (built) => Context.get(built, Crashed).wait))
+  Effect.scoped(
+    Effect.gen(function* () {
+      yield* Effect.forkScoped(boundMemory)
+      const built = yield* Layer.build(layer)
+      return yield* Context.get(built, Crashed).wait
+    })
+  )
 
 /** The server's reader: live ticks to the hub, replayed ones to their replays. */
 const reader = Layer.effectDiscard(

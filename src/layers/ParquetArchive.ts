@@ -10,13 +10,14 @@
 import { Effect, Schema, type Scope, Stream } from "effect"
 import { ArchiveError, RangeTaken } from "../schema/Errors.ts"
 import { dayOfDate } from "../schema/Sessions.ts"
-import { type Tick, tradingDate, tradingDay } from "../schema/Tick.ts"
+import { tradingDate, tradingDay } from "../schema/Tick.ts"
+import { pickRows, type TickColumns } from "../schema/TickColumns.ts"
 import type { Archive, ArchiveRange } from "../streams/Archive.ts"
 import { crashPoint } from "../streams/crashPoint.ts"
 import type { StoredTick } from "../streams/TickStore.ts"
 import * as ParquetThread from "./ParquetThread.ts"
 import { MAX_TOKENS } from "./PrimaryKeys.ts"
-import { SCHEMA_VERSION, toColumns, toStoredTicks } from "./parquetSchema.ts"
+import { SCHEMA_VERSION, toStoredTicks } from "./parquetSchema.ts"
 import type { ObjectSource, Part } from "./parquetWorker.ts"
 
 /**
@@ -102,6 +103,26 @@ export const partsOf = (
   return parts
 }
 
+/** Ticks by the date of their trading day. */
+const datesOf = (ticks: TickColumns): ReadonlyMap<string, TickColumns> => {
+  const { exchange_ts: times } = ticks
+  const rows = new Map<number, Array<number>>()
+  let lastDay = Number.NaN
+  let ofDay: Array<number> = []
+  for (let row = 0; row < times.length; row++) {
+    const day = tradingDay(times[row]!)
+    if (day !== lastDay) {
+      ofDay = rows.get(day) ?? []
+      rows.set(day, ofDay)
+      lastDay = day
+    }
+    ofDay.push(row)
+  }
+  return new Map(
+    [...rows].map(([day, of]) => [tradingDate(day), of.length === times.length ? ticks : pickRows(ticks, of)])
+  )
+}
+
 /** The archive on an object store. */
 export const make = (
   store: ObjectStore,
@@ -158,7 +179,7 @@ export const make = (
     const writeObject = (
       range: ArchiveRange,
       date: string,
-      ticks: ReadonlyArray<Tick>,
+      columns: TickColumns,
       isBegun: boolean
     ): Effect.Effect<void, ArchiveError> =>
       Effect.gen(function* () {
@@ -168,7 +189,7 @@ export const make = (
         if (isBegun && (yield* store.has(key))) return
         const bytes = yield* thread.ask({
           kind: "encode",
-          columns: toColumns(ticks),
+          columns,
           metadata: {
             topic: "normalized_ticks",
             incarnation,
@@ -187,19 +208,7 @@ export const make = (
     const write: Archive["Service"]["write"] = (range, ticks) =>
       Effect.gen(function* () {
         yield* checkIncarnation("write", range.incarnation)
-        const byDate = new Map<string, Array<Tick>>()
-        let lastDay = Number.NaN
-        let ofDay: Array<Tick> = []
-        for (const tick of ticks) {
-          const day = tradingDay(tick.exchange_ts)
-          if (day !== lastDay) {
-            const date = tradingDate(day)
-            ofDay = byDate.get(date) ?? []
-            byDate.set(date, ofDay)
-            lastDay = day
-          }
-          ofDay.push(tick)
-        }
+        const byDate = datesOf(ticks)
         const dates = [...byDate.keys()].sort()
         const { manifest, isNew } = yield* begin(range, dates)
         if (manifest.last !== range.last || manifest.dates.join() !== dates.join()) {

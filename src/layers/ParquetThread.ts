@@ -2,7 +2,6 @@
 import { Worker } from "node:worker_threads"
 import { Effect, type Scope } from "effect"
 import { ArchiveError } from "../schema/Errors.ts"
-import { buffersOf } from "./parquetSchema.ts"
 import type { Answered, Answers, Asked, Need, Request } from "./parquetWorker.ts"
 
 // The source runs as it is, the package compiled: the thread's file lies beside this one with the same ending.
@@ -90,10 +89,8 @@ export const make = (readRange: ReadRange): Effect.Effect<ParquetThread, never, 
             operation: request.kind,
             resume: resume as Waiting["resume"]
           })
-          worker.postMessage(
-            { id, request } satisfies Asked,
-            request.kind === "encode" ? buffersOf(request.columns) : []
-          )
+          // Copied, not handed over: who asks may have to ask again with the same ticks.
+          worker.postMessage({ id, request } satisfies Asked)
           return Effect.sync(() => waiting.delete(id))
         })
     }

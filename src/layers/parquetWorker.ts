@@ -6,20 +6,17 @@ import { closeSync, fstatSync, openSync, readSync } from "node:fs"
 import { parentPort } from "node:worker_threads"
 import { type AsyncBuffer, type FileMetaData, parquetMetadataAsync, parquetScan } from "hyparquet"
 import { ByteWriter, ParquetWriter } from "hyparquet-writer"
-import { isInSlice, PrimaryKeys } from "./PrimaryKeys.ts"
 import {
-  buffersOf,
   Names,
-  PARQUET_SCHEMA,
-  READ_COLUMNS,
-  ROW_GROUP_ROWS,
   type StoredColumns,
   sequencingIndex,
   sequencingOf,
   statusIndex,
   statusOf,
   type TickColumns
-} from "./parquetSchema.ts"
+} from "../schema/TickColumns.ts"
+import { isInSlice, PrimaryKeys } from "./PrimaryKeys.ts"
+import { PARQUET_SCHEMA, READ_COLUMNS, ROW_GROUP_ROWS } from "./parquetSchema.ts"
 
 /** A part of a day's rows whose keys fit in memory: tokens in [fromToken, toToken], and of their keys one in `slices`. */
 export interface Part {
@@ -392,7 +389,7 @@ const transfers = (answered: Answers[keyof Answers]): Array<ArrayBuffer> => {
   if (answered === null) return []
   if (answered instanceof Uint8Array) return [answered.buffer]
   if ("counts" in answered) return [answered.tokens.buffer, answered.counts.buffer]
-  return buffersOf(answered)
+  return Object.values(answered).map((column) => ("indexes" in column ? column.indexes.buffer : column.buffer))
 }
 
 port.on("message", (asked: Asked) => {

@@ -1,7 +1,7 @@
 /** Decides what the platform needs of the cold archive: whole ranges of a partition kept once, days read back. */
 import { Context, type Effect, type Stream } from "effect"
 import type { ArchiveError, RangeTaken } from "../schema/Errors.ts"
-import type { Tick } from "../schema/Tick.ts"
+import type { TickColumns } from "../schema/TickColumns.ts"
 import type { StoredTick } from "./TickStore.ts"
 
 /** A range of one `normalized_ticks` partition, both ends included. */
@@ -28,7 +28,7 @@ export class Archive extends Context.Service<
      * Writes the range, one object a trading day. Asking again with the same range and ticks changes nothing. Where
      * another writer has begun one at the same offset that ends elsewhere, nothing is written: that one is to be completed.
      */
-    readonly write: (range: ArchiveRange, ticks: ReadonlyArray<Tick>) => Effect.Effect<void, ArchiveError | RangeTaken>
+    readonly write: (range: ArchiveRange, ticks: TickColumns) => Effect.Effect<void, ArchiveError | RangeTaken>
     /** The ticks of a trading day (`YYYY-MM-DD`), of some instruments or all, one row a primary key, unordered. */
     readonly read: (
       date: string,

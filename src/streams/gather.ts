@@ -1,11 +1,9 @@
 /** Decides when a sink writes: once enough ticks have come, or some time after the first of them. */
 import { Cause, Effect, Exit, Latch, Stream } from "effect"
-import type { TickBatch } from "./follow.ts"
 
-/** An empty batch still carries a bookmark, so it weighs something. */
-const weight = (batch: TickBatch): number => Math.max(1, batch.ticks.length + batch.replays.length)
-
-export interface GatherOptions {
+export interface GatherOptions<A> {
+  /** Of a batch. */
+  readonly count: (batch: A) => number
   /** Ticks of a group at most, unless a single batch has more. */
   readonly ticks: number
   /** Longest wait after the first batch of a group. */
@@ -19,10 +17,12 @@ export interface GatherOptions {
  * What is gathered when the source ends comes out at once.
  */
 export const gather =
-  (options: GatherOptions) =>
-  <A extends TickBatch, E, R>(self: Stream.Stream<A, E, R>): Stream.Stream<ReadonlyArray<A>, E, R> =>
+  <A>(options: GatherOptions<A>) =>
+  <E, R>(self: Stream.Stream<A, E, R>): Stream.Stream<ReadonlyArray<A>, E, R> =>
     Stream.unwrap(
       Effect.gen(function* () {
+        /** An empty batch still carries a bookmark, so it weighs something. */
+        const weight = (batch: A): number => Math.max(1, options.count(batch))
         let waiting: Array<A> = []
         let total = 0
         let ended: Exit.Exit<void, E> | undefined

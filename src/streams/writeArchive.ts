@@ -5,7 +5,7 @@
 import { Clock, Effect, Schedule, Stream } from "effect"
 import type { LogError } from "../schema/Errors.ts"
 import type { Settings } from "../schema/Settings.ts"
-import type { Tick } from "../schema/Tick.ts"
+import { TickQueue } from "../schema/TickColumns.ts"
 import { Archive } from "./Archive.ts"
 import { type Bookmark, fromMetadata, toMetadata } from "./bookmark.ts"
 import { crashPoint } from "./crashPoint.ts"
@@ -17,6 +17,13 @@ import * as metrics from "./metrics.ts"
 import type { Readiness } from "./Readiness.ts"
 import { retrySink } from "./sinkRetry.ts"
 import { type AssignedPartition, TickLog } from "./TickLog.ts"
+
+/** A batch whose ticks lie in the queue. */
+interface Waiting {
+  readonly ticks: number
+  readonly replays: number
+  readonly bookmark: Bookmark
+}
 
 export const writeArchive = (
   settings: Pick<Settings, "ARCHIVE_BATCH_TICKS" | "ARCHIVE_FLUSH_MS"> & LostOffsetsSettings
@@ -48,27 +55,33 @@ export const writeArchive = (
                 mark: fromMetadata(committed.metadata)
               }
         let first = bookmark?.offset ?? start
-        const write = Effect.fnUntraced(function* (group: ReadonlyArray<TickBatch>) {
+        let queue = new TickQueue()
+        const enqueue = ({ ticks, replays, bookmark: next }: TickBatch): Waiting => {
+          queue.append(ticks)
+          const replayed = replays.reduce((n, replay) => ("tick" in replay ? n + 1 : n), 0)
+          return { ticks: ticks.length, replays: replayed, bookmark: next }
+        }
+        const write = Effect.fnUntraced(function* (group: ReadonlyArray<Waiting>) {
           const newest = group[group.length - 1]
           if (newest === undefined) return
           const next = newest.bookmark
-          const ticks: Array<Tick> = []
-          for (const batch of group) for (const tick of batch.ticks) ticks.push(tick)
+          const ticks = group.reduce((n, batch) => n + batch.ticks, 0)
+          const replays = group.reduce((n, batch) => n + batch.replays, 0)
           const range = { incarnation, partition: assigned.partition, first, last: next.offset - 1 }
           const started = clock.currentTimeMillisUnsafe()
-          if (ticks.length > 0) {
+          if (ticks > 0) {
             const taken = yield* archive
-              .write(range, ticks)
+              .write(range, queue.peek(ticks))
               .pipe(Effect.asVoid, Effect.catchTag("RangeTaken", Effect.succeed), retrySink("archive"))
             if (taken !== undefined) return yield* taken
+            queue.drop(ticks)
             crashPoint("after-archive-write")
           }
           bookmark = next
           first = next.offset
           flush.add((clock.currentTimeMillisUnsafe() - started) / 1000)
-          const replays = group.reduce((n, batch) => n + batch.replays.filter((replay) => "tick" in replay).length, 0)
-          received.add(ticks.length + replays)
-          sent.add(ticks.length)
+          received.add(ticks + replays)
+          sent.add(ticks)
           if (replays > 0) replayed.add(replays)
           yield* assigned
             .commit({ offset: next.offset, metadata: toMetadata(next.mark) })
@@ -83,10 +96,12 @@ export const writeArchive = (
             Stream.takeUntil((records) => records.length === 0 || records[records.length - 1]!.offset === last),
             Stream.filter((records) => records.length > 0),
             follow({ ...reader, bookmark }),
+            Stream.map(enqueue),
             Stream.runCollect,
             Effect.flatMap(write)
           )
         const fromHere = Effect.gen(function* () {
+          queue = new TickQueue()
           // A range begun over what is gone cannot be completed: the next one begins where the log does.
           first = yield* lost.held(assigned.partition, first)
           for (;;) {
@@ -94,13 +109,17 @@ export const writeArchive = (
             if (begun === undefined) break
             yield* complete(begun.last)
           }
-          yield* lost
-            .read(assigned, first)
-            .pipe(
-              follow({ ...reader, bookmark }),
-              gather({ ticks: settings.ARCHIVE_BATCH_TICKS, ms: settings.ARCHIVE_FLUSH_MS, drain: drain.begun }),
-              Stream.runForEach(write)
-            )
+          yield* lost.read(assigned, first).pipe(
+            follow({ ...reader, bookmark }),
+            Stream.map(enqueue),
+            gather({
+              count: ({ ticks, replays }) => ticks + replays,
+              ticks: settings.ARCHIVE_BATCH_TICKS,
+              ms: settings.ARCHIVE_FLUSH_MS,
+              drain: drain.begun
+            }),
+            Stream.runForEach(write)
+          )
         })
         // Who finds a range begun where its own should begin reads on from there, and completes it.
         yield* Effect.retry(fromHere, {

@@ -130,11 +130,14 @@ export const writeStore = (
       crashPoint("after-store-commit")
     })
 
-    yield* log
-      .assignments("store", "normalized_ticks")
-      .pipe(
-        Stream.flatMap(partition, { concurrency: "unbounded" }),
-        gather({ ticks: settings.STORE_BATCH_TICKS, ms: settings.STORE_FLUSH_MS, drain: drain.begun }),
-        Stream.runForEach(write)
-      )
+    yield* log.assignments("store", "normalized_ticks").pipe(
+      Stream.flatMap(partition, { concurrency: "unbounded" }),
+      gather({
+        count: ({ ticks, replays }) => ticks.length + replays.length,
+        ticks: settings.STORE_BATCH_TICKS,
+        ms: settings.STORE_FLUSH_MS,
+        drain: drain.begun
+      }),
+      Stream.runForEach(write)
+    )
   })

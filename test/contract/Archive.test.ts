@@ -5,8 +5,9 @@ import { assert, describe, it } from "@effect/vitest"
 import { Arbitrary, Effect, Layer, Schema, type Scope, Stream } from "effect"
 import * as ParquetFiles from "../../src/layers/ParquetFiles.ts"
 import * as S3 from "../../src/layers/S3.ts"
-import type { ArchiveError } from "../../src/schema/Errors.ts"
+import type { ArchiveError, RangeTaken } from "../../src/schema/Errors.ts"
 import { type Tick, tradingDate } from "../../src/schema/Tick.ts"
+import { toColumns } from "../../src/schema/TickColumns.ts"
 import { Archive, type ArchiveRange } from "../../src/streams/Archive.ts"
 import type { StoredTick } from "../../src/streams/TickStore.ts"
 import { emptyBucket } from "../support/buckets.ts"
@@ -71,6 +72,9 @@ const sorted = (ticks: ReadonlyArray<StoredTick>): ReadonlyArray<StoredTick> =>
     (a, b) => a.instrument_token - b.instrument_token || a.exchange_ts - b.exchange_ts || a.sequence_id - b.sequence_id
   )
 
+const write = (of: ArchiveRange, ticks: ReadonlyArray<Tick>): Effect.Effect<void, ArchiveError | RangeTaken, Archive> =>
+  Effect.flatMap(Archive, (archive) => archive.write(of, toColumns(ticks)))
+
 /** The ticks of a day, in the order of their primary keys. */
 const readAll = (
   date: string,
@@ -122,8 +126,7 @@ for (const { name, place } of places) {
           makeTick({ instrument_token: 5, exchange_ts: OPEN + 1, received_ts: OPEN + 86_399_999_999, epoch: EPOCH + 7 })
         ]
         yield* Effect.gen(function* () {
-          const archive = yield* Archive
-          yield* archive.write(range(0, 5), ticks)
+          yield* write(range(0, 5), ticks)
           assert.deepStrictEqual(yield* readAll(DATE), sorted(ticks.map(toStored)))
         }).pipe(Effect.provide(layer))
         const reopened = yield* readAll(DATE).pipe(Effect.provide(layer))
@@ -137,7 +140,7 @@ for (const { name, place } of places) {
         yield* Effect.gen(function* () {
           const archive = yield* Archive
           assert.isUndefined(yield* archive.begun("normalized-1", 0, 10))
-          yield* archive.write(range(10, 19), run(3))
+          yield* write(range(10, 19), run(3))
           assert.deepStrictEqual(yield* archive.begun("normalized-1", 0, 10), range(10, 19))
         }).pipe(Effect.provide(layer))
         yield* Effect.gen(function* () {
@@ -156,9 +159,8 @@ for (const { name, place } of places) {
         const ticks = run(20)
         for (let time = 0; time < 3; time++) {
           yield* Effect.gen(function* () {
-            const archive = yield* Archive
-            yield* archive.write(range(0, 19), ticks)
-            yield* archive.write(range(0, 19), ticks)
+            yield* write(range(0, 19), ticks)
+            yield* write(range(0, 19), ticks)
             assert.deepStrictEqual(yield* readAll(DATE), ticks.map(toStored))
           }).pipe(Effect.provide(layer))
         }
@@ -169,12 +171,11 @@ for (const { name, place } of places) {
       Effect.gen(function* () {
         const layer = yield* place
         yield* Effect.gen(function* () {
-          const archive = yield* Archive
-          yield* archive.write(range(0, 9), run(3))
-          const longer = yield* Effect.flip(archive.write(range(0, 11), run(5)))
+          yield* write(range(0, 9), run(3))
+          const longer = yield* Effect.flip(write(range(0, 11), run(5)))
           assert.deepInclude(longer, { _tag: "RangeTaken", last: 9 })
           assert.match(longer.message, /ends at 9 .*got one that ends at 11/)
-          const elsewhere = yield* Effect.flip(archive.write(range(0, 9), run(3, { exchange_ts: OPEN + A_DAY })))
+          const elsewhere = yield* Effect.flip(write(range(0, 9), run(3, { exchange_ts: OPEN + A_DAY })))
           assert.strictEqual(elsewhere._tag, "ArchiveError")
           assert.match(elsewhere.message, /2026-01-15.*2026-01-16/)
           assert.strictEqual((yield* readAll(DATE)).length, 3)
@@ -190,8 +191,7 @@ for (const { name, place } of places) {
           makeTick({ exchange_ts, sequence_id: i })
         )
         yield* Effect.gen(function* () {
-          const archive = yield* Archive
-          yield* archive.write(range(0, 3), ticks)
+          yield* write(range(0, 3), ticks)
           const stored = ticks.map(toStored)
           assert.deepStrictEqual(yield* readAll("2026-01-14"), stored.slice(0, 1))
           assert.deepStrictEqual(yield* readAll(DATE), stored.slice(1, 3))
@@ -207,11 +207,10 @@ for (const { name, place } of places) {
         const ticks = run(5)
         const again = ticks.map((tick): Tick => ({ ...tick, position: tick.position + 100 }))
         yield* Effect.gen(function* () {
-          const archive = yield* Archive
-          yield* archive.write(range(0, 9), [...ticks, ...again])
-          yield* archive.write(range(10, 14), again)
-          yield* archive.write(range(0, 4, 1), again)
-          yield* archive.write(range(0, 5, 0, "normalized-2"), [...again, makeTick({ instrument_token: 9 })])
+          yield* write(range(0, 9), [...ticks, ...again])
+          yield* write(range(10, 14), again)
+          yield* write(range(0, 4, 1), again)
+          yield* write(range(0, 5, 0, "normalized-2"), [...again, makeTick({ instrument_token: 9 })])
           const read = yield* readAll(DATE)
           assert.deepStrictEqual(
             read.map(({ instrument_token, exchange_ts, sequence_id }) => [instrument_token, exchange_ts, sequence_id]),
@@ -227,13 +226,12 @@ for (const { name, place } of places) {
       Effect.gen(function* () {
         const layer = yield* place
         yield* Effect.gen(function* () {
-          const archive = yield* Archive
-          yield* archive.write(range(0, 9), [
+          yield* write(range(0, 9), [
             ...run(4, { instrument_token: 1 }),
             ...run(4, { instrument_token: 2 }),
             ...run(4, { instrument_token: 3 })
           ])
-          yield* archive.write(range(10, 19), run(4, { instrument_token: 3, exchange_ts: OPEN + 500 }))
+          yield* write(range(10, 19), run(4, { instrument_token: 3, exchange_ts: OPEN + 500 }))
           const tokensOf = (ticks: ReadonlyArray<StoredTick>) => ticks.map((tick) => tick.instrument_token)
           assert.deepStrictEqual(tokensOf(yield* readAll(DATE, [3, 1, 99])), [1, 1, 1, 1, 3, 3, 3, 3, 3, 3, 3, 3])
           assert.deepStrictEqual(yield* readAll(DATE, []), [])
@@ -251,9 +249,9 @@ for (const { name, place } of places) {
         const layer = yield* place
         yield* Effect.gen(function* () {
           const archive = yield* Archive
-          yield* archive.write(range(0, 9), [])
+          yield* write(range(0, 9), [])
           assert.deepStrictEqual(yield* archive.begun("normalized-1", 0, 0), range(0, 9))
-          const error = yield* Effect.flip(archive.write(range(0, 9, 0, "../../etc"), run(1)))
+          const error = yield* Effect.flip(write(range(0, 9, 0, "../../etc"), run(1)))
           assert.match(error.message, /^incarnation: expected letters.*got \.\.\/\.\.\/etc/)
         }).pipe(Effect.provide(layer))
       })
@@ -264,7 +262,7 @@ for (const { name, place } of places) {
         const layer = yield* place
         yield* Effect.gen(function* () {
           const archive = yield* Archive
-          for (let i = 0; i < 3; i++) yield* archive.write(range(i, i), run(5, { instrument_token: i + 1 }))
+          for (let i = 0; i < 3; i++) yield* write(range(i, i), run(5, { instrument_token: i + 1 }))
           const some = yield* Stream.runCollect(archive.read(DATE, undefined).pipe(Stream.take(1)))
           assert.strictEqual(some.length, 1)
           assert.strictEqual((yield* readAll(DATE)).length, 15)
@@ -284,12 +282,11 @@ for (const { name, place } of places) {
           const layer = yield* place
           const naive = new Map<string, StoredTick>()
           yield* Effect.gen(function* () {
-            const archive = yield* Archive
             for (const [i, rows] of ranges.entries()) {
               const ticks = rows.map(({ token, ms, id, price }) =>
                 makeTick({ instrument_token: token, exchange_ts: OPEN + ms * 1000, sequence_id: id, price: price / 20 })
               )
-              yield* archive.write(range(i * 100, i * 100 + 99), ticks)
+              yield* write(range(i * 100, i * 100 + 99), ticks)
               for (const tick of ticks) {
                 const key = `${tick.instrument_token} ${tick.exchange_ts} ${tick.sequence_id}`
                 if (!naive.has(key)) naive.set(key, toStored(tick))

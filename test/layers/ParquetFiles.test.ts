@@ -19,6 +19,7 @@ import { Effect, Layer, Stream } from "effect"
 import { parquetMetadataAsync } from "hyparquet"
 import * as ParquetFiles from "../../src/layers/ParquetFiles.ts"
 import { tradingDate } from "../../src/schema/Tick.ts"
+import { toColumns } from "../../src/schema/TickColumns.ts"
 import { Archive, type ArchiveRange } from "../../src/streams/Archive.ts"
 import { DAY, makeTick, OPEN } from "../contract/ticks.ts"
 
@@ -38,7 +39,7 @@ const folder = Effect.acquireRelease(
 const archiveIn = (made: string) => Layer.orDie(ParquetFiles.layer(made))
 
 /** Each tick once, though the last of them came twice. */
-const write = Effect.flatMap(Archive, (archive) => archive.write(RANGE, [...TICKS, ...TICKS.slice(-1)]))
+const write = Effect.flatMap(Archive, (archive) => archive.write(RANGE, toColumns([...TICKS, ...TICKS.slice(-1)])))
 
 /** The files under a folder, as paths from it. */
 const filesIn = (made: string): ReadonlyArray<string> =>
@@ -58,7 +59,7 @@ const recover = (made: string) =>
     // Nothing is visible that is not whole.
     for (const date of DATES) yield* Stream.runDrain(archive.read(date, undefined))
     if (begun !== undefined) assert.deepStrictEqual(begun, RANGE)
-    yield* archive.write(RANGE, TICKS)
+    yield* archive.write(RANGE, toColumns(TICKS))
     for (const [i, date] of DATES.entries()) {
       const read = (yield* Stream.runCollect(archive.read(date, undefined))).flat()
       assert.deepStrictEqual(

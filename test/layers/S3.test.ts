@@ -5,6 +5,7 @@ import { assert, describe, it } from "@effect/vitest"
 import { Effect, Layer, Redacted, Stream } from "effect"
 import * as S3 from "../../src/layers/S3.ts"
 import { tradingDate } from "../../src/schema/Tick.ts"
+import { toColumns } from "../../src/schema/TickColumns.ts"
 import { Archive, type ArchiveRange } from "../../src/streams/Archive.ts"
 import { DAY, makeTick, OPEN } from "../contract/ticks.ts"
 import { emptyBucket, keysIn, objectIn, optionsFor, putInto } from "../support/buckets.ts"
@@ -27,7 +28,7 @@ const found = await s3()
 /** The tests are skipped without it. */
 const access: S3Access = found ?? { endpoint: "", bucket: "", region: "", accessKeyId: "", secretAccessKey: "" }
 
-const write = Effect.flatMap(Archive, (archive) => archive.write(RANGE, TICKS))
+const write = Effect.flatMap(Archive, (archive) => archive.write(RANGE, toColumns(TICKS)))
 
 /** The sequence ids of both days, as the archive gives them. */
 const readBoth = Effect.flatMap(Archive, (archive) =>
@@ -169,7 +170,7 @@ describe.skipIf(found === undefined)("S3", () => {
         archives,
         (context, i) =>
           Effect.flatMap(Archive, (archive) =>
-            archive.write({ ...RANGE, last: RANGE.first + i }, TICKS.slice(0, i + 1))
+            archive.write({ ...RANGE, last: RANGE.first + i }, toColumns(TICKS.slice(0, i + 1)))
           ).pipe(Effect.exit, Effect.provide(context)),
         { concurrency: "unbounded" }
       )
@@ -201,7 +202,7 @@ describe.skipIf(found === undefined)("S3", () => {
       )
       yield* Effect.gen(function* () {
         const archive = yield* Archive
-        yield* archive.write({ ...RANGE, last: RANGE.first + count }, ticks)
+        yield* archive.write({ ...RANGE, last: RANGE.first + count }, toColumns(ticks))
         const [object] = (yield* Effect.promise(() => keysIn(access))).filter((key) => key.startsWith("ticks/"))
         const size = (yield* Effect.promise(() => objectIn(access, object!))).length
         proxy.seen.length = 0

@@ -3,6 +3,7 @@
 import { promises as fs } from "node:fs"
 import { Effect } from "effect"
 import * as ParquetFiles from "../../src/layers/ParquetFiles.ts"
+import { toColumns } from "../../src/schema/TickColumns.ts"
 import { Archive } from "../../src/streams/Archive.ts"
 import { makeTick, OPEN } from "../contract/ticks.ts"
 
@@ -24,5 +25,7 @@ const ticks = Array.from({ length: 8 }, (_, i) =>
 )
 const range = { incarnation: "normalized-1", partition: 2, first: 40, last: 47 }
 await Effect.runPromise(
-  Effect.flatMap(Archive, (archive) => archive.write(range, ticks)).pipe(Effect.provide(ParquetFiles.layer(folder)))
+  Effect.flatMap(Archive, (archive) => archive.write(range, toColumns(ticks))).pipe(
+    Effect.provide(ParquetFiles.layer(folder))
+  )
 )

@@ -1,6 +1,7 @@
 // Writes a range into the archive of a bucket: `node writeToS3.ts ENDPOINT BUCKET REGION`, credentials in the environment.
 import { Effect } from "effect"
 import * as S3 from "../../src/layers/S3.ts"
+import { toColumns } from "../../src/schema/TickColumns.ts"
 import { Archive } from "../../src/streams/Archive.ts"
 import { makeTick, OPEN } from "../contract/ticks.ts"
 
@@ -11,7 +12,7 @@ const ticks = Array.from({ length: 8 }, (_, i) =>
 )
 const range = { incarnation: "normalized-1", partition: 2, first: 40, last: 47 }
 await Effect.runPromise(
-  Effect.flatMap(Archive, (archive) => archive.write(range, ticks)).pipe(
+  Effect.flatMap(Archive, (archive) => archive.write(range, toColumns(ticks))).pipe(
     Effect.provide(S3.layer({ endpoint, bucket, region }))
   )
 )

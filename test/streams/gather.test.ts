@@ -12,6 +12,7 @@ const batch = (ticks: number, offset: number): TickBatch => ({
   publishedAt: 0,
   bookmark: { partition: 0, incarnation: "n", offset, mark: undefined }
 })
+const count = ({ ticks }: TickBatch) => ticks.length
 const sizes = (group: ReadonlyArray<TickBatch>) => group.map((b) => b.ticks.length)
 
 /** A source that is fed by hand, gathered into a queue of groups. */
@@ -21,7 +22,7 @@ const start = (options: { readonly ticks: number; readonly ms: number }) =>
     const groups = yield* Queue.bounded<ReadonlyArray<TickBatch>>(1000)
     const drain = yield* Deferred.make<void>()
     const fiber = yield* Stream.fromQueue(source).pipe(
-      gather({ ticks: options.ticks, ms: options.ms, drain: Deferred.await(drain) }),
+      gather({ count, ticks: options.ticks, ms: options.ms, drain: Deferred.await(drain) }),
       Stream.runForEach((group) => Queue.offer(groups, group)),
       Effect.forkScoped({ startImmediately: true })
     )
@@ -66,7 +67,7 @@ describe("gather", () => {
         { chunkSize: 1 }
       ).pipe(
         Stream.tap(() => Effect.sync(() => pulled++)),
-        gather({ ticks: 10, ms: 1, drain: Effect.never }),
+        gather({ count, ticks: 10, ms: 1, drain: Effect.never }),
         Stream.runForEach(() =>
           Effect.andThen(
             Effect.sync(() => groups++),
@@ -94,7 +95,7 @@ describe("gather", () => {
   it.effect("hands out what is left when the source ends, then ends itself", () =>
     Effect.gen(function* () {
       const all = yield* Stream.make(batch(1, 1), batch(2, 2)).pipe(
-        gather({ ticks: 100, ms: 1000, drain: Effect.never }),
+        gather({ count, ticks: 100, ms: 1000, drain: Effect.never }),
         Stream.runCollect
       )
       assert.deepStrictEqual(all.map(sizes), [[1, 2]])
@@ -106,7 +107,7 @@ describe("gather", () => {
       const groups: Array<ReadonlyArray<number>> = []
       const fiber = yield* Stream.make(batch(1, 1)).pipe(
         Stream.concat(Stream.fail("gone" as const)),
-        gather({ ticks: 100, ms: 1000, drain: Effect.never }),
+        gather({ count, ticks: 100, ms: 1000, drain: Effect.never }),
         Stream.runForEach((group) => Effect.sync(() => groups.push(sizes(group)))),
         Effect.flip,
         Effect.forkChild

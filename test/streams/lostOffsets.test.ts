@@ -86,12 +86,12 @@ const numbers = (from: number, to: number) => Array.from({ length: to - from }, 
 
 /** What a sink took, and what it may wait for before it takes more. */
 class Taken {
-  readonly ticks: Array<Tick> = []
+  readonly ticks: Array<Pick<Tick, "instrument_token" | "sequence_id">> = []
   readonly ranges: Array<ArchiveRange> = []
   readonly open = Latch.makeUnsafe(true)
   begun: ArchiveRange | undefined
 
-  add(ticks: ReadonlyArray<Tick>): Effect.Effect<void> {
+  add(ticks: ReadonlyArray<Pick<Tick, "instrument_token" | "sequence_id">>): Effect.Effect<void> {
     return Effect.andThen(
       Effect.sync(() => {
         this.ticks.push(...ticks)
@@ -123,7 +123,8 @@ const sinks = (taken: Taken) =>
         ),
       write: (range, ticks) => {
         taken.ranges.push(range)
-        return Effect.as(taken.add(ticks), undefined)
+        const { instrument_token: tokens, sequence_id: ids } = ticks
+        return taken.add(Array.from(ids, (sequence_id, i) => ({ instrument_token: tokens[i]!, sequence_id })))
       },
       read: () => Stream.empty
     }),

@@ -6,6 +6,7 @@ import { Effect, Layer, Stream } from "effect"
 import * as MemoryLog from "../../src/layers/MemoryLog.ts"
 import * as ParquetFiles from "../../src/layers/ParquetFiles.ts"
 import { tradingDate } from "../../src/schema/Tick.ts"
+import { pickRows, toColumns } from "../../src/schema/TickColumns.ts"
 import { encodeTick } from "../../src/schema/TickJson.ts"
 import { Archive, type ArchiveRange } from "../../src/streams/Archive.ts"
 import { Drain } from "../../src/streams/Drain.ts"
@@ -56,8 +57,8 @@ describe("the group that archives", () => {
       const archive = yield* Archive
       const log = yield* TickLog
       const range = { incarnation: log.incarnation("normalized_ticks"), partition: 0, first: 0, last: 2 }
-      yield* archive.write(range, TICKS.slice(0, 3))
-      yield* archive.write({ ...range, first: 3, last: 13 }, TICKS.slice(3, 14))
+      yield* archive.write(range, toColumns(TICKS.slice(0, 3)))
+      yield* archive.write({ ...range, first: 3, last: 13 }, toColumns(TICKS.slice(3, 14)))
       assert.deepStrictEqual(yield* archived, ALL)
       assert.deepStrictEqual(yield* archive.begun(range.incarnation, 0, 3), { ...range, first: 3, last: 13 })
       assert.isDefined(yield* archive.begun(range.incarnation, 0, 14))
@@ -84,7 +85,7 @@ describe("the group that archives", () => {
             Effect.gen(function* () {
               attempts.push(range)
               if (attempts.length === 1 || attempts.length === 5) {
-                yield* Effect.ignore(archive.write({ ...range, last: range.first + 2 }, ticks.slice(0, 3)))
+                yield* Effect.ignore(archive.write({ ...range, last: range.first + 2 }, pickRows(ticks, [0, 1, 2])))
               }
               yield* archive.write(range, ticks)
             })
