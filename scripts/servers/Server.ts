@@ -202,7 +202,22 @@ export abstract class Server {
     await this.start()
   }
 
-  /** For SIGSTOP and SIGCONT; `kill` and `stop` also wait. */
+  /** Stops it in its tracks; when this is done none of its threads runs. */
+  async pause(): Promise<void> {
+    this.signal("SIGSTOP")
+    const threads = process.platform === "linux" ? ["-L"] : []
+    const states = () =>
+      spawnSync("ps", [...threads, "-o", "state=", "-p", String(this.#child?.pid)], { encoding: "utf8" }).stdout.trim()
+    while (
+      this.isRunning &&
+      !states()
+        .split(/\s+/)
+        .every((state) => state.startsWith("T"))
+    )
+      await sleep(1)
+  }
+
+  /** For SIGCONT and the like; `pause`, `kill` and `stop` also wait. */
   signal(signal: NodeJS.Signals): void {
     if (this.isRunning) this.#child!.kill(signal)
   }

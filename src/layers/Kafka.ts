@@ -255,7 +255,8 @@ const make = Effect.fnUntraced(function* (options: KafkaOptions) {
     deliveryTimeoutMs: options.deliveryTimeoutMs,
     requestTimeoutMs: options.requestTimeoutMs,
     maxRecordBytes: options.maxRecordBytes,
-    inFlight: IN_FLIGHT
+    inFlight: IN_FLIGHT,
+    onAnew: () => look()
   })
 
   let looking: Promise<void> | undefined
@@ -272,8 +273,8 @@ const make = Effect.fnUntraced(function* (options: KafkaOptions) {
       }
       for (const state of anew) {
         warn(`topic ${state.name} was deleted and made anew: what reads and writes it begins again`)
+        producer.forget(state.incarnation)
         state.incarnation = now.topics.get(state.name)!.id
-        producer.madeAnew(state.name)
         for (const listener of [...state.listeners]) listener()
       }
     })().finally(() => {
@@ -619,12 +620,13 @@ const make = Effect.fnUntraced(function* (options: KafkaOptions) {
   return {
     partitions,
     incarnation: (topic) => topics.get(topic)!.incarnation,
-    append: (topic, partition, records) =>
-      Effect.suspend(() => {
+    append: (topic, partition, records, incarnation) =>
+      Effect.suspend((): Effect.Effect<number, LogError> => {
         const state = known(topic, partition)
+        if (incarnation !== undefined && incarnation !== state.incarnation) return madeAnew("append", state, partition)
         if (records.length === 0) return Effect.map(bounds(topic, partition), ({ end }) => end)
         return Effect.callback<number, LogError>((resume) => {
-          const takeBack = producer.append(topic, state.name, partition, records, (outcome) =>
+          const takeBack = producer.append(topic, state.name, state.incarnation, partition, records, (outcome) =>
             resume(outcome instanceof LogError ? Effect.fail(outcome) : Effect.succeed(outcome))
           )
           return Effect.sync(takeBack)

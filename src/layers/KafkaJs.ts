@@ -9,6 +9,7 @@
 import { createRequire } from "node:module"
 import type { Socket } from "node:net"
 import { Redacted } from "effect"
+import { PRODUCE, produceRequest, produceVersion, readProduced } from "./KafkaProduce.ts"
 import {
   type Address,
   CODE,
@@ -20,9 +21,10 @@ import {
   type KafkaWire,
   MemberIdRequired,
   NO_BYTES,
-  type OutBatch,
   type WireOptions
 } from "./KafkaWire.ts"
+
+const NO_TAGS = Buffer.alloc(1)
 
 /** The parts of kafkajs that are used; it ships types for its front only. */
 interface Protocol<A> {
@@ -32,17 +34,6 @@ interface Protocol<A> {
     readonly parse: (data: unknown) => Promise<A>
   }
   readonly requestTimeout?: number
-}
-
-interface ProduceAnswer {
-  readonly topics: ReadonlyArray<{
-    readonly topicName: string
-    readonly partitions: ReadonlyArray<{
-      readonly partition: number
-      readonly errorCode: number
-      readonly baseOffset: string
-    }>
-  }>
 }
 
 interface JsConnection {
@@ -63,6 +54,8 @@ interface JsConnectionPool {
 }
 
 interface JsBroker {
+  /** By API key, once connected. */
+  readonly versions: Readonly<Record<number, { readonly maxVersion: number }>>
   readonly connect: () => Promise<void>
   readonly lookupRequest: <A>(apiKey: number, requests: unknown) => (options: unknown) => Protocol<A>
   readonly initProducerId: (
@@ -92,7 +85,7 @@ const { createLogger, LEVELS } = require("kafkajs/src/loggers") as {
   readonly LEVELS: { readonly NOTHING: number }
 }
 const { requests } = require("kafkajs/src/protocol/requests") as { readonly requests: Record<string, unknown> }
-const apiKeys = require("kafkajs/src/protocol/requests/apiKeys") as Record<"Produce" | "Fetch" | "JoinGroup", number>
+const apiKeys = require("kafkajs/src/protocol/requests/apiKeys") as Record<"Fetch" | "JoinGroup", number>
 
 /** Errors come back to the caller, who knows what they mean; the library's own log would only say them twice. */
 const logger = createLogger({ level: LEVELS.NOTHING, logCreator: () => () => undefined })
@@ -178,33 +171,28 @@ const connect = async (address: Address, options: WireOptions): Promise<KafkaWir
       )
       return { id: BigInt(producerId), epoch: producerEpoch }
     },
-    // The library's own parser throws at the first partition that is refused, and keeps the others' answers.
     produce: async (batches, timeoutMs) => {
-      const protocol = broker.lookupRequest<ProduceAnswer>(
-        apiKeys.Produce,
-        requests.Produce
-      )({
-        acks: -1,
-        timeout: timeoutMs,
-        topicData: []
-      })
-      const payload = produceBody(batches, timeoutMs)
-      const answer = await ask(
+      const version = produceVersion(broker.versions[PRODUCE]?.maxVersion ?? 0)
+      const body = await ask(
         "produce",
-        connection.send<ProduceAnswer>({
-          ...protocol,
-          request: { ...protocol.request, encode: async () => ({ buf: payload, buffer: payload }) },
-          response: { decode: protocol.response.decode, parse: async (data) => data as ProduceAnswer }
+        connection.send<Buffer>({
+          request: {
+            apiKey: PRODUCE,
+            apiVersion: version,
+            apiName: "Produce",
+            // The library knows no requests whose header ends with tagged fields: there are none.
+            encode: async () => {
+              const buffer = Buffer.concat([NO_TAGS, produceRequest(version, batches, timeoutMs)])
+              return { buf: buffer, buffer }
+            }
+          },
+          response: {
+            decode: async (payload) => payload.subarray(NO_TAGS.length),
+            parse: async (payload) => payload as Buffer
+          }
         })
       )
-      return answer.topics.flatMap(({ topicName, partitions }) =>
-        partitions.map(({ partition, errorCode, baseOffset }) => ({
-          topic: topicName,
-          partition,
-          code: errorCode,
-          baseOffset: Number(baseOffset)
-        }))
-      )
+      return readProduced(version, body, batches)
     },
     fetch: async ({ parts, maxBytes, maxWaitMs }) => {
       const fetch = broker.lookupRequest<FetchAnswer>(apiKeys.Fetch, requests.Fetch)
@@ -321,37 +309,6 @@ const tame = (connection: JsConnection): void => {
   queue.scheduleCheckPendingRequests = () => {
     if (queue.pending.length > 0 || queue.throttledUntil > Date.now()) schedule()
   }
-}
-
-/** A request to append batches, versions 3 to 7. */
-const produceBody = (batches: ReadonlyArray<OutBatch>, timeoutMs: number): Buffer => {
-  const head = Buffer.alloc(12)
-  head.writeInt16BE(-1, 0) // no transaction
-  head.writeInt16BE(-1, 2) // acks=all
-  head.writeInt32BE(timeoutMs, 4)
-  const topics = new Map<string, Array<OutBatch>>()
-  for (const batch of batches) {
-    const mine = topics.get(batch.topic)
-    if (mine === undefined) topics.set(batch.topic, [batch])
-    else mine.push(batch)
-  }
-  head.writeInt32BE(topics.size, 8)
-  const parts: Array<Buffer> = [head]
-  for (const [topic, mine] of topics) {
-    const name = Buffer.from(topic)
-    const beforeName = Buffer.alloc(2)
-    beforeName.writeInt16BE(name.length)
-    const afterName = Buffer.alloc(4)
-    afterName.writeInt32BE(mine.length)
-    parts.push(beforeName, name, afterName)
-    for (const { partition, bytes } of mine) {
-      const before = Buffer.alloc(8)
-      before.writeInt32BE(partition, 0)
-      before.writeInt32BE(bytes.length, 4)
-      parts.push(before, bytes)
-    }
-  }
-  return Buffer.concat(parts)
 }
 
 /** The answer to a fetch: the request's own error, and by topic and partition what came. */

@@ -7,6 +7,7 @@
 import { isIP } from "node:net"
 import {
   AuthenticationError,
+  apiVersionsV3,
   Connection,
   createTopicsV7,
   describeConfigsV4,
@@ -24,13 +25,13 @@ import {
   offsetCommitV8,
   offsetFetchV8,
   ProtocolError,
-  produceV9,
   type Reader,
   ResponseError,
   syncGroupV5,
   Writer
 } from "@platformatic/kafka"
 import { Redacted } from "effect"
+import { PRODUCE, produceRequest, produceVersion, readProduced } from "./KafkaProduce.ts"
 import {
   type Address,
   CODE,
@@ -44,19 +45,15 @@ import {
   MemberIdRequired,
   type Metadata,
   NO_BYTES,
-  type OutBatch,
   type TopicMetadata,
   type WireOptions
 } from "./KafkaWire.ts"
-
-type ProduceResponse = ReturnType<typeof produceV9.parseResponse>
 
 const NO_TOPIC = "00000000-0000-0000-0000-000000000000"
 /** Reads only what is decided: nothing of an open or aborted transaction. */
 const READ_COMMITTED = 1
 const GROUP_COORDINATOR = 0
 const TOPIC_RESOURCE = 2
-const ACKS_ALL = -1
 const IN_FLIGHT = 64
 
 const open = async (address: Address, options: WireOptions): Promise<Connection> => {
@@ -141,42 +138,25 @@ const askParts = async <A>(what: string, request: Promise<A>): Promise<A> => {
   }
 }
 
-/** The answers to two callers are one object each; a wire is both where the library is the engine. */
-const wire = (connection: Connection): KafkaWire => ({
-  isOpen: () => connection.isConnected(),
-  initProducer: async () => {
-    const { producerId, producerEpoch } = await ask("init producer", initProducerIdV4.api.async(connection, null, 0))
-    return { id: producerId, epoch: producerEpoch }
-  },
-  produce: async (batches, timeoutMs) => {
-    const topics = new Map<string, Array<OutBatch>>()
-    for (const batch of batches) {
-      const mine = topics.get(batch.topic)
-      if (mine === undefined) topics.set(batch.topic, [batch])
-      else mine.push(batch)
-    }
-    const { api, parseResponse } = produceV9
-    const response = await askParts(
+/** Appends in the version that the broker understands; the library itself knows none by the topic's id. */
+const producer = (connection: Connection): KafkaWire["produce"] => {
+  let version: Promise<number> | undefined
+  return async (batches, timeoutMs) => {
+    version ??= ask("versions", apiVersionsV3.api.async(connection, "market-data-platform", "0")).then(({ apiKeys }) =>
+      produceVersion(apiKeys.find(({ apiKey }) => apiKey === PRODUCE)?.maxVersion ?? 0)
+    )
+    version.catch(() => {
+      version = undefined
+    })
+    const agreed = await version
+    const body = await ask(
       "produce",
-      new Promise<ProduceResponse>((resolve, reject) => {
-        connection.send<ProduceResponse>(
-          api.key,
-          api.version,
-          () =>
-            Writer.create()
-              .appendString(null) // no transaction
-              .appendInt16(ACKS_ALL)
-              .appendInt32(timeoutMs)
-              .appendArray([...topics], (writer, [topic, mine]) => {
-                writer.appendString(topic).appendArray(mine, (part, { partition, bytes }) => {
-                  part
-                    .appendInt32(partition)
-                    .appendUnsignedVarInt(bytes.length + 1)
-                    .append(bytes)
-                })
-              })
-              .appendTaggedFields(),
-          parseResponse,
+      new Promise<Buffer>((resolve, reject) => {
+        connection.send<Buffer>(
+          PRODUCE,
+          agreed,
+          () => Writer.create().append(produceRequest(agreed, batches, timeoutMs)),
+          (_correlation, _key, _version, reader) => reader.buffer.slice(reader.position),
           true,
           true,
           (error, answer) => {
@@ -186,15 +166,18 @@ const wire = (connection: Connection): KafkaWire => ({
         )
       })
     )
-    return response.responses.flatMap(({ name, partitionResponses }) =>
-      partitionResponses.map(({ index, errorCode, baseOffset }) => ({
-        topic: name,
-        partition: index,
-        code: errorCode,
-        baseOffset: Number(baseOffset)
-      }))
-    )
+    return readProduced(agreed, body, batches)
+  }
+}
+
+/** The answers to two callers are one object each; a wire is both where the library is the engine. */
+const wire = (connection: Connection): KafkaWire => ({
+  isOpen: () => connection.isConnected(),
+  initProducer: async () => {
+    const { producerId, producerEpoch } = await ask("init producer", initProducerIdV4.api.async(connection, null, 0))
+    return { id: producerId, epoch: producerEpoch }
   },
+  produce: producer(connection),
   fetch: async ({ parts, maxBytes, maxWaitMs }) => {
     const topics = [...Map.groupBy(parts, ({ topicId }) => topicId)].map(([topicId, mine]) => ({
       topicId,

@@ -16,6 +16,8 @@ export interface ProducerOptions {
   readonly requestTimeoutMs: number
   readonly maxRecordBytes: number
   readonly inFlight: number
+  /** Called where a topic is found to have been made anew, before the appends that were meant for the old one fail. */
+  readonly onAnew: () => Promise<void>
 }
 
 interface Batch {
@@ -37,9 +39,11 @@ interface Job {
   last: string
 }
 
+/** A partition in one life of its topic. */
 interface Slot {
   readonly topic: Topic
   readonly name: string
+  readonly topicId: string
   readonly partition: number
   readonly waiting: Array<Job>
   busy: Job | undefined
@@ -47,8 +51,6 @@ interface Slot {
   sequence: number
   /** One above the last offset acknowledged here. */
   end: number
-  /** The topic is not the one that `end` was counted in. */
-  anew: boolean
 }
 
 const SEQUENCE_SPAN = 2 ** 31
@@ -81,35 +83,33 @@ export class KafkaProducer {
     this.#options = options
   }
 
-  /** Answers through `done`, once; what it returns takes the append back if it has not been sent yet. */
+  /**
+   * Into the topic that has this id and no other. Answers through `done`, once; what it returns takes the append back if
+   * it has not been sent yet.
+   */
   append(
     topic: Topic,
     name: string,
+    topicId: string,
     partition: number,
     records: ReadonlyArray<NewRecord>,
     done: (outcome: number | LogError) => void
   ): () => void {
-    const key = `${name}-${partition}`
+    const key = `${topicId}-${partition}`
     let slot = this.#slots.get(key)
     if (slot === undefined) {
       slot = {
         topic,
         name,
+        topicId,
         partition,
         waiting: [],
         busy: undefined,
         identity: undefined,
         sequence: 0,
-        end: 0,
-        anew: false
+        end: 0
       }
       this.#slots.set(key, slot)
-    }
-    if (slot.anew) {
-      slot.anew = false
-      slot.end = 0
-      done(this.#error(slot, "failed", "the topic was made anew: its offsets begin again", "incarnation"))
-      return () => undefined
     }
     const chunks = this.#chunks(slot, records)
     if (chunks instanceof LogError) {
@@ -119,9 +119,9 @@ export class KafkaProducer {
     return this.#enqueue(slot, chunks, 0, undefined, done)
   }
 
-  /** The topics' offsets begin again: whoever counts on those before is told by its next append. */
-  madeAnew(name: string): void {
-    for (const slot of this.#slots.values()) if (slot.name === name && slot.end > 0) slot.anew = true
+  /** This topic is there no more: what still waits for it ends by itself. */
+  forget(topicId: string): void {
+    for (const [key, slot] of this.#slots) if (slot.topicId === topicId) this.#slots.delete(key)
   }
 
   /** One batch a request and partition; only an append above the largest batch goes in several. */
@@ -209,8 +209,14 @@ export class KafkaProducer {
       if (this.#over(job)) continue
       let address: Address
       try {
+        const { name, topicId, partition } = job.slot
         if (job.identity === undefined) this.#claim(job, await this.#identify())
-        address = await this.#cluster.leader(job.slot.name, job.slot.partition)
+        const { topics } = await this.#cluster.metadata()
+        if ((topics.get(name)?.id ?? topicId) !== topicId) {
+          await this.#anew(job)
+          continue
+        }
+        address = await this.#cluster.leader(name, partition)
       } catch (cause) {
         this.#again(job, cause)
         continue
@@ -276,7 +282,12 @@ export class KafkaProducer {
       const wire = await this.#cluster.wire("produce", address)
       for (const job of jobs) job.attempts++
       answers = await wire.produce(
-        jobs.map(({ slot, batch }) => ({ topic: slot.name, partition: slot.partition, bytes: batch.bytes })),
+        jobs.map(({ slot: { name, topicId, partition }, batch }) => ({
+          topic: name,
+          topicId,
+          partition,
+          bytes: batch.bytes
+        })),
         // The broker gives up before the connection does, so that its refusal is heard.
         Math.ceil(this.#options.requestTimeoutMs * 0.8)
       )
@@ -287,7 +298,7 @@ export class KafkaProducer {
     }
     for (const job of jobs) {
       const { slot } = job
-      const answer = answers.find(({ topic, partition }) => topic === slot.name && partition === slot.partition)
+      const answer = answers.find((one) => one.topicId === slot.topicId && one.partition === slot.partition)
       if (answer === undefined) {
         job.unsure = true
         this.#again(job, new KafkaSilence("the partition is missing in the answer", { sent: true }))
@@ -335,6 +346,13 @@ export class KafkaProducer {
       return
     }
     this.#giveUp(job, `the broker refuses the append (error ${code})`)
+  }
+
+  /** What was meant for a topic that is gone goes nowhere. */
+  async #anew(job: Job): Promise<void> {
+    await this.#options.onAnew().catch(() => undefined)
+    const message = `topic ${job.slot.name} was deleted and made anew`
+    this.#settle(job, this.#error(job.slot, job.unsure ? "unknown" : "failed", message, "incarnation"))
   }
 
   #again(job: Job, cause: unknown): void {

@@ -94,15 +94,17 @@ export interface ProducerIdentity {
   readonly epoch: number
 }
 
+/** A broker that knows topics by their names only takes it for whichever topic has that name. */
 export interface OutBatch {
   readonly topic: string
+  readonly topicId: string
   readonly partition: number
   /** A whole record batch. */
   readonly bytes: Buffer
 }
 
 export interface Appended {
-  readonly topic: string
+  readonly topicId: string
   readonly partition: number
   readonly code: number
   readonly baseOffset: number

@@ -301,7 +301,17 @@ const make = (options: MemoryLogOptions): Effect.Effect<TickLog["Service"]> =>
     return {
       partitions: options.partitions,
       incarnation: (topic) => topics.get(topic)!.incarnation,
-      append,
+      append: (topic, partition, records, incarnation = topics.get(topic)!.incarnation) =>
+        incarnation === topics.get(topic)!.incarnation
+          ? append(topic, partition, records)
+          : new LogError({
+              operation: "append",
+              topic,
+              partition,
+              outcome: "failed",
+              message: `${topic} is not the one with incarnation ${incarnation}`,
+              reason: "incarnation"
+            }),
       read,
       bounds: (topic, partition) =>
         Effect.sync(() => {

@@ -52,12 +52,14 @@ export class TickLog extends Context.Service<
     readonly incarnation: (topic: Topic) => string
     /**
      * Appends in order and answers the first offset once the log has them for good. Waits where the log is full; one
-     * append a partition may be under way. All or nothing, unless it fails with outcome `unknown`.
+     * append a partition may be under way. All or nothing, unless it fails with outcome `unknown`. Where it is meant
+     * for one life of the topic, it fails with reason `incarnation` once the topic is in another.
      */
     readonly append: (
       topic: Topic,
       partition: number,
-      records: ReadonlyArray<NewRecord>
+      records: ReadonlyArray<NewRecord>,
+      incarnation?: string
     ) => Effect.Effect<number, LogError>
     /** Reads from an offset to the end and on, for ever, at the reader's pace; no group. */
     readonly read: (

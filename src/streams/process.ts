@@ -146,7 +146,8 @@ export const processPartition = (
     const publish = Effect.fnUntraced(function* (batch: Batch) {
       const records = toRecords(batch, through)
       if (records.length > 0) {
-        normalizedOffset = (yield* log.append("normalized_ticks", partition, records)) + records.length
+        const first = yield* log.append("normalized_ticks", partition, records, normalizedIncarnation)
+        normalizedOffset = first + records.length
         crashPoint("after-publish")
       }
       const dead = toDeadRecords(batch.dead, partition)

@@ -89,6 +89,18 @@ for (const { name, layer, capacity, missing } of subjects) {
     )
 
     test(
+      "refuses what is meant for another life of a topic, and takes what is meant for this one",
+      Effect.gen(function* () {
+        const log = yield* TickLog
+        const another = "00000000-0000-4000-8000-000000000000"
+        const refused = yield* Effect.flip(log.append("raw_ticks", 1, [text("a")], another))
+        assert.deepStrictEqual([refused.outcome, refused.reason], ["failed", "incarnation"])
+        assert.strictEqual(yield* log.append("raw_ticks", 1, [text("b")], log.incarnation("raw_ticks")), 0)
+        assert.deepStrictEqual(yield* log.bounds("raw_ticks", 1), { start: 0, end: 1 })
+      })
+    )
+
+    test(
       "stamps records with a time that never falls and finds the first offset at or after a time",
       Effect.gen(function* () {
         const log = yield* TickLog

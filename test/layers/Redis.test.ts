@@ -206,7 +206,7 @@ describe.skipIf(isMissing)("a server in trouble", () => {
       const server = yield* ownRedis
       const all = yield* ports({ url: server.url(0) })
       yield* works(all, 1)
-      server.signal("SIGSTOP")
+      yield* Effect.promise(() => server.pause())
       const failures = yield* Effect.forEach(
         Array.from({ length: 600 }),
         () => failureOf(all.claims.claim(raw(2), [numbered(2)])),
