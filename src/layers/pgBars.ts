@@ -73,7 +73,7 @@ export const widerBars = (minutes: number, source: string): string => `
  */
 const DAY_FUNCTION = "LANGUAGE plpgsql STABLE SET plan_cache_mode = force_custom_plan"
 
-/** The function that computes bars from their ticks; a bar without ticks is null but for its key. */
+/** The function that computes bars from their ticks; there is none where there are no ticks. */
 export const recomputeFunction = ({ minutes, recompute }: Materialised): string => {
   const ticksOfBar = `
     t.instrument_token = k.token AND t.exchange_ts >= k.start AND t.exchange_ts < k.start + INTERVAL '${minutes} minutes'

@@ -14,7 +14,7 @@ export interface Connection {
   readonly embedded: boolean
 }
 
-/** Connections to a server: writes run side by side, one a partition at most, and reads beside them. */
+/** Connections to a server: one writes, one refreshes bars, one drops old days; the others are for those who read. */
 const POOL_CONNECTIONS = 8
 const STATEMENT_TIMEOUT_MS = 30_000
 const LOCK_TIMEOUT_MS = 10_000
@@ -32,8 +32,9 @@ const START_RETRIES = 4
 /** A transaction with ticks that did not reach its COMMIT by then is undone. */
 const COMMIT_WITHIN_SECONDS = 45
 /**
- * By then such a transaction is seen or never will be, however slow its COMMIT was. What looks at ticks without waiting
- * for the writers counts on it: the refresh of bars, and the drop of old days.
+ * By then such a transaction is taken to be seen, or never to be. What looks at ticks without waiting for the writers
+ * counts on it: the refresh of bars, and the drop of old days. No timeout ends a COMMIT that has begun: one that waits
+ * longer than this for a disk or a synchronous standby may leave bars without its ticks, until their minutes are marked.
  */
 export const TRANSACTION_LIMIT_SECONDS = 90
 
