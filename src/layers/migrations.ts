@@ -200,7 +200,8 @@ const apply = async (client: pg.PoolClient): Promise<Migrated> => {
     await client.query("COMMIT")
     return { ...chosen, applied: SCHEMA_VERSION - version }
   } catch (cause) {
-    await client.query("ROLLBACK")
+    // Of a connection that is gone nothing is to be rolled back; why it went is the reason.
+    await client.query("ROLLBACK").catch(() => undefined)
     throw cause
   }
 }

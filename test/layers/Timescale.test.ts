@@ -1,15 +1,17 @@
 import { createServer } from "node:net"
 import { assert, describe, it } from "@effect/vitest"
-import { Effect, Redacted } from "effect"
+import { Effect, Fiber, Redacted } from "effect"
 import pg from "pg"
 import { migrate, SCHEMA_VERSION } from "../../src/layers/migrations.ts"
 import * as Pglite from "../../src/layers/Pglite.ts"
 import { barTable } from "../../src/layers/pgBarTable.ts"
-import { connect } from "../../src/layers/pgConnection.ts"
+import { advisory, connect } from "../../src/layers/pgConnection.ts"
 import { PAGE_AFTER } from "../../src/layers/pgTicks.ts"
 import * as Timescale from "../../src/layers/Timescale.ts"
 import { makeTick, OPEN } from "../contract/ticks.ts"
+import { databaseUrl } from "../support/services.ts"
 
+const real = await databaseUrl()
 const database = Effect.map(Pglite.start({ dataDir: undefined }), ({ url }) => ({ url, embedded: true }))
 
 /** One question on a connection of its own. */
@@ -74,6 +76,32 @@ describe("the schema", () => {
       assert.deepStrictEqual(yield* ask(options.url, "SELECT level, ticks_from FROM store_state"), [
         { level: "plain", ticks_from: Number.NEGATIVE_INFINITY }
       ])
+    })
+  )
+
+  it.live.skipIf(real === undefined)("says why it could not be made where the server ended the connection", () =>
+    Effect.gen(function* () {
+      const url = real!
+      const pool = yield* connect({ url, embedded: false })
+      // Someone else is at it, so that this one waits.
+      const other = yield* Effect.acquireRelease(
+        Effect.promise(async () => {
+          const client = new pg.Client({ connectionString: url })
+          await client.connect()
+          await client.query(`BEGIN; SELECT pg_advisory_xact_lock(${advisory("schema")})`)
+          return client
+        }),
+        (client) => Effect.promise(() => client.end())
+      )
+      const migrating = yield* Effect.forkChild(Effect.flip(migrate(pool)), { startImmediately: true })
+      const ended = Effect.promise(() =>
+        other.query("SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted")
+      )
+      while ((yield* ended).rowCount === 0);
+      assert.strictEqual(
+        (yield* Fiber.join(migrating)).message,
+        "database: its schema cannot be brought up to date: terminating connection due to administrator command"
+      )
     })
   )
 
