@@ -35,25 +35,32 @@ type Column = (typeof NEEDED)[number]
 const isDate = (text: string): boolean => {
   if (!/^\d{4}-\d{2}-\d{2}$/.test(text)) return false
   const day = new Date(`${text}T00:00:00Z`)
-  return !Number.isNaN(day.getTime()) && day.toISOString().startsWith(text)
+  return !Number.isNaN(day.getTime()) && day.toISOString().startsWith(text) && !text.startsWith("0000")
 }
 
-/** What the store takes: the instrument, with the lengths of its columns. */
+const INT4_MAX = 2_147_483_647
+/** What no text column holds: half a character, and the one that ends a text in C. */
+const isText = Schema.makeFilter(
+  (text: string) => (text.isWellFormed() && !text.includes("\0")) || "Expected text without NUL or half a character"
+)
+
+/** What the store takes: the instrument, with the lengths and ranges of its columns. */
 const Row = Schema.Struct({
   ...Instrument.fields,
   instrument_token: InstrumentToken,
-  tradingsymbol: Schema.String.pipe(Schema.check(Schema.isBetweenLength(1, 50))),
+  tradingsymbol: Schema.String.pipe(Schema.check(Schema.isBetweenLength(1, 50), isText)),
   exchange: Schema.String.pipe(
     Schema.check(
       Schema.makeFilter((text: string) => /^[A-Z0-9]{1,10}$/.test(text) || "Expected 1 to 10 capitals or digits")
     )
   ),
   tick_size: Schema.Finite.pipe(Schema.check(Schema.isGreaterThanOrEqualTo(0))),
+  name: Schema.NullOr(Schema.String.pipe(Schema.check(isText))),
   expiry: Schema.NullOr(
     Schema.String.pipe(Schema.check(Schema.makeFilter((t: string) => isDate(t) || "Expected YYYY-MM-DD")))
   ),
   strike: Schema.NullOr(Schema.Finite.pipe(Schema.check(Schema.isGreaterThanOrEqualTo(0)))),
-  lot_size: Schema.NullOr(Schema.Int.pipe(Schema.check(Schema.isGreaterThanOrEqualTo(0))))
+  lot_size: Schema.NullOr(Schema.Int.pipe(Schema.check(Schema.isBetween({ minimum: 0, maximum: INT4_MAX }))))
 })
 const decodeRow = Schema.decodeUnknownResult(Row)
 

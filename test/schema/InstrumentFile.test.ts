@@ -59,6 +59,16 @@ describe("the broker's instruments file", () => {
       ["1,1,A,A,0,2026-02-31,0,0.05,1,FUT,NFO-FUT,NFO", 'expiry: expected YYYY-MM-DD, got "2026-02-31"'],
       ["1,1,A,A,0,,0,-1,1,EQ,NSE,NSE", "tick_size: expected a value greater than or equal to 0, got -1"],
       ["1,1,A,A,0,,0,0.05,1.5,EQ,NSE,NSE", "lot_size: expected an integer, got 1.5"],
+      [
+        "1,1,A,A,0,,0,0.05,2147483648,EQ,NSE,NSE",
+        "lot_size: expected a value between 0 and 2147483647, got 2147483648"
+      ],
+      ["1,1,A,A,0,0000-01-01,0,0.05,1,FUT,NFO-FUT,NFO", 'expiry: expected YYYY-MM-DD, got "0000-01-01"'],
+      ["1,1,A,A\0B,0,,0,0.05,1,EQ,NSE,NSE", 'name: expected text without NUL or half a character, got "A\\u0000B"'],
+      [
+        "1,1,A\ud83d,A,0,,0,0.05,1,EQ,NSE,NSE",
+        'tradingsymbol: expected text without NUL or half a character, got "A\\ud83d"'
+      ],
       ["1,1,A,A,0,,,0.05,1,CE,NFO-OPT,NFO", 'strike: expected number | null, got ""'],
       ["1,1,A,A,0,,0,0.05,1,EQ,NSE,nse!", 'exchange: expected 1 to 10 capitals or digits, got "nse!"'],
       ["1,1,A", "expected 12 fields, got 3"],
