@@ -3,6 +3,7 @@ import { Effect, Option, Stream } from "effect"
 import { Command, Flag } from "effect/cli"
 import { StartError } from "../schema/Errors.ts"
 import { partitionOf } from "../schema/Partition.ts"
+import { CUT_HEADER } from "../streams/publish.ts"
 import { type LogRecord, TickLog } from "../streams/TickLog.ts"
 import { wrongUsage } from "./run.ts"
 import { log, required, settings } from "./services.ts"
@@ -106,6 +107,7 @@ const retry = Command.make(
       return yield* wrongUsage("mdp dlq retry: --offset needs --partition")
     }
     let sent = 0
+    let cut = 0
     yield* onLog(
       eachLetter(
         (letter) =>
@@ -115,7 +117,11 @@ const retry = Command.make(
         (letters) =>
           Effect.gen(function* () {
             const topic = yield* TickLog
-            for (const { key, value, partition: from } of letters) {
+            for (const { key, value, headers, partition: from } of letters) {
+              if (headers?.[CUT_HEADER] !== undefined) {
+                cut++
+                continue
+              }
               // A key that is a token says where the tick belongs; the rest goes back where it came from.
               const token = key !== null && /^\d{1,10}$/.test(key) ? Number(key) : undefined
               const to = token === undefined ? from : partitionOf(token, topic.partitions)
@@ -126,7 +132,8 @@ const retry = Command.make(
           })
       )
     )
-    if (sent === 0 && !all) {
+    if (cut > 0) process.stderr.write(`${cut} kept: too large for the DLQ, it has only their beginning\n`)
+    if (sent === 0 && cut === 0 && !all) {
       return yield* new StartError({ message: "mdp dlq retry: the DLQ holds no such letter (mdp dlq list)" })
     }
     process.stdout.write(`${sent} sent again; what is still wrong comes back to the DLQ\n`)

@@ -63,6 +63,9 @@ const IDENTITY_LOST: ReadonlySet<number> = new Set([
 ])
 /** Refused, but it may be in the leader's log and stay there. */
 const UNSURE: ReadonlySet<number> = new Set([
+  // A leader may lose its place, or its disk, while it waits for the replicas.
+  CODE.NOT_LEADER_OR_FOLLOWER,
+  CODE.KAFKA_STORAGE_ERROR,
   CODE.REQUEST_TIMED_OUT,
   CODE.NOT_ENOUGH_REPLICAS_AFTER_APPEND,
   CODE.NETWORK_EXCEPTION
@@ -144,7 +147,7 @@ export class KafkaProducer {
       done: (outcome) => {
         if (outcome instanceof LogError) {
           // Part of it is in the log, so the whole of it is neither in nor out.
-          done(first === undefined ? outcome : this.#error(slot, "unknown", outcome.message))
+          done(first === undefined ? outcome : this.#error(slot, "unknown", outcome.message, outcome.reason))
         } else if (at + 1 < chunks.length) this.#enqueue(slot, chunks, at + 1, first ?? outcome, done)
         else done(first ?? outcome)
       }

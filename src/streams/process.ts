@@ -16,7 +16,7 @@ import type { LostOffsets } from "./lostOffsets.ts"
 import * as metrics from "./metrics.ts"
 import { normalize } from "./normalize.ts"
 import { MAX_RUNS, PartitionState } from "./partitionState.ts"
-import { toDeadRecords, toRecords } from "./publish.ts"
+import { cutDead, toDeadRecords, toRecords } from "./publish.ts"
 import { recover, snapshotOf } from "./recover.ts"
 import { StateSnapshots } from "./StateSnapshots.ts"
 import { sequence } from "./sequence.ts"
@@ -115,7 +115,8 @@ export const processPartition = (
     }
 
     const commits = yield* commitLater(assigned, () => crashPoint("after-raw-commit"))
-    let normalizedOffset = recovered.normalizedOffset
+    /** Where the next owner looks for what was published beyond a snapshot: never past it while it is run again. */
+    let normalizedOffset = recovered.normalizedFrom
     /** The snapshot that the next one changes; undefined: the next one is whole. */
     let savedOffset = recovered.fromSnapshot ? liveFrom : undefined
     /** Record time of the newest record in it. */
@@ -144,15 +145,15 @@ export const processPartition = (
       })
 
     const publish = Effect.fnUntraced(function* (batch: Batch) {
-      const records = toRecords(batch, through)
-      if (records.length > 0) {
-        const first = yield* log.append("normalized_ticks", partition, records, normalizedIncarnation)
-        normalizedOffset = first + records.length
-        crashPoint("after-publish")
-      }
-      const dead = toDeadRecords(batch.dead, partition)
+      // Before the ticks: what shows that these are published shows that the rest is done.
+      const dead = toDeadRecords(batch.dead, partition, through)
       if (dead.length > 0) {
-        yield* log.append("raw_ticks_dlq", partition, dead)
+        yield* log.append("raw_ticks_dlq", partition, dead).pipe(
+          Effect.catchIf(
+            (error) => error.reason === "too_large",
+            () => log.append("raw_ticks_dlq", partition, dead.map(cutDead))
+          )
+        )
         crashPoint("after-dead-letters")
       }
       for (const [to, forwards] of Map.groupBy(batch.forwards, (forward) => forward.to)) {
@@ -162,6 +163,12 @@ export const processPartition = (
           forwards.map((forward) => forward.record)
         )
         crashPoint("after-forward")
+      }
+      const records = toRecords(batch, through)
+      if (records.length > 0) {
+        const first = yield* log.append("normalized_ticks", partition, records, normalizedIncarnation)
+        normalizedOffset = first + records.length
+        crashPoint("after-publish")
       }
       noteRuns(runs, batch)
       count.published(batch, records.length, clock.currentTimeMillisUnsafe() * 1000)

@@ -1,6 +1,6 @@
 /**
  * Decides what of a batch is written: clean ticks and watermarks to `normalized_ticks`, in source order, and what
- * cannot go on to the DLQ. A batch is done once both are acknowledged.
+ * cannot go on to the DLQ, the latter first. A batch is done once both are acknowledged.
  */
 import { encodeTick } from "../schema/TickJson.ts"
 import type { Batch, DeadLetter } from "./batch.ts"
@@ -52,19 +52,43 @@ export const watermarkRecord = (watermark: {
   }
 })
 
+/** How many bytes a dead letter had that was cut: it cannot be sent again. */
+export const CUT_HEADER = "bytes"
 /** Header values longer than this are cut, in bytes. */
 const MAX_REASON_BYTES = 1024
 
-/** The DLQ records of a batch: the bytes as they came, and where they came from. */
-export const toDeadRecords = (dead: ReadonlyArray<DeadLetter>, partition: number): ReadonlyArray<NewRecord> =>
-  dead.map(({ record, index, reason }) => ({
-    key: record.key,
-    value: record.value,
-    headers: {
-      reason: encoder.encode(reason).length > MAX_REASON_BYTES ? `${reason.slice(0, MAX_REASON_BYTES / 4)}…` : reason,
-      topic: "raw_ticks",
-      partition: String(partition),
-      offset: String(record.offset),
-      index: String(index)
-    }
-  }))
+/**
+ * The DLQ records of a batch: the bytes as they came, and where they came from. None of what came up to `through`: dead
+ * letters are written before the ticks of their batch.
+ */
+export const toDeadRecords = (
+  dead: ReadonlyArray<DeadLetter>,
+  partition: number,
+  through: Through = NEVER
+): ReadonlyArray<NewRecord> =>
+  dead
+    .filter(({ record }) => record.offset > through.offset)
+    .map(({ record, index, reason }) => ({
+      key: record.key,
+      value: record.value,
+      headers: {
+        reason: encoder.encode(reason).length > MAX_REASON_BYTES ? `${reason.slice(0, MAX_REASON_BYTES / 4)}…` : reason,
+        topic: "raw_ticks",
+        partition: String(partition),
+        offset: String(record.offset),
+        index: String(index)
+      }
+    }))
+
+/** Bytes that are kept of a dead letter which the DLQ does not take whole. */
+const KEPT_BYTES = 524_288
+
+/** The letter with what the DLQ takes of it; its `bytes` header says how many there were. */
+export const cutDead = (letter: NewRecord): NewRecord =>
+  letter.value === null || letter.value.length <= KEPT_BYTES
+    ? letter
+    : {
+        ...letter,
+        value: letter.value.subarray(0, KEPT_BYTES),
+        headers: { ...letter.headers, [CUT_HEADER]: String(letter.value.length) }
+      }

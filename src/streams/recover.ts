@@ -28,8 +28,8 @@ export interface Recovered {
   /** Live records below this are in the state already: only those of replays are run again. */
   readonly liveFrom: number
   readonly through: Through
-  /** Normalized offset up to which `through` was read. */
-  readonly normalizedOffset: number
+  /** Normalized offset from which `through` was read: a snapshot names it until all up to `through` is run again. */
+  readonly normalizedFrom: number
   /** First raw offset of each replay run that had not ended. */
   readonly runs: Map<string, number>
   /** Whether the state came of a snapshot. */
@@ -125,7 +125,7 @@ const highestSource = (
         )
       )
     }
-    return { through: { offset, index }, end, isWhole: from >= start }
+    return { through: { offset, index }, isWhole: from >= start }
   })
 
 /** The state and the place from which an assigned partition goes on. */
@@ -157,7 +157,7 @@ export const recover = (
     ) {
       const { lost } = restored.states.live
       const published = new Set<string>()
-      const { through, end, isWhole } = yield* highestSource(
+      const { through, isWhole } = yield* highestSource(
         partition,
         snapshot.normalizedOffset,
         rawIncarnation,
@@ -169,7 +169,7 @@ export const recover = (
         liveFrom: snapshot.rawOffset,
         // All below the snapshot is published, also what a replay's records are run again for.
         through: through.offset >= snapshot.rawOffset ? through : { offset: snapshot.rawOffset - 1, index: 0 },
-        normalizedOffset: end,
+        normalizedFrom: snapshot.normalizedOffset,
         runs: restored.runs,
         fromSnapshot: true,
         recordTime: restored.recordTime,
@@ -201,7 +201,7 @@ export const recover = (
     /** What the day had when `raw_ticks` was made anew in the midst of it, and what was published of it since. */
     let isAnew = false
     const published = new Set<string>()
-    const { through, end, isWhole } = yield* highestSource(
+    const { through, isWhole } = yield* highestSource(
       partition,
       since,
       rawIncarnation,
@@ -221,7 +221,7 @@ export const recover = (
         from: 0,
         liveFrom: 0,
         through,
-        normalizedOffset: end,
+        normalizedFrom: since,
         published: isWhole ? published : undefined
       }
     }
@@ -229,7 +229,7 @@ export const recover = (
     const next = Math.max(committed?.offset ?? 0, through.offset + 1, snapshot?.rawOffset ?? 0)
     if (next === 0 || (committed === undefined && raw.start === 0)) {
       // Never processed, or not for as long as the log remembers: all of it, but nothing twice.
-      return { ...fresh, from: raw.start, liveFrom: raw.start, through, normalizedOffset: end }
+      return { ...fresh, from: raw.start, liveFrom: raw.start, through, normalizedFrom: since }
     }
     if (next < raw.start) yield* lostOffsets.goOn(partition, next, raw.start)
     // Where the log reaches back before the day began, running it again gives the very same state. Where it does not,
@@ -245,5 +245,5 @@ export const recover = (
         `partition ${partition}: its state is lost and the log no longer holds the day: new epochs`
       )
     }
-    return { ...fresh, from, liveFrom: from, through, normalizedOffset: end }
+    return { ...fresh, from, liveFrom: from, through, normalizedFrom: since }
   })

@@ -98,7 +98,7 @@ export const writeArchive = (
             follow({ ...reader, bookmark }),
             Stream.map(enqueue),
             Stream.runCollect,
-            Effect.flatMap(write)
+            Effect.flatMap((group) => (group.at(-1)?.bookmark.offset === last + 1 ? write(group) : Effect.void))
           )
         const fromHere = Effect.gen(function* () {
           queue = new TickQueue()
@@ -108,6 +108,8 @@ export const writeArchive = (
             const begun = yield* archive.begun(incarnation, assigned.partition, first).pipe(retrySink("archive"))
             if (begun === undefined) break
             yield* complete(begun.last)
+            // The reader ended before the range did: the partition was taken away, or a stop has begun.
+            if (first <= begun.last) return
           }
           yield* lost.read(assigned, first).pipe(
             follow({ ...reader, bookmark }),
@@ -125,7 +127,7 @@ export const writeArchive = (
         yield* Effect.retry(fromHere, {
           while: (error) => error._tag === "RangeTaken",
           schedule: Schedule.spaced("1 second")
-        }).pipe(Effect.catchTag("RangeTaken", Effect.die))
+        }).pipe(Effect.catchTag("RangeTaken", Effect.die), Effect.raceFirst(assigned.revoked))
       })
 
     yield* log

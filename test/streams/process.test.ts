@@ -3,7 +3,7 @@ import { Effect, Layer, Metric, Result, Stream } from "effect"
 import * as MemoryClaims from "../../src/layers/MemoryClaims.ts"
 import * as MemoryLog from "../../src/layers/MemoryLog.ts"
 import * as MemorySnapshots from "../../src/layers/MemorySnapshots.ts"
-import { CacheError } from "../../src/schema/Errors.ts"
+import { CacheError, LogError } from "../../src/schema/Errors.ts"
 import { partitionOf } from "../../src/schema/Partition.ts"
 import { readSettings } from "../../src/schema/Settings.ts"
 import { decodeTick } from "../../src/schema/TickJson.ts"
@@ -78,7 +78,8 @@ const counts = Effect.map(
 const live = (
   title: string,
   body: Effect.Effect<void, unknown, TickLog>,
-  claims: Layer.Layer<Claims> = MemoryClaims.layer()
+  claims: Layer.Layer<Claims> = MemoryClaims.layer(),
+  log: Layer.Layer<TickLog> = Log
 ) =>
   it.live(title, () =>
     Effect.gen(function* () {
@@ -86,7 +87,7 @@ const live = (
       yield* body
     }).pipe(
       Effect.scoped,
-      Effect.provide(Layer.fresh(Layer.mergeAll(Log, claims, MemorySnapshots.layer, Readiness.layer))),
+      Effect.provide(Layer.fresh(Layer.mergeAll(log, claims, MemorySnapshots.layer, Readiness.layer))),
       Effect.provideService(Metric.MetricRegistry, new Map())
     )
   )
@@ -153,5 +154,41 @@ describe("the group process on the embedded log", () => {
     Layer.succeed(Claims, {
       claim: () => Effect.fail(new CacheError({ operation: "claim", message: "nobody there" }))
     })
+  )
+
+  live(
+    "cuts a dead letter that the DLQ does not take whole, and goes on",
+    Effect.gen(function* () {
+      const huge = { key: "1", value: Buffer.alloc(2_000_000, 32) }
+      yield* send([raw(1, 1), huge, { key: "1", value: Buffer.from("{") }, raw(1, 2)])
+      yield* settled
+      assert.strictEqual((yield* all("normalized_ticks")).length, 2)
+      const dead = yield* all("raw_ticks_dlq")
+      assert.deepStrictEqual(
+        dead.map(({ value, headers }) => [headers?.offset, headers?.bytes, value!.length]),
+        [
+          ["1", "2000000", 524_288],
+          ["2", undefined, 1]
+        ]
+      )
+    }),
+    MemoryClaims.layer(),
+    Layer.effect(
+      TickLog,
+      Effect.map(TickLog, (log) => ({
+        ...log,
+        append: (topic, partition, records, incarnation) =>
+          topic === "raw_ticks_dlq" && records.some(({ value }) => (value?.length ?? 0) > 1_000_000)
+            ? new LogError({
+                operation: "append",
+                topic,
+                partition,
+                outcome: "failed",
+                message: "a record is above the largest allowed",
+                reason: "too_large"
+              })
+            : log.append(topic, partition, records, incarnation)
+      }))
+    ).pipe(Layer.provide(Log))
   )
 })

@@ -60,8 +60,8 @@ const records = (seed: number, count: number): ReadonlyArray<NewRecord> => {
 interface Faults {
   /** Fails an append to normalized_ticks before or after it was made, by its number. */
   readonly append?: (number: number) => "before" | "after" | undefined
-  /** Loses every snapshot. */
-  readonly loseSnapshots?: boolean
+  /** Loses every snapshot; or those of so many runs, up to their kill. */
+  readonly loseSnapshots?: boolean | number
   /** The broker's stamp of each raw record, µs: each reading gives the highest that it has met. */
   readonly stamp?: (offset: number) => number
 }
@@ -82,7 +82,7 @@ const stamped = <E, R>(
   })
 
 /** The services of one run, with faults; `stop` completes the run when all is processed. */
-const faulty = (faults: Faults) => {
+const faulty = (faults: Faults, kills: () => number) => {
   let appends = 0
   const log = Layer.effect(
     TickLog,
@@ -108,13 +108,22 @@ const faulty = (faults: Faults) => {
       })
     )
   ).pipe(Layer.provide(Log))
-  const snapshots =
-    faults.loseSnapshots === true
-      ? Layer.succeed(StateSnapshots, {
-          load: () => Effect.fail(new CacheError({ operation: "load", message: "gone" })),
-          save: () => Effect.fail(new CacheError({ operation: "save", message: "gone" }))
-        })
-      : MemorySnapshots.layer
+  const { loseSnapshots = 0 } = faults
+  const orGone = <A>(operation: "load" | "save", effect: Effect.Effect<A, CacheError>) =>
+    Effect.suspend(() =>
+      loseSnapshots === true || kills() < Number(loseSnapshots)
+        ? Effect.fail(new CacheError({ operation, message: "gone" }))
+        : effect
+    )
+  const snapshots = Layer.effect(
+    StateSnapshots,
+    Effect.map(StateSnapshots, (kept) =>
+      StateSnapshots.of({
+        load: (...at) => orGone("load", kept.load(...at)),
+        save: (...what) => orGone("save", kept.save(...what))
+      })
+    )
+  ).pipe(Layer.provide(MemorySnapshots.layer))
   return Layer.fresh(Layer.mergeAll(log, snapshots, MemoryClaims.layer(), Readiness.layer))
 }
 
@@ -163,8 +172,9 @@ interface Run {
 }
 
 /** Runs all records through the group: it is killed some turns after each start, then runs to the end. */
-const run = (input: ReadonlyArray<NewRecord>, { faults = {}, kills = [], snapshotMs = 0 }: Run = {}) =>
-  Effect.gen(function* () {
+const run = (input: ReadonlyArray<NewRecord>, { faults = {}, kills = [], snapshotMs = 0 }: Run = {}) => {
+  let killed = 0
+  return Effect.gen(function* () {
     const settings = { ...Result.getOrThrow(readSettings({})), SNAPSHOT_MS: snapshotMs }
     yield* TestClock.setTime(START)
     const log = yield* TickLog
@@ -176,6 +186,7 @@ const run = (input: ReadonlyArray<NewRecord>, { faults = {}, kills = [], snapsho
       const fiber = yield* Effect.forkChild(runProcess(settings), { startImmediately: true })
       for (let i = 0; i < turns; i++) yield* Effect.yieldNow
       yield* Fiber.interrupt(fiber)
+      killed++
       killedAt.push(yield* publishedCount)
     }
     const fiber = yield* Effect.forkChild(runProcess(settings), { startImmediately: true })
@@ -183,12 +194,13 @@ const run = (input: ReadonlyArray<NewRecord>, { faults = {}, kills = [], snapsho
     yield* Fiber.interrupt(fiber)
     return yield* published
   }).pipe(
-    Effect.provide(faulty(faults)),
+    Effect.provide(faulty(faults, () => killed)),
     Effect.provideService(Metric.MetricRegistry, new Map()),
     Effect.provideService(References.MinimumLogLevel, "None"),
     // In memory nothing waits: a fiber would do it all in one turn.
     Effect.provideService(References.MaxOpsBeforeYield, 8)
   )
+}
 
 const someKills = (next: () => number) => Array.from({ length: 20 }, () => Math.floor(next() * 200))
 
@@ -262,10 +274,20 @@ describe("recovery of a partition (P3)", () => {
   it.effect("publishes nothing twice where every append was acknowledged", () =>
     Effect.gen(function* () {
       const input = records(9, COUNT)
-      const found = yield* run(input, { kills: [300, 600, 900] })
-      const sources = found.map(({ value }) => decodeTick(value!)!.source[1])
+      const repeats = (given: Run) =>
+        Effect.map(run(input, given), (found) => {
+          const sources = found.map(({ value }) => decodeTick(value!)!.source[1])
+          return sources.length - new Set(sources).size
+        })
       // A kill may hit between an append and what follows it, but never makes the next owner repeat it.
-      assert.strictEqual(new Set(sources).size, sources.length)
+      assert.strictEqual(yield* repeats({ kills: [300, 600, 900] }), 0)
+      // Nor while what was published is run again from far back, with snapshots on the way.
+      for (const turns of [100, 200, 400, 800]) {
+        killedAt.length = 0
+        const faults = { loseSnapshots: 1 }
+        assert.strictEqual(yield* repeats({ kills: [4000, turns, turns], faults }), 0, `killed after ${turns} turns`)
+        assert.isAbove(killedAt[0]!, COUNT / 4)
+      }
     })
   )
 })

@@ -334,6 +334,12 @@ describe("the stages of a partition", () => {
       index: "0"
     })
     assert.strictEqual(negative!.value, batch.dead[4]!.record.value)
+    // What was written before a kill is not written again.
+    const later = toDeadRecords(batch.dead, 3, { offset: 4, index: 0 })
+    assert.deepStrictEqual(
+      later.map(({ headers }) => headers!.offset),
+      ["5", "6"]
+    )
   })
 })
 

@@ -98,4 +98,51 @@ describe("the group that archives", () => {
       assert.strictEqual(attempts.filter(({ first, last }) => last === first + 2).length, 2)
     })
   )
+
+  it.live("leaves a range to its next owner where the partition is taken away before the range is read", () =>
+    Effect.gen(function* () {
+      const folder = yield* archiveFolder
+      let asked = 0
+      let read = 0
+      let written = 0
+      const counting = Layer.effect(
+        Archive,
+        Effect.map(Archive, (archive) => ({
+          ...archive,
+          begun: (...at) => {
+            asked++
+            return archive.begun(...at)
+          },
+          write: (...what) => {
+            written++
+            return archive.write(...what)
+          }
+        }))
+      ).pipe(Layer.provide(ParquetFiles.layer(folder)))
+      yield* Effect.gen(function* () {
+        yield* appendAll
+        const log = yield* TickLog
+        const archive = yield* Archive
+        const range = { incarnation: log.incarnation("normalized_ticks"), partition: 0, first: 0, last: 13 }
+        yield* archive.write(range, toColumns(TICKS.slice(0, 14)))
+        // The reader of a partition that is taken away ends in the midst of it.
+        const takenAway = Layer.succeed(TickLog, {
+          ...log,
+          assignments: (group, topic) =>
+            Stream.map(Stream.take(log.assignments(group, topic), 1), (assigned) => ({
+              ...assigned,
+              read: (from) => {
+                read++
+                return Stream.take(assigned.read(from), 1)
+              }
+            }))
+        })
+        yield* writeArchive({ ARCHIVE_BATCH_TICKS: 8, ARCHIVE_FLUSH_MS: 50, ON_LOST_OFFSETS: "fail" }).pipe(
+          Effect.provide(takenAway),
+          Effect.timeout("5 seconds")
+        )
+      }).pipe(Effect.provide([Log, Drain.layer, Readiness.layer, counting]))
+      assert.deepStrictEqual({ asked, read, written }, { asked: 1, read: 1, written: 1 })
+    })
+  )
 })
