@@ -26,8 +26,15 @@ export interface StoreOptions extends Connection {
   readonly keepDays?: number
 }
 
-/** Bookmarks of a log that no longer exists; an idle partition's comes back from the retained log. */
+/**
+ * Bookmarks of logs that no longer exist go after so long. Those of the log that was written from last stay, however
+ * long ago: without one its partition would be read from where the log begins, and what is lost before it not noticed.
+ */
 const BOOKMARK_DAYS = 30
+const FORGET_OLD_BOOKMARKS = `
+  DELETE FROM sink_offsets
+  WHERE updated_at < now() - INTERVAL '${BOOKMARK_DAYS} days'
+    AND incarnation <> (SELECT incarnation FROM sink_offsets ORDER BY updated_at DESC LIMIT 1)`
 
 /** PGlite has no background workers: its dead rows and its write-ahead log are cleared from here. */
 const CHECKPOINT_LOOK = "5 seconds"
@@ -111,10 +118,7 @@ const makeStore = (pool: pg.Pool, level: Level, keepDays: number): TickStore["Se
   })
 }
 
-const forgetOldBookmarks = (pool: pg.Pool) =>
-  ask("forgetOldBookmarks", () =>
-    pool.query(`DELETE FROM sink_offsets WHERE updated_at < now() - INTERVAL '${BOOKMARK_DAYS} days'`)
-  )
+const forgetOldBookmarks = (pool: pg.Pool) => ask("forgetOldBookmarks", () => pool.query(FORGET_OLD_BOOKMARKS))
 
 const maintain = (pool: pg.Pool): Effect.Effect<never> =>
   Effect.gen(function* () {

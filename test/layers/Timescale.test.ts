@@ -155,6 +155,42 @@ describe("the schema", () => {
   )
 })
 
+describe("bookmarks at start", () => {
+  it.live("are forgotten a month after their log was left, never those of the log written from last", () =>
+    Effect.gen(function* () {
+      const options = yield* database
+      const bookmark = (incarnation: string, partition: number) => ({
+        incarnation,
+        partition,
+        offset: 7,
+        mark: undefined
+      })
+      const last = [bookmark("last", 0), bookmark("last", 1)]
+      const left = [bookmark("left", 0), bookmark("left", 1)]
+      const kept = (incarnation: string) =>
+        Effect.scoped(Effect.flatMap(Timescale.make(options), (store) => store.bookmarks(incarnation)))
+      yield* Effect.scoped(
+        Effect.flatMap(Timescale.make(options), (store) =>
+          store.write({ ticks: [], replayed: [], bookmarks: [...left, ...last] })
+        )
+      )
+      const age = (incarnation: string, partition: number, days: number) =>
+        ask(
+          options.url,
+          `UPDATE sink_offsets SET updated_at = now() - INTERVAL '${days} days'
+           WHERE incarnation = '${incarnation}' AND partition = ${partition}`
+        )
+      yield* age("left", 0, 60)
+      yield* age("left", 1, 45)
+      yield* age("last", 0, 50)
+      // Nothing was written for more than a month.
+      yield* age("last", 1, 40)
+      assert.deepStrictEqual(yield* kept("last"), last)
+      assert.deepStrictEqual(yield* kept("left"), [])
+    })
+  )
+})
+
 describe("DATABASE_URL", () => {
   it.live("of a server that does not answer is named in one line with its host, and without its password", () =>
     Effect.gen(function* () {
