@@ -1,7 +1,8 @@
 /**
  * Decides which broker is asked and over which connection: connections kept by purpose, so that a fetch that waits at
- * the end of a partition holds up nothing else; metadata kept until a broker says that it is stale; every request once,
- * its repetition left to whoever knows whether it may be repeated.
+ * the end of a partition holds up nothing else; metadata kept until a broker says that it is stale, then asked of all
+ * that are known, so that none that is silent holds it up for long; every request once, its repetition left to whoever knows
+ * whether it may be repeated.
  */
 import { connectAdmin } from "./KafkaPlatformatic.ts"
 import {
@@ -107,14 +108,21 @@ export const pause = (ms: number): Promise<void> =>
     setTimeout(resolve, ms)
   })
 
+/** A broker that has not told the metadata within this time is not waited for alone: the next is asked as well. */
+const SILENT_MS = 250
+
+const nameOf = ({ host, port }: Address): string => `${host}:${port}`
+
 export class KafkaCluster {
-  readonly engine: KafkaEngine
   readonly #bootstrap: ReadonlyArray<Address>
   readonly #topics: ReadonlyArray<string>
   readonly #wires: Connections<KafkaWire>
   readonly #long: Connections<KafkaWire>
   readonly #admins: Connections<KafkaAdmin>
   #metadata: Metadata | undefined
+  /** What is kept names brokers to ask, and nothing else is believed of it. */
+  #isStale = false
+  #answered: Address | undefined
   #refreshing: Promise<Metadata> | undefined
   #closed = false
 
@@ -125,7 +133,6 @@ export class KafkaCluster {
     options: WireOptions,
     longestWaitMs: number
   ) {
-    this.engine = engine
     this.#bootstrap = bootstrap
     this.#topics = topics
     this.#wires = new Connections((address) => engine.connect(address, options))
@@ -147,28 +154,53 @@ export class KafkaCluster {
     return this.#refreshing
   }
 
-  async #ask(): Promise<Metadata> {
+  /**
+   * The broker that answered last comes first, as long as it answers: others may lag behind it, and a silent one is met
+   * once. Then all that were known last, and those of the settings, which may be the only ones still reachable.
+   */
+  #toAsk(): ReadonlyArray<Address> {
+    const answered = this.#answered === undefined ? [] : [this.#answered]
     const known = this.#metadata === undefined ? [] : [...this.#metadata.brokers.values()]
-    let failure: unknown
-    for (const address of [...known, ...this.#bootstrap]) {
-      try {
-        const admin = await this.#admins.get("admin", address)
-        this.#metadata = await admin.metadata(this.#topics)
-        return this.#metadata
-      } catch (cause) {
-        failure = cause
-        if (this.#closed) break
-      }
+    return [
+      ...new Map([...answered, ...known, ...this.#bootstrap].map((address) => [nameOf(address), address])).values()
+    ]
+  }
+
+  async #ask(): Promise<Metadata> {
+    const answers: Array<Promise<readonly [Metadata, Address]>> = []
+    const first = () => Promise.any(answers)
+    for (const address of this.#toAsk()) {
+      const answer = this.#admins
+        .get("admin", address)
+        .then(async (admin) => [await admin.metadata(this.#topics), address] as const)
+      answers.push(answer)
+      const isTold = await Promise.race([
+        first().then(
+          () => true,
+          () => false
+        ),
+        pause(SILENT_MS)
+      ])
+      if (isTold) break
     }
-    throw failure
+    try {
+      const [metadata, address] = await first()
+      this.#metadata = metadata
+      this.#isStale = false
+      this.#answered = address
+      return metadata
+    } catch (cause) {
+      throw (cause as AggregateError).errors.at(-1)
+    }
   }
 
   async metadata(): Promise<Metadata> {
-    return this.#metadata ?? (await this.refresh())
+    return this.#metadata === undefined || this.#isStale ? await this.refresh() : this.#metadata
   }
 
+  /** What is known is asked anew before it is used again. */
   stale(): void {
-    this.#metadata = undefined
+    this.#isStale = true
   }
 
   async leader(topic: string, partition: number): Promise<Address> {
@@ -218,10 +250,6 @@ export class KafkaCluster {
     return await this.#admins.get("admin", address)
   }
 
-  async leaderAdmin(topic: string, partition: number): Promise<KafkaAdmin> {
-    return await this.#admins.get("admin", await this.leader(topic, partition))
-  }
-
   async coordinator(group: string): Promise<Address> {
     const admin = await this.anyAdmin()
     return await admin.coordinator(group)
@@ -240,7 +268,7 @@ export class KafkaCluster {
     const byLeader = new Map<string, { readonly address: Address; readonly partitions: Array<number> }>()
     for (const partition of partitions) {
       const address = await this.leader(topic, partition)
-      const key = `${address.host}:${address.port}`
+      const key = nameOf(address)
       const asked = byLeader.get(key)
       if (asked === undefined) byLeader.set(key, { address, partitions: [partition] })
       else asked.partitions.push(partition)
