@@ -85,9 +85,13 @@ ${aggregate(
 FROM candle_bars`
 )}`
 
-/** A refresh that starts within this transaction's time materialises nothing that ends later. */
-const MAY_BE_PASSED = `m.bucket + INTERVAL '1 minute' <
-  now() + INTERVAL '${TRANSACTION_LIMIT_SECONDS - END_OFFSET_SECONDS} seconds'`
+/**
+ * A refresh that starts within this transaction's time materialises nothing that ends later; nor did one before it,
+ * unless the clock of the server was set back since.
+ */
+const MAY_BE_PASSED = `
+  m.bucket + INTERVAL '1 minute' < now() + INTERVAL '${TRANSACTION_LIMIT_SECONDS - END_OFFSET_SECONDS} seconds'
+  OR m.bucket < (SELECT bars_through FROM store_state)`
 
 const LATEST = `(
   SELECT ${barOf(1, "t.exchange_ts")} FROM ticks t

@@ -832,6 +832,41 @@ for (const { name, level, database } of subjects) {
             assert.strictEqual((yield* ticksAfter(one, epoch, 0, 10_000)).length, 1500)
           })
       )
+
+      // The last of these cases: what it leaves materialised is ahead of the clock.
+      it.effect.skipIf(level !== "community")("are exact after the server's clock was set back", () =>
+        Effect.gen(function* () {
+          const [ahead, token] = [newToken(), newToken()]
+          const rows = new Rows()
+          const start = thisMinute()
+          const tick = (instrument_token: number, minute: number, n: number) =>
+            makeTick({
+              instrument_token,
+              exchange_ts: start + minute * MINUTE + n,
+              sequence_id: 10 * minute + n,
+              position: 10 * minute + n + 1,
+              price: 100 + n
+            })
+          const put = (ticks: ReadonlyArray<Tick>) =>
+            Effect.sync(() => rows.write(ticks, [])).pipe(Effect.andThen(write(ticks)))
+          // A quarter of an hour ahead: refreshed as far as such a clock says.
+          yield* refreshAll
+          yield* put(range(16).map((minute) => tick(ahead, minute, 0)))
+          const through = `to_timestamp(${(start + 15 * MINUTE) / 1e6})`
+          yield* sql(
+            `CALL refresh_continuous_aggregate('candle_bars', to_timestamp(${(start - HOUR) / 1e6}), ${through}, force => true)`,
+            `CALL refresh_continuous_aggregate('candle_bars_5m', to_timestamp(${(start - HOUR) / 1e6}), ${through}, force => true)`,
+            `UPDATE store_state SET bars_through = ${through}`
+          )
+          yield* put(range(16).map((minute) => tick(token, minute, 1)))
+          yield* put(range(16).map((minute) => tick(ahead, minute, 2)))
+          for (const each of [token, ahead]) yield* assertBars(each, rows)
+          yield* refreshAll
+          for (const each of [token, ahead]) yield* assertBars(each, rows)
+          yield* put([tick(token, 3, 5)])
+          yield* assertBars(token, rows)
+        })
+      )
     })
 
     describe("quotes", () => {
