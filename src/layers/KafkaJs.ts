@@ -107,14 +107,6 @@ const understood = (what: string, cause: unknown): Error => {
   return new KafkaSilence(`${what}: ${error.message}`, { sent: true })
 }
 
-const ask = async <A>(what: string, request: Promise<A>): Promise<A> => {
-  try {
-    return await request
-  } catch (cause) {
-    throw understood(what, cause)
-  }
-}
-
 const connect = async (address: Address, options: WireOptions): Promise<KafkaWire> => {
   const { host, port } = address
   const pool = new ConnectionPool({
@@ -149,6 +141,15 @@ const connect = async (address: Address, options: WireOptions): Promise<KafkaWir
     connection.rejectRequests(new Error("the connection was closed"))
     connection.disconnect().catch(() => undefined)
     connection.socket?.destroy()
+  }
+  /** The answer, or why there is none. The library would go on with a connection on which nobody answers. */
+  const ask = async <A>(what: string, request: Promise<A>): Promise<A> => {
+    try {
+      return await request
+    } catch (cause) {
+      if ((cause as JsError).name === "KafkaJSRequestTimeoutError") shut()
+      throw understood(what, cause)
+    }
   }
   try {
     await broker.connect()

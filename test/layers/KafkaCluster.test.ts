@@ -1,14 +1,22 @@
-/** Which broker is asked for the metadata. The brokers here speak Kafka's protocol as far as the cluster is asked for. */
+/** Which broker is asked for the metadata, and over which connections. The brokers here speak Kafka's protocol as far as the cluster is asked for. */
 import { type AddressInfo, createServer, type Server, type Socket } from "node:net"
 import { assert, describe, it } from "@effect/vitest"
 import { Writer } from "@platformatic/kafka"
 import { afterEach } from "vitest"
 import { KafkaCluster } from "../../src/layers/KafkaCluster.ts"
+import { kafkajs } from "../../src/layers/KafkaJs.ts"
 import { platformatic } from "../../src/layers/KafkaPlatformatic.ts"
 import { KafkaSilence } from "../../src/layers/KafkaWire.ts"
 
 const TOPIC = "raw_ticks"
 const TOPIC_ID = "12345678-1234-4234-8234-123456789abc"
+const METADATA = 3
+const HEARTBEAT = 12
+/** No error, one key with its least and highest version, no throttling. */
+const VERSIONS = Buffer.concat([Buffer.from([0, 0, 0, 0, 0, 1, 0, HEARTBEAT, 0, 0, 0, 3]), Buffer.alloc(4)])
+/** No error; from version 4 on with tagged fields. */
+const heartbeat = (version: number): Buffer => Buffer.alloc(version >= 4 ? 8 : 6)
+
 /** Above this, a broker that is silent was waited for. */
 const CONNECT_TIMEOUT_MS = 20_000
 
@@ -31,10 +39,15 @@ class Broker {
       socket.on("data", (bytes: Buffer) => {
         held = Buffer.concat([held, bytes])
         while (held.length >= 4 && held.length >= 4 + held.readInt32BE(0)) {
-          const correlation = held.readInt32BE(8)
+          const [key, version, correlation] = [held.readInt16BE(4), held.readInt16BE(6), held.readInt32BE(8)]
           held = held.subarray(4 + held.readInt32BE(0))
           this.asked++
-          if (!this.isSilent) socket.write(this.#metadata(correlation))
+          if (this.isSilent) continue
+          const body = key === METADATA ? this.#metadata() : key === HEARTBEAT ? heartbeat(version) : VERSIONS
+          const head = Buffer.alloc(8)
+          head.writeInt32BE(4 + body.length, 0)
+          head.writeInt32BE(correlation, 4)
+          socket.write(Buffer.concat([head, body]))
         }
       })
     })
@@ -52,9 +65,10 @@ class Broker {
     return new Promise((closed) => this.#server.close(() => closed()))
   }
 
-  /** The answer to a request for metadata, version 12. */
-  #metadata(correlation: number): Buffer {
-    const body = Writer.create()
+  /** Version 12. */
+  #metadata(): Buffer {
+    return Writer.create()
+      .appendTaggedFields()
       .appendInt32(0)
       .appendArray([...this.members.entries()], (to, [at, { address }]) => {
         to.appendInt32(at + 1)
@@ -76,14 +90,10 @@ class Broker {
           .appendInt32(0)
       })
       .appendTaggedFields().buffer
-    const head = Buffer.alloc(9)
-    head.writeInt32BE(5 + body.length, 0)
-    head.writeInt32BE(correlation, 4)
-    return Buffer.concat([head, body])
   }
 }
 
-describe("the metadata of a cluster", () => {
+describe("a cluster", () => {
   const open: Array<{ readonly close: () => unknown }> = []
   afterEach(async () => {
     for (const one of open.splice(0)) await one.close()
@@ -97,23 +107,27 @@ describe("the metadata of a cluster", () => {
     }
     return started
   }
-  const clusterOf = (...bootstrap: ReadonlyArray<Broker>) => {
+  const clusterOf = (
+    bootstrap: ReadonlyArray<Broker>,
+    engine = platformatic,
+    requestTimeoutMs = CONNECT_TIMEOUT_MS
+  ) => {
+    const addresses = bootstrap.map(({ address }) => address)
     const options = {
       clientId: "test",
       connectTimeoutMs: CONNECT_TIMEOUT_MS,
-      requestTimeoutMs: CONNECT_TIMEOUT_MS,
+      requestTimeoutMs,
       sasl: undefined,
       tls: undefined
     }
-    const addresses = bootstrap.map(({ address }) => address)
-    const cluster = new KafkaCluster(platformatic, addresses, [TOPIC], options, 0)
+    const cluster = new KafkaCluster(engine, addresses, [TOPIC], options, 0)
     open.unshift(cluster)
     return cluster
   }
 
-  it("is asked of every broker known, not only of those that the settings name", async () => {
+  it("asks every broker known for the metadata, not only those that the settings name", async () => {
     const [first, second, third] = await brokers(3)
-    const cluster = clusterOf(first!)
+    const cluster = clusterOf([first!])
     assert.deepStrictEqual(await cluster.leader(TOPIC, 0), first!.address)
     second!.leader = third!.leader = 2
     await first!.stop()
@@ -126,9 +140,9 @@ describe("the metadata of a cluster", () => {
     assert.deepStrictEqual(await cluster.leader(TOPIC, 0), third!.address)
   })
 
-  it("comes from the next where a broker is silent, which is met once", async () => {
+  it("asks the next where a broker is silent, which is met once", async () => {
     const [first, second] = await brokers(2)
-    const cluster = clusterOf(first!, second!)
+    const cluster = clusterOf([first!, second!])
     await cluster.metadata()
     first!.isSilent = true
     second!.leader = 2
@@ -142,9 +156,9 @@ describe("the metadata of a cluster", () => {
     assert.strictEqual(first!.asked, asked)
   })
 
-  it("that is stale is never answered from what was", async () => {
+  it("never answers from what was where that is stale", async () => {
     const [only] = await brokers(1)
-    const cluster = clusterOf(only!)
+    const cluster = clusterOf([only!])
     assert.strictEqual((await cluster.metadata()).topics.get(TOPIC)?.id, TOPIC_ID)
     assert.strictEqual(only!.asked, 1)
     await cluster.metadata()
@@ -157,4 +171,20 @@ describe("the metadata of a cluster", () => {
     const failure = await cluster.metadata().catch((cause: unknown) => cause)
     assert.instanceOf(failure, KafkaSilence)
   })
+  for (const engine of [platformatic, kafkajs]) {
+    it(`uses no connection again on which a request went unanswered (${engine.name})`, async () => {
+      const [broker] = await brokers(1)
+      const cluster = clusterOf([broker!], engine, 300)
+      const member = { group: "g", generation: 1, memberId: "m" }
+      const dead = await cluster.wire("test", broker!.address)
+      await dead.heartbeat(member)
+      assert.isTrue(dead.isOpen())
+      broker!.isSilent = true
+      const failures = await Promise.all([1, 2].map(() => dead.heartbeat(member).catch((cause: unknown) => cause)))
+      for (const failure of failures) assert.isTrue(failure instanceof KafkaSilence && failure.sent)
+      assert.isFalse(dead.isOpen())
+      broker!.isSilent = false
+      await (await cluster.wire("test", broker!.address)).heartbeat(member)
+    })
+  }
 })
