@@ -20,6 +20,7 @@ import { describe } from "../streams/topology.ts"
 import { watchLog, watchStore } from "../streams/watch.ts"
 import { groups, STAGES, supervise } from "./groups.ts"
 import { boundMemory } from "./memory.ts"
+import { partitionsKept } from "./partitions.ts"
 import { archive, Crashed, caches, log, store } from "./services.ts"
 
 /** The share of the embedded log that one archive object may hold: waiting for more would block the log. */
@@ -110,6 +111,7 @@ export const instance = (asked: Settings, dataDir: string | undefined) => {
   ).pipe(Layer.provideMerge(Readiness.layer))
   return serving(given).pipe(
     Layer.provideMerge(groups(given, { stages: STAGES, ownsLog }, archive(given, dataDir))),
+    Layer.provideMerge(partitionsKept),
     Layer.provideMerge(services)
   )
 }

@@ -9,6 +9,7 @@ import { WorkerCounters } from "../streams/WorkerCounters.ts"
 import { watchLog } from "../streams/watch.ts"
 import { groups, STAGES, type Stage } from "./groups.ts"
 import { launch } from "./instance.ts"
+import { partitionsKept } from "./partitions.ts"
 import { archive, caches, log, missing, required, settings, store } from "./services.ts"
 
 const PUBLISH_EVERY = "5 seconds"
@@ -79,6 +80,7 @@ export const worker = Command.make(
         Layer.provideMerge(publishFigures("worker")),
         Layer.provideMerge(Layer.effectDiscard(Effect.forkScoped(watchLog))),
         Layer.provideMerge(groups(given, { stages, ownsLog: false }, archive(given, given.DATA_DIR))),
+        Layer.provideMerge(stages.includes("process") ? partitionsKept : Layer.empty),
         Layer.provideMerge(services)
       )
     )

@@ -259,18 +259,24 @@ const make = Effect.fnUntraced(function* (options: KafkaOptions) {
     onAnew: () => look()
   })
 
+  /** The number of partitions that was told of last. */
+  let toldCount = partitions
   let looking: Promise<void> | undefined
   /** Looks whether the topics are still those of the start; those who ask at once share one look. */
   const look = (): Promise<void> => {
     looking ??= (async () => {
       const now = await haveTopics(options.requestTimeoutMs)
+      const other = states.find(({ name }) => now.topics.get(name)!.leaders.length !== partitions)
+      const count = other === undefined ? partitions : now.topics.get(other.name)!.leaders.length
+      if (other !== undefined && count !== toldCount) {
+        const what = `topic ${other.name} has ${count} partitions, this process was started with ${partitions}`
+        Effect.runForkWith(context)(Effect.logError(`${what}: ticks in the others are read by nobody`))
+      }
+      toldCount = count
       const anew = states.filter(({ name, incarnation }) => now.topics.get(name)!.id !== incarnation)
       if (anew.length === 0) return
       const fault = await wrong(now)
-      const counts = now.topics.get(states[0]!.name)!.leaders.length
-      if (fault !== undefined || counts !== partitions) {
-        warn(fault ?? `topics were made anew with ${counts} partitions, the platform was started with ${partitions}`)
-      }
+      if (fault !== undefined) warn(fault)
       for (const state of anew) {
         warn(`topic ${state.name} was deleted and made anew: what reads and writes it begins again`)
         producer.forget(state.incarnation)

@@ -11,7 +11,16 @@ interface Kept extends StateSnapshot {
 
 const make = (): StateSnapshots["Service"] => {
   const partitions = new Map<number, Map<string, Kept>>()
+  const counts = new Map<string, number>()
   return {
+    partitions: (rawIncarnation, count) =>
+      Effect.sync(() => {
+        const kept = counts.get(rawIncarnation)
+        if (kept !== undefined) return kept
+        if (counts.size >= MAX_INCARNATIONS) counts.delete(counts.keys().next().value!)
+        counts.set(rawIncarnation, count)
+        return count
+      }),
     load: (rawIncarnation, partition) =>
       Effect.sync(() => {
         const kept = partitions.get(partition)?.get(rawIncarnation)

@@ -124,6 +124,14 @@ const make = (options: RedisSnapshotsOptions): Effect.Effect<StateSnapshots["Ser
       })
 
     return {
+      partitions: (rawIncarnation, partitions) => {
+        const key = `${prefix}partitions:${rawIncarnation}`
+        return ask("load", async ({ client }) => {
+          await client.set(key, String(partitions), "EX", seconds, "NX")
+          await client.expire(key, seconds)
+          return Number((await client.get(key)) ?? partitions)
+        })
+      },
       load,
       save: (partition, changed, since) =>
         Effect.map(

@@ -15,6 +15,8 @@ export interface StateSnapshot {
 export class StateSnapshots extends Context.Service<
   StateSnapshots,
   {
+    /** How many partitions states of this life of `raw_ticks` are kept for: so many, where none was ever kept. */
+    readonly partitions: (rawIncarnation: string, partitions: number) => Effect.Effect<number, CacheError>
     readonly load: (rawIncarnation: string, partition: number) => Effect.Effect<StateSnapshot | undefined, CacheError>
     /**
      * Puts the changed instruments and the marks in one step; those not named keep what they had. `since` is the raw

@@ -54,6 +54,15 @@ for (const { name, layer, isMissing } of layers) {
       }).pipe(Effect.provide(layer()))
     )
 
+    it.effect("keeps the first number of partitions of each life of the topic", () =>
+      Effect.gen(function* () {
+        const snapshots = yield* StateSnapshots
+        assert.strictEqual(yield* snapshots.partitions("raw-1", 12), 12)
+        assert.strictEqual(yield* snapshots.partitions("raw-1", 24), 12)
+        assert.strictEqual(yield* snapshots.partitions("raw-2", 24), 24)
+      }).pipe(Effect.provide(layer()))
+    )
+
     it.effect("puts what changed over what there was, and the marks with it", () =>
       Effect.gen(function* () {
         const snapshots = yield* StateSnapshots

@@ -6,7 +6,7 @@ import { join as pathOf } from "node:path"
 import { fileURLToPath } from "node:url"
 import { assert, describe, it } from "@effect/vitest"
 import { Admin, Producer } from "@platformatic/kafka"
-import { Deferred, Effect, Exit, Fiber, Layer, Queue, Redacted, Result, Scope, Stream } from "effect"
+import { Deferred, Effect, Exit, Fiber, Layer, Logger, Queue, Redacted, Result, Scope, Stream } from "effect"
 import { KAFKA_JARS } from "../../scripts/servers/install.ts"
 import * as Kafka from "../../src/layers/Kafka.ts"
 import { share } from "../../src/layers/KafkaGroup.ts"
@@ -225,6 +225,25 @@ for (const engine of ENGINES) {
           (yield* take(log.read("raw_ticks", 0, 0), 5)).map(({ value }) => show(value)),
           ["5", "6", "7", "8", "9"]
         )
+      })
+    )
+
+    test(
+      "says so, with both numbers, where a topic is given more partitions under it",
+      Effect.gen(function* () {
+        const options = kafkaOptions({ engine, partitions: 2, metadataMs: 100 })
+        const said: Array<unknown> = []
+        const logger = Logger.make(({ logLevel, message }) => {
+          if (logLevel === "Error") said.push(...(Array.isArray(message) ? message : [message]))
+        })
+        yield* open(options).pipe(Effect.provide(Logger.layer([logger])))
+        const client = yield* admin(at)
+        const name = `${options.prefix}raw_ticks`
+        yield* Effect.promise(() => client.createPartitions({ topics: [{ name, count: 5 }] }))
+        yield* until(() => said.length > 0)
+        assert.deepStrictEqual(said, [
+          `topic ${name} has 5 partitions, this process was started with 2: ticks in the others are read by nobody`
+        ])
       })
     )
 

@@ -55,6 +55,7 @@ const services = (faults: Faults) => {
     Effect.map(StateSnapshots, (kept) => {
       let since = -1
       return StateSnapshots.of({
+        ...kept,
         load: (incarnation, partition) =>
           Effect.map(kept.load(incarnation, partition), (snapshot) => {
             if (faults.loseSnapshots) since = snapshot?.rawOffset ?? since

@@ -21,7 +21,11 @@ const Services = Layer.mergeAll(
   MemoryLog.layer({ partitions: 1, capacity: 1000, dlqCapacity: 10, retained: 1000, batch: 5 }),
   MemoryClaims.layer(),
   // Redis forgets states, and keeps claims: what is run is always run from the log.
-  Layer.succeed(StateSnapshots, { load: () => Effect.undefined, save: () => Effect.succeed(true) }),
+  Layer.succeed(StateSnapshots, {
+    partitions: (_incarnation, partitions) => Effect.succeed(partitions),
+    load: () => Effect.undefined,
+    save: () => Effect.succeed(true)
+  }),
   Readiness.layer
 )
 

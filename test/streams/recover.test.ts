@@ -119,6 +119,7 @@ const faulty = (faults: Faults, kills: () => number) => {
     StateSnapshots,
     Effect.map(StateSnapshots, (kept) =>
       StateSnapshots.of({
+        ...kept,
         load: (...at) => orGone("load", kept.load(...at)),
         save: (...what) => orGone("save", kept.save(...what))
       })
