@@ -89,6 +89,20 @@ const makeBarReader = (pool: pg.Pool, bars: Bars) => {
   return { candles, quotes }
 }
 
+const dropper = (days: Days, keepDays: number): TickStore["Service"]["dropOldDays"] => {
+  if (keepDays === 0) return Effect.succeed(0)
+  let isHeld = false
+  return Effect.gen(function* () {
+    const dropped = yield* ask("dropOldDays", () => days.drop(keepDays))
+    const wasHeld = isHeld
+    isHeld = dropped === undefined
+    if (isHeld && !wasHeld)
+      yield* Effect.logWarning("store: old days stay until whoever reads or locks their tables is done, as a backup is")
+    // The next look is soon enough: to ask again at once would hold up reads and writes each time.
+    return dropped ?? 0
+  })
+}
+
 const makeStore = (pool: pg.Pool, level: Level, keepDays: number): TickStore["Service"] => {
   const bars = barsAt[level]
   const days: Days = (level === "plain" ? makePartitions : makeChunks)(pool, bars.settled)
@@ -107,7 +121,7 @@ const makeStore = (pool: pg.Pool, level: Level, keepDays: number): TickStore["Se
     count: (of, from, to) => ask("count", () => count(of, from, to)),
     tokens: (from, to) => ask("tokens", () => tokens(from, to)),
     refreshCandles: ask("refreshCandles", () => bars.refresh(pool)),
-    dropOldDays: keepDays > 0 ? ask("dropOldDays", () => days.drop(keepDays)) : Effect.succeed(0),
+    dropOldDays: dropper(days, keepDays),
     instruments: ask("instruments", instruments),
     // `expired` counts the instruments whose expiry has passed (IST) since the put before, whether or not this one
     // names them: they stay to be looked up, and each is counted once.

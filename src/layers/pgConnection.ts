@@ -51,6 +51,7 @@ export const stateOf = (cause: unknown): string | undefined =>
 export const UNIQUE_VIOLATION = "23505"
 /** "no partition of relation found for row" */
 export const NO_PARTITION = "23514"
+export const LOCK_NOT_AVAILABLE = "55P03"
 const STARTING_UP = "57P03"
 const TOO_MANY_CONNECTIONS = "53300"
 

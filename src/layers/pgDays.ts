@@ -9,14 +9,21 @@
 import type pg from "pg"
 import { type Tick, tradingDate, tradingDay, tradingDayStart } from "../schema/Tick.ts"
 import { timestampText } from "./pgArrays.ts"
-import { advisory, TRANSACTION_LIMIT_SECONDS, tickTransaction, transaction } from "./pgConnection.ts"
+import {
+  advisory,
+  LOCK_NOT_AVAILABLE,
+  stateOf,
+  TRANSACTION_LIMIT_SECONDS,
+  tickTransaction,
+  transaction
+} from "./pgConnection.ts"
 import { dayOf, micros, rows, seconds } from "./pgRows.ts"
 
 /** A statement that reads plans and locks every day of its range; a wider range is read in pieces. */
 const MAX_DAYS_PER_READ = 31
 const MICROS_PER_DAY = 86_400_000_000
-/** A drop waits no longer for a reader: whoever comes after it would wait as well. */
-const DROP_LOCK_TIMEOUT = "2s"
+/** A drop waits no longer for a reader: whoever reads or writes after it waits as well. */
+const DROP_LOCK_TIMEOUT = "200ms"
 
 export interface Days {
   /** Makes a place for ticks of these days, but for those that are dropped. */
@@ -25,8 +32,11 @@ export interface Days {
   readonly forget: () => void
   /** [from, to) in pieces of few enough days, ascending. */
   readonly windows: (from: number, to: number) => Promise<ReadonlyArray<readonly [from: number, to: number]>>
-  /** Drops days older than `keep` before today; answers how many partitions or chunks went. */
-  readonly drop: (keep: number) => Promise<number>
+  /**
+   * Drops days older than `keep` before today; answers how many partitions or chunks went, `undefined` where somebody
+   * holds on to them: a backup reads every table for as long as it takes.
+   */
+  readonly drop: (keep: number) => Promise<number | undefined>
 }
 
 export const daysOf = (...lists: ReadonlyArray<ReadonlyArray<Tick>>): Set<number> => {
@@ -95,10 +105,14 @@ const common = (pool: pg.Pool, layout: Layout, settled: string): Pick<Days, "win
   drop: async (keep) => {
     const before = await raise(pool, layout, keep, settled)
     if (before === undefined) return 0
-    return transaction(pool, async (client) => {
+    const dropping = transaction(pool, async (client) => {
       await client.query(`SET LOCAL lock_timeout = '${DROP_LOCK_TIMEOUT}'`)
       await client.query(`SELECT pg_advisory_xact_lock(${advisory("days")})`)
       return layout.drop(client, before)
+    })
+    return dropping.catch((cause: unknown) => {
+      if (stateOf(cause) !== LOCK_NOT_AVAILABLE) throw cause
+      return undefined
     })
   }
 })

@@ -1,5 +1,5 @@
 import { assert, describe, layer } from "@effect/vitest"
-import { Arbitrary, Context, Effect, Fiber, Layer, Schema } from "effect"
+import { Arbitrary, Context, Effect, Fiber, Layer, Logger, Schema } from "effect"
 import { TestClock } from "effect/testing"
 import pg from "pg"
 import * as Pglite from "../../src/layers/Pglite.ts"
@@ -1089,6 +1089,35 @@ for (const { name, level, database } of subjects) {
 const today = () => tradingDay(Date.now() * 1000)
 const KEEP_DAYS = 3
 
+/** Days whose tables a backup reads are left alone, without a failure, and that is said once. */
+const assertStayWhileRead = Effect.gen(function* () {
+  const { url } = yield* Database
+  const { dropOldDays } = yield* TickStore
+  const said: Array<string> = []
+  const logger = Logger.make(({ message }) => {
+    said.push(String(message))
+  })
+  yield* Effect.scoped(
+    Effect.gen(function* () {
+      const backup = yield* Effect.acquireRelease(
+        Effect.promise(async () => {
+          const client = new pg.Client({ connectionString: url })
+          await client.connect()
+          await client.query("BEGIN; LOCK TABLE ticks IN ACCESS SHARE MODE")
+          return client
+        }),
+        (client) => Effect.promise(() => client.end())
+      )
+      assert.strictEqual(yield* dropOldDays, 0)
+      assert.strictEqual(yield* dropOldDays, 0)
+      yield* Effect.promise(() => backup.query("SELECT count(*) FROM ticks"))
+    })
+  ).pipe(Effect.provide(Logger.layer([logger])))
+  assert.deepStrictEqual(said, [
+    "store: old days stay until whoever reads or locks their tables is done, as a backup is"
+  ])
+})
+
 for (const { name, level, database } of subjects) {
   const keeping = Layer.effect(
     TickStore,
@@ -1130,6 +1159,7 @@ for (const { name, level, database } of subjects) {
         assert.strictEqual(yield* dropOldDays, 0)
         assert.strictEqual(yield* here, old.length)
         yield* refreshAll
+        if (!(yield* Database).embedded) yield* assertStayWhileRead
         assert.isAtLeast(yield* dropOldDays, 2)
         assert.strictEqual(yield* here, 0)
         assert.strictEqual(yield* count([token], to, tradingDayStart(today())), kept.length)
