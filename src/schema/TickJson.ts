@@ -1,5 +1,7 @@
 /** Decides how a normalized tick is written as JSON: the contract's fields in the contract's order, one record a tick. */
+import { MAX_PRICE } from "./RawTick.ts"
 import type { Sequencing, Tick, TickStatus } from "./Tick.ts"
+import { MAX_MICROS, MIN_MICROS } from "./Time.ts"
 
 const quoted = new Map<string, string>()
 const MAX_QUOTED = 1024
@@ -30,33 +32,70 @@ interface TickWire extends Omit<Tick, "gap_from" | "old"> {
   readonly sequencing: Sequencing
 }
 
-/**
- * The tick of a `normalized_ticks` record. The topic is this platform's own, so the fields are not checked one by
- * one; `undefined` where the bytes are no tick at all.
- */
+const MAX_SESSION = 32_767
+
+/** Text that PostgreSQL takes. */
+const isText = (text: unknown): text is string => typeof text === "string" && !text.includes("\0")
+
+let knownFeed = ""
+let knownIncarnation = ""
+
+/** The tick of a `normalized_ticks` record, which any producer may have written; `undefined` where it is none. */
 export const decodeTick = (bytes: Uint8Array): Tick | undefined => {
-  let wire: TickWire
+  const buffer = bytes instanceof Buffer ? bytes : Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength)
+  let wire: TickWire | null
   try {
-    wire = JSON.parse(Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength).toString("utf8")) as TickWire
+    wire = JSON.parse(buffer.toString("utf8")) as TickWire | null
   } catch {
     return undefined
   }
-  if (typeof wire?.instrument_token !== "number" || !Array.isArray(wire.source)) return undefined
+  if (typeof wire !== "object" || wire === null) return undefined
+  const { instrument_token, exchange_ts, price, volume, sequence_id, status, gap_from = 0 } = wire
+  const { session, sequencing, epoch, position, feed, received_ts, source } = wire
+  // What is not of its type, or out of the range of its column, would stop each sink for good.
+  if (
+    (instrument_token | 0) !== instrument_token ||
+    !(Number.isInteger(exchange_ts) && exchange_ts >= MIN_MICROS && exchange_ts <= MAX_MICROS) ||
+    !(typeof price === "number" && price >= -MAX_PRICE && price <= MAX_PRICE) ||
+    !Number.isSafeInteger(volume) ||
+    !Number.isSafeInteger(sequence_id) ||
+    (status !== "LIVE" && status !== "STALE") ||
+    !Number.isSafeInteger(gap_from) ||
+    (session | 0) !== session ||
+    session < 0 ||
+    session > MAX_SESSION ||
+    (sequencing !== "contiguous" && sequencing !== "monotonic" && sequencing !== "none") ||
+    !Number.isSafeInteger(epoch) ||
+    !Number.isSafeInteger(position) ||
+    !Number.isSafeInteger(received_ts) ||
+    !Array.isArray(source) ||
+    !Number.isSafeInteger(source[1]) ||
+    (source[2] | 0) !== source[2]
+  )
+    return undefined
+  if (feed !== knownFeed) {
+    if (!isText(feed)) return undefined
+    knownFeed = feed
+  }
+  if (source[0] !== knownIncarnation) {
+    if (!isText(source[0])) return undefined
+    knownIncarnation = source[0]
+  }
   return {
-    instrument_token: wire.instrument_token,
-    exchange_ts: wire.exchange_ts,
-    price: wire.price,
-    volume: wire.volume,
-    sequence_id: wire.sequence_id,
-    status: wire.status,
-    gap_from: wire.gap_from ?? 0,
-    session: wire.session,
-    sequencing: wire.sequencing,
-    epoch: wire.epoch,
-    position: wire.position,
-    feed: wire.feed,
-    received_ts: wire.received_ts,
-    source: wire.source,
+    instrument_token,
+    exchange_ts,
+    price,
+    volume,
+    sequence_id,
+    status,
+    gap_from,
+    session,
+    sequencing,
+    epoch,
+    position,
+    feed,
+    received_ts,
+    source,
     old: wire.old === true
   }
 }

@@ -73,6 +73,23 @@ describe("a reader of normalized ticks", () => {
     })
   )
 
+  it.effect("counts what is no tick and goes on: a record that another producer wrote stops no sink", () =>
+    Effect.gen(function* () {
+      const foreign = Buffer.from(`{"instrument_token":1,"source":["x",0,0]}`)
+      const { batch, figures } = yield* run([
+        record(10, tick(5, 1)),
+        { ...record(11, tick(6, 2)), value: foreign },
+        record(12, tick(7, 2))
+      ])
+      assert.deepStrictEqual(
+        batch.ticks.map((t) => t.position),
+        [1, 2]
+      )
+      assert.strictEqual(batch.bookmark.offset, 13)
+      assert.strictEqual(figures["topology_stage_discarded_events_total undecodable"], 1)
+    })
+  )
+
   it.effect("raises an alarm where a position is not the last plus one, but not for a new epoch or an old day", () =>
     Effect.gen(function* () {
       const { figures } = yield* run([
