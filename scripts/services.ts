@@ -42,12 +42,20 @@ const { values, positionals } = (() => {
   try {
     return parseArgs({
       allowPositionals: true,
-      options: { dir: { type: "string", default: "data/services" }, detach: { type: "boolean", default: false } }
+      options: {
+        dir: { type: "string", default: "data/services" },
+        detach: { type: "boolean", default: false },
+        help: { type: "boolean", short: "h", default: false }
+      }
     })
   } catch (error) {
     return fail(`${error instanceof Error ? error.message : String(error)}\n${USAGE}`, 2)
   }
 })()
+if (values.help) {
+  process.stdout.write(`${USAGE}\n`)
+  process.exit(0)
+}
 
 const dir = resolve(values.dir)
 const pidFile = join(dir, "pid")

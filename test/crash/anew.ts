@@ -96,8 +96,8 @@ const firstOffsets = (
 }
 
 /**
- * What may be lost with deleted topics: what nobody had processed. Of `raw_ticks` that lies above the highest source
- * published, of `normalized_ticks` above what a sink had committed.
+ * What may be lost with deleted topics. With `raw_ticks` what nobody had processed: it lies above the highest source
+ * published. With `normalized_ticks` nothing: the raw ticks are there. With both what no sink had committed.
  */
 const deleted = (topics: ReadonlyArray<Topic>, seen: Seen, until: number): TakenAway => {
   const inRaw = firstOffsets(seen.raw, identityOf)
@@ -125,6 +125,8 @@ const deleted = (topics: ReadonlyArray<Topic>, seen: Seen, until: number): Taken
         const partition = partitionOf(tick.instrument_token, PARTITIONS)
         const offset = inRaw.get(key)
         const isKnown = offset !== undefined || tick.exchange_ts < (seen.at - SENT_WITHIN_MS) * 1000
+        // The retained raw ticks of the day are run again, and all of it is published into the new topic.
+        if (isNormalizedGone && !isRawGone) return false
         // What was published and committed by a sink is in that sink.
         if (isNormalizedGone) {
           if (where === "normalized_ticks") return true

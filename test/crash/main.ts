@@ -34,13 +34,18 @@ const { values } = (() => {
         lanes: { type: "string", default: "2" },
         rate: { type: "string", default: "600" },
         anew: { type: "boolean", default: false },
-        quiet: { type: "boolean", default: false }
+        quiet: { type: "boolean", default: false },
+        help: { type: "boolean", short: "h", default: false }
       }
     })
   } catch (error) {
     return fail(`${error instanceof Error ? error.message : String(error)}\n${USAGE}`)
   }
 })()
+if (values.help) {
+  process.stdout.write(`${USAGE}\n`)
+  process.exit(0)
+}
 
 const whole = (name: "seed" | "runs" | "faults" | "lanes" | "rate"): number => {
   const n = Number(values[name])

@@ -44,13 +44,18 @@ const { values, positionals } = (() => {
       options: {
         engine: { type: "string", default: "platformatic" },
         seconds: { type: "string" },
-        rate: { type: "string" }
+        rate: { type: "string" },
+        help: { type: "boolean", short: "h", default: false }
       }
     })
   } catch (error) {
     return fail(`${error instanceof Error ? error.message : String(error)}\n${USAGE}`)
   }
 })()
+if (values.help) {
+  process.stdout.write(`${USAGE}\n`)
+  process.exit(0)
+}
 
 const whole = (name: "seconds" | "rate", fallback: number, least: number): number => {
   const n = Number(values[name] ?? fallback)
