@@ -3,7 +3,8 @@
  * both engines, straight from and to what the pipeline hands over, with no object between: it is on the path of every
  * record.
  */
-import { compressionsAlgorithmsByBitmask, crc32c } from "@platformatic/kafka"
+import zlib from "node:zlib"
+import { compressionsAlgorithms, crc32c } from "@platformatic/kafka"
 import type { LogRecord, NewRecord } from "../streams/TickLog.ts"
 import { KafkaUnreadable, type ProducerIdentity } from "./KafkaWire.ts"
 
@@ -12,6 +13,15 @@ const LOG_APPEND_TIME = 0x08
 const TRANSACTIONAL = 0x10
 const CONTROL = 0x20
 const NO_COMPRESSION = 0
+const GZIP = 1
+const SNAPPY = 2
+const LZ4 = 3
+const ZSTD = 4
+/**
+ * Above this a compressed batch is not read: a few kilobytes can stand for any amount of memory, and whoever takes the
+ * partition over would fail on the same batch. No producer gathers as much as this into one.
+ */
+export const MAX_PLAIN_BYTES = 67_108_864
 
 /** First offset and length stand before what the length counts. */
 const PREFIX = 12
@@ -32,7 +42,8 @@ export interface Decoded {
 
 /**
  * Decodes what a broker gave for one partition. Left out: records before `from`, control batches, aborted transactions,
- * and a batch that was cut off at the end. A batch that is not readable throws, with its offset.
+ * and a batch that was cut off at the end. A batch that is not readable, or for which those before it leave no room,
+ * is left for the next fetch; where it is the first, it throws, with its offset.
  */
 export const decodeBatches = (
   bytes: Buffer,
@@ -45,48 +56,107 @@ export const decodeBatches = (
   const open = new Set<bigint>()
   let recordTime = recordTimeBefore
   let next = from
+  let room = MAX_PLAIN_BYTES
   let at = 0
-  while (bytes.length - at >= HEAD) {
-    const first = Number(bytes.readBigInt64BE(at))
-    const length = bytes.readInt32BE(at + 8)
-    if (length < HEAD - PREFIX) throw new KafkaUnreadable(`the batch at offset ${first} has the length ${length}`)
-    const end = at + PREFIX + length
-    if (end > bytes.length) break
-    const magic = bytes.readInt8(at + 16)
-    if (magic !== 2) throw new KafkaUnreadable(`the batch at offset ${first} has the unknown format ${magic}`)
-    const attributes = bytes.readInt16BE(at + 21)
-    const last = first + bytes.readInt32BE(at + 23)
-    const producerId = bytes.readBigInt64BE(at + 43)
-    while (begins.length > 0 && Number(begins[0]!.firstOffset) <= last) open.add(begins.shift()!.producerId)
-    if ((attributes & CONTROL) !== 0) open.delete(producerId)
-    else if (last >= from && !((attributes & TRANSACTIONAL) !== 0 && open.has(producerId))) {
-      const count = bytes.readInt32BE(at + 57)
-      const stamped = (attributes & LOG_APPEND_TIME) !== 0
-      const base = Number(bytes.readBigInt64BE(stamped ? at + 35 : at + 27))
-      const body = plain(bytes.subarray(at + HEAD, end), attributes & COMPRESSION, first)
-      recordTime = decodeRecords(body, count, first, from, stamped, base, recordTime, records)
+  let whole = 0
+  try {
+    while (bytes.length - at >= HEAD) {
+      const first = Number(bytes.readBigInt64BE(at))
+      const length = bytes.readInt32BE(at + 8)
+      if (length < HEAD - PREFIX) throw new KafkaUnreadable(`the batch at offset ${first} has the length ${length}`)
+      const end = at + PREFIX + length
+      if (end > bytes.length) break
+      const magic = bytes.readInt8(at + 16)
+      if (magic !== 2) throw new KafkaUnreadable(`the batch at offset ${first} has the unknown format ${magic}`)
+      const attributes = bytes.readInt16BE(at + 21)
+      const last = first + bytes.readInt32BE(at + 23)
+      const producerId = bytes.readBigInt64BE(at + 43)
+      while (begins.length > 0 && Number(begins[0]!.firstOffset) <= last) open.add(begins.shift()!.producerId)
+      if ((attributes & CONTROL) !== 0) open.delete(producerId)
+      else if (last >= from && !((attributes & TRANSACTIONAL) !== 0 && open.has(producerId))) {
+        const count = bytes.readInt32BE(at + 57)
+        const stamped = (attributes & LOG_APPEND_TIME) !== 0
+        const base = Number(bytes.readBigInt64BE(stamped ? at + 35 : at + 27))
+        const body = plain(bytes.subarray(at + HEAD, end), attributes & COMPRESSION, first, room)
+        room -= body.length
+        recordTime = decodeRecords(body, count, first, from, stamped, base, recordTime, records)
+      }
+      if (last + 1 > next) next = last + 1
+      whole = records.length
+      at = end
     }
-    if (last + 1 > next) next = last + 1
-    at = end
+  } catch (cause) {
+    if (!(cause instanceof KafkaUnreadable) || next === from) throw cause
+    records.length = whole
   }
   return { records, next, recordTime }
 }
 
-const plain = (body: Buffer, compression: number, first: number): Buffer => {
+const plain = (body: Buffer, compression: number, first: number, room: number): Buffer => {
   if (compression === NO_COMPRESSION) return body
-  const algorithm = (
-    compressionsAlgorithmsByBitmask as Readonly<
-      Record<number, { readonly decompressSync: (data: Buffer) => Buffer } | undefined>
-    >
-  )[compression]
-  if (algorithm === undefined) {
-    throw new KafkaUnreadable(`the batch at offset ${first} has the unknown compression ${compression}`)
-  }
   try {
-    return algorithm.decompressSync(body)
+    switch (compression) {
+      case GZIP:
+        return zlib.gunzipSync(body, { maxOutputLength: room })
+      case SNAPPY:
+        if (snappyBytes(body) > room) break
+        return compressionsAlgorithms.snappy.decompressSync(body)
+      case LZ4:
+        if (lz4Bytes(body) > room) break
+        return compressionsAlgorithms.lz4.decompressSync(body)
+      case ZSTD:
+        return zlib.zstdDecompressSync(body, { maxOutputLength: room })
+      default:
+        throw new Error(`it is of the unknown kind ${compression}`)
+    }
   } catch (cause) {
-    throw new KafkaUnreadable(`the batch at offset ${first} cannot be decompressed: ${(cause as Error).message}`)
+    if ((cause as NodeJS.ErrnoException).code !== "ERR_BUFFER_TOO_LARGE") {
+      throw new KafkaUnreadable(`the batch at offset ${first} cannot be decompressed: ${(cause as Error).message}`)
+    }
   }
+  throw new KafkaUnreadable(
+    `the batch at offset ${first} cannot be decompressed: it holds more than ${MAX_PLAIN_BYTES} bytes`
+  )
+}
+
+const XERIAL = Buffer.from("\x82SNAPPY\0", "latin1")
+const XERIAL_HEAD = 16
+
+/** What a body compressed with Snappy holds, as its beginning says; the decoder writes no more than that. */
+const snappyBytes = (body: Buffer): number => {
+  if (!body.subarray(0, XERIAL.length).equals(XERIAL)) return snappyBlockBytes(body, 0)
+  let bytes = 0
+  for (let at = XERIAL_HEAD; at < body.length; at += 4 + body.readUInt32BE(at)) bytes += snappyBlockBytes(body, at + 4)
+  return bytes
+}
+
+const snappyBlockBytes = (body: Buffer, start: number): number => {
+  let bytes = 0
+  for (let i = 0; i < 5; i++) {
+    const byte = body[start + i] ?? 0
+    bytes += (byte & 0x7f) * 2 ** (7 * i)
+    if (byte < 0x80) break
+  }
+  return bytes
+}
+
+const LZ4_MAGIC = 0x184d2204
+
+/** What a frame of LZ4 holds at most: as much as its blocks may have, and no byte of them stands for more than 255. */
+const lz4Bytes = (body: Buffer): number => {
+  if (body.readUInt32LE(0) !== LZ4_MAGIC) throw new Error("it is no frame of LZ4")
+  const flags = body[4]!
+  const largest = 2 ** (8 + 2 * ((body[5]! >> 4) & 7))
+  let at = 7 + ((flags & 0x08) === 0 ? 0 : 8) + ((flags & 0x01) === 0 ? 0 : 4)
+  let bytes = 0
+  while (at + 4 <= body.length) {
+    const size = body.readUInt32LE(at)
+    if (size === 0) break
+    const length = size % 2 ** 31
+    bytes += Math.min(largest, size === length ? length * 255 : length)
+    at += 4 + length + ((flags & 0x10) === 0 ? 0 : 4)
+  }
+  return bytes
 }
 
 /** Appends the records of a batch to `out`; answers the highest record time. */

@@ -1,6 +1,7 @@
+import { gzipSync, zstdCompressSync } from "node:zlib"
 import { assert, describe, it } from "@effect/vitest"
-import { createRecordsBatch, Reader, readRecordsBatches } from "@platformatic/kafka"
-import { decodeBatches, encodeBatch, recordBytes, seal } from "../../src/layers/KafkaRecords.ts"
+import { compressionsAlgorithms, createRecordsBatch, Reader, readRecordsBatches } from "@platformatic/kafka"
+import { decodeBatches, encodeBatch, MAX_PLAIN_BYTES, recordBytes, seal } from "../../src/layers/KafkaRecords.ts"
 import { KafkaUnreadable } from "../../src/layers/KafkaWire.ts"
 import type { NewRecord } from "../../src/streams/TickLog.ts"
 
@@ -132,7 +133,7 @@ describe("record batches", () => {
       assert.fail("it was read")
     }
     unreadable((b) => b.writeInt8(1, 16), /offset 100 has the unknown format 1/)
-    unreadable((b) => b.writeInt16BE(7, 21), /offset 100 has the unknown compression 7/)
+    unreadable((b) => b.writeInt16BE(7, 21), /offset 100 cannot be decompressed: it is of the unknown kind 7/)
     unreadable((b) => b.writeInt16BE(1, 21), /offset 100 cannot be decompressed/)
     unreadable((b) => b.writeInt32BE(3, 57), /record 2 of the batch at offset 100 is not whole/)
     unreadable((b) => b.writeInt8(0x7f, 61), /record 0 of the batch at offset 100 is not whole/)
@@ -148,5 +149,83 @@ describe("record batches", () => {
         }
       }
     }
+  })
+  /** A batch whose records are the body, compressed as its attributes say. */
+  const compressed = (offset: number, compression: number, body: Buffer): Buffer => {
+    const batch = Buffer.concat([batchAt(offset, [text("x")]).subarray(0, 61), body])
+    batch.writeInt32BE(batch.length - 12, 8)
+    batch.writeInt16BE(compression, 21)
+    return batch
+  }
+  const message = (bytes: Buffer, from: number): string => {
+    try {
+      decodeBatches(bytes, from, 0, [])
+    } catch (error) {
+      assert.instanceOf(error, KafkaUnreadable)
+      return (error as Error).message
+    }
+    return assert.fail("it was read")
+  }
+
+  it("that hold more than fits into memory are not read, however they are compressed", () => {
+    const zeros = Buffer.alloc(MAX_PLAIN_BYTES + 1)
+    const xerial = Buffer.concat([
+      Buffer.from("\x82SNAPPY\0\0\0\0\x01\0\0\0\x01", "latin1"),
+      ...Array.from({ length: 3 }, () => {
+        const chunk = compressionsAlgorithms.snappy.compressSync(Buffer.alloc(MAX_PLAIN_BYTES / 2)) as Buffer
+        const length = Buffer.alloc(4)
+        length.writeUInt32BE(chunk.length)
+        return Buffer.concat([length, chunk])
+      })
+    ])
+    const bodies: ReadonlyArray<readonly [compression: number, body: Buffer]> = [
+      [1, gzipSync(zeros)],
+      [2, compressionsAlgorithms.snappy.compressSync(zeros) as Buffer],
+      [2, xerial],
+      [3, compressionsAlgorithms.lz4.compressSync(zeros) as Buffer],
+      [4, zstdCompressSync(zeros)]
+    ]
+    for (const [compression, body] of bodies) {
+      assert.strictEqual(
+        message(compressed(100, compression, body), 100),
+        `the batch at offset 100 cannot be decompressed: it holds more than ${MAX_PLAIN_BYTES} bytes`
+      )
+    }
+    // A long record, within the limit, is read by each.
+    const batch = batchAt(100, [{ key: null, value: Buffer.alloc(MAX_PLAIN_BYTES / 2) }]).subarray(61)
+    for (const compression of ["gzip", "snappy", "lz4", "zstd"] as const) {
+      const { bitmask, compressSync } = compressionsAlgorithms[compression]
+      const { records } = decodeBatches(compressed(100, bitmask, compressSync(batch) as Buffer), 100, 0, [])
+      assert.strictEqual(records[0]!.value!.length, MAX_PLAIN_BYTES / 2)
+    }
+  })
+
+  it("that hold too much together are read one fetch after the other", () => {
+    const body = zstdCompressSync(batchAt(0, [{ key: null, value: Buffer.alloc(MAX_PLAIN_BYTES / 2) }]).subarray(61))
+    const bytes = Buffer.concat([0, 1, 2].map((offset) => compressed(offset, 4, body)))
+    const steps: Array<readonly [number, number]> = []
+    for (let from = 0; from < 3; ) {
+      const { records, next } = decodeBatches(bytes, from, 0, [])
+      steps.push([records.length, next])
+      from = next
+    }
+    assert.deepStrictEqual(steps, [
+      [1, 1],
+      [1, 2],
+      [1, 3]
+    ])
+  })
+
+  it("before one that is not readable are read, which then is the first to be asked for", () => {
+    const broken = batchAt(102, [text("c"), text("d")])
+    broken.writeInt32BE(3, 57)
+    const bytes = Buffer.concat([batchAt(100, [text("a"), text("b")]), broken])
+    const { records, next } = decodeBatches(bytes, 100, 0, [])
+    assert.deepStrictEqual(
+      records.map(({ offset }) => offset),
+      [100, 101]
+    )
+    assert.strictEqual(next, 102)
+    assert.strictEqual(message(bytes, 102), "record 2 of the batch at offset 102 is not whole")
   })
 })
