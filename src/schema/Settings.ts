@@ -175,7 +175,11 @@ const defaulted = {
     "days before today whose ticks the store keeps; older ones are dropped, their bars stay; 0: all are kept"
   ),
   CANDLE_REFRESH_MS: setting(whole(10, 600_000), "1000", "how often ended bars marked dirty are recomputed"),
-  ARCHIVE_BATCH_TICKS: setting(whole(1, 10_000_000), "100000", "ticks an archive object holds at most"),
+  ARCHIVE_BATCH_TICKS: setting(
+    whole(1, 10_000_000),
+    "100000",
+    "ticks an archive object holds at most; a partition keeps up to twice as many in memory, 95 bytes each"
+  ),
   ARCHIVE_FLUSH_MS: setting(whole(10, 86_400_000), "300000", "longest wait before a smaller archive object is written"),
   S3_TIMEOUT_MS: setting(
     whole(100, 600_000),
