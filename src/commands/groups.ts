@@ -8,9 +8,10 @@ import { Drain } from "../streams/Drain.ts"
 import { drainable } from "../streams/drainable.ts"
 import { dropOldDays } from "../streams/dropOldDays.ts"
 import { observe } from "../streams/observe.ts"
-import { Readiness } from "../streams/Readiness.ts"
+import type { Readiness } from "../streams/Readiness.ts"
 import type { RecentTicks } from "../streams/RecentTicks.ts"
 import { refreshCandles } from "../streams/refreshCandles.ts"
+import { restart } from "../streams/restart.ts"
 import type { StateSnapshots } from "../streams/StateSnapshots.ts"
 import { TickLog } from "../streams/TickLog.ts"
 import type { TickStore } from "../streams/TickStore.ts"
@@ -22,27 +23,22 @@ import { writeStore } from "../streams/writeStore.ts"
 const RESTART_WAIT = "1 second"
 const DRAIN_POLL = "20 millis"
 
-/** Runs a part for ever: a failure is logged whole, shown as degraded, and the part started again. */
+/** Runs a part for ever: a failure is logged whole, shown as degraded for a while, and the part started again. */
 export const supervise = <E, R>(
   name: string,
   part: Effect.Effect<unknown, E, R>
 ): Effect.Effect<void, never, R | Readiness> =>
-  Effect.gen(function* () {
-    const readiness = yield* Readiness
-    yield* part.pipe(
-      Effect.tapCause((cause) =>
-        Cause.hasInterruptsOnly(cause)
-          ? Effect.void
-          : Effect.andThen(
-              Effect.logError(`${name} failed and starts again: ${Cause.pretty(cause)}`),
-              readiness.degrade(name, true)
-            )
-      ),
-      Effect.sandbox,
-      Effect.retry(Schedule.spaced(RESTART_WAIT)),
-      Effect.orDie
-    )
-  })
+  part.pipe(
+    Effect.tapCause((cause) =>
+      Cause.hasInterruptsOnly(cause)
+        ? Effect.void
+        : Effect.logError(`${name} failed and starts again: ${Cause.pretty(cause)}`)
+    ),
+    Effect.sandbox,
+    restart(name, Schedule.spaced(RESTART_WAIT)),
+    Effect.orDie,
+    Effect.asVoid
+  )
 
 /** Waits until every group has taken all there is: first `process`, then those that read what it publishes. */
 const runEmpty: Effect.Effect<void, LogError, TickLog> = Effect.gen(function* () {

@@ -1,11 +1,17 @@
 /** Decides how a sink that fails is asked again: for ever, with growing waits and jitter, shown as degraded meanwhile. */
-import { Effect, Schedule } from "effect"
+import { Clock, Effect, Schedule } from "effect"
 import { Readiness } from "./Readiness.ts"
 
 /** 100 ms, doubling up to 5 s, each within ±20 %. */
 const waits = Schedule.min([Schedule.exponential("100 millis"), Schedule.spaced("5 seconds")]).pipe(Schedule.jittered)
 
-/** Asks until it succeeds. The first failure of a row is logged and degrades `sink`; success takes that back. */
+/** A failure that stays the same is said again this often. */
+const SAY_AGAIN_MS = 60_000
+
+/**
+ * Asks until it succeeds; `sink` is degraded from the first failure of a row until then. A failure is logged where its
+ * reason is another than the last, and once a minute while it stays the same.
+ */
 export const retrySink =
   (sink: string) =>
   <A, E extends { readonly message: string }, R>(
@@ -13,19 +19,23 @@ export const retrySink =
   ): Effect.Effect<A, never, R | Readiness> =>
     Effect.gen(function* () {
       const readiness = yield* Readiness
-      let failed = false
-      const once = Effect.tapError(write, (error) => {
-        if (failed) return Effect.void
-        failed = true
+      const clock = yield* Clock.Clock
+      const holder = {}
+      let said: { readonly reason: string; readonly at: number } | undefined
+      const once = Effect.tapError(write, ({ message: reason }) => {
+        const at = clock.currentTimeMillisUnsafe()
+        if (said !== undefined && said.reason === reason && at - said.at < SAY_AGAIN_MS) return Effect.void
+        said = { reason, at }
         return Effect.andThen(
-          Effect.logWarning(`${sink} fails and is asked again: ${error.message}`),
-          readiness.degrade(sink, true)
+          Effect.logWarning(`${sink} fails and is asked again: ${reason}`),
+          readiness.degrade(sink, true, holder)
         )
       })
-      const result = yield* Effect.retry(once, waits).pipe(Effect.orDie)
-      if (failed) {
-        yield* readiness.degrade(sink, false)
-        yield* Effect.logInfo(`${sink} works again`)
-      }
+      const result = yield* Effect.retry(once, waits).pipe(
+        Effect.orDie,
+        // Also where whoever asked is ended meanwhile.
+        Effect.ensuring(readiness.degrade(sink, false, holder))
+      )
+      if (said !== undefined) yield* Effect.logInfo(`${sink} works again`)
       return result
     })

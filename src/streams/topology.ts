@@ -9,6 +9,7 @@ import type { Claims } from "./Claims.ts"
 import { type LostOffsetsSettings, lostOffsets } from "./lostOffsets.ts"
 import { type ProcessSettings, processPartition } from "./process.ts"
 import type { Readiness } from "./Readiness.ts"
+import { restart } from "./restart.ts"
 import type { StateSnapshots } from "./StateSnapshots.ts"
 import { TickLog } from "./TickLog.ts"
 
@@ -17,7 +18,10 @@ const restarts = Schedule.min([Schedule.exponential("100 millis"), Schedule.spac
   Schedule.jittered
 )
 
-/** The group `process`: one pipeline an assigned partition, started on assignment, ended on revocation. */
+/**
+ * The group `process`: one pipeline an assigned partition, started on assignment, ended on revocation; degraded while
+ * one of them keeps failing.
+ */
 export const runProcess = (
   settings: ProcessSettings & LostOffsetsSettings
 ): Effect.Effect<void, LogError, TickLog | Claims | StateSnapshots | Readiness> =>
@@ -31,7 +35,7 @@ export const runProcess = (
             Effect.tapError((error) =>
               Effect.logError(`partition ${assigned.partition} ends and is recovered: ${error.message}`)
             ),
-            Effect.retry(restarts),
+            restart("process", restarts),
             Effect.raceFirst(assigned.revoked)
           ),
         { concurrency: "unbounded" }

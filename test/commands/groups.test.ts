@@ -1,0 +1,42 @@
+import { assert, describe, it } from "@effect/vitest"
+import { Effect, Fiber, Layer, Logger } from "effect"
+import { TestClock } from "effect/testing"
+import { supervise } from "../../src/commands/groups.ts"
+import { Readiness } from "../../src/streams/Readiness.ts"
+
+const degraded = Effect.gen(function* () {
+  return (yield* (yield* Readiness).report).degraded
+})
+
+describe("a part that fails", () => {
+  it.effect("is started again, and degraded until it has run for a while", () => {
+    const lines: Array<string> = []
+    const logger = Logger.make(({ message }) => {
+      lines.push(String(message))
+    })
+    let starts = 0
+    const part = Effect.suspend(() =>
+      ++starts <= 3
+        ? Effect.andThen(Effect.sleep("5 seconds"), starts === 2 ? Effect.die("a defect") : Effect.fail("no broker"))
+        : Effect.never
+    )
+    return Effect.gen(function* () {
+      const readiness = yield* Readiness
+      const supervised = yield* Effect.forkChild(supervise("store", part))
+      yield* TestClock.adjust("4 seconds")
+      assert.deepStrictEqual(yield* degraded, [])
+      yield* TestClock.adjust("20 seconds")
+      assert.strictEqual(starts, 4)
+      assert.strictEqual(lines.filter((line) => line.startsWith("store failed and starts again")).length, 3)
+      assert.deepStrictEqual(yield* degraded, ["store"])
+      // A sink of the same name that works again takes back only its own.
+      const sink = {}
+      yield* readiness.degrade("store", true, sink)
+      yield* readiness.degrade("store", false, sink)
+      assert.deepStrictEqual(yield* degraded, ["store"])
+      yield* TestClock.adjust("1 minute")
+      assert.deepStrictEqual(yield* degraded, [])
+      yield* Fiber.interrupt(supervised)
+    }).pipe(Effect.provide(Layer.merge(Readiness.layer, Logger.layer([logger]))))
+  })
+})
