@@ -107,8 +107,11 @@ const common = (pool: pg.Pool, layout: Layout, settled: string): Pick<Days, "win
     if (before === undefined) return 0
     const dropping = transaction(pool, async (client) => {
       await client.query(`SET LOCAL lock_timeout = '${DROP_LOCK_TIMEOUT}'`)
-      await client.query(`SELECT pg_advisory_xact_lock(${advisory("days")})`)
-      return layout.drop(client, before)
+      // Another worker's drop is as good as this one's.
+      const lock = await client.query<{ held: boolean }>(
+        `SELECT pg_try_advisory_xact_lock(${advisory("days")}) AS held`
+      )
+      return lock.rows[0]!.held ? layout.drop(client, before) : 0
     })
     return dropping.catch((cause: unknown) => {
       if (stateOf(cause) !== LOCK_NOT_AVAILABLE) throw cause
