@@ -415,7 +415,8 @@ const make = Effect.fnUntraced(function* (options: KafkaOptions) {
         } catch (cause) {
           this.#ahead = undefined
           if (cause instanceof KafkaUnreadable) {
-            const message = `what is held from offset ${this.#offset} on cannot be read: ${inOneLine(cause)}`
+            const where = `${this.#state.name}-${this.#partition} from offset ${this.#offset} on`
+            const message = `${where} cannot be read: ${inOneLine(cause)}`
             return failure("read", this.#state, this.#partition, message)
           }
           if (!isPassing(cause)) return failure("read", this.#state, this.#partition, inOneLine(cause))
@@ -571,6 +572,7 @@ const make = Effect.fnUntraced(function* (options: KafkaOptions) {
                   })
                 },
                 lost,
+                warned: (message) => warn(`group ${options.prefix + group}: ${message}`),
                 failed: (message) => fail(failure("assign", state, -1, `group ${options.prefix + group}: ${message}`))
               }
             )

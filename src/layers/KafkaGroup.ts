@@ -15,6 +15,8 @@ import {
   type Address,
   CODE,
   KafkaRefusal,
+  KafkaSilence,
+  KafkaUnreadable,
   type KafkaWire,
   MemberIdRequired,
   type Membership,
@@ -37,6 +39,8 @@ export interface Share {
 export interface GroupEvents {
   readonly gained: (share: Share) => void
   readonly lost: (partition: number) => void
+  /** What an operator should see, though the membership goes on. */
+  readonly warned: (message: string) => void
   /** The membership cannot be had: nothing more comes. */
   readonly failed: (message: string) => void
 }
@@ -121,7 +125,10 @@ export class KafkaMember {
   /** Joined and synchronised: commits are taken. */
   #stable = false
   #heardAt = 0
+  /** The coordinator as it was told last. */
   #address: Address | undefined
+  /** It is asked for anew before the next request: it did not answer, or is not the coordinator any more. */
+  #isMoved = false
   #left = false
   #wake: (() => void) | undefined
   readonly #commits: Array<Waiting> = []
@@ -151,6 +158,7 @@ export class KafkaMember {
     for (let attempt = 0; !this.#left; attempt++) {
       try {
         const wire = await this.#wire()
+        if (this.#left) return
         // After a broken connection the membership goes on: another join would have every member join again.
         if (!this.#stable) await this.#join(wire)
         attempt = 0
@@ -165,7 +173,8 @@ export class KafkaMember {
           // Put out: whatever was owned is somebody else's by now.
           this.#loseAll()
           if (code === CODE.UNKNOWN_MEMBER_ID) this.#memberId = ""
-        } else if (isPassing(cause)) {
+        } else if (isPassing(cause) || cause instanceof KafkaUnreadable) {
+          if (cause instanceof KafkaUnreadable) this.#events.warned(`${inOneLine(cause)}; it is asked again`)
           this.#forgetCoordinator()
           this.#expire()
           await this.#sleep(backoff(attempt))
@@ -179,13 +188,27 @@ export class KafkaMember {
   }
 
   async #wire(): Promise<KafkaWire> {
-    this.#address ??= await this.#cluster.coordinator(this.#group)
-    return await this.#cluster.patient(this.#purpose, this.#address)
+    const address = await this.#coordinator()
+    if (this.#left) throw new NotOwned(`group ${this.#group} was left`)
+    return await this.#cluster.patient(this.#purpose, address)
+  }
+
+  async #coordinator(): Promise<Address> {
+    if (this.#address !== undefined && !this.#isMoved) return this.#address
+    const address = await this.#cluster.coordinator(this.#group)
+    if (this.#address?.host !== address.host || this.#address.port !== address.port) this.#dropWire()
+    this.#address = address
+    this.#isMoved = false
+    return address
+  }
+
+  #dropWire(): void {
+    if (this.#address !== undefined) this.#cluster.dropPatient(this.#purpose, this.#address)
   }
 
   #forgetCoordinator(): void {
-    if (this.#address !== undefined) this.#cluster.dropPatient(this.#purpose, this.#address)
-    this.#address = undefined
+    this.#dropWire()
+    this.#isMoved = true
     this.#cluster.stale()
   }
 
@@ -253,13 +276,15 @@ export class KafkaMember {
 
   async #stay(wire: KafkaWire): Promise<void> {
     while (!this.#left) {
-      await this.#sleep(this.#options.heartbeatMs)
+      // At once where it is overdue, as after a connection that broke.
+      await this.#sleep(Math.max(0, this.#heardAt + this.#options.heartbeatMs - Date.now()))
       if (this.#left) return
       // Asleep for longer than the session: others own it all by now, or are given it by another join.
       this.#expire()
       if (!this.#stable) return
       const asked = Date.now()
-      await wire.heartbeat(this.#membership())
+      // Another connection is tried while the session lasts: the wire itself waits for longer.
+      await heard(wire.heartbeat(this.#membership()), this.#options.sessionTimeoutMs / 2)
       this.#heardAt = asked
     }
   }
@@ -339,7 +364,7 @@ export class KafkaMember {
               this.#wake?.()
             }
           } else if (code !== CODE.REBALANCE_IN_PROGRESS && !isPassing(cause)) throw cause
-          if (isPassing(cause)) this.#address = undefined
+          if (isPassing(cause)) this.#isMoved = true
           if (Date.now() >= deadline) throw cause
         }
       } else if (Date.now() >= deadline) {
@@ -359,8 +384,7 @@ export class KafkaMember {
       const all = this.#commits.splice(0)
       this.#committedAt = Date.now()
       try {
-        this.#address ??= await this.#cluster.coordinator(this.#group)
-        const wire = await this.#cluster.wire(`commit ${this.#group}`, this.#address)
+        const wire = await this.#cluster.wire(`commit ${this.#group}`, await this.#coordinator())
         const mine: Array<Waiting> = []
         for (const waiting of all) {
           if (this.#stable && waiting.owns()) mine.push(waiting)
@@ -395,18 +419,23 @@ export class KafkaMember {
     this.#left = true
     this.#loseAll()
     this.#wake?.()
-    const address = this.#address
-    if (this.#memberId !== "" && address !== undefined) {
-      const memberId = this.#memberId
-      // Not over the member's own connection, on which a join may be waiting.
-      const told = this.#cluster
-        .wire(`commit ${this.#group}`, address)
-        .then((wire) => wire.leave(this.#group, memberId))
-        .catch(() => undefined)
-      await Promise.race([told, pause(withinMs)])
-    }
-    if (address !== undefined) this.#cluster.dropPatient(this.#purpose, address)
+    this.#dropWire()
+    if (this.#memberId === "") return
+    const memberId = this.#memberId
+    // Not over the member's own connection, on which a join may have been waiting.
+    const told = this.#coordinator()
+      .then((address) => this.#cluster.wire(`commit ${this.#group}`, address))
+      .then((wire) => wire.leave(this.#group, memberId))
+      .catch(() => undefined)
+    await Promise.race([told, pause(withinMs)])
   }
 }
+
+const heard = (heartbeat: Promise<void>, withinMs: number): Promise<void> =>
+  new Promise((resolve, reject) => {
+    const silence = new KafkaSilence(`heartbeat: no answer within ${withinMs} ms`, { sent: true })
+    const timer = setTimeout(() => reject(silence), withinMs)
+    heartbeat.then(resolve, reject).finally(() => clearTimeout(timer))
+  })
 
 export class NotOwned extends Error {}

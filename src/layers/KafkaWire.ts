@@ -165,7 +165,10 @@ export class MemberIdRequired extends KafkaRefusal {
   }
 }
 
-/** One connection of an engine. Every call ends within its time: with an answer, `KafkaRefusal` or `KafkaSilence`. */
+/**
+ * One connection of an engine. Every call ends within its time: with an answer, `KafkaRefusal`, `KafkaSilence` or
+ * `KafkaUnreadable`.
+ */
 export interface KafkaWire {
   readonly isOpen: () => boolean
   readonly initProducer: () => Promise<ProducerIdentity>

@@ -2,7 +2,14 @@ import { assert, describe, it } from "@effect/vitest"
 import { afterEach, beforeEach, vi } from "vitest"
 import type { KafkaCluster } from "../../src/layers/KafkaCluster.ts"
 import { KafkaMember, NotOwned } from "../../src/layers/KafkaGroup.ts"
-import { CODE, KafkaRefusal, KafkaSilence, type KafkaWire, type PartitionCommit } from "../../src/layers/KafkaWire.ts"
+import {
+  CODE,
+  KafkaRefusal,
+  KafkaSilence,
+  KafkaUnreadable,
+  type KafkaWire,
+  type PartitionCommit
+} from "../../src/layers/KafkaWire.ts"
 
 const PARTITIONS = 4
 const REQUEST_TIMEOUT_MS = 2000
@@ -15,14 +22,20 @@ class Broker {
   underWay = 0
   /** The most requests that were under way at once. */
   most = 0
-  readonly #wire: Pick<KafkaWire, "join" | "sync" | "heartbeat" | "leave" | "commit"> = {
+  onHeartbeat: () => Promise<void> = async () => {}
+  /** Where the group's coordinator is. */
+  host = "broker"
+  /** Who was told by a member that it leaves. */
+  readonly told: Array<string> = []
+  /** Brokers to which a member has a connection of its own. */
+  readonly connected = new Set<string>()
+  readonly #wire: Pick<KafkaWire, "join" | "sync" | "heartbeat" | "commit"> = {
     join: async ({ metadata }) => {
       this.joins++
       return { generation: this.joins, memberId: "m", leader: "m", members: [{ memberId: "m", metadata }] }
     },
     sync: async (_member, _protocol, assignments) => assignments[0]!.assignment,
-    heartbeat: async () => {},
-    leave: async () => {},
+    heartbeat: () => this.onHeartbeat(),
     commit: async (_member, _topic, commits) => {
       this.most = Math.max(this.most, ++this.underWay)
       this.requests.push(commits)
@@ -38,10 +51,21 @@ class Broker {
 
   get cluster(): KafkaCluster {
     const answers: Pick<KafkaCluster, "coordinator" | "wire" | "patient" | "dropPatient" | "stale"> = {
-      coordinator: async () => ({ host: "broker", port: 1 }),
-      wire: async () => this.#wire as KafkaWire,
-      patient: async () => this.#wire as KafkaWire,
-      dropPatient: () => {},
+      coordinator: async () => ({ host: this.host, port: 1 }),
+      wire: async (_purpose, { host }) =>
+        ({
+          ...this.#wire,
+          leave: async () => {
+            this.told.push(host)
+          }
+        }) as unknown as KafkaWire,
+      patient: async (_purpose, { host }) => {
+        this.connected.add(host)
+        return this.#wire as KafkaWire
+      },
+      dropPatient: (_purpose, { host }) => {
+        this.connected.delete(host)
+      },
       stale: () => {}
     }
     return { ...answers, persist: async () => new Map() } as unknown as KafkaCluster
@@ -49,9 +73,10 @@ class Broker {
 }
 
 /** A member that has joined, what it owns, and what it was told. */
-const member = async (broker: Broker) => {
+const member = async (broker: Broker, sessionTimeoutMs = 60_000) => {
   const owned = new Set<number>()
   const lost: Array<number> = []
+  const warnings: Array<string> = []
   const { promise: joined, resolve } = Promise.withResolvers<void>()
   const made = new KafkaMember(
     broker.cluster,
@@ -59,7 +84,7 @@ const member = async (broker: Broker) => {
     "g",
     "raw_ticks",
     PARTITIONS,
-    { sessionTimeoutMs: 60_000, rebalanceTimeoutMs: 60_000, heartbeatMs: 1000, requestTimeoutMs: REQUEST_TIMEOUT_MS },
+    { sessionTimeoutMs, rebalanceTimeoutMs: 60_000, heartbeatMs: 1000, requestTimeoutMs: REQUEST_TIMEOUT_MS },
     {
       gained: ({ partition }) => {
         owned.add(partition)
@@ -69,13 +94,16 @@ const member = async (broker: Broker) => {
         owned.delete(partition)
         lost.push(partition)
       },
+      warned: (message) => {
+        warnings.push(message)
+      },
       failed: (message) => assert.fail(message)
     }
   )
   await joined
   const commit = (partition: number, offset: number) =>
     made.commit(partition, { offset, metadata: "" }, () => owned.has(partition))
-  return { made, owned, lost, commit }
+  return { made, owned, lost, warnings, commit }
 }
 
 const partitionsOf = (requests: ReadonlyArray<ReadonlyArray<PartitionCommit>>) =>
@@ -185,5 +213,82 @@ describe("the commits of one member", () => {
     const results = await ended([mine.commit(0, 1)])
     assert.instanceOf(results[0], NotOwned)
     assert.deepStrictEqual(broker.requests, [])
+  })
+})
+
+describe("a member of a group", () => {
+  const SESSION_MS = 8000
+  let broker: Broker
+  let mine: Awaited<ReturnType<typeof member>>
+  beforeEach(async () => {
+    vi.useFakeTimers()
+    broker = new Broker()
+    mine = await member(broker, SESSION_MS)
+  })
+  afterEach(async () => {
+    await mine.made.leave(0)
+    vi.useRealTimers()
+  })
+
+  it("tells the group that it leaves, and closes its connection, also where a commit has just failed", async () => {
+    broker.onCommit = async () => {
+      throw new KafkaSilence("commit: no answer", { sent: true })
+    }
+    const commit = mine.commit(0, 1).catch((cause: unknown) => cause)
+    await vi.advanceTimersByTimeAsync(10)
+    assert.strictEqual(broker.requests.length, 1)
+    await mine.made.leave(0)
+    assert.deepStrictEqual(broker.told, ["broker"])
+    assert.deepStrictEqual([...broker.connected], [])
+    await vi.advanceTimersByTimeAsync(REQUEST_TIMEOUT_MS)
+    assert.instanceOf(await commit, NotOwned)
+    assert.strictEqual(broker.joins, 1)
+  })
+
+  it("has one connection of its own, also after the coordinator has moved", async () => {
+    broker.onCommit = async (_commits, request) => {
+      if (request === 1) throw refusal(CODE.NOT_COORDINATOR)
+    }
+    broker.host = "another"
+    const commit = mine.commit(0, 1)
+    await vi.advanceTimersByTimeAsync(1000)
+    await commit
+    // The next heartbeat goes to it: over the connection to the one before, it had failed.
+    broker.onHeartbeat = async () => {
+      broker.onHeartbeat = async () => {}
+      throw refusal(CODE.NOT_COORDINATOR)
+    }
+    await vi.advanceTimersByTimeAsync(3000)
+    assert.deepStrictEqual([...broker.connected], ["another"])
+    await mine.made.leave(0)
+    assert.deepStrictEqual(broker.told, ["another"])
+    assert.deepStrictEqual([...broker.connected], [])
+  })
+
+  it("heartbeats over another connection while its session lasts, where one is not answered", async () => {
+    let heartbeats = 0
+    broker.onHeartbeat = () => (++heartbeats === 1 ? new Promise(() => undefined) : Promise.resolve())
+    await vi.advanceTimersByTimeAsync(SESSION_MS - 1)
+    assert.isAtLeast(heartbeats, 2)
+    await vi.advanceTimersByTimeAsync(3 * SESSION_MS)
+    assert.deepStrictEqual([mine.lost, broker.joins], [[], 1])
+  })
+
+  it("goes on after an answer that cannot be read, and says so", async () => {
+    broker.onHeartbeat = async () => {
+      broker.onHeartbeat = async () => {}
+      throw new KafkaUnreadable("heartbeat: out of range")
+    }
+    await vi.advanceTimersByTimeAsync(3 * SESSION_MS)
+    assert.deepStrictEqual(mine.warnings, ["heartbeat: out of range; it is asked again"])
+    assert.deepStrictEqual([mine.lost, broker.joins], [[], 1])
+  })
+
+  it("that never reads an answer gives its share up with its session, and joins again", async () => {
+    broker.onHeartbeat = () => Promise.reject(new KafkaUnreadable("heartbeat: out of range"))
+    await vi.advanceTimersByTimeAsync(SESSION_MS + 3000)
+    assert.sameMembers(mine.lost, [0, 1, 2, 3])
+    assert.strictEqual(broker.joins, 2)
+    assert.strictEqual(mine.owned.size, PARTITIONS)
   })
 })
