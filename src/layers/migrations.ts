@@ -210,7 +210,7 @@ const apply = async (client: pg.PoolClient): Promise<Migrated> => {
  * A new database on a server that has TimescaleDB gets it, where that is allowed. A server that has it and does not
  * load it ends the connection, so it is one of its own; whatever goes wrong, what is then found decides.
  */
-const createTimescale = async (pool: pg.Pool): Promise<void> => {
+export const createTimescale = async (pool: pg.Pool): Promise<void> => {
   const client = await pool.connect()
   client.on("error", () => undefined)
   try {

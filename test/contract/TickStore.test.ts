@@ -2,6 +2,7 @@ import { assert, describe, layer } from "@effect/vitest"
 import { Arbitrary, Context, Effect, Fiber, Layer, Logger, Schema } from "effect"
 import { TestClock } from "effect/testing"
 import pg from "pg"
+import { createTimescale } from "../../src/layers/migrations.ts"
 import * as Pglite from "../../src/layers/Pglite.ts"
 import { advisory } from "../../src/layers/pgConnection.ts"
 import { chooseLevel, findServer, type Level } from "../../src/layers/pgLevel.ts"
@@ -76,12 +77,15 @@ interface Subject {
   readonly database: typeof embedded
 }
 
-/** The real server, by what it is: the layout that a new database has on it. */
+/** The real server, by what it is: the layout that a new database has on it, which this one then is. */
 const serverSubject = async (url: string): Promise<Subject> => {
-  const client = new pg.Client({ connectionString: url })
-  await client.connect()
+  const pool = new pg.Pool({ connectionString: url, max: 1 })
+  await pool.query(DROP_EVERYTHING)
+  await createTimescale(pool)
+  const client = await pool.connect()
   const { level, says } = chooseLevel(await findServer(client), undefined)
-  await client.end()
+  client.release()
+  await pool.end()
   return { name: says.slice(0, says.indexOf(":")), level, database: server(url) }
 }
 
