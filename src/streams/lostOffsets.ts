@@ -1,8 +1,9 @@
 /**
- * Decides what a group does in a partition whose next records retention has removed before the group took them: loud
- * and counted always, and then by ON_LOST_OFFSETS the partition stops or goes on where the log starts.
+ * Decides what a group does in a partition whose next records retention has removed before the group took them, or
+ * whose log ends before them since a broker lost its newest: loud and counted always, and then by ON_LOST_OFFSETS the
+ * partition stops or goes on.
  */
-import { type Array as Arr, Effect, Stream } from "effect"
+import { type Array as Arr, Effect, Schedule, Stream } from "effect"
 import type { LogError } from "../schema/Errors.ts"
 import type { Settings } from "../schema/Settings.ts"
 import * as metrics from "./metrics.ts"
@@ -11,9 +12,20 @@ import { type AssignedPartition, type LogRecord, TickLog, type Topic } from "./T
 
 export type LostOffsetsSettings = Pick<Settings, "ON_LOST_OFFSETS">
 
+/** A leader that is behind the others for a moment is looked at so often before what it lacks counts as lost. */
+const LOOKS = 10
+const LOOK = "500 millis"
+/** The wait before a place is asked for again that the log has and did not give. */
+const AGAIN = "1 second"
+
 export interface LostOffsets {
   /** Records from `next` up to `start` are gone. Completes where the group is to go on from `start`; else never. */
   readonly goOn: (partition: number, next: number, start: number) => Effect.Effect<void>
+  /**
+   * Waits where the log ends before `next`: what a broker lost. The records that take those numbers anew are lost to
+   * the group, whose bookmarks, sources and archive ranges know these numbers as taken.
+   */
+  readonly reached: (partition: number, next: number) => Effect.Effect<void, LogError>
   /** Where a group goes on that was to go on at `next`. */
   readonly held: (partition: number, next: number) => Effect.Effect<number, LogError, TickLog>
   /** Reads an assigned partition from `next`, or from where the log starts by then, also where it is overtaken later. */
@@ -38,23 +50,28 @@ export const lostOffsets = (
     )
     // A figure that nothing has moved yet is 0, not absent.
     for (const counter of counters) counter.add(0)
-    /** Of each partition the offset up to which its losses have been told. */
-    const told = new Map<number, number>()
+    /** Of each partition the offsets up to which its losses have been told: those of its start, and of its end. */
+    const toldOfStart = new Map<number, number>()
+    const toldOfEnd = new Map<number, number>()
+    const isStop = settings.ON_LOST_OFFSETS === "fail"
 
-    const goOn = (partition: number, next: number, start: number): Effect.Effect<void> => {
-      const isStop = settings.ON_LOST_OFFSETS === "fail"
-      const what =
-        `${group}: ${topic}-${partition} was to go on at offset ${next}, and the log starts at ${start}: ` +
-        `${start - next} records are lost to it`
+    /** Counts and says a loss from `first` to `last`, each offset once, and stops the partition if it is to stop. */
+    const lose = (
+      loss: { readonly partition: number; readonly first: number; readonly last: number },
+      told: Map<number, number>,
+      what: string,
+      goesOn: string
+    ): Effect.Effect<void> => {
+      const { partition, first, last } = loss
       const tell = Effect.suspend(() => {
-        const from = Math.max(next, told.get(partition) ?? 0)
-        if (from >= start) return Effect.void
-        counters[partition]!.add(start - from)
-        told.set(partition, start)
+        const from = Math.max(first, told.get(partition) ?? 0)
+        if (from >= last) return Effect.void
+        counters[partition]!.add(last - from)
+        told.set(partition, last)
         return Effect.logError(
           isStop
-            ? `${what}. The partition stops (ON_LOST_OFFSETS=fail); a start with ON_LOST_OFFSETS=continue goes on from ${start}`
-            : `${what}. It goes on from ${start} (ON_LOST_OFFSETS=continue)`
+            ? `${what}. The partition stops (ON_LOST_OFFSETS=fail); a start with ON_LOST_OFFSETS=continue goes on from ${goesOn}`
+            : `${what}. It goes on from ${goesOn} (ON_LOST_OFFSETS=continue)`
         )
       })
       if (!isStop) return tell
@@ -64,9 +81,37 @@ export const lostOffsets = (
       )
     }
 
+    const goOn = (partition: number, next: number, start: number): Effect.Effect<void> =>
+      lose(
+        { partition, first: next, last: start },
+        toldOfStart,
+        `${group}: ${topic}-${partition} was to go on at offset ${next}, and the log starts at ${start}: ` +
+          `${start - next} records are lost to it`,
+        `${start}`
+      )
+
+    const reached = Effect.fnUntraced(function* (partition: number, next: number) {
+      const endOf = Effect.map(log.bounds(topic, partition), ({ end }) => end)
+      const ended = yield* endOf
+      if (ended >= next) return
+      const place = `${group}: ${topic}-${partition} was to go on at offset ${next}, and the log ends at ${ended}`
+      for (let look = 0; look < LOOKS; look++) {
+        yield* Effect.sleep(LOOK)
+        // Written anew as fast as that, or a leader was behind for a moment: the log does not tell which.
+        if ((yield* endOf) >= next) return yield* Effect.logWarning(`${place}; it has reached it meanwhile`)
+      }
+      const what = `${place}: a broker lost its newest, and ${next - ended} records that take their numbers are lost to it`
+      yield* lose({ partition, first: ended, last: next }, toldOfEnd, what, `${next} once the log has reached it`)
+      yield* readiness.degrade(what, true)
+      yield* Effect.repeat(endOf, { until: (end) => end >= next, schedule: Schedule.spaced(AGAIN) }).pipe(
+        Effect.ensuring(readiness.degrade(what, false))
+      )
+    })
+
     const held = (partition: number, next: number) =>
       Effect.gen(function* () {
-        const { start } = yield* log.bounds(topic, partition)
+        const { start, end } = yield* log.bounds(topic, partition)
+        if (next > end) yield* reached(partition, next)
         if (next >= start) return next
         yield* goOn(partition, next, start)
         return start
@@ -87,13 +132,19 @@ export const lostOffsets = (
           (error) => error.reason === "not_held",
           (error) =>
             Stream.unwrap(
-              // Not held may also be what the log has yet to get.
-              Effect.map(log.bounds(topic, partition), ({ start }) => (at < start ? reading : Stream.fail(error)))
+              // Before the start or past the end is `held`'s to decide; else another look finds the log as it says it is.
+              Effect.map(log.bounds(topic, partition), ({ start, end }) =>
+                at < start || at > end
+                  ? reading
+                  : Stream.unwrap(
+                      Effect.as(Effect.andThen(Effect.logWarning(error.message), Effect.sleep(AGAIN)), reading)
+                    )
+              )
             )
         )
       )
       return Stream.interruptWhen(reading, assigned.revoked)
     }
 
-    return { goOn, held, read }
+    return { goOn, reached, held, read }
   })

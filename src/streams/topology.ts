@@ -31,7 +31,14 @@ export const runProcess = (
     yield* log.assignments("process", "raw_ticks").pipe(
       Stream.mapEffect(
         (assigned) =>
-          processPartition(assigned, settings, lost).pipe(
+          processPartition(
+            {
+              ...assigned,
+              read: (from) => Stream.unwrap(Effect.as(lost.reached(assigned.partition, from), assigned.read(from)))
+            },
+            settings,
+            lost
+          ).pipe(
             Effect.tapError((error) =>
               Effect.logError(`partition ${assigned.partition} ends and is recovered: ${error.message}`)
             ),

@@ -1,6 +1,7 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Admin } from "@platformatic/kafka"
 import { Effect, Fiber, Latch, Layer, Logger, Metric, Result, Stream } from "effect"
+import { TestClock } from "effect/testing"
 import * as MemoryClaims from "../../src/layers/MemoryClaims.ts"
 import * as MemoryLog from "../../src/layers/MemoryLog.ts"
 import * as MemorySnapshots from "../../src/layers/MemorySnapshots.ts"
@@ -170,7 +171,8 @@ const degraded = Effect.gen(function* () {
 const live = <R>(
   title: string,
   log: Layer.Layer<TickLog, unknown>,
-  body: (taken: Taken, lines: ReadonlyArray<string>) => Effect.Effect<void, unknown, R>
+  body: (taken: Taken, lines: ReadonlyArray<string>) => Effect.Effect<void, unknown, R>,
+  on: typeof it.live = it.live
 ) => {
   const taken = new Taken()
   const lines: Array<string> = []
@@ -182,7 +184,7 @@ const live = <R>(
       Layer.mergeAll(log, MemoryClaims.layer(), MemorySnapshots.layer, Readiness.layer, Logger.layer([logger]))
     )
   )
-  it.live(title, () =>
+  on(title, () =>
     Effect.suspend(() => body(taken, lines) as Effect.Effect<void, unknown, never>).pipe(
       Effect.provide(Layer.fresh(services)),
       Effect.provideService(Metric.MetricRegistry, new Map())
@@ -341,6 +343,98 @@ describe("records that retention removed before a group took them, on the embedd
       assert.isFalse(lines.some((line) => line.includes("was to go on")))
       yield* Fiber.interrupt(fiber)
     })
+  )
+})
+
+describe("a log that ends before the place where a group was to go on, since a broker lost its newest", () => {
+  const HELD = 30
+  const what = (group: Group) =>
+    `${group}: ${topicOf(group)}-0 was to go on at offset ${NEXT}, and the log ends at ${HELD}: ` +
+    `a broker lost its newest, and ${NEXT - HELD} records that take their numbers are lost to it`
+  const append = (group: Group, partition: number, from: number, to: number) =>
+    Effect.flatMap(TickLog, (log) => {
+      const of = group === "process" ? rawOf : normalizedOf
+      return log.append(
+        topicOf(group),
+        partition,
+        numbers(from, to).map((id) => of(TOKENS[partition]!, id))
+      )
+    })
+  const tookOf = (group: Group, taken: Taken, token: number) =>
+    group === "process" ? published(token) : Effect.sync(() => taken.of(token))
+  /** Lets time pass until it is so. */
+  const pass = <E, R>(condition: Effect.Effect<boolean, E, R>) =>
+    TestClock.adjust("500 millis").pipe(
+      Effect.andThen(condition),
+      Effect.repeat({ until: (done) => done, times: 200 }),
+      Effect.map((done) => assert.isTrue(done))
+    )
+
+  for (const group of ["process", "store", "recent", "archive"] as const) {
+    for (const policy of POLICIES) {
+      live(
+        `${group}: ${policy === "fail" ? "that partition stops, and only that one" : "it goes on once the log has come so far, and counts"} (ON_LOST_OFFSETS=${policy})`,
+        overtaken,
+        (taken, lines) =>
+          Effect.gen(function* () {
+            yield* TestClock.setTime(Date.now())
+            yield* append(group, 0, 0, HELD)
+            yield* append(group, 1, 0, HELD)
+            const fiber = yield* Effect.forkChild(run(group, settingsOf(policy)))
+            const isStop = policy === "fail"
+            const named = isStop ? `${what(group)}; stopped (ON_LOST_OFFSETS=fail)` : what(group)
+            yield* pass(Effect.map(degraded, (names) => names.length > 0))
+            assert.deepStrictEqual(yield* degraded, [named])
+            // Those of partition 1 go on meanwhile.
+            yield* append(group, 1, HELD, HELD + 5)
+            yield* pass(Effect.map(tookOf(group, taken, TOKENS[1]!), (ids) => ids.at(-1) === HELD + 4))
+            yield* append(group, 0, HELD, NEXT + 5)
+            if (isStop) yield* TestClock.adjust("1 minute")
+            else yield* pass(Effect.map(tookOf(group, taken, TOKENS[0]!), (ids) => ids.length > 0))
+            const expected = isStop ? [] : numbers(NEXT, NEXT + 5)
+            assert.deepStrictEqual(yield* tookOf(group, taken, TOKENS[0]!), expected)
+            assert.deepStrictEqual(yield* degraded, isStop ? [named] : [])
+            assert.deepStrictEqual(yield* lostRecords, [
+              [`${group} ${topicOf(group)}-0`, NEXT - HELD],
+              [`${group} ${topicOf(group)}-1`, 0]
+            ])
+            assert.strictEqual(lines.filter((line) => line.includes("was to go on")).length, 1)
+            yield* Fiber.interrupt(fiber)
+            assert.deepStrictEqual(yield* degraded, [])
+          }),
+        it.effect
+      )
+    }
+  }
+
+  live(
+    "nothing is lost where the log has come so far a moment later, as after a change of leader",
+    overtaken,
+    (taken, lines) =>
+      Effect.gen(function* () {
+        yield* append("store", 0, 0, HELD)
+        let looks = 0
+        const log = yield* TickLog
+        const looking = TickLog.of({
+          ...log,
+          bounds: (topic, partition) =>
+            Effect.tap(log.bounds(topic, partition), ({ end }) =>
+              Effect.sync(() => {
+                if (partition === 0 && end < NEXT) looks++
+              })
+            )
+        })
+        const fiber = yield* Effect.forkChild(Effect.provideService(writeStore(settingsOf("fail")), TickLog, looking))
+        yield* pass(Effect.sync(() => looks > 4))
+        yield* append("store", 0, HELD, NEXT + 5)
+        yield* pass(Effect.sync(() => taken.of(TOKENS[0]!).length === 5))
+        assert.deepStrictEqual(taken.of(TOKENS[0]!), numbers(NEXT, NEXT + 5))
+        assert.deepStrictEqual(yield* degraded, [])
+        assert.deepStrictEqual((yield* lostRecords)[0], ["store normalized_ticks-0", 0])
+        assert.strictEqual(lines.filter((line) => line.includes("it has reached it meanwhile")).length, 1)
+        yield* Fiber.interrupt(fiber)
+      }),
+    it.effect
   )
 })
 
