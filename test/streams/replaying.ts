@@ -103,7 +103,13 @@ export const keysetTicks = (all: ReadonlyArray<StoredTick>) => {
 /** The embedded log with incarnations that are the same on every run. */
 export const fixedLog: Layer.Layer<TickLog> = Layer.effect(
   TickLog,
-  Effect.map(TickLog, (log) => TickLog.of({ ...log, incarnation: (topic) => `${topic}-1` }))
+  Effect.map(TickLog, (log) =>
+    TickLog.of({
+      ...log,
+      incarnation: (topic) => `${topic}-1`,
+      append: (topic, partition, records) => log.append(topic, partition, records)
+    })
+  )
 ).pipe(
   Layer.provide(memoryLog({ partitions: PARTITIONS, capacity: 20_000, dlqCapacity: 100, retained: 20_000, batch: 500 }))
 )
