@@ -4,8 +4,9 @@
  */
 import { Effect, Layer } from "effect"
 import { type Tick, tradingDay } from "../schema/Tick.ts"
-import { Claims } from "../streams/Claims.ts"
+import { type Claimant, Claims } from "../streams/Claims.ts"
 import { IdSet } from "../streams/IdSet.ts"
+import { sourceKey } from "../streams/lostDay.ts"
 import { NumberSet } from "../streams/NumberSet.ts"
 
 export interface MemoryClaimsOptions {
@@ -15,7 +16,7 @@ export interface MemoryClaimsOptions {
 
 export const DEFAULT_OPTIONS: MemoryClaimsOptions = { instruments: 1_000_000 }
 
-/** Raw partitions whose `through` is remembered; one more drops the one that came first. */
+/** Raw partitions whose claims are remembered; one more drops the one that came first. */
 const MAX_RAW_PARTITIONS = 16_384
 
 /** The claims of one numbering. */
@@ -30,6 +31,13 @@ interface Day {
   readonly sessions: Map<number, Session>
 }
 
+/** What a raw partition has asked for. */
+interface Asked {
+  through: number
+  /** Sources found another's where that decided: the duplicates of days whose state was lost. */
+  readonly foreign: Set<string>
+}
+
 interface Days {
   newest: Day
   previous: Day | undefined
@@ -37,7 +45,7 @@ interface Days {
 
 const make = (options: MemoryClaimsOptions): Claims["Service"] => {
   const instruments = new Map<number, Days>()
-  const throughs = new Map<string, number>()
+  const claimants = new Map<string, Asked>()
 
   const beginDay = (day: number): Day => ({ day, sessions: new Map() })
 
@@ -77,26 +85,33 @@ const make = (options: MemoryClaimsOptions): Claims["Service"] => {
       : session.hashes.add(tick.sequence_id)
   }
 
-  const raise = (raw: {
-    readonly incarnation: string
-    readonly partition: number
-    readonly through: number
-  }): number => {
+  /** The claims of a raw partition; new ones reach through nothing. */
+  const asked = (raw: Claimant): Asked => {
     const key = `${raw.partition} ${raw.incarnation}`
-    const before = throughs.get(key)
-    if (before === undefined && throughs.size >= MAX_RAW_PARTITIONS) throughs.delete(throughs.keys().next().value!)
-    if (before === undefined || raw.through > before) throughs.set(key, raw.through)
-    return before ?? -1
+    let before = claimants.get(key)
+    if (before === undefined) {
+      if (claimants.size >= MAX_RAW_PARTITIONS) claimants.delete(claimants.keys().next().value!)
+      before = { through: -1, foreign: new Set() }
+      claimants.set(key, before)
+    }
+    return before
   }
 
   return {
     claim: (raw, ticks) =>
       Effect.sync(() => {
-        const before = raise(raw)
+        const mine = asked(raw)
+        const before = mine.through
+        mine.through = Math.max(before, raw.through)
         const foreign: Array<number> = []
         for (let i = 0; i < ticks.length; i++) {
           const tick = ticks[i]!
-          if (!set(tick) && tick.source[1] > before) foreign.push(i)
+          const isNew = set(tick)
+          if (raw.decides === true) {
+            const source = sourceKey(tick.source)
+            if (tick.source[1] > before && !isNew) mine.foreign.add(source)
+            if (mine.foreign.has(source)) foreign.push(i)
+          } else if (!isNew && tick.source[1] > before) foreign.push(i)
         }
         return foreign
       })

@@ -5,7 +5,8 @@
  */
 import { Duration, Effect, Layer } from "effect"
 import { type Tick, tradingDay } from "../schema/Tick.ts"
-import { Claims } from "../streams/Claims.ts"
+import { type Claimant, Claims } from "../streams/Claims.ts"
+import { sourceKey } from "../streams/lostDay.ts"
 import { FlatArray } from "./messagePack.ts"
 import { type Commands, RedisConnection, script } from "./Redis.ts"
 
@@ -59,6 +60,36 @@ end
 return found
 `)
 
+/**
+ * For a claimant that decides; a batch in one step, however large, tick by tick. KEYS[1]: what was claimed through.
+ * KEYS[2]: the sources that were found another's. ARGV: through, seconds to live, ticks (key, bit or -1, hashed id,
+ * source). Answers the places of those that are another's.
+ */
+const DECIDE = script(`
+local call = redis.call
+local before = tonumber(call('GET', KEYS[1]) or '-1')
+local through, ttl = tonumber(ARGV[1]), ARGV[2]
+call('SET', KEYS[1], string.format('%.0f', math.max(before, through)), 'EX', ttl)
+local ticks = cmsgpack.unpack(ARGV[3])
+local found, touched = {}, nil
+for i = 1, #ticks, 4 do
+  local key, bit, id, source = ticks[i], ticks[i + 1], ticks[i + 2], ticks[i + 3]
+  local isSet
+  if bit == '-1' then isSet = call('SADD', key, id) == 0 else isSet = call('SETBIT', key, bit, 1) == 1 end
+  if key ~= touched then call('EXPIRE', key, ttl) touched = key end
+  if tonumber(string.match(source, '^%d+')) > before then
+    if isSet then
+      call('SADD', KEYS[2], source)
+      found[#found + 1] = (i - 1) / 4
+    end
+  elseif call('SISMEMBER', KEYS[2], source) == 1 then
+    found[#found + 1] = (i - 1) / 4
+  end
+end
+call('EXPIRE', KEYS[2], ttl)
+return found
+`)
+
 const TYPES = Array.from({ length: MAX_RUN + 1 }, (_, length) => `u${length}`)
 const ONES = Array.from({ length: MAX_RUN + 1 }, (_, length) => String(2 ** length - 1))
 const OFFSETS = Array.from({ length: BUCKET_IDS }, (_, offset) => String(offset))
@@ -94,9 +125,9 @@ class Plan {
       const tick = ticks[i]!
       const { instrument_token: token, sequence_id: id, session } = tick
       const day = tradingDay(tick.exchange_ts)
-      if (tick.sequencing !== "contiguous" || id < 0) {
+      if (isHashed(tick)) {
         this.#steps[i] = -1 - this.#hashed.length / 2
-        this.#hashed.ascii(`${prefix}claim:${day}:${token}:${session}:h${Math.abs(id) % HASH_SETS}`)
+        this.#hashed.ascii(hashedKey(prefix, tick))
         this.#hashed.ascii(String(id))
         continue
       }
@@ -124,10 +155,9 @@ class Plan {
     const packed = new FlatArray(16 + this.#runs.length * 64)
     for (let i = 0; i < this.#runs.length; i++) {
       const { day, session, first, length } = this.#runs[i]!
-      const offset = first % BUCKET_IDS
-      packed.ascii(`${this.#prefix}claim:${day}:${this.#tokens[i]!}:${session}:${(first - offset) / BUCKET_IDS}`)
+      packed.ascii(bucketKey(this.#prefix, day, this.#tokens[i]!, session, first))
       packed.ascii(TYPES[length]!)
-      packed.ascii(OFFSETS[offset]!)
+      packed.ascii(OFFSETS[first % BUCKET_IDS]!)
       packed.ascii(ONES[length]!)
     }
     return [packed.finish(), this.#hashed.finish()]
@@ -148,6 +178,34 @@ class Plan {
   }
 }
 
+const hashedKey = (prefix: string, { instrument_token: token, exchange_ts, session, sequence_id: id }: Tick): string =>
+  `${prefix}claim:${tradingDay(exchange_ts)}:${token}:${session}:h${Math.abs(id) % HASH_SETS}`
+
+const bucketKey = (prefix: string, day: number, token: number, session: number, first: number): string =>
+  `${prefix}claim:${day}:${token}:${session}:${(first - (first % BUCKET_IDS)) / BUCKET_IDS}`
+
+/** Contiguous numbers have a bit, the others are kept as they are. */
+const isHashed = ({ sequencing, sequence_id }: Tick): boolean => sequencing !== "contiguous" || sequence_id < 0
+
+/** A batch as DECIDE takes it. */
+const decisions = (prefix: string, ticks: ReadonlyArray<Tick>): Buffer => {
+  const packed = new FlatArray(16 + ticks.length * 96)
+  for (const tick of ticks) {
+    const { instrument_token: token, exchange_ts, session, sequence_id: id, source } = tick
+    if (isHashed(tick)) {
+      packed.ascii(hashedKey(prefix, tick))
+      packed.ascii("-1")
+      packed.ascii(String(id))
+    } else {
+      packed.ascii(bucketKey(prefix, tradingDay(exchange_ts), token, session, id))
+      packed.ascii(OFFSETS[id % BUCKET_IDS]!)
+      packed.ascii("")
+    }
+    packed.ascii(sourceKey(source))
+  }
+  return packed.finish()
+}
+
 type Answer = readonly [before: string, ...found: ReadonlyArray<number>]
 
 const make = (options: RedisClaimsOptions): Effect.Effect<Claims["Service"], never, RedisConnection> =>
@@ -157,11 +215,15 @@ const make = (options: RedisClaimsOptions): Effect.Effect<Claims["Service"], nev
 
     const claim = async (
       { run }: Commands,
-      raw: Parameters<Claims["Service"]["claim"]>[0],
+      raw: Claimant,
       ticks: ReadonlyArray<Tick>
     ): Promise<ReadonlyArray<number>> => {
       const keys = [`${prefix}claim:through:${raw.incarnation}:${raw.partition}`]
       const through = String(raw.through)
+      if (raw.decides === true) {
+        keys.push(`${prefix}claim:foreign:${raw.incarnation}:${raw.partition}`)
+        return (await run(DECIDE, keys, [through, seconds, decisions(prefix, ticks)])) as ReadonlyArray<number>
+      }
       const plans: Array<Plan> = []
       const answers: Array<Promise<unknown>> = []
       for (let from = 0; from === 0 || from < ticks.length; from += SCRIPT_TICKS) {

@@ -103,7 +103,8 @@ export const processPartition = (
         const claimed = foreign.map((i) => asked[i]!)
         discardClaimed(batch, lost.day, claimed)
       }
-      return claims.claim({ incarnation, partition, through: batch.nextOffset - 1 }, ticks).pipe(
+      const claimant = { incarnation, partition, through: batch.nextOffset - 1, decides: lost !== undefined }
+      return claims.claim(claimant, ticks).pipe(
         Effect.map(found),
         // The partition's own state has decided; without claims the platform goes on, and says so.
         Effect.catch(() => Effect.sync(count.unclaimed)),

@@ -88,6 +88,29 @@ for (const { name, layer, isMissing } of layers) {
       }).pipe(Effect.provide(layer()))
     )
 
+    it.effect("finds what it took for another's again, where that decides, and what was its own too", () =>
+      Effect.gen(function* () {
+        const claims = yield* Claims
+        const decide = (through: number) => ({ ...raw(through, 0, "raw-2"), decides: true })
+        const hashed = (offset: number) => numbered(-7, offset, { sequencing: "none" })
+        yield* claims.claim(raw(100), [numbered(1, 99), hashed(100)])
+        const batch = [numbered(1, 0), numbered(2, 1), hashed(2), numbered(3, 3)]
+        assert.deepStrictEqual(yield* claims.claim(decide(3), batch), [0, 2])
+        // Whoever claimed it was killed before it published: the next one asks again.
+        assert.deepStrictEqual(yield* claims.claim(decide(3), batch), [0, 2])
+        assert.deepStrictEqual(yield* claims.claim(decide(2), batch.slice(0, 3)), [0, 2])
+        // Its own, come once more, is another record's.
+        assert.deepStrictEqual(yield* claims.claim(decide(5), [numbered(3, 3), numbered(3, 4), numbered(4, 5)]), [1])
+        assert.deepStrictEqual(yield* claims.claim(decide(5), [numbered(3, 3), numbered(3, 4), numbered(4, 5)]), [1])
+        // What was claimed without deciding is its own as well.
+        const before = [numbered(50, 10), numbered(51, 11)]
+        yield* claims.claim(raw(11, 3, "raw-2"), before)
+        assert.deepStrictEqual(yield* claims.claim({ ...raw(11, 3, "raw-2"), decides: true }, before), [])
+        // And the other way about: bits are where both look for them.
+        assert.deepStrictEqual(yield* claims.claim(raw(9, 4), [numbered(2, 8), numbered(60, 9)]), [0])
+      }).pipe(Effect.provide(layer()))
+    )
+
     it.effect("tells instruments, days, sessions and kinds of number apart", () =>
       Effect.gen(function* () {
         const claims = yield* Claims
