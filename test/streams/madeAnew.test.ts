@@ -3,6 +3,7 @@ import { Effect, Fiber, Layer, Metric, References, Result, Stream } from "effect
 import { TestClock } from "effect/testing"
 import * as MemoryClaims from "../../src/layers/MemoryClaims.ts"
 import * as MemoryLog from "../../src/layers/MemoryLog.ts"
+import { LogError } from "../../src/schema/Errors.ts"
 import { readSettings } from "../../src/schema/Settings.ts"
 import { epochOf, tradingDay } from "../../src/schema/Tick.ts"
 import { decodeTick, encodeTick } from "../../src/schema/TickJson.ts"
@@ -113,6 +114,42 @@ describe("raw_ticks deleted and made anew in the midst of a day", () => {
       assert.deepStrictEqual(
         all.map(({ sequence_id, position, epoch }) => [sequence_id, position, epoch]),
         range(21, 35).map((id, i) => [id, i + 1, first[0]!.epoch])
+      )
+    }).pipe(
+      Effect.provide(Layer.fresh(Services)),
+      Effect.provideService(Metric.MetricRegistry, new Map()),
+      Effect.provideService(References.MinimumLogLevel, "None")
+    )
+  )
+
+  it.effect("also where whoever asked for the claims did not come to publish", () =>
+    Effect.gen(function* () {
+      yield* TestClock.setTime(START)
+      const log = yield* TickLog
+      const claims = yield* Claims
+      const old = range(1, 20).map(before)
+      yield* log.append(
+        "normalized_ticks",
+        0,
+        old.map((tick) => ({ key: "1", value: Buffer.from(encodeTick(tick)) }))
+      )
+      yield* claims.claim({ incarnation: "gone", partition: 0, through: 20 }, old)
+      yield* log.append("raw_ticks", 0, [...range(11, 30), ...range(18, 25)].map(raw))
+      let refused = 0
+      const refusing = TickLog.of({
+        ...log,
+        append: (topic, partition, records, incarnation) => {
+          if (topic !== "normalized_ticks" || refused === 2) return log.append(topic, partition, records, incarnation)
+          refused++
+          return new LogError({ operation: "append", topic, partition, outcome: "failed", message: "not now" })
+        }
+      })
+      yield* processAll.pipe(Effect.provideService(TickLog, refusing))
+      assert.strictEqual(refused, 2)
+      const all = yield* publishedSince(20)
+      assert.deepStrictEqual(
+        all.map(({ sequence_id, position }) => [sequence_id, position]),
+        range(21, 30).map((id, i) => [id, i + 1])
       )
     }).pipe(
       Effect.provide(Layer.fresh(Services)),
