@@ -156,7 +156,8 @@ const product = () =>
     mountWebSocket(app, () => undefined, {
       hub,
       instruments: { get: () => undefined, named: () => [] },
-      settings
+      settings,
+      isReady: () => true
     })
     const tokens = Array.from({ length: TOKENS }, (_, i) => i + 1)
     return {

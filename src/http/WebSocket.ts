@@ -18,6 +18,7 @@ import type { ClientSocket } from "../streams/clientQueue.ts"
 import { FanOut, type Hub } from "../streams/fanOut.ts"
 import type { HubClient } from "../streams/hubClient.ts"
 import { Instruments } from "../streams/Instruments.ts"
+import { Readiness } from "../streams/Readiness.ts"
 import type { Guard } from "./guard.ts"
 import { type Mount, refuse, requestOrigin } from "./Server.ts"
 
@@ -39,6 +40,8 @@ export interface WebSocketServices {
   readonly hub: Hub
   readonly instruments: Pick<Instruments["Service"], "get" | "named">
   readonly settings: WebSocketSettings
+  /** Whether the hub has read the log up to now: before that it knows less than a client that comes back. */
+  readonly isReady: () => boolean
 }
 
 interface Connection {
@@ -211,12 +214,16 @@ const NOT_TEXT = Result.fail<Refused>({
 
 /** Registers `/ws` on an app; what it answers ends every connection and lets no new one in. */
 export const mountWebSocket = (app: TemplatedApp, guard: Guard, services: WebSocketServices): (() => void) => {
-  const { hub, settings } = services
+  const { hub, settings, isReady } = services
   let isStopping = false
 
   const refusal = (req: HttpRequest) => {
     const refused = guard(requestOrigin(req))
     if (refused !== undefined) return { status: 403, body: { _tag: "Forbidden", ...refused }, headers: {} }
+    if (!isReady()) {
+      const body = { _tag: "NotReady", message: "the server is still reading what was published before its start" }
+      return { status: 503, body, headers: { "retry-after": "1" } }
+    }
     if (isStopping || hub.size >= settings.MAX_CLIENTS) {
       const message = isStopping ? "the server is stopping" : `${settings.MAX_CLIENTS} clients are connected already`
       return { status: 503, body: { _tag: "Unavailable", message }, headers: { "retry-after": "5" } }
@@ -268,9 +275,15 @@ export const mountWebSocket = (app: TemplatedApp, guard: Guard, services: WebSoc
 }
 
 /** `/ws` as a mount of the server. */
-export const webSocket = (settings: WebSocketSettings): Effect.Effect<Mount, never, FanOut | Instruments> =>
+export const webSocket = (settings: WebSocketSettings): Effect.Effect<Mount, never, FanOut | Instruments | Readiness> =>
   Effect.gen(function* () {
     const hub = yield* FanOut
     const instruments = yield* Instruments
-    return (app, { guard }) => Effect.sync(mountWebSocket(app, guard, { hub, instruments, settings }))
+    const readiness = yield* Readiness
+    let wasReady = false
+    const isReady = () => {
+      wasReady ||= Effect.runSync(readiness.report).ready
+      return wasReady
+    }
+    return (app, { guard }) => Effect.sync(mountWebSocket(app, guard, { hub, instruments, settings, isReady }))
   })

@@ -285,6 +285,20 @@ describe("a client of /ws", () => {
     )
   )
 
+  it.live(
+    "is let in once the server has read what was published before its start: it must not know less than a client",
+    () =>
+      Effect.scoped(
+        Effect.gen(function* () {
+          let isReady = false
+          const { url } = yield* serve({ isReady: () => isReady })
+          assert.include((yield* Effect.flip(connect(url))).message, "503")
+          isReady = true
+          yield* connect(url)
+        })
+      )
+  )
+
   it.live("is let in only from its own page, while there is room, and until the server stops", () =>
     Effect.scoped(
       Effect.gen(function* () {

@@ -39,6 +39,7 @@ export const serve = (
     readonly instruments?: ReadonlyArray<Instrument>
     readonly history?: History
     readonly observer?: HubObserver
+    readonly isReady?: () => boolean
   } = {}
 ) =>
   Effect.acquireRelease(
@@ -58,7 +59,8 @@ export const serve = (
           named: (symbol) =>
             list.filter((i) => i.tradingsymbol === symbol || `${i.exchange}:${i.tradingsymbol}` === symbol)
         },
-        settings: { MAX_CLIENTS: 1000, MAX_CLIENT_TOKENS: 10_000, MAX_CLIENT_CAPACITY: 100_000, ...options.limits }
+        settings: { MAX_CLIENTS: 1000, MAX_CLIENT_TOKENS: 10_000, MAX_CLIENT_CAPACITY: 100_000, ...options.limits },
+        isReady: options.isReady ?? (() => true)
       })
       app.listen("127.0.0.1", 0, (socket) => {
         if (socket === false) return resume(Effect.die("no port"))
