@@ -4,9 +4,11 @@
  */
 import { connect } from "node:net"
 import { setTimeout as sleep } from "node:timers/promises"
+import { Effect } from "effect"
 import pg from "pg"
 import type { Server } from "../../scripts/servers/Server.ts"
 import { CRASH_POINTS, type CrashPoint } from "../../src/streams/crashPoint.ts"
+import { TickLog, type Topic } from "../../src/streams/TickLog.ts"
 import { type Cluster, isPaused, PARTITIONS, type Running, SESSION_MS } from "./cluster.ts"
 import { type Injector, POISONS } from "./injector.ts"
 import { between, type Random, random, shuffled } from "./random.ts"
@@ -114,9 +116,19 @@ const replyLost = (of: "kafka" | "redis" | "postgres", what: string, matches: (r
 
 const PRODUCE = 0
 const OFFSET_COMMIT = 8
-/** A Kafka request of a kind; the topic's name is in the clear. */
-const isKafka = (api: number, topic: string) => (request: Buffer) =>
+/** A Kafka request of a kind; the topic's name or id is in the clear. */
+const isKafka = (api: number, topic: string | Buffer) => (request: Buffer) =>
   request.length > 8 && request.readInt16BE(4) === api && request.includes(topic)
+
+/** Appends go by the topic's id. */
+const produceLost = (what: string, topic: Topic): Kind => ({
+  holds: "kafka",
+  run: async (ground, next) => {
+    const id = await ground.injector.runtime.runPromise(Effect.map(TickLog, (log) => log.incarnation(topic)))
+    const matches = isKafka(PRODUCE, Buffer.from(id.replaceAll("-", ""), "hex"))
+    await replyLost("kafka", what, matches).run(ground, next)
+  }
+})
 
 /** A script that changes something: its keys and what it puts are in the clear. */
 const isRedis = (changes: RegExp) => (request: Buffer) => {
@@ -247,8 +259,8 @@ const kinds: Readonly<Record<string, Kind>> = {
       })
   },
   "s3-kill": restarted("s3", ({ s3 }) => s3),
-  "lost:kafka-produce": replyLost("kafka", "kafka-produce", isKafka(PRODUCE, "normalized_ticks")),
-  "lost:kafka-raw-produce": replyLost("kafka", "kafka-raw-produce", isKafka(PRODUCE, "raw_ticks")),
+  "lost:kafka-produce": produceLost("kafka-produce", "normalized_ticks"),
+  "lost:kafka-raw-produce": produceLost("kafka-raw-produce", "raw_ticks"),
   "lost:kafka-commit": replyLost("kafka", "kafka-commit", isKafka(OFFSET_COMMIT, "_ticks")),
   "lost:redis-claim": replyLost("redis", "redis-claim", isRedis(/claim:\d+:\d+:\d+:/)),
   "lost:redis-snapshot": replyLost("redis", "redis-snapshot", isRedis(/state:\d+:/)),

@@ -88,7 +88,7 @@ export interface TakenAway {
   readonly mayLack: (published: ReadonlyArray<Tick>) => (where: Place, tick: Meant) => boolean
   /**
    * Set where `normalized_ticks` is gone: the life that `raw_ticks` was in. What was under way from it may come into the
-   * new `normalized_ticks`, in the midst of its epoch: Kafka knows topics by their names only.
+   * new `normalized_ticks`, in the midst of its epoch, where the broker knows topics by their names only.
    */
   readonly underWayFrom?: string | undefined
   /** Both are gone: what was published before, nobody knows any more but the claims. */
