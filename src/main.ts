@@ -18,4 +18,7 @@ const mdp = Command.make("mdp").pipe(
   Command.withSubcommands([demo, run, worker, server, feed, replay, instruments, dlq, migrate, topology])
 )
 
-process.exit(await runCli(mdp, process.argv.slice(2)))
+const code = await runCli(mdp, process.argv.slice(2))
+// What was said to a slow reader goes out first.
+await new Promise((resolve) => process.stdout.write("", resolve))
+process.exit(code)

@@ -13,6 +13,8 @@ const MAX_VALUE_CHARS = 4096
 const partitionFlag = Flag.Int("partition").pipe(Flag.withDescription("DLQ partition"), Flag.optional)
 const offsetFlag = Flag.Int("offset").pipe(Flag.withDescription("DLQ offset in that partition"), Flag.optional)
 
+const reasonFlag = Flag.String("reason").pipe(Flag.withDescription("only reasons that hold this text"), Flag.optional)
+
 interface Letter extends LogRecord {
   readonly partition: number
 }
@@ -24,8 +26,11 @@ const eachLetter = <E, R>(
 ) =>
   Effect.gen(function* () {
     const topic = yield* TickLog
-    for (let partition = 0; partition < topic.partitions; partition++) {
-      const { start, end } = yield* topic.bounds("raw_ticks_dlq", partition)
+    // All ends first: what is sent again meanwhile may come back into a partition that is yet to be read.
+    const all = yield* Effect.forEach(Array.from({ length: topic.partitions }).keys(), (partition) =>
+      topic.bounds("raw_ticks_dlq", partition)
+    )
+    for (const [partition, { start, end }] of all.entries()) {
       if (start === end) continue
       let goesOn = true
       yield* topic.read("raw_ticks_dlq", partition, start).pipe(
@@ -72,7 +77,7 @@ const list = Command.make(
   "list",
   {
     limit: Flag.Int("limit").pipe(Flag.withDescription("letters shown at most (default 100)"), Flag.withDefault(100)),
-    reason: Flag.String("reason").pipe(Flag.withDescription("only reasons that hold this text"), Flag.optional)
+    reason: reasonFlag
   },
   Effect.fnUntraced(function* ({ limit, reason }) {
     if (limit < 1) return yield* wrongUsage(`mdp dlq list: --limit: expected 1 or more, got ${limit}`)
@@ -97,9 +102,13 @@ const retry = Command.make(
   {
     partition: partitionFlag,
     offset: offsetFlag,
-    all: Flag.Boolean("all").pipe(Flag.withDescription("every dead letter that the log holds"), Flag.withDefault(false))
+    all: Flag.Boolean("all").pipe(
+      Flag.withDescription("every dead letter that the log holds"),
+      Flag.withDefault(false)
+    ),
+    reason: reasonFlag
   },
-  Effect.fnUntraced(function* ({ partition, offset, all }) {
+  Effect.fnUntraced(function* ({ partition, offset, all, reason }) {
     if (all === (Option.isSome(partition) || Option.isSome(offset))) {
       return yield* wrongUsage("mdp dlq retry: expected --all, or --partition with or without --offset")
     }
@@ -108,12 +117,14 @@ const retry = Command.make(
     }
     let sent = 0
     let cut = 0
+    const holds = Option.getOrElse(reason, () => "")
     yield* onLog(
       eachLetter(
         (letter) =>
-          all ||
-          (letter.partition === Option.getOrNull(partition) &&
-            (Option.isNone(offset) || letter.offset === offset.value)),
+          (letter.headers?.reason ?? "").includes(holds) &&
+          (all ||
+            (letter.partition === Option.getOrNull(partition) &&
+              (Option.isNone(offset) || letter.offset === offset.value))),
         (letters) =>
           Effect.gen(function* () {
             const topic = yield* TickLog

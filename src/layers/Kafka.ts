@@ -83,6 +83,8 @@ const SINK_LOOK_MS = 50
 const LIVE_LOOK_MS = 1
 /** What reads without a group, as a server does. No group is named like this. */
 const UNGROUPED = ""
+/** What stays wrong with the topics is said again this often. */
+const SAY_AGAIN_MS = 60_000
 /** Longest time a stop waits for the group to be told. */
 const LEAVE_MS = 2000
 
@@ -261,6 +263,7 @@ const make = Effect.fnUntraced(function* (options: KafkaOptions) {
 
   /** The number of partitions that was told of last. */
   let toldCount = partitions
+  let toldAt = 0
   let looking: Promise<void> | undefined
   /** Looks whether the topics are still those of the start; those who ask at once share one look. */
   const look = (): Promise<void> => {
@@ -268,9 +271,10 @@ const make = Effect.fnUntraced(function* (options: KafkaOptions) {
       const now = await haveTopics(options.requestTimeoutMs)
       const other = states.find(({ name }) => now.topics.get(name)!.leaders.length !== partitions)
       const count = other === undefined ? partitions : now.topics.get(other.name)!.leaders.length
-      if (other !== undefined && count !== toldCount) {
+      if (other !== undefined && (count !== toldCount || Date.now() - toldAt > SAY_AGAIN_MS)) {
         const what = `topic ${other.name} has ${count} partitions, this process was started with ${partitions}`
         Effect.runForkWith(context)(Effect.logError(`${what}: ticks in the others are read by nobody`))
+        toldAt = Date.now()
       }
       toldCount = count
       const anew = states.filter(({ name, incarnation }) => now.topics.get(name)!.id !== incarnation)

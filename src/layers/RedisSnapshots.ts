@@ -18,8 +18,9 @@ const FIELDS_PER_PIECE = 256
 const READINGS = 10
 
 /**
- * KEYS[1]. ARGV: seconds to live, raw offset, normalized offset, normalized incarnation, raw offset of the snapshot that
- * is changed (empty: none), then token and state of each instrument. One who stands behind what is kept has lost the
+ * KEYS[1], and KEYS[2] where the number of partitions is kept, put back where it went with Redis's data. ARGV: seconds to
+ * live, raw offset, normalized offset, normalized incarnation, raw offset of the snapshot that is changed (empty: none),
+ * number of partitions (empty: not known), then token and state of each instrument. One who stands behind what is kept has lost the
  * partition, and changes nothing: 0. Where the snapshot to change is gone, with Redis's data, a part of the state must
  * not stand for the whole: 2, and nothing changes. Else 1.
  */
@@ -30,7 +31,11 @@ if kept and tonumber(ARGV[2]) < tonumber(kept) then return 0 end
 if ARGV[5] ~= '' and (not kept or tonumber(kept) < tonumber(ARGV[5])) then return 2 end
 call('HSET', KEYS[1], 'rawOffset', ARGV[2], 'normalizedOffset', ARGV[3], 'normalizedIncarnation', ARGV[4])
 call('HINCRBY', KEYS[1], 'saves', 1)
-for from = 6, #ARGV, 1000 do
+if ARGV[6] ~= '' then
+  call('SET', KEYS[2], ARGV[6], 'NX')
+  call('EXPIRE', KEYS[2], ARGV[1])
+end
+for from = 7, #ARGV, 1000 do
   call('HSET', KEYS[1], unpack(ARGV, from, math.min(from + 999, #ARGV)))
 end
 call('EXPIRE', KEYS[1], ARGV[1])
@@ -68,6 +73,9 @@ const make = (options: RedisSnapshotsOptions): Effect.Effect<StateSnapshots["Ser
   Effect.gen(function* () {
     const { ask, prefix } = yield* RedisConnection
     const seconds = String(Math.ceil(Duration.toSeconds(options.keep)))
+    /** What this process was started with, once it has asked. */
+    const counts = new Map<string, number>()
+    const countKeyOf = (rawIncarnation: string) => `${prefix}partitions:${rawIncarnation}`
     const keyOf = (rawIncarnation: string, partition: number) => `${prefix}state:${partition}:${rawIncarnation}`
 
     const save = ({ run }: Commands, partition: number, changed: StateSnapshot, since: number | undefined) => {
@@ -76,10 +84,11 @@ const make = (options: RedisSnapshotsOptions): Effect.Effect<StateSnapshots["Ser
         String(changed.rawOffset),
         String(changed.normalizedOffset),
         changed.normalizedIncarnation,
-        since === undefined ? "" : String(since)
+        since === undefined ? "" : String(since),
+        String(counts.get(changed.rawIncarnation) ?? "")
       ]
       for (const [token, state] of changed.instruments) args.push(String(token), Buffer.from(state))
-      return run(SAVE, [keyOf(changed.rawIncarnation, partition)], args)
+      return run(SAVE, [keyOf(changed.rawIncarnation, partition), countKeyOf(changed.rawIncarnation)], args)
     }
 
     const marksOf = (key: string) => ask("load", (commands) => readMarks(commands, key))
@@ -125,7 +134,9 @@ const make = (options: RedisSnapshotsOptions): Effect.Effect<StateSnapshots["Ser
 
     return {
       partitions: (rawIncarnation, partitions) => {
-        const key = `${prefix}partitions:${rawIncarnation}`
+        const key = countKeyOf(rawIncarnation)
+        counts.clear()
+        counts.set(rawIncarnation, partitions)
         return ask("load", async ({ client }) => {
           await client.set(key, String(partitions), "EX", seconds, "NX")
           await client.expire(key, seconds)

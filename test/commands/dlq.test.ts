@@ -46,6 +46,7 @@ describe.skipIf(kafkaMissing !== undefined)(`mdp dlq${kafkaMissing === undefined
         assert.strictEqual(none.code, 1)
         assert.match(none.stderr, /the DLQ holds no such letter/)
         assert.match((yield* mdp("retry", "--all")).stdout, /^2 sent again/)
+        assert.match((yield* mdp("retry", "--all", "--reason", "misrouted")).stdout, /^0 sent again/)
         const whole = letter("c", 14)
         yield* log.append("raw_ticks_dlq", 0, [{ ...whole, headers: { ...whole.headers, bytes: "9000000" } }])
         const cut = yield* mdp("retry", "--partition", "0")

@@ -271,6 +271,23 @@ describe.skipIf(isMissing)("a server in trouble", () => {
     }).pipe(Effect.scoped, Effect.provide(quiet))
   )
 
+  it.live("that has lost its data is told again how many partitions the states are kept for", () =>
+    Effect.gen(function* () {
+      const server = yield* ownRedis
+      const running = yield* ports({ url: server.url(0) })
+      assert.strictEqual(yield* running.snapshots.partitions("raw-1", 12), 12)
+      yield* running.snapshots.save(0, snapshot(1, []))
+      const command = yield* admin(server)
+      yield* command("FLUSHALL")
+      // A worker that starts now with another number must not be the first to say one.
+      yield* running.snapshots.save(0, snapshot(2, [[1, Uint8Array.of(7)]]))
+      const another = yield* ports({ url: server.url(0) })
+      assert.strictEqual(yield* another.snapshots.partitions("raw-1", 15), 12)
+      const kept = yield* another.snapshots.load("raw-1", 0)
+      assert.deepStrictEqual(kept?.instruments, new Map([[1, Uint8Array.of(7)]]))
+    }).pipe(Effect.scoped, Effect.provide(quiet))
+  )
+
   it.live("whose password has changed is away, and answers again once it is changed back", () =>
     Effect.gen(function* () {
       const server = yield* ownRedis
