@@ -502,7 +502,8 @@ const make = Effect.fnUntraced(function* (options: KafkaOptions) {
     partition: number,
     from: number,
     incarnation: string,
-    fetcher: KafkaFetcher
+    fetcher: KafkaFetcher,
+    until: Effect.Effect<void> = Effect.never
   ): Stream.Stream<Records, LogError> =>
     Stream.unwrap(
       Effect.gen(function* () {
@@ -510,8 +511,19 @@ const make = Effect.fnUntraced(function* (options: KafkaOptions) {
           Effect.sync(() => new Reader(state, partition, from, incarnation, fetcher)),
           (open) => Effect.sync(() => open.stop())
         )
+        // Not Stream.interruptWhen: its queue costs every batch two fibers' turns, and its sets of waiters keep alive
+        // what went through them until the heap is collected as a whole (docs/decisions/0012).
+        let isOver = false
+        let end = () => {}
+        const over = Effect.sync(() => {
+          isOver = true
+          end()
+        })
+        yield* Effect.forkScoped(Effect.andThen(until, over), { startImmediately: true })
         return Stream.fromEffectRepeat(
-          Effect.callback<Records, LogError>((resume) => {
+          Effect.callback<Records, LogError | Cause.Done>((resume) => {
+            if (isOver) return resume(Cause.done())
+            end = () => resume(Cause.done())
             reader.next().then(
               (got) => resume(got instanceof LogError ? Effect.fail(got) : Effect.succeed(got)),
               (cause) => resume(Effect.die(cause))
@@ -564,10 +576,10 @@ const make = Effect.fnUntraced(function* (options: KafkaOptions) {
                     partition,
                     committed: ofLife(incarnation, committed),
                     revoked: Deferred.await(revoked),
-                    read: (from) =>
-                      readFrom(state, partition, from, incarnation, fetcherOf(group)).pipe(
-                        Stream.interruptWhen(Deferred.await(revoked))
-                      ),
+                    read: (from, until = Effect.never) => {
+                      const over = Effect.raceFirst(Deferred.await(revoked), until)
+                      return readFrom(state, partition, from, incarnation, fetcherOf(group), over)
+                    },
                     commit: (commit) =>
                       Effect.tryPromise({
                         try: () => opened.commit(partition, named(incarnation, commit), owns),

@@ -236,9 +236,7 @@ export class KafkaProducer {
       else {
         this.#inFlight.set(key, underWay + 1)
         void this.#send(address, mine).finally(() => {
-          const left = (this.#inFlight.get(key) ?? 1) - 1
-          if (left === 0) this.#inFlight.delete(key)
-          else this.#inFlight.set(key, left)
+          this.#inFlight.set(key, (this.#inFlight.get(key) ?? 1) - 1)
           if (this.#ready.length > 0 && !this.#flushing) {
             this.#flushing = true
             queueMicrotask(() => {

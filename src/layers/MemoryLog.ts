@@ -36,7 +36,7 @@ class PartitionLog {
   start = 0
   lastRecordTime = 0
   /** Readers waiting for the next record, and producers waiting for room. */
-  readonly readers = new Set<() => void>()
+  readers: Array<() => void> = []
   readonly producers: Array<() => void> = []
   /** Offsets that may not be dropped yet: one entry a group or reader. */
   readonly holds = new Map<object, number>()
@@ -67,8 +67,8 @@ class PartitionLog {
   }
 
   wakeReaders(): void {
-    const waiting = [...this.readers]
-    this.readers.clear()
+    const waiting = this.readers
+    this.readers = []
     for (const wake of waiting) wake()
   }
 }
@@ -175,11 +175,13 @@ const make = (options: MemoryLogOptions): Effect.Effect<TickLog["Service"]> =>
         return Effect.callback((resume) => {
           const wake = () => {
             const then = take()
-            if (then === undefined) log.readers.add(wake)
+            if (then === undefined) log.readers.push(wake)
             else resume(then)
           }
-          log.readers.add(wake)
-          return Effect.sync(() => log.readers.delete(wake))
+          log.readers.push(wake)
+          return Effect.sync(() => {
+            log.readers = log.readers.filter((one) => one !== wake)
+          })
         })
       })
 
@@ -240,11 +242,19 @@ const make = (options: MemoryLogOptions): Effect.Effect<TickLog["Service"]> =>
         partition,
         committed: group.committed.get(partition),
         revoked: Deferred.await(revoked),
-        read: (from) =>
-          Stream.suspend(() => {
-            const position = { offset: from }
-            return Stream.fromEffectRepeat(pull(topic, log, position, () => !owns()))
-          }),
+        read: (from, until = Effect.never) =>
+          Stream.unwrap(
+            Effect.gen(function* () {
+              const position = { offset: from }
+              let isOver = false
+              const over = Effect.sync(() => {
+                isOver = true
+                log.wakeReaders()
+              })
+              yield* Effect.forkScoped(Effect.andThen(until, over), { startImmediately: true })
+              return Stream.fromEffectRepeat(pull(topic, log, position, () => isOver || !owns()))
+            })
+          ),
         commit: (commit) =>
           Effect.suspend(() => {
             if (!owns()) {

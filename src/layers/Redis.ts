@@ -319,14 +319,15 @@ const make = (options: RedisOptions): Effect.Effect<RedisConnection["Service"], 
 
     const commands = commandsOf(client)
 
-    /** What waits for an answer, the longest first: one timer for all looks after those that the client forgets. */
-    const waits = new Set<{ readonly until: number; readonly giveUp: () => void }>()
+    /**
+     * What waits for an answer, each in a place that is used again: one timer for all looks after those that the client
+     * forgets. Not a set: see docs/decisions/0012.
+     */
+    const waits: Array<{ readonly until: number; readonly giveUp: () => void } | undefined> = []
+    const free: Array<number> = []
     const look = setInterval(() => {
       const now = performance.now()
-      for (const wait of waits) {
-        if (wait.until > now) return
-        wait.giveUp()
-      }
+      for (const wait of waits) if (wait !== undefined && wait.until <= now) wait.giveUp()
     }, TIMEOUT_MARGIN_MS)
     look.unref()
     yield* Effect.addFinalizer(() => Effect.sync(() => clearInterval(look)))
@@ -338,18 +339,22 @@ const make = (options: RedisOptions): Effect.Effect<RedisConnection["Service"], 
         if (client.status !== "ready" || isRenewing) return resume(failed(`away: ${reason}`))
         if (calls >= MAX_CALLS) return resume(failed(`${MAX_CALLS} calls are under way`))
         let isOver = false
+        const place = free.pop() ?? waits.length
+        const leave = () => {
+          isOver = true
+          waits[place] = undefined
+          free.push(place)
+        }
         const over = (answer: Parameters<typeof resume>[0]) => {
           if (isOver) return
-          isOver = true
-          waits.delete(wait)
+          leave()
           resume(answer)
         }
         const silent = () => {
           if (!isOver) renew()
           over(failed(`no answer within ${timeoutMs} ms`))
         }
-        const wait = { until: performance.now() + timeoutMs + TIMEOUT_MARGIN_MS, giveUp: silent }
-        waits.add(wait)
+        waits[place] = { until: performance.now() + timeoutMs + TIMEOUT_MARGIN_MS, giveUp: silent }
         calls += 1
         const refused = (cause: unknown) => {
           calls -= 1
@@ -366,8 +371,7 @@ const make = (options: RedisOptions): Effect.Effect<RedisConnection["Service"], 
           refused(cause)
         }
         return Effect.sync(() => {
-          isOver = true
-          waits.delete(wait)
+          if (!isOver) leave()
         })
       })
 

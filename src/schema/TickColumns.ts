@@ -178,6 +178,29 @@ export const toColumns = (ticks: ReadonlyArray<Tick>): TickColumns => {
   return filling.columns
 }
 
+/** Row `i` as an object. */
+const tickOf = (columns: TickColumns, i: number): Tick => ({
+  instrument_token: columns.instrument_token[i]!,
+  exchange_ts: columns.exchange_ts[i]!,
+  price: columns.price[i]!,
+  volume: columns.volume[i]!,
+  sequence_id: columns.sequence_id[i]!,
+  status: statusOf(columns.status[i]!),
+  gap_from: columns.gap_from[i]!,
+  session: columns.session[i]!,
+  sequencing: sequencingOf(columns.sequencing[i]!),
+  epoch: columns.epoch[i]!,
+  position: columns.position[i]!,
+  feed: columns.feed.names[columns.feed.indexes[i]!]!,
+  received_ts: columns.received_ts[i]!,
+  source: [
+    columns.source_incarnation.names[columns.source_incarnation.indexes[i]!]!,
+    columns.source_offset[i]!,
+    columns.source_index[i]!
+  ],
+  old: columns.old[i] === 1
+})
+
 /** Some rows of columns, in the order given. */
 export const pickRows = (columns: TickColumns, rows: ReadonlyArray<number>): TickColumns => {
   const filling = new Filling(rows.length)
@@ -219,6 +242,16 @@ export class TickQueue {
       i += to - from
     }
     return filling.columns
+  }
+
+  /** Takes the first so many ticks out, as objects. */
+  take(count: number): Array<Tick> {
+    const ticks: Array<Tick> = []
+    for (let i = this.#first; i < this.#first + count; i++) {
+      ticks.push(tickOf(this.#chunks[Math.floor(i / CHUNK_ROWS)]!.columns, i % CHUNK_ROWS))
+    }
+    this.drop(count)
+    return ticks
   }
 
   drop(count: number): void {

@@ -36,8 +36,11 @@ export interface Commit {
 export interface AssignedPartition {
   readonly partition: number
   readonly committed: Commit | undefined
-  /** Ends when the partition is revoked. */
-  readonly read: (from: number) => Stream.Stream<Arr.NonEmptyReadonlyArray<LogRecord>, LogError>
+  /** Ends when the partition is revoked or `until` completes, also in the midst of a wait. */
+  readonly read: (
+    from: number,
+    until?: Effect.Effect<void>
+  ) => Stream.Stream<Arr.NonEmptyReadonlyArray<LogRecord>, LogError>
   /** Fails where this member no longer owns the partition. */
   readonly commit: (commit: Commit) => Effect.Effect<void, LogError>
   readonly revoked: Effect.Effect<void>

@@ -28,14 +28,11 @@ export const drainable = (
           taken.add(mine)
           return {
             ...assigned,
-            read: (from) =>
-              assigned.read(from).pipe(
-                Stream.interruptWhen(begun),
-                Stream.map((records) => {
-                  mine.handed = Math.max(mine.handed, records[records.length - 1]!.offset + 1)
-                  return records
-                })
-              ),
+            read: (from, until = Effect.never) =>
+              Stream.map(assigned.read(from, Effect.raceFirst(begun, until)), (records) => {
+                mine.handed = Math.max(mine.handed, records[records.length - 1]!.offset + 1)
+                return records
+              }),
             commit: (commit) =>
               Effect.tap(assigned.commit(commit), () =>
                 Effect.sync(() => {

@@ -125,25 +125,28 @@ export const lostOffsets = (
           at = records[records.length - 1]!.offset + 1
           return records
         })
-      const reading: Stream.Stream<Arr.NonEmptyReadonlyArray<LogRecord>, LogError, TickLog> = Stream.suspend(() =>
-        Stream.unwrap(Effect.map(held(partition, at), from))
-      ).pipe(
+      type Reading = Stream.Stream<Arr.NonEmptyReadonlyArray<LogRecord>, LogError, TickLog>
+      /** What is waited for before reading ends with the assignment; the reading itself does so anyway. */
+      const unwrap = (waits: Effect.Effect<Reading, LogError, TickLog>): Reading =>
+        Stream.unwrap(Effect.raceFirst(waits, Effect.as(assigned.revoked, Stream.empty)))
+      const reading: Reading = Stream.suspend(() => unwrap(Effect.map(held(partition, at), from))).pipe(
         Stream.catchIf(
           (error) => error.reason === "not_held",
           (error) =>
-            Stream.unwrap(
-              // Before the start or past the end is `held`'s to decide; else another look finds the log as it says it is.
-              Effect.map(log.bounds(topic, partition), ({ start, end }) =>
-                at < start || at > end
-                  ? reading
-                  : Stream.unwrap(
-                      Effect.as(Effect.andThen(Effect.logWarning(error.message), Effect.sleep(AGAIN)), reading)
-                    )
-              )
+            unwrap(
+              Effect.gen(function* () {
+                const { start, end } = yield* log.bounds(topic, partition)
+                // Before the start or past the end is `held`'s to decide; else another look finds the log as it says.
+                if (at >= start && at <= end) {
+                  yield* Effect.logWarning(error.message)
+                  yield* Effect.sleep(AGAIN)
+                }
+                return reading
+              })
             )
         )
       )
-      return Stream.interruptWhen(reading, assigned.revoked)
+      return reading
     }
 
     return { goOn, reached, held, read }

@@ -34,7 +34,8 @@ export const runProcess = (
           processPartition(
             {
               ...assigned,
-              read: (from) => Stream.unwrap(Effect.as(lost.reached(assigned.partition, from), assigned.read(from)))
+              read: (from, until) =>
+                Stream.unwrap(Effect.as(lost.reached(assigned.partition, from), assigned.read(from, until)))
             },
             settings,
             lost

@@ -7,11 +7,12 @@ import { Clock, Effect, Stream } from "effect"
 import type { LogError } from "../schema/Errors.ts"
 import type { Settings } from "../schema/Settings.ts"
 import type { Tick } from "../schema/Tick.ts"
+import { TickQueue } from "../schema/TickColumns.ts"
 import { type Bookmark, toMetadata } from "./bookmark.ts"
 import { crashPoint } from "./crashPoint.ts"
 import { Drain } from "./Drain.ts"
 import { follow, type TickBatch } from "./follow.ts"
-import { gather } from "./gather.ts"
+import { gatherFrom } from "./gather.ts"
 import { type LostOffsetsSettings, lostOffsets } from "./lostOffsets.ts"
 import * as metrics from "./metrics.ts"
 import type { Readiness } from "./Readiness.ts"
@@ -24,7 +25,11 @@ const LEAST_TICKS = 125
 /** Transactions grow again while they take less. */
 const QUICK_MS = 2000
 
-interface OwnedBatch extends TickBatch {
+/** A batch whose ticks lie in the queues: as objects they would outlive the young generation while they wait. */
+interface Waiting {
+  readonly ticks: number
+  readonly replayed: number
+  readonly bookmark: Bookmark
   readonly assigned: AssignedPartition
 }
 
@@ -45,19 +50,27 @@ export const writeStore = (
     const dropped = metrics.bind(metrics.stageDiscarded, { stage: "store", reason: "dropped-day" }, context)
     const flush = metrics.bind(metrics.sinkFlush, { sink: "store" }, context)
 
-    const partition = (assigned: AssignedPartition) =>
-      Stream.unwrap(
-        Effect.gen(function* () {
-          // The store's own bookmark was written with its rows; the group's commit may lag behind it.
-          const bookmarks = yield* store.bookmarks(incarnation).pipe(retrySink("store"))
-          const bookmark = bookmarks.find((mine) => mine.partition === assigned.partition)
-          const { start } = yield* log.bounds("normalized_ticks", assigned.partition)
-          return lost.read(assigned, bookmark?.offset ?? start).pipe(
-            follow({ reader: "follow-store", partition: assigned.partition, incarnation, bookmark, context }),
-            Stream.map((batch): OwnedBatch => ({ ...batch, assigned }))
-          )
-        })
-      )
+    const live = new TickQueue()
+    const ofReplays = new TickQueue()
+    /** In the order in which batches are gathered, which is the one in which `write` takes them. */
+    const enqueue = (assigned: AssignedPartition, { ticks, replays, bookmark }: TickBatch): Waiting => {
+      live.append(ticks)
+      const replayed = replays.flatMap((replay) => ("tick" in replay ? [replay.tick] : []))
+      ofReplays.append(replayed)
+      return { ticks: ticks.length, replayed: replayed.length, bookmark, assigned }
+    }
+
+    const partition = (assigned: AssignedPartition, push: (batch: Waiting) => Effect.Effect<void>) =>
+      Effect.gen(function* () {
+        // The store's own bookmark was written with its rows; the group's commit may lag behind it.
+        const bookmarks = yield* store.bookmarks(incarnation).pipe(retrySink("store"))
+        const bookmark = bookmarks.find((mine) => mine.partition === assigned.partition)
+        const { start } = yield* log.bounds("normalized_ticks", assigned.partition)
+        yield* lost.read(assigned, bookmark?.offset ?? start).pipe(
+          follow({ reader: "follow-store", partition: assigned.partition, incarnation, bookmark, context }),
+          Stream.runForEach((batch) => push(enqueue(assigned, batch)))
+        )
+      })
 
     /** Ticks of one transaction: halved with each failure, so that a slow store still gets on, and doubled back. */
     let most = settings.STORE_BATCH_TICKS
@@ -99,15 +112,11 @@ export const writeStore = (
       return { added, archiveOnly }
     })
 
-    const write = Effect.fnUntraced(function* (group: ReadonlyArray<OwnedBatch>) {
-      const ticks: Array<Tick> = []
-      const replayed: Array<Tick> = []
-      const newest = new Map<number, { readonly bookmark: Bookmark; readonly assigned: AssignedPartition }>()
-      for (const { ticks: live, replays, bookmark, assigned } of group) {
-        for (const tick of live) ticks.push(tick)
-        for (const replay of replays) if ("tick" in replay) replayed.push(replay.tick)
-        newest.set(bookmark.partition, { bookmark, assigned })
-      }
+    const write = Effect.fnUntraced(function* (group: ReadonlyArray<Waiting>) {
+      const newest = new Map<number, Waiting>()
+      for (const batch of group) newest.set(batch.bookmark.partition, batch)
+      const ticks = live.take(group.reduce((n, batch) => n + batch.ticks, 0))
+      const replayed = ofReplays.take(group.reduce((n, batch) => n + batch.replayed, 0))
       const total = ticks.length + replayed.length
       const started = clock.currentTimeMillisUnsafe()
       const bookmarks = [...newest.values()].map(({ bookmark }) => bookmark)
@@ -130,14 +139,18 @@ export const writeStore = (
       crashPoint("after-store-commit")
     })
 
-    yield* log.assignments("store", "normalized_ticks").pipe(
-      Stream.flatMap(partition, { concurrency: "unbounded" }),
-      gather({
-        count: ({ ticks, replays }) => ticks.length + replays.length,
+    const groups = gatherFrom(
+      {
+        count: ({ ticks, replayed }: Waiting) => ticks + replayed,
         ticks: settings.STORE_BATCH_TICKS,
         ms: settings.STORE_FLUSH_MS,
         drain: drain.begun
-      }),
-      Stream.runForEach(write)
+      },
+      (push) =>
+        log.assignments("store", "normalized_ticks").pipe(
+          Stream.mapEffect((assigned) => partition(assigned, push), { concurrency: "unbounded" }),
+          Stream.runDrain
+        )
     )
+    yield* Stream.runForEach(groups, write)
   })

@@ -230,6 +230,37 @@ for (const { name, layer, capacity, missing } of subjects) {
     )
 
     test(
+      "ends a partition's stream once it is asked to, in the midst of a wait and between two arrays; commits go on",
+      Effect.gen(function* () {
+        const log = yield* TickLog
+        yield* log.append("raw_ticks", 0, numbered(0, 5))
+        const a = yield* join(log, "g")
+        const mine = (yield* Queue.takeN(a.assigned, 4)).find(({ partition }) => partition === 0)!
+        const enough = yield* Deferred.make<void>()
+        let seen = 0
+        const waiting = yield* mine.read(0, Deferred.await(enough)).pipe(
+          Stream.runForEach((records) => Effect.sync(() => (seen += records.length))),
+          Effect.forkChild({ startImmediately: true })
+        )
+        while (seen < 5) yield* Effect.sleep("5 millis")
+        yield* Deferred.succeed(enough, undefined)
+        yield* Fiber.join(waiting)
+        // What it is at work on stays whole; then there is no more, whatever the log holds.
+        const once = yield* Deferred.make<void>()
+        let arrays = 0
+        yield* mine.read(0, Deferred.await(once)).pipe(
+          Stream.runForEach(() => {
+            arrays++
+            return Effect.andThen(Deferred.succeed(once, undefined), log.append("raw_ticks", 0, numbered(5, 5)))
+          })
+        )
+        assert.strictEqual(arrays, 1)
+        yield* mine.commit({ offset: 10, metadata: "" })
+        assert.lengthOf(yield* take(mine.read(0), 10), 10)
+      })
+    )
+
+    test(
       "keeps groups apart, and shows how far each is behind",
       Effect.gen(function* () {
         const log = yield* TickLog
