@@ -8,7 +8,7 @@ import * as metrics from "../streams/metrics.ts"
  * anything up to 300, changes its mind with its pace, and never gives the pages back: minutes into a steady load the
  * process jumps to twice its size (docs/decisions/0010).
  */
-const HEAP_GROWTH_PERCENT = 100
+const HEAP_GROWTH_PERCENT = 200
 
 const LOOK = "5 seconds"
 

@@ -47,7 +47,7 @@ export interface GroupEvents {
 
 const PROTOCOL = "mdp-sticky"
 /** Commits go at most this often: those of all partitions that come meanwhile go together. */
-const COMMIT_EVERY_MS = 25
+const COMMIT_EVERY_MS = 50
 
 /** A commit that waits to go, and who is told. */
 interface Waiting {

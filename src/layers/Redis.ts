@@ -332,6 +332,19 @@ const make = (options: RedisOptions): Effect.Effect<RedisConnection["Service"], 
     look.unref()
     yield* Effect.addFinalizer(() => Effect.sync(() => clearInterval(look)))
 
+    /** Calls of one turn of the event loop, such as claims of several partitions, leave in one write. */
+    let isCorked = false
+    const cork = () => {
+      if (isCorked) return
+      isCorked = true
+      const { stream } = client
+      stream.cork()
+      process.nextTick(() => {
+        isCorked = false
+        stream.uncork()
+      })
+    }
+
     const ask: RedisConnection["Service"]["ask"] = (operation, send) =>
       Effect.callback((resume) => {
         const failed = (why: string) =>
@@ -363,6 +376,7 @@ const make = (options: RedisOptions): Effect.Effect<RedisConnection["Service"], 
           else over(failed(why))
         }
         try {
+          cork()
           send(commands).then((answer) => {
             calls -= 1
             over(Effect.succeed(answer))
