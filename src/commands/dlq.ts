@@ -3,7 +3,7 @@ import { Effect, Option, Stream } from "effect"
 import { Command, Flag } from "effect/cli"
 import { StartError } from "../schema/Errors.ts"
 import { partitionOf } from "../schema/Partition.ts"
-import { CUT_HEADER } from "../streams/publish.ts"
+import { BATCH_HEADER, CUT_HEADER } from "../streams/publish.ts"
 import { type LogRecord, TickLog } from "../streams/TickLog.ts"
 import { wrongUsage } from "./run.ts"
 import { log, required, settings } from "./services.ts"
@@ -117,6 +117,7 @@ const retry = Command.make(
     }
     let sent = 0
     let cut = 0
+    let batches = 0
     const holds = Option.getOrElse(reason, () => "")
     yield* onLog(
       eachLetter(
@@ -133,6 +134,10 @@ const retry = Command.make(
                 cut++
                 continue
               }
+              if (headers?.[BATCH_HEADER] !== undefined) {
+                batches++
+                continue
+              }
               // A key that is a token says where the tick belongs; the rest goes back where it came from.
               const token = key !== null && /^\d{1,10}$/.test(key) ? Number(key) : undefined
               const to = token === undefined ? from : partitionOf(token, topic.partitions)
@@ -144,7 +149,8 @@ const retry = Command.make(
       )
     )
     if (cut > 0) process.stderr.write(`${cut} kept: too large for the DLQ, it has only their beginning\n`)
-    if (sent === 0 && cut === 0 && !all) {
+    if (batches > 0) process.stderr.write(`${batches} kept: batches of records that cannot be read\n`)
+    if (sent + cut + batches === 0 && !all) {
       return yield* new StartError({ message: "mdp dlq retry: the DLQ holds no such letter (mdp dlq list)" })
     }
     process.stdout.write(`${sent} sent again; what is still wrong comes back to the DLQ\n`)

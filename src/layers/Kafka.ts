@@ -489,6 +489,9 @@ const make = Effect.fnUntraced(function* (options: KafkaOptions) {
     #take({ bytes, aborted }: Fetched): void {
       const { records, next, recordTime } = decodeBatches(bytes, this.#offset, this.#recordTime, aborted)
       const isCut = bytes.length > 0 && next === this.#offset
+      // One at most, the first.
+      const unreadable = records[0]?.unreadable
+      if (unreadable !== undefined) warn(`${this.#state.name}-${this.#partition}: ${unreadable}; it is passed over`)
       this.#place = isCut ? "cut" : bytes.length >= options.fetchBytes / 4 ? "behind" : "end"
       this.#offset = next
       this.#recordTime = recordTime

@@ -42,8 +42,9 @@ export interface Decoded {
 
 /**
  * Decodes what a broker gave for one partition. Left out: records before `from`, control batches, aborted transactions,
- * and a batch that was cut off at the end. A batch that is not readable, or for which those before it leave no room,
- * is left for the next fetch; where it is the first, it throws, with its offset.
+ * and a batch that was cut off at the end. A batch that cannot be read, or for which those before it leave no room, is
+ * left for the next fetch; where it is the first, one record that says why stands for it. Throws, with the offset, where
+ * not even the end of a batch can be told.
  */
 export const decodeBatches = (
   bytes: Buffer,
@@ -70,6 +71,7 @@ export const decodeBatches = (
       if (magic !== 2) throw new KafkaUnreadable(`the batch at offset ${first} has the unknown format ${magic}`)
       const attributes = bytes.readInt16BE(at + 21)
       const last = first + bytes.readInt32BE(at + 23)
+      if (last < first) throw new KafkaUnreadable(`the batch at offset ${first} ends at ${last}`)
       const producerId = bytes.readBigInt64BE(at + 43)
       while (begins.length > 0 && Number(begins[0]!.firstOffset) <= last) open.add(begins.shift()!.producerId)
       if ((attributes & CONTROL) !== 0) open.delete(producerId)
@@ -77,9 +79,17 @@ export const decodeBatches = (
         const count = bytes.readInt32BE(at + 57)
         const stamped = (attributes & LOG_APPEND_TIME) !== 0
         const base = Number(bytes.readBigInt64BE(stamped ? at + 35 : at + 27))
-        const body = plain(bytes.subarray(at + HEAD, end), attributes & COMPRESSION, first, room)
-        room -= body.length
-        recordTime = decodeRecords(body, count, first, from, stamped, base, recordTime, records)
+        try {
+          const body = plain(bytes.subarray(at + HEAD, end), attributes & COMPRESSION, first, room)
+          room -= body.length
+          recordTime = decodeRecords(body, count, first, from, stamped, base, recordTime, records)
+        } catch (cause) {
+          if (!(cause instanceof KafkaUnreadable) || next !== from) throw cause
+          records.length = whole
+          if (base * 1000 > recordTime) recordTime = base * 1000
+          const unreadable = `${cause.message} (${count} record${count === 1 ? "" : "s"}, up to offset ${last})`
+          records.push({ key: null, value: bytes.subarray(at, end), offset: last, recordTime, unreadable })
+        }
       }
       if (last + 1 > next) next = last + 1
       whole = records.length

@@ -21,7 +21,13 @@ export const Price = Schema.Finite.pipe(
   )
 )
 const Quantity = Schema.Int.pipe(Schema.check(Schema.isGreaterThanOrEqualTo(0)))
-const Name = Schema.String.pipe(Schema.check(Schema.isBetweenLength(1, MAX_NAME_CHARS)))
+const Name = Schema.String.pipe(
+  Schema.check(
+    Schema.isBetweenLength(1, MAX_NAME_CHARS),
+    // PostgreSQL holds none.
+    Schema.makeFilter((name: string) => !name.includes("\0") || "Expected a name without NUL")
+  )
+)
 
 /** The wire form: this platform's own contract, open to any feed; unknown fields are ignored. */
 export const RawTickInput = Schema.Struct({
@@ -66,7 +72,7 @@ export interface RawTick {
 const decode = Schema.decodeUnknownResult(RawTickInput)
 
 const isName = (value: unknown): value is string =>
-  typeof value === "string" && value.length > 0 && value.length <= MAX_NAME_CHARS
+  typeof value === "string" && value.length > 0 && value.length <= MAX_NAME_CHARS && !value.includes("\0")
 
 const isQuantity = (value: unknown): value is number => Number.isSafeInteger(value) && (value as number) >= 0
 

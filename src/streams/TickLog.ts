@@ -23,6 +23,11 @@ export interface LogRecord extends NewRecord {
    * reading. A reading begun further on may start lower where the log's clock had stepped back.
    */
   readonly recordTime: number
+  /**
+   * Why what lies here could not be read, where that is so: the record stands for a whole batch of the log, and its
+   * value is the batch as it lies there.
+   */
+  readonly unreadable?: string | undefined
 }
 
 /** How far a group has come in a partition, with what it wants to find again. */

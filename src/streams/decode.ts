@@ -60,7 +60,11 @@ const decodeRecords = (
   const dead: Array<DeadLetter> = []
   const watermarks: Array<Watermark> = []
   for (const record of records) {
-    const { headers } = record
+    const { headers, unreadable } = record
+    if (unreadable !== undefined) {
+      dead.push(letter(record, "undecodable", unreadable))
+      continue
+    }
     const run = headers === undefined ? "" : (headers[REPLAY_HEADER] ?? "")
     if (run !== "") {
       const watermark = headers![WATERMARK_HEADER]

@@ -53,7 +53,7 @@ export const follow =
       const received = metrics.bind(metrics.stageReceived, stage, context)
       const sent = metrics.bind(metrics.stageSent, stage, context)
       const repeated = metrics.bind(metrics.stageDiscarded, { ...stage, reason: "repeated" }, context)
-      const unreadable = metrics.bind(metrics.stageDiscarded, { ...stage, reason: "undecodable" }, context)
+      const undecodable = metrics.bind(metrics.stageDiscarded, { ...stage, reason: "undecodable" }, context)
       const alarms = metrics.bind(metrics.orderAlarms, { reader }, context)
       alarms.add(0)
       const tracker = new MarkTracker(options.bookmark?.mark)
@@ -66,7 +66,12 @@ export const follow =
         let bad = 0
         let alarmed = 0
         for (const record of array) {
-          const { headers } = record
+          const { headers, unreadable } = record
+          if (unreadable !== undefined) {
+            seen++
+            bad++
+            continue
+          }
           const run = headers?.[REPLAY_HEADER]
           const watermark = headers?.[WATERMARK_HEADER]
           if (run !== undefined && watermark !== undefined) {
@@ -102,7 +107,7 @@ export const follow =
         received.add(seen)
         sent.add(seen - dropped - bad)
         if (dropped > 0) repeated.add(dropped)
-        if (bad > 0) unreadable.add(bad)
+        if (bad > 0) undecodable.add(bad)
         if (alarmed > 0) alarms.add(alarmed)
         const newest = array[array.length - 1]!
         return {

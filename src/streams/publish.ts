@@ -54,6 +54,8 @@ export const watermarkRecord = (watermark: {
 
 /** How many bytes a dead letter had that was cut: it cannot be sent again. */
 export const CUT_HEADER = "bytes"
+/** The letter is a batch of the log as it lies there, which nobody can read: it cannot be sent again either. */
+export const BATCH_HEADER = "batch"
 /** Header values longer than this are cut, in bytes. */
 const MAX_REASON_BYTES = 1024
 
@@ -76,7 +78,8 @@ export const toDeadRecords = (
         topic: "raw_ticks",
         partition: String(partition),
         offset: String(record.offset),
-        index: String(index)
+        index: String(index),
+        ...(record.unreadable === undefined ? {} : { [BATCH_HEADER]: "1" })
       }
     }))
 

@@ -106,8 +106,9 @@ const highestSource = (
         Stream.takeUntil((records) => records[records.length - 1]!.offset >= end - 1),
         Stream.runForEach((records) =>
           Effect.sync(() => {
-            for (const { value, headers } of records) {
-              const tick = value === null || value.length === 0 ? undefined : decodeTick(value)
+            for (const { value, headers, unreadable } of records) {
+              const isNone = value === null || value.length === 0 || unreadable !== undefined
+              const tick = isNone ? undefined : decodeTick(value)
               if (tick === undefined) continue
               const { source } = tick
               const isLive = headers?.[REPLAY_HEADER] === undefined

@@ -4,8 +4,10 @@
  */
 import { createHash } from "node:crypto"
 import { setTimeout as sleep } from "node:timers/promises"
+import { Producer } from "@platformatic/kafka"
 import { Effect, ManagedRuntime, Result } from "effect"
 import * as Kafka from "../../src/layers/Kafka.ts"
+import { MAX_PLAIN_BYTES } from "../../src/layers/KafkaRecords.ts"
 import { partitionOf } from "../../src/schema/Partition.ts"
 import { readSettings } from "../../src/schema/Settings.ts"
 import { type NewRecord, TickLog } from "../../src/streams/TickLog.ts"
@@ -44,7 +46,7 @@ const digest = (value: Uint8Array | null): string =>
 const json = (value: object) => Buffer.from(JSON.stringify(value))
 
 /** Each of them belongs in the DLQ, whatever came before it. */
-export const POISONS: Readonly<Record<string, (partition: number) => Uint8Array | null>> = {
+const POISONS: Readonly<Record<string, (partition: number) => Uint8Array | null>> = {
   "bad JSON": () => Buffer.from('{"instrument_token":'),
   "no JSON at all": () => Buffer.from([0xff, 0x00, 0x80]),
   empty: () => new Uint8Array(0),
@@ -63,6 +65,9 @@ export const POISONS: Readonly<Record<string, (partition: number) => Uint8Array 
   array: () => Buffer.from("[1,2,3]"),
   null: () => Buffer.from("null")
 }
+/** A batch of a few kilobytes that stands for more than a reader takes into memory: nobody gets at its record. */
+const BOMB = "bad compression"
+export const POISON_KINDS = [...Object.keys(POISONS), BOMB]
 
 export class Injector {
   /** The log as the oracle reads it. */
@@ -72,6 +77,7 @@ export class Injector {
   poisoned = 0
   /** Whether numbers far above the last are sent: who has lost an instrument's state cannot tell that they are. */
   jumps = true
+  readonly #brokers: string
   readonly #poisons = new Set<string>()
   readonly #sequences = new Map<number, number>()
   #isOver = false
@@ -82,6 +88,7 @@ export class Injector {
   constructor(settings: Readonly<Record<string, string>>) {
     const given = Result.getOrThrow(readSettings({ ...settings, KAFKA_DELIVERY_TIMEOUT_MS: "120000" }))
     this.runtime = ManagedRuntime.make(Kafka.layerOf(given))
+    this.#brokers = given.KAFKA_BROKERS!
   }
 
   start(): void {
@@ -106,8 +113,7 @@ export class Injector {
   async #step(turn: number): Promise<void> {
     const to = turn % PARTITIONS
     if (turn % 3 === 0) {
-      const kinds = Object.keys(POISONS)
-      return this.poison(kinds[(turn / 3) % kinds.length]!, (turn / 3) % PARTITIONS)
+      return this.poison(POISON_KINDS[(turn / 3) % POISON_KINDS.length]!, (turn / 3) % PARTITIONS)
     }
     if (turn % 3 === 1) return this.#tick(FIRST_MISROUTED + (turn % INSTRUMENTS), to, "misrouted")
     // Each of them about every fifteen seconds.
@@ -117,6 +123,11 @@ export class Injector {
 
   /** One poison record, in the log when this is done. */
   async poison(kind: string, partition: number): Promise<void> {
+    if (kind === BOMB) {
+      await this.#untilIn(() => this.#bomb(partition))
+      this.poisoned++
+      return
+    }
     const value = POISONS[kind]!(partition)
     this.#poisons.add(digest(value))
     await this.#append(partition, { key: String(POISONED[partition]), value, headers: { [POISON_HEADER]: kind } })
@@ -184,12 +195,32 @@ export class Injector {
     this.meant.push({ ...content, reached: ["dma"] })
   }
 
-  /** Until the log has it: where the outcome is unknown it is sent again, which adds no tick and no poison of its own. */
+  async #bomb(partition: number): Promise<boolean> {
+    const producer = new Producer<Buffer, Buffer, Buffer, Buffer>({
+      clientId: "injector",
+      bootstrapBrokers: this.#brokers.split(","),
+      acks: -1,
+      compression: "zstd",
+      retries: 0
+    })
+    try {
+      await producer.send({ messages: [{ topic: "raw_ticks", partition, value: Buffer.alloc(MAX_PLAIN_BYTES + 1) }] })
+      return true
+    } catch {
+      return false
+    } finally {
+      await producer.close(true).catch(() => {})
+    }
+  }
+
   async #append(partition: number, record: NewRecord): Promise<void> {
     const append = Effect.flatMap(TickLog, (log) => log.append("raw_ticks", partition, [record]))
-    for (;;) {
-      const exit = await this.runtime.runPromiseExit(append)
-      if (exit._tag === "Success") return
+    await this.#untilIn(async () => (await this.runtime.runPromiseExit(append))._tag === "Success")
+  }
+
+  /** Until the log has it: where the outcome is unknown it is sent again, which adds no tick and no poison of its own. */
+  async #untilIn(send: () => Promise<boolean>): Promise<void> {
+    while (!(await send())) {
       if (this.#isClosed) throw new Error("the run is over")
       await sleep(200)
     }

@@ -10,7 +10,7 @@ import type { Server } from "../../scripts/servers/Server.ts"
 import { CRASH_POINTS, type CrashPoint } from "../../src/streams/crashPoint.ts"
 import { TickLog, type Topic } from "../../src/streams/TickLog.ts"
 import { type Cluster, isPaused, PARTITIONS, type Running, SESSION_MS } from "./cluster.ts"
-import { type Injector, POISONS } from "./injector.ts"
+import { type Injector, POISON_KINDS } from "./injector.ts"
 import { between, type Random, random, shuffled } from "./random.ts"
 
 /** Workers that are always meant to run. */
@@ -285,7 +285,7 @@ const kinds: Readonly<Record<string, Kind>> = {
   poison: {
     holds: undefined,
     run: async ({ injector }, next) => {
-      for (const kind of shuffled(next, Object.keys(POISONS))) {
+      for (const kind of shuffled(next, POISON_KINDS)) {
         await injector.poison(kind, between(next, 0, PARTITIONS - 1))
       }
     }

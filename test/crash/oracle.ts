@@ -13,6 +13,7 @@ import { type Tick, tradingDate, tradingDay } from "../../src/schema/Tick.ts"
 import { decodeTick } from "../../src/schema/TickJson.ts"
 import { Archive } from "../../src/streams/Archive.ts"
 import { MarkTracker } from "../../src/streams/bookmark.ts"
+import { BATCH_HEADER } from "../../src/streams/publish.ts"
 import { type LogRecord, TickLog, type Topic } from "../../src/streams/TickLog.ts"
 import { keysIn, optionsFor } from "../support/buckets.ts"
 import { type Bar, type BarTick, barsOf } from "../support/candles.ts"
@@ -332,7 +333,7 @@ const poisonIn = (topics: ReadonlyArray<ReadonlyArray<ReadonlyArray<LogRecord>>>
   for (const raw of topics) {
     for (const [partition, records] of raw.entries()) {
       for (const record of records) {
-        if (record.headers?.[POISON_HEADER] === undefined) continue
+        if (record.headers?.[POISON_HEADER] === undefined && record.unreadable === undefined) continue
         const origin = `${partition}/${record.offset}`
         const known = found.get(origin)
         if (known === undefined) found.set(origin, [record])
@@ -425,7 +426,7 @@ const settleLog = async (
     const origins = poison.get(origin)
     if (origins?.some(({ value }) => isSame(value, record.value))) continue
     // It came into a topic after that was looked at for the last time.
-    if (isAnew && reader.wasSent?.(record.value)) continue
+    if (isAnew && (reader.wasSent?.(record.value) || record.headers?.[BATCH_HEADER] !== undefined)) continue
     if (origins === undefined) problems.add("DLQ: no poison", `${origin} ${record.headers?.reason}`)
     else problems.add("DLQ: other bytes", origin)
   }

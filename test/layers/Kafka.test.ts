@@ -10,6 +10,7 @@ import { Deferred, Effect, Exit, Fiber, Layer, Logger, Queue, Redacted, Result, 
 import { KAFKA_JARS } from "../../scripts/servers/install.ts"
 import * as Kafka from "../../src/layers/Kafka.ts"
 import { share } from "../../src/layers/KafkaGroup.ts"
+import { MAX_PLAIN_BYTES } from "../../src/layers/KafkaRecords.ts"
 import type { LogError, StartError } from "../../src/schema/Errors.ts"
 import { partitionOf } from "../../src/schema/Partition.ts"
 import { readSettings } from "../../src/schema/Settings.ts"
@@ -449,6 +450,37 @@ for (const engine of ENGINES) {
         yield* Queue.takeN(b.assigned, 2)
         const late = yield* Effect.flip(first.append("raw_ticks", 0, [text("late")]))
         assert.strictEqual(late.outcome, "failed")
+      })
+    )
+
+    test(
+      "passes a batch over that cannot be decompressed: one record says why and has its bytes, and reading goes on",
+      Effect.gen(function* () {
+        const options = kafkaOptions({ engine, partitions: 1 })
+        const log = yield* open(options)
+        const topic = `${options.prefix}raw_ticks`
+        const producer = yield* Effect.acquireRelease(
+          Effect.sync(() => new Producer({ clientId: "other", bootstrapBrokers: [at] })),
+          (made) => Effect.promise(() => made.close())
+        )
+        yield* log.append("raw_ticks", 0, numbered(0, 2))
+        const value = Buffer.alloc(MAX_PLAIN_BYTES)
+        const messages = [Buffer.from("small"), value].map((one) => ({ topic, partition: 0, value: one }))
+        yield* Effect.promise(() => producer.send({ messages, compression: "zstd" }))
+        yield* log.append("raw_ticks", 0, numbered(4, 2))
+        const records = yield* take(log.read("raw_ticks", 0, 0), 5)
+        assert.deepStrictEqual(
+          records.map(({ offset }) => offset),
+          [0, 1, 3, 4, 5]
+        )
+        assert.match(
+          records[2]!.unreadable!,
+          /^the batch at offset 2 cannot be decompressed.*2 records, up to offset 3/
+        )
+        assert.isBelow(records[2]!.value!.length, 100_000)
+        // Nor does it matter whether it is the first to be asked for.
+        const [first] = yield* take(log.read("raw_ticks", 0, 2), 3)
+        assert.strictEqual(first!.offset, 3)
       })
     )
 

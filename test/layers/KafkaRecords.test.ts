@@ -115,7 +115,7 @@ describe("record batches", () => {
     assert.strictEqual(next, 4)
   })
 
-  it("that are not readable say so with their offset, and never hang or skip", () => {
+  it("that are not readable say so with their offset, stand as one record for it, and never hang", () => {
     const good = batchAt(100, [text("a"), text("b")])
     const broken = (change: (batch: Buffer) => void) => {
       const batch = Buffer.from(good)
@@ -132,12 +132,25 @@ describe("record batches", () => {
       }
       assert.fail("it was read")
     }
+    // Where its end cannot be told there is nothing to go on from.
     unreadable((b) => b.writeInt8(1, 16), /offset 100 has the unknown format 1/)
-    unreadable((b) => b.writeInt16BE(7, 21), /offset 100 cannot be decompressed: it is of the unknown kind 7/)
-    unreadable((b) => b.writeInt16BE(1, 21), /offset 100 cannot be decompressed/)
-    unreadable((b) => b.writeInt32BE(3, 57), /record 2 of the batch at offset 100 is not whole/)
-    unreadable((b) => b.writeInt8(0x7f, 61), /record 0 of the batch at offset 100 is not whole/)
     unreadable((b) => b.writeInt32BE(-5, 8), /has the length -5/)
+    unreadable((b) => b.writeInt32BE(-5, 23), /offset 100 ends at 95/)
+    const standsFor = (change: (batch: Buffer) => void, message: RegExp) => {
+      const { records, next } = broken(change)()
+      assert.lengthOf(records, 1)
+      const [record] = records
+      assert.match(record!.unreadable!, message)
+      const damaged = Buffer.from(good)
+      change(damaged)
+      assert.deepStrictEqual([record!.offset, record!.key, record!.headers], [101, null, undefined])
+      assert.isTrue(damaged.equals(record!.value!))
+      assert.strictEqual(next, 102)
+    }
+    standsFor((b) => b.writeInt16BE(7, 21), /offset 100 cannot be decompressed: it is of the unknown kind 7 \(2 rec/)
+    standsFor((b) => b.writeInt16BE(1, 21), /offset 100 cannot be decompressed.* up to offset 101\)/)
+    standsFor((b) => b.writeInt32BE(3, 57), /record 2 of the batch at offset 100 is not whole/)
+    standsFor((b) => b.writeInt8(0x7f, 61), /record 0 of the batch at offset 100 is not whole/)
     // Any other damage is either seen or leaves a record's bytes changed; it never reads past the batch.
     for (let at = 61; at < good.length; at++) {
       for (const byte of [0x00, 0x7f, 0x80, 0xff]) {
@@ -157,14 +170,10 @@ describe("record batches", () => {
     batch.writeInt16BE(compression, 21)
     return batch
   }
+  /** Why the first batch was not read. */
   const message = (bytes: Buffer, from: number): string => {
-    try {
-      decodeBatches(bytes, from, 0, [])
-    } catch (error) {
-      assert.instanceOf(error, KafkaUnreadable)
-      return (error as Error).message
-    }
-    return assert.fail("it was read")
+    const [record] = decodeBatches(bytes, from, 0, []).records
+    return record?.unreadable ?? assert.fail("it was read")
   }
 
   it("that hold more than fits into memory are not read, however they are compressed", () => {
@@ -188,7 +197,7 @@ describe("record batches", () => {
     for (const [compression, body] of bodies) {
       assert.strictEqual(
         message(compressed(100, compression, body), 100),
-        `the batch at offset 100 cannot be decompressed: it holds more than ${MAX_PLAIN_BYTES} bytes`
+        `the batch at offset 100 cannot be decompressed: it holds more than ${MAX_PLAIN_BYTES} bytes (1 record, up to offset 100)`
       )
     }
     // A long record, within the limit, is read by each.
@@ -226,6 +235,9 @@ describe("record batches", () => {
       [100, 101]
     )
     assert.strictEqual(next, 102)
-    assert.strictEqual(message(bytes, 102), "record 2 of the batch at offset 102 is not whole")
+    assert.strictEqual(
+      message(bytes, 102),
+      "record 2 of the batch at offset 102 is not whole (3 records, up to offset 103)"
+    )
   })
 })

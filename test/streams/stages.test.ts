@@ -309,7 +309,9 @@ describe("the stages of a partition", () => {
       of(4, text(`{${good},"price":-1}`)),
       of(5, text(`{${good},"price":1,"sequence_id":-4}`)),
       of(6, text(`[]`)),
-      of(7, text(`{${good},"price":1}`))
+      of(7, text(`{${good},"price":1}`)),
+      of(8, text(`{${good},"price":1,"feed":"d\\u0000a"}`)),
+      { ...of(11, Buffer.from("a batch")), key: null, unreadable: "the batch at offset 9 cannot be decompressed" }
     ])
     assert.deepStrictEqual(
       batch.dead.map(({ kind, record: { offset } }) => [offset, kind]),
@@ -320,12 +322,23 @@ describe("the stages of a partition", () => {
         [3, "undecodable"],
         [4, "invalid"],
         [5, "invalid"],
-        [6, "invalid"]
+        [6, "invalid"],
+        [8, "invalid"],
+        [11, "undecodable"]
       ]
     )
     assert.strictEqual(batch.ticks.length, 1)
-    assert.strictEqual(batch.nextOffset, 8)
-    const [, , , , negative] = toDeadRecords(batch.dead, 3)
+    assert.strictEqual(batch.nextOffset, 12)
+    const [, , , , negative, , , nul, unreadable] = toDeadRecords(batch.dead, 3)
+    assert.match(nul!.headers!.reason!, /^feed: expected a name without NUL/)
+    assert.deepStrictEqual(unreadable!.headers, {
+      reason: "the batch at offset 9 cannot be decompressed",
+      topic: "raw_ticks",
+      partition: "3",
+      offset: "11",
+      index: "0",
+      batch: "1"
+    })
     assert.deepStrictEqual(negative!.headers, {
       reason: "price: expected a value between 0 and 1000000000, got -1",
       topic: "raw_ticks",
@@ -338,7 +351,7 @@ describe("the stages of a partition", () => {
     const later = toDeadRecords(batch.dead, 3, { offset: 4, index: 0 })
     assert.deepStrictEqual(
       later.map(({ headers }) => headers!.offset),
-      ["5", "6"]
+      ["5", "6", "8", "11"]
     )
   })
 })
