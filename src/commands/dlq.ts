@@ -51,8 +51,15 @@ const eachLetter = <E, R>(
   })
 
 /** Where the letter is in the DLQ, as `retry` takes it, and under `from` where its record was. */
-const show = ({ partition, offset, recordTime, headers = {}, key, value }: Letter): string => {
-  const { reason, topic, partition: fromPartition, offset: fromOffset, index, ...others } = headers
+const show = ({ partition, offset, recordTime, headers = {}, key, value, unreadable }: Letter): string => {
+  const {
+    reason = unreadable?.message,
+    topic,
+    partition: fromPartition,
+    offset: fromOffset,
+    index,
+    ...others
+  } = headers
   const from = { topic, partition: Number(fromPartition), offset: Number(fromOffset), index: Number(index) }
   return JSON.stringify({
     partition,
@@ -62,7 +69,10 @@ const show = ({ partition, offset, recordTime, headers = {}, key, value }: Lette
     from,
     ...(Object.keys(others).length === 0 ? {} : { headers: others }),
     key,
-    value: value === null ? null : Buffer.from(value).toString("utf8").slice(0, MAX_VALUE_CHARS)
+    // A batch is no text.
+    ...(unreadable !== undefined || headers[BATCH_HEADER] !== undefined
+      ? { base64: value === null ? null : Buffer.from(value).toString("base64") }
+      : { value: value === null ? null : Buffer.from(value).toString("utf8").slice(0, MAX_VALUE_CHARS) })
   })
 }
 
@@ -109,8 +119,10 @@ const retry = Command.make(
     reason: reasonFlag
   },
   Effect.fnUntraced(function* ({ partition, offset, all, reason }) {
-    if (all === (Option.isSome(partition) || Option.isSome(offset))) {
-      return yield* wrongUsage("mdp dlq retry: expected --all, or --partition with or without --offset")
+    const isPlace = Option.isSome(partition) || Option.isSome(offset)
+    if (all && isPlace) return yield* wrongUsage("mdp dlq retry: --all goes without --partition and --offset")
+    if (!all && !isPlace && Option.isNone(reason)) {
+      return yield* wrongUsage("mdp dlq retry: expected --all, --reason, or --partition with or without --offset")
     }
     if (Option.isSome(offset) && Option.isNone(partition)) {
       return yield* wrongUsage("mdp dlq retry: --offset needs --partition")
@@ -123,19 +135,19 @@ const retry = Command.make(
       eachLetter(
         (letter) =>
           (letter.headers?.reason ?? "").includes(holds) &&
-          (all ||
+          (!isPlace ||
             (letter.partition === Option.getOrNull(partition) &&
               (Option.isNone(offset) || letter.offset === offset.value))),
         (letters) =>
           Effect.gen(function* () {
             const topic = yield* TickLog
-            for (const { key, value, headers, partition: from } of letters) {
-              if (headers?.[CUT_HEADER] !== undefined) {
-                cut++
+            for (const { key, value, headers, partition: from, unreadable } of letters) {
+              if (unreadable !== undefined || headers?.[BATCH_HEADER] !== undefined) {
+                batches++
                 continue
               }
-              if (headers?.[BATCH_HEADER] !== undefined) {
-                batches++
+              if (headers?.[CUT_HEADER] !== undefined) {
+                cut++
                 continue
               }
               // A key that is a token says where the tick belongs; the rest goes back where it came from.
@@ -150,10 +162,10 @@ const retry = Command.make(
     )
     if (cut > 0) process.stderr.write(`${cut} kept: too large for the DLQ, it has only their beginning\n`)
     if (batches > 0) process.stderr.write(`${batches} kept: batches of records that cannot be read\n`)
-    if (sent + cut + batches === 0 && !all) {
+    if (sent + cut + batches === 0 && isPlace) {
       return yield* new StartError({ message: "mdp dlq retry: the DLQ holds no such letter (mdp dlq list)" })
     }
-    process.stdout.write(`${sent} sent again; what is still wrong comes back to the DLQ\n`)
+    process.stdout.write(`${sent} sent again${sent === 0 ? "" : "; what is still wrong comes back to the DLQ"}\n`)
   })
 ).pipe(Command.withDescription("Send dead letters through the pipeline again"))
 

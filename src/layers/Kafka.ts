@@ -491,7 +491,9 @@ const make = Effect.fnUntraced(function* (options: KafkaOptions) {
       const isCut = bytes.length > 0 && next === this.#offset
       // One at most, the first.
       const unreadable = records[0]?.unreadable
-      if (unreadable !== undefined) warn(`${this.#state.name}-${this.#partition}: ${unreadable}; it is passed over`)
+      if (unreadable !== undefined) {
+        warn(`${this.#state.name}-${this.#partition}: ${unreadable.message}; it is passed over`)
+      }
       this.#place = isCut ? "cut" : bytes.length >= options.fetchBytes / 4 ? "behind" : "end"
       this.#offset = next
       this.#recordTime = recordTime

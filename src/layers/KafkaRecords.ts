@@ -18,14 +18,20 @@ const SNAPPY = 2
 const LZ4 = 3
 const ZSTD = 4
 /**
- * Above this a compressed batch is not read: a few kilobytes can stand for any amount of memory, and whoever takes the
- * partition over would fail on the same batch. No producer gathers as much as this into one.
+ * Above this a compressed batch is not read: a few kilobytes can stand for any amount of memory. No producer gathers as
+ * much as this into one.
  */
 export const MAX_PLAIN_BYTES = 67_108_864
 
 /** First offset and length stand before what the length counts. */
 const PREFIX = 12
 const HEAD = 61
+const CHECKSUM = 17
+/** From here on the checksum holds: with it the batch is as its producer made it. */
+const CHECKED = 21
+
+/** Whoever reads this batch, and whenever, fails on it: its bytes are as they were meant, and cannot be records. */
+class UnreadableBatch extends KafkaUnreadable {}
 
 export interface AbortedTransaction {
   readonly producerId: bigint
@@ -43,8 +49,8 @@ export interface Decoded {
 /**
  * Decodes what a broker gave for one partition. Left out: records before `from`, control batches, aborted transactions,
  * and a batch that was cut off at the end. A batch that cannot be read, or for which those before it leave no room, is
- * left for the next fetch; where it is the first, one record that says why stands for it. Throws, with the offset, where
- * not even the end of a batch can be told.
+ * left for the next fetch. Where it is the first, one record that says why stands for it if its producer made it so;
+ * else it throws, with the offset: another fetch or another process may read it.
  */
 export const decodeBatches = (
   bytes: Buffer,
@@ -84,10 +90,14 @@ export const decodeBatches = (
           room -= body.length
           recordTime = decodeRecords(body, count, first, from, stamped, base, recordTime, records)
         } catch (cause) {
-          if (!(cause instanceof KafkaUnreadable) || next !== from) throw cause
+          if (!(cause instanceof UnreadableBatch) || next !== from) throw cause
+          if (crc32c(bytes.subarray(at + CHECKED, end)) !== bytes.readUInt32BE(at + CHECKSUM)) {
+            throw new KafkaUnreadable(`the batch at offset ${first} is damaged: its checksum is another`)
+          }
           records.length = whole
           if (base * 1000 > recordTime) recordTime = base * 1000
-          const unreadable = `${cause.message} (${count} record${count === 1 ? "" : "s"}, up to offset ${last})`
+          const message = `${cause.message} (${count} record${count === 1 ? "" : "s"}, up to offset ${last})`
+          const unreadable = { message, records: last - Math.max(first, from) + 1 }
           records.push({ key: null, value: bytes.subarray(at, end), offset: last, recordTime, unreadable })
         }
       }
@@ -117,17 +127,34 @@ const plain = (body: Buffer, compression: number, first: number, room: number): 
       case ZSTD:
         return zlib.zstdDecompressSync(body, { maxOutputLength: room })
       default:
-        throw new Error(`it is of the unknown kind ${compression}`)
+        throw new UnreadableBatch(
+          `the batch at offset ${first} cannot be decompressed: it is of the unknown kind ${compression}`
+        )
     }
   } catch (cause) {
-    if ((cause as NodeJS.ErrnoException).code !== "ERR_BUFFER_TOO_LARGE") {
-      throw new KafkaUnreadable(`the batch at offset ${first} cannot be decompressed: ${(cause as Error).message}`)
+    if (cause instanceof UnreadableBatch) throw cause
+    const { code = "", message } = cause as NodeJS.ErrnoException
+    if (code !== "ERR_BUFFER_TOO_LARGE") {
+      // Snappy and LZ4 run in one instance for all, which a broken batch may break for those after it.
+      const Fault = BAD_DATA.has(code) ? UnreadableBatch : KafkaUnreadable
+      throw new Fault(`the batch at offset ${first} cannot be decompressed: ${message}`)
     }
   }
-  throw new KafkaUnreadable(
+  throw new UnreadableBatch(
     `the batch at offset ${first} cannot be decompressed: it holds more than ${MAX_PLAIN_BYTES} bytes`
   )
 }
+
+/** What gzip and zstd say of the data itself; what they say of memory is the process's own. */
+const BAD_DATA: ReadonlySet<string> = new Set([
+  "Z_DATA_ERROR",
+  "Z_BUF_ERROR",
+  "ZSTD_error_prefix_unknown",
+  "ZSTD_error_corruption_detected",
+  "ZSTD_error_checksum_wrong",
+  "ZSTD_error_literals_headerWrong",
+  "ZSTD_error_srcSize_wrong"
+])
 
 const XERIAL = Buffer.from("\x82SNAPPY\0", "latin1")
 const XERIAL_HEAD = 16
@@ -241,8 +268,8 @@ const decodeRecords = (
   return recordTime
 }
 
-const cut = (first: number, i: number): KafkaUnreadable =>
-  new KafkaUnreadable(`record ${i} of the batch at offset ${first} is not whole`)
+const cut = (first: number, i: number): UnreadableBatch =>
+  new UnreadableBatch(`record ${i} of the batch at offset ${first} is not whole`)
 
 const MAX_KEYS = 65_536
 /** Keys are a few thousand instrument tokens in decimal, again and again: each is made text once. */

@@ -24,10 +24,10 @@ export interface LogRecord extends NewRecord {
    */
   readonly recordTime: number
   /**
-   * Why what lies here could not be read, where that is so: the record stands for a whole batch of the log, and its
-   * value is the batch as it lies there.
+   * Set where nobody can read what lies here: the record stands for a whole batch of so many records, up to its offset,
+   * and its value is the batch as it lies in the log.
    */
-  readonly unreadable?: string | undefined
+  readonly unreadable?: { readonly message: string; readonly records: number } | undefined
 }
 
 /** How far a group has come in a partition, with what it wants to find again. */

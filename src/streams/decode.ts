@@ -62,7 +62,7 @@ const decodeRecords = (
   for (const record of records) {
     const { headers, unreadable } = record
     if (unreadable !== undefined) {
-      dead.push(letter(record, "undecodable", unreadable))
+      dead.push(letter(record, "undecodable", unreadable.message))
       continue
     }
     const run = headers === undefined ? "" : (headers[REPLAY_HEADER] ?? "")

@@ -3,7 +3,7 @@
  * The partitions stay its own until then.
  */
 import { Effect, Schedule, Stream } from "effect"
-import type { TickLog } from "./TickLog.ts"
+import type { AssignedPartition, TickLog } from "./TickLog.ts"
 
 const POLL = "20 millis"
 
@@ -19,32 +19,41 @@ export const drainable = (
   begun: Effect.Effect<void>
 ): { readonly log: TickLog["Service"]; readonly drained: Effect.Effect<void> } => {
   const taken = new Set<Taken>()
+
+  const stoppable = (assigned: AssignedPartition, mine: Taken): AssignedPartition => ({
+    ...assigned,
+    read: (from, until = Effect.never) =>
+      Stream.map(assigned.read(from, Effect.raceFirst(begun, until)), (records) => {
+        mine.handed = Math.max(mine.handed, records[records.length - 1]!.offset + 1)
+        return records
+      }),
+    commit: (commit) =>
+      Effect.tap(assigned.commit(commit), () =>
+        Effect.sync(() => {
+          mine.committed = Math.max(mine.committed, commit.offset)
+        })
+      ).pipe(Effect.tapError(() => Effect.sync(() => taken.delete(mine))))
+  })
+
   return {
     log: {
       ...log,
       assignments: (group, topic) =>
-        Stream.map(log.assignments(group, topic), (assigned) => {
-          const mine: Taken = { handed: 0, committed: assigned.committed?.offset ?? 0 }
-          taken.add(mine)
-          return {
-            ...assigned,
-            read: (from, until = Effect.never) =>
-              Stream.map(assigned.read(from, Effect.raceFirst(begun, until)), (records) => {
-                mine.handed = Math.max(mine.handed, records[records.length - 1]!.offset + 1)
-                return records
-              }),
-            commit: (commit) =>
-              Effect.tap(assigned.commit(commit), () =>
-                Effect.sync(() => {
-                  mine.committed = Math.max(mine.committed, commit.offset)
-                })
-              ).pipe(
-                // A partition that is another's now is not waited for.
-                Effect.tapError(() => Effect.sync(() => taken.delete(mine)))
-              ),
-            revoked: Effect.tap(assigned.revoked, () => Effect.sync(() => taken.delete(mine)))
-          }
-        })
+        Stream.unwrap(
+          Effect.gen(function* () {
+            const scope = yield* Effect.scope
+            return Stream.mapEffect(log.assignments(group, topic), (assigned) => {
+              const mine: Taken = { handed: 0, committed: assigned.committed?.offset ?? 0 }
+              taken.add(mine)
+              // A partition that is another's now is not waited for.
+              const gone = Effect.andThen(
+                assigned.revoked,
+                Effect.sync(() => taken.delete(mine))
+              )
+              return Effect.as(Effect.forkIn(gone, scope, { startImmediately: true }), stoppable(assigned, mine))
+            })
+          })
+        )
     },
     drained: Effect.sync(() => [...taken].every(({ handed, committed }) => committed >= handed)).pipe(
       Effect.repeat({ until: (done) => done, schedule: Schedule.spaced(POLL) }),

@@ -68,8 +68,8 @@ export const follow =
         for (const record of array) {
           const { headers, unreadable } = record
           if (unreadable !== undefined) {
-            seen++
-            bad++
+            seen += unreadable.records
+            bad += unreadable.records
             continue
           }
           const run = headers?.[REPLAY_HEADER]

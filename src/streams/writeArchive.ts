@@ -16,7 +16,7 @@ import { type LostOffsetsSettings, lostOffsets } from "./lostOffsets.ts"
 import * as metrics from "./metrics.ts"
 import type { Readiness } from "./Readiness.ts"
 import { retrySink } from "./sinkRetry.ts"
-import { type AssignedPartition, TickLog } from "./TickLog.ts"
+import { type AssignedPartition, type LogRecord, TickLog } from "./TickLog.ts"
 
 /** A batch whose ticks lie in the queue. */
 interface Waiting {
@@ -92,7 +92,15 @@ export const writeArchive = (
         /** Completes a range that was begun here, by this group before a crash or by a member that is one no longer. */
         const complete = (last: number) =>
           lost.read(assigned, first).pipe(
-            Stream.map((records) => records.filter((record) => record.offset <= last)),
+            Stream.map((records): ReadonlyArray<LogRecord> => {
+              const mine = records.filter((record) => record.offset <= last)
+              const beyond = records.find((record) => record.offset > last)
+              // The range may end within a batch that was read then and cannot be now: of it there is only its end.
+              if (beyond?.unreadable !== undefined && mine.at(-1)?.offset !== last) {
+                mine.push({ ...beyond, offset: last })
+              }
+              return mine
+            }),
             Stream.takeUntil((records) => records.length === 0 || records[records.length - 1]!.offset === last),
             Stream.filter((records) => records.length > 0),
             follow({ ...reader, bookmark }),

@@ -474,7 +474,7 @@ for (const engine of ENGINES) {
           [0, 1, 3, 4, 5]
         )
         assert.match(
-          records[2]!.unreadable!,
+          records[2]!.unreadable!.message,
           /^the batch at offset 2 cannot be decompressed.*2 records, up to offset 3/
         )
         assert.isBelow(records[2]!.value!.length, 100_000)

@@ -136,13 +136,18 @@ describe("record batches", () => {
     unreadable((b) => b.writeInt8(1, 16), /offset 100 has the unknown format 1/)
     unreadable((b) => b.writeInt32BE(-5, 8), /has the length -5/)
     unreadable((b) => b.writeInt32BE(-5, 23), /offset 100 ends at 95/)
+    // Nor where it is not as it was sent: another fetch may bring it whole.
+    unreadable((b) => b.writeInt16BE(1, 21), /offset 100 is damaged: its checksum is another/)
+    unreadable((b) => b.writeInt32BE(3, 57), /offset 100 is damaged/)
     const standsFor = (change: (batch: Buffer) => void, message: RegExp) => {
-      const { records, next } = broken(change)()
-      assert.lengthOf(records, 1)
-      const [record] = records
-      assert.match(record!.unreadable!, message)
       const damaged = Buffer.from(good)
       change(damaged)
+      seal(damaged, { id: 7n, epoch: 3 }, 42)
+      const { records, next } = decodeBatches(damaged, 100, 0, [])
+      assert.lengthOf(records, 1)
+      const [record] = records
+      assert.match(record!.unreadable!.message, message)
+      assert.strictEqual(record!.unreadable!.records, 2)
       assert.deepStrictEqual([record!.offset, record!.key, record!.headers], [101, null, undefined])
       assert.isTrue(damaged.equals(record!.value!))
       assert.strictEqual(next, 102)
@@ -168,12 +173,13 @@ describe("record batches", () => {
     const batch = Buffer.concat([batchAt(offset, [text("x")]).subarray(0, 61), body])
     batch.writeInt32BE(batch.length - 12, 8)
     batch.writeInt16BE(compression, 21)
+    seal(batch, { id: 7n, epoch: 3 }, 42)
     return batch
   }
   /** Why the first batch was not read. */
   const message = (bytes: Buffer, from: number): string => {
     const [record] = decodeBatches(bytes, from, 0, []).records
-    return record?.unreadable ?? assert.fail("it was read")
+    return record?.unreadable?.message ?? assert.fail("it was read")
   }
 
   it("that hold more than fits into memory are not read, however they are compressed", () => {
@@ -209,6 +215,17 @@ describe("record batches", () => {
     }
   })
 
+  it("that Snappy or LZ4 cannot decompress are not passed over: their decoder may be what is broken", () => {
+    for (const compression of [2, 3]) {
+      const body = Buffer.alloc(40, 0x55)
+      if (compression === 3) body.writeUInt32LE(0x184d2204, 0)
+      assert.throws(() => decodeBatches(compressed(100, compression, body), 100, 0, []), KafkaUnreadable)
+    }
+    for (const compression of [1, 4]) {
+      assert.match(message(compressed(100, compression, Buffer.alloc(40, 0x55)), 100), /cannot be decompressed/)
+    }
+  })
+
   it("that hold too much together are read one fetch after the other", () => {
     const body = zstdCompressSync(batchAt(0, [{ key: null, value: Buffer.alloc(MAX_PLAIN_BYTES / 2) }]).subarray(61))
     const bytes = Buffer.concat([0, 1, 2].map((offset) => compressed(offset, 4, body)))
@@ -228,6 +245,7 @@ describe("record batches", () => {
   it("before one that is not readable are read, which then is the first to be asked for", () => {
     const broken = batchAt(102, [text("c"), text("d")])
     broken.writeInt32BE(3, 57)
+    seal(broken, { id: 7n, epoch: 3 }, 42)
     const bytes = Buffer.concat([batchAt(100, [text("a"), text("b")]), broken])
     const { records, next } = decodeBatches(bytes, 100, 0, [])
     assert.deepStrictEqual(

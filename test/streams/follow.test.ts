@@ -158,4 +158,28 @@ describe("a reader of normalized ticks", () => {
       assert.deepStrictEqual(batch.ticks[0], rich)
     })
   )
+
+  it.effect("passes a batch over that nobody can read, and counts each of its records", () =>
+    Effect.gen(function* () {
+      const unreadable = { message: "no batch", records: 5 }
+      const { batch, figures } = yield* run([
+        record(10, tick(5, 1)),
+        { ...record(15, tick(6, 2)), unreadable },
+        record(16, tick(11, 7))
+      ])
+      assert.deepStrictEqual(
+        batch.ticks.map(({ position }) => position),
+        [1, 7]
+      )
+      assert.strictEqual(batch.bookmark.offset, 17)
+      assert.deepStrictEqual(
+        [
+          figures.topology_stage_received_events_total,
+          figures.topology_stage_sent_events_total,
+          figures["topology_stage_discarded_events_total undecodable"]
+        ],
+        [7, 2, 5]
+      )
+    })
+  )
 })

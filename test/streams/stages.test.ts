@@ -311,7 +311,11 @@ describe("the stages of a partition", () => {
       of(6, text(`[]`)),
       of(7, text(`{${good},"price":1}`)),
       of(8, text(`{${good},"price":1,"feed":"d\\u0000a"}`)),
-      { ...of(11, Buffer.from("a batch")), key: null, unreadable: "the batch at offset 9 cannot be decompressed" }
+      {
+        ...of(11, Buffer.from("a batch")),
+        key: null,
+        unreadable: { message: "the batch at offset 9 is none", records: 3 }
+      }
     ])
     assert.deepStrictEqual(
       batch.dead.map(({ kind, record: { offset } }) => [offset, kind]),
@@ -332,7 +336,7 @@ describe("the stages of a partition", () => {
     const [, , , , negative, , , nul, unreadable] = toDeadRecords(batch.dead, 3)
     assert.match(nul!.headers!.reason!, /^feed: expected a name without NUL/)
     assert.deepStrictEqual(unreadable!.headers, {
-      reason: "the batch at offset 9 cannot be decompressed",
+      reason: "the batch at offset 9 is none",
       topic: "raw_ticks",
       partition: "3",
       offset: "11",

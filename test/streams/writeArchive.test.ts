@@ -2,7 +2,7 @@ import { mkdtempSync, rmSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { assert, describe, it } from "@effect/vitest"
-import { Effect, Layer, Stream } from "effect"
+import { Array as Arr, Effect, Layer, Stream } from "effect"
 import * as MemoryLog from "../../src/layers/MemoryLog.ts"
 import * as ParquetFiles from "../../src/layers/ParquetFiles.ts"
 import { tradingDate } from "../../src/schema/Tick.ts"
@@ -11,7 +11,7 @@ import { encodeTick } from "../../src/schema/TickJson.ts"
 import { Archive, type ArchiveRange } from "../../src/streams/Archive.ts"
 import { Drain } from "../../src/streams/Drain.ts"
 import { Readiness } from "../../src/streams/Readiness.ts"
-import { TickLog } from "../../src/streams/TickLog.ts"
+import { type LogRecord, TickLog } from "../../src/streams/TickLog.ts"
 import { writeArchive } from "../../src/streams/writeArchive.ts"
 import { DAY, makeTick, OPEN } from "../contract/ticks.ts"
 
@@ -143,6 +143,38 @@ describe("the group that archives", () => {
         )
       }).pipe(Effect.provide([Log, Drain.layer, Readiness.layer, counting]))
       assert.deepStrictEqual({ asked, read, written }, { asked: 1, read: 1, written: 1 })
+    })
+  )
+
+  it.live("completes a range that ends within a batch which nobody can read by now, and goes on behind the batch", () =>
+    Effect.gen(function* () {
+      const folder = yield* archiveFolder
+      yield* Effect.gen(function* () {
+        yield* appendAll
+        const log = yield* TickLog
+        const archive = yield* Archive
+        const range = { incarnation: log.incarnation("normalized_ticks"), partition: 0, first: 0, last: 5 }
+        yield* archive.write(range, toColumns(TICKS.slice(0, 6)))
+        /** Offsets 3 to 8 are the batch. */
+        const damaged = (records: ReadonlyArray<LogRecord>): ReadonlyArray<LogRecord> =>
+          records.flatMap((record) => {
+            if (record.offset < 3 || record.offset > 8) return [record]
+            const unreadable = { message: "no batch", records: 6 }
+            return record.offset === 8 ? [{ ...record, key: null, unreadable }] : []
+          })
+        const withDamage = Layer.succeed(TickLog, {
+          ...log,
+          assignments: (group, topic) =>
+            Stream.map(log.assignments(group, topic), (assigned) => ({
+              ...assigned,
+              read: (from, until) =>
+                Stream.map(assigned.read(from, until), damaged).pipe(Stream.filter(Arr.isReadonlyArrayNonEmpty))
+            }))
+        })
+        // What the range's object holds since it was begun stays.
+        assert.deepStrictEqual(yield* Effect.provide(archived, withDamage), [...ALL.slice(0, 6), ...ALL.slice(9)])
+        assert.isDefined(yield* archive.begun(range.incarnation, 0, 6))
+      }).pipe(Effect.provide([Log, Drain.layer, Readiness.layer, ParquetFiles.layer(folder)]))
     })
   )
 })
