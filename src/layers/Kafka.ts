@@ -24,6 +24,7 @@ import {
   type Metadata,
   type WireOptions
 } from "./KafkaWire.ts"
+import { live, turn, turnRecords } from "./turns.ts"
 
 export interface KafkaOptions {
   /** As in KAFKA_BROKERS: host:port, comma-separated. */
@@ -76,6 +77,8 @@ const IN_FLIGHT = 1
  * for each of them.
  */
 const SINK_LOOK_MS = 50
+/** Sinks that are behind take their partitions in by pieces that hold up no live tick. */
+const SINK_FETCH_BYTES = 131_072
 /**
  * On the way to live clients ticks of several partitions that come within so short a time share an answer
  * (figures in docs/decisions/0009).
@@ -349,6 +352,8 @@ const make = Effect.fnUntraced(function* (options: KafkaOptions) {
       return { start: start.get(partition)!, end: end.get(partition)! }
     })
 
+  const isLive = (group: string): boolean => group === UNGROUPED || group === "process"
+
   const fetchers = new Map<string, KafkaFetcher>()
   /** Readers of one group share their fetches, and so do all who read without a group. */
   const fetcherOf = (group: string): KafkaFetcher => {
@@ -357,8 +362,7 @@ const make = Effect.fnUntraced(function* (options: KafkaOptions) {
       fetcher = new KafkaFetcher(cluster, group, {
         maxWaitMs: options.fetchWaitMs,
         connections: options.fetchConnections,
-        lookMs: group === UNGROUPED || group === "process" ? LIVE_LOOK_MS : SINK_LOOK_MS,
-        maxBytes: options.fetchBytes
+        lookMs: isLive(group) ? LIVE_LOOK_MS : SINK_LOOK_MS
       })
       fetchers.set(group, fetcher)
     }
@@ -371,7 +375,10 @@ const make = Effect.fnUntraced(function* (options: KafkaOptions) {
     readonly #partition: number
     readonly #incarnation: string
     readonly #fetcher: KafkaFetcher
+    readonly #isLive: boolean
     #offset: number
+    /** Bytes that the fetch under way may bring. */
+    #asked = 0
     #recordTime = 0
     #ready: Array<LogRecord> = []
     #taken = 0
@@ -379,12 +386,13 @@ const make = Effect.fnUntraced(function* (options: KafkaOptions) {
     #stopped = false
     #place: Place = "end"
 
-    constructor(state: TopicState, partition: number, from: number, incarnation: string, fetcher: KafkaFetcher) {
+    constructor(state: TopicState, partition: number, from: number, incarnation: string, group: string) {
       this.#state = state
       this.#partition = partition
       this.#offset = from
       this.#incarnation = incarnation
-      this.#fetcher = fetcher
+      this.#isLive = isLive(group)
+      this.#fetcher = fetcherOf(group)
     }
 
     stop(): void {
@@ -392,12 +400,14 @@ const make = Effect.fnUntraced(function* (options: KafkaOptions) {
     }
 
     #fetch(): Promise<Fetched> {
+      const isInTurns = !this.#isLive && turnRecords() < options.batch
+      this.#asked = isInTurns ? Math.min(options.fetchBytes, SINK_FETCH_BYTES) : options.fetchBytes
       const part = {
         topic: this.#state.name,
         topicId: this.#incarnation,
         partition: this.#partition,
         offset: this.#offset,
-        maxBytes: options.fetchBytes
+        maxBytes: this.#asked
       }
       return this.#fetcher.fetch(part, this.#place, () => !this.#stopped)
     }
@@ -446,8 +456,13 @@ const make = Effect.fnUntraced(function* (options: KafkaOptions) {
           this.#ahead.catch(() => undefined)
         }
       }
-      const { batch } = options
-      if (this.#taken === 0 && this.#ready.length <= batch) {
+      const left = this.#ready.length - this.#taken
+      let batch = Math.min(left, options.batch)
+      if (!this.#isLive) {
+        batch = Math.min(batch, turnRecords())
+        await turn(batch)
+      } else live(this.#recordTime)
+      if (batch === this.#ready.length) {
         const all = this.#ready
         this.#ready = []
         return all as unknown as Records
@@ -494,7 +509,7 @@ const make = Effect.fnUntraced(function* (options: KafkaOptions) {
       if (unreadable !== undefined) {
         warn(`${this.#state.name}-${this.#partition}: ${unreadable.message}; it is passed over`)
       }
-      this.#place = isCut ? "cut" : bytes.length >= options.fetchBytes / 4 ? "behind" : "end"
+      this.#place = isCut ? "cut" : bytes.length >= this.#asked / 4 ? "behind" : "end"
       this.#offset = next
       this.#recordTime = recordTime
       this.#ready = records
@@ -507,13 +522,13 @@ const make = Effect.fnUntraced(function* (options: KafkaOptions) {
     partition: number,
     from: number,
     incarnation: string,
-    fetcher: KafkaFetcher,
+    group: string,
     until: Effect.Effect<void> = Effect.never
   ): Stream.Stream<Records, LogError> =>
     Stream.unwrap(
       Effect.gen(function* () {
         const reader = yield* Effect.acquireRelease(
-          Effect.sync(() => new Reader(state, partition, from, incarnation, fetcher)),
+          Effect.sync(() => new Reader(state, partition, from, incarnation, group)),
           (open) => Effect.sync(() => open.stop())
         )
         // Not Stream.interruptWhen: its queue costs every batch two fibers' turns, and its sets of waiters keep alive
@@ -583,7 +598,7 @@ const make = Effect.fnUntraced(function* (options: KafkaOptions) {
                     revoked: Deferred.await(revoked),
                     read: (from, until = Effect.never) => {
                       const over = Effect.raceFirst(Deferred.await(revoked), until)
-                      return readFrom(state, partition, from, incarnation, fetcherOf(group), over)
+                      return readFrom(state, partition, from, incarnation, group, over)
                     },
                     commit: (commit) =>
                       Effect.tryPromise({
@@ -664,7 +679,7 @@ const make = Effect.fnUntraced(function* (options: KafkaOptions) {
     read: (topic, partition, from) =>
       Stream.suspend(() => {
         const state = known(topic, partition)
-        return readFrom(state, partition, from, state.incarnation, fetcherOf(UNGROUPED))
+        return readFrom(state, partition, from, state.incarnation, UNGROUPED)
       }),
     bounds,
     offsetAt: (topic, partition, micros) =>

@@ -18,7 +18,6 @@ export interface FetcherOptions {
   readonly connections: number
   /** Time between two fetches where no reader is behind; 0: as soon as one is answered. */
   readonly lookMs: number
-  readonly maxBytes: number
 }
 
 /**
@@ -130,12 +129,13 @@ class Lane {
     const taken = this.#take()
     if (taken.length === 0) return
     this.#underWay[connection] = true
-    const { maxWaitMs, maxBytes } = this.#options
+    const { maxWaitMs } = this.#options
     try {
       const wire = await this.#cluster.patient(`fetch ${this.#purpose} ${connection}`, this.#address)
+      const parts = taken.map(({ part }) => part)
       const fetched = await wire.fetch({
-        parts: taken.map(({ part }) => part),
-        maxBytes: maxBytes * Math.min(FULL_PARTS, taken.length),
+        parts,
+        maxBytes: Math.max(...parts.map(({ maxBytes }) => maxBytes)) * Math.min(FULL_PARTS, parts.length),
         maxWaitMs: connection === 0 ? maxWaitMs : Math.min(maxWaitMs, ASIDE_WAIT_MS)
       })
       // Who got nothing asks again first: an answer is filled in the order of the request.

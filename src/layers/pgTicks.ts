@@ -8,6 +8,7 @@ import type { Bars } from "./pgBars.ts"
 import { NO_PARTITION, stateOf, tickTransaction, UNIQUE_VIOLATION } from "./pgConnection.ts"
 import { type Days, daysOf } from "./pgDays.ts"
 import { barOf, micros, rows, seconds, sequencingCode, storedTick, TICK, TICK_ORDER, type TickRow } from "./pgRows.ts"
+import { turn } from "./turns.ts"
 
 /** A transaction that inserts into more days than this would hold too many locks; it is split. */
 const MAX_DAYS_PER_TRANSACTION = 64
@@ -204,6 +205,7 @@ export const makeWriter = (pool: pg.Pool, days: Days, bars: Bars) => {
     tickTransaction(pool, async (client, ticksFrom) => {
       const ticks = takenFrom(given, ticksFrom)
       if (ticks.length > 0) {
+        await turn(ticks.length)
         const minutes = new Minutes()
         for (const tick of ticks) minutes.add(tick.instrument_token, minuteStart(tick.exchange_ts))
         await client.query({ name: "insert", text: INSERT, values: tickColumns(ticks, []) })
@@ -238,6 +240,7 @@ export const makeWriter = (pool: pg.Pool, days: Days, bars: Bars) => {
       let added = 0
       let live = 0
       if (ticks.length + replayed.length > 0) {
+        await turn(ticks.length + replayed.length)
         const inserted = await rows<Touched>(client, "insert_missing", INSERT_MISSING, tickColumns(ticks, replayed))
         for (const [token, start, count, positioned] of inserted) {
           minutes.add(token, micros(start))

@@ -117,7 +117,7 @@ const defaulted = {
   KAFKA_FETCH_BYTES: setting(
     whole(1024, 67_108_864),
     "524288",
-    "bytes of one partition asked for at a time, twice that held; a larger batch comes whole"
+    "bytes of one partition asked for at a time, twice that held, less by sinks while ticks are live; a larger batch comes whole"
   ),
   KAFKA_FETCH_WAIT_MS: setting(whole(1, 30_000), "500", "how long a broker waits for records at a partition's end"),
   KAFKA_FETCH_CONNECTIONS: setting(
@@ -125,7 +125,11 @@ const defaulted = {
     "3",
     "connections to each broker for the fetches of one group, which share the first"
   ),
-  KAFKA_READ_BATCH_RECORDS: setting(whole(1, 1_000_000), "2000", "records handed to a reader at a time"),
+  KAFKA_READ_BATCH_RECORDS: setting(
+    whole(1, 1_000_000),
+    "2000",
+    "records handed to a reader at a time, fewer to sinks while ticks are live"
+  ),
   KAFKA_MAX_RECORD_BYTES: setting(
     whole(1024, 67_108_864),
     "8388608",
