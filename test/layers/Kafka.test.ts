@@ -11,6 +11,7 @@ import { KAFKA_JARS } from "../../scripts/servers/install.ts"
 import * as Kafka from "../../src/layers/Kafka.ts"
 import { share } from "../../src/layers/KafkaGroup.ts"
 import { MAX_PLAIN_BYTES } from "../../src/layers/KafkaRecords.ts"
+import { turnRecords } from "../../src/layers/turns.ts"
 import type { LogError, StartError } from "../../src/schema/Errors.ts"
 import { partitionOf } from "../../src/schema/Partition.ts"
 import { readSettings } from "../../src/schema/Settings.ts"
@@ -269,6 +270,40 @@ for (const engine of ENGINES) {
         assert.notStrictEqual(log.incarnation("raw_ticks"), before)
         assert.deepStrictEqual(yield* log.bounds("raw_ticks", 0), { start: 0, end: 0 })
         assert.strictEqual(yield* log.append("raw_ticks", 0, numbered(0, 5)), 0)
+      })
+    )
+
+    test(
+      "hands sinks what they are behind with whole, and in small arrays while somebody reads live ticks",
+      Effect.gen(function* () {
+        const log = yield* open(kafkaOptions({ engine, partitions: 2, batch: 2000, fetchBytes: 1_048_576 }))
+        yield* log.append("raw_ticks", 0, numbered(0, 1500))
+        const arraysOf = Effect.fnUntraced(function* (group: string) {
+          const { assigned } = yield* join(log, group)
+          let mine = yield* Queue.take(assigned)
+          while (mine.partition !== 0) mine = yield* Queue.take(assigned)
+          let left = 1500
+          const found = yield* mine.read(0).pipe(
+            Stream.takeUntil((records) => {
+              left -= records.length
+              return left <= 0
+            }),
+            Stream.runCollect
+          )
+          assert.deepStrictEqual(
+            found.flat().map(({ value }) => Number(show(value))),
+            Array.from({ length: 1500 }, (_, i) => i)
+          )
+          return found.map(({ length }) => length)
+        })
+        yield* until(() => turnRecords() === Number.POSITIVE_INFINITY)
+        assert.deepStrictEqual(yield* arraysOf("alone"), [1500])
+        yield* Effect.forkScoped(Stream.runDrain(log.read("raw_ticks", 1, 0)))
+        yield* Effect.forkScoped(
+          Effect.forever(Effect.andThen(log.append("raw_ticks", 1, [text("live")]), Effect.sleep("20 millis")))
+        )
+        yield* until(() => turnRecords() < Number.POSITIVE_INFINITY)
+        assert.isAtMost(Math.max(...(yield* arraysOf("beside"))), 250)
       })
     )
 

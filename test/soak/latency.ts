@@ -45,11 +45,16 @@ export class LiveClient {
   }
 }
 
-export interface Span {
-  readonly name: string
-  /** Of the raw tick's arrival, µs; half-open. */
+/** Of the raw tick's arrival, µs; half-open. */
+export interface Range {
   readonly from: number
   readonly to: number
+}
+
+export interface Span {
+  readonly name: string
+  /** One after the other. */
+  readonly ranges: ReadonlyArray<Range>
 }
 
 export interface Percentiles {
@@ -76,8 +81,8 @@ export const latencies = async (
         const name = `${tick.instrument_token}/${tick.epoch}`
         if (seen.has(`${name}/${tick.position}`)) continue
         seen.add(`${name}/${tick.position}`)
-        spans.forEach(({ from, to }, i) => {
-          if (tick.received_ts < from || tick.received_ts >= to) return
+        spans.forEach(({ ranges }, i) => {
+          if (!ranges.some(({ from, to }) => tick.received_ts >= from && tick.received_ts < to)) return
           for (const { came } of clients) {
             const at = came.get(name)?.[tick.position]
             if (at !== undefined) found[i]!.push((at - tick.received_ts) / 1000)
