@@ -24,7 +24,7 @@ import {
   type Metadata,
   type WireOptions
 } from "./KafkaWire.ts"
-import { live, turn, turnRecords } from "./turns.ts"
+import { inTurns, live, TURN_RECORDS, turn } from "./turns.ts"
 
 export interface KafkaOptions {
   /** As in KAFKA_BROKERS: host:port, comma-separated. */
@@ -77,7 +77,7 @@ const IN_FLIGHT = 1
  * for each of them.
  */
 const SINK_LOOK_MS = 50
-/** Sinks that are behind take their partitions in by pieces that hold up no live tick. */
+/** What sinks ask of a partition while live ticks are read: it is decoded in one go. */
 const SINK_FETCH_BYTES = 131_072
 /**
  * On the way to live clients ticks of several partitions that come within so short a time share an answer
@@ -400,8 +400,8 @@ const make = Effect.fnUntraced(function* (options: KafkaOptions) {
     }
 
     #fetch(): Promise<Fetched> {
-      const isInTurns = !this.#isLive && turnRecords() < options.batch
-      this.#asked = isInTurns ? Math.min(options.fetchBytes, SINK_FETCH_BYTES) : options.fetchBytes
+      const isSmall = !this.#isLive && inTurns()
+      this.#asked = isSmall ? Math.min(options.fetchBytes, SINK_FETCH_BYTES) : options.fetchBytes
       const part = {
         topic: this.#state.name,
         topicId: this.#incarnation,
@@ -459,7 +459,7 @@ const make = Effect.fnUntraced(function* (options: KafkaOptions) {
       const left = this.#ready.length - this.#taken
       let batch = Math.min(left, options.batch)
       if (!this.#isLive) {
-        batch = Math.min(batch, turnRecords())
+        if (inTurns()) batch = Math.min(batch, TURN_RECORDS)
         await turn(batch)
       } else live(this.#recordTime)
       if (batch === this.#ready.length) {

@@ -11,7 +11,7 @@ import { KAFKA_JARS } from "../../scripts/servers/install.ts"
 import * as Kafka from "../../src/layers/Kafka.ts"
 import { share } from "../../src/layers/KafkaGroup.ts"
 import { MAX_PLAIN_BYTES } from "../../src/layers/KafkaRecords.ts"
-import { turnRecords } from "../../src/layers/turns.ts"
+import { inTurns, TURN_RECORDS } from "../../src/layers/turns.ts"
 import type { LogError, StartError } from "../../src/schema/Errors.ts"
 import { partitionOf } from "../../src/schema/Partition.ts"
 import { readSettings } from "../../src/schema/Settings.ts"
@@ -296,14 +296,14 @@ for (const engine of ENGINES) {
           )
           return found.map(({ length }) => length)
         })
-        yield* until(() => turnRecords() === Number.POSITIVE_INFINITY)
+        yield* until(() => !inTurns())
         assert.deepStrictEqual(yield* arraysOf("alone"), [1500])
         yield* Effect.forkScoped(Stream.runDrain(log.read("raw_ticks", 1, 0)))
         yield* Effect.forkScoped(
           Effect.forever(Effect.andThen(log.append("raw_ticks", 1, [text("live")]), Effect.sleep("20 millis")))
         )
-        yield* until(() => turnRecords() < Number.POSITIVE_INFINITY)
-        assert.isAtMost(Math.max(...(yield* arraysOf("beside"))), 250)
+        yield* until(inTurns)
+        assert.isAtMost(Math.max(...(yield* arraysOf("beside"))), TURN_RECORDS)
       })
     )
 

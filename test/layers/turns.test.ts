@@ -8,6 +8,9 @@ const blocked = (ms: number): void => {
   while (performance.now() < until) {}
 }
 
+/** Of records: never in one turn with others. */
+const TOO_MANY = 2000
+
 const nowMicros = (): number => Date.now() * 1000
 
 describe("turns", () => {
@@ -28,63 +31,100 @@ describe("turns", () => {
       )
     )
 
-  it("come at once and whole where no live ticks are read", async () => {
+  it("come at once where no live ticks are read", async () => {
     const happened: Array<string> = []
     setImmediate(() => happened.push("other work"))
     await ask(happened, [250, 5000, 250])
     expect(happened).toEqual(["turn 0", "turn 1", "turn 2"])
-    expect(turns.turnRecords()).toBe(Number.POSITIVE_INFINITY)
   })
 
-  it("come at once where the ticks that are read are late already", async () => {
+  it("come at once where the ticks that are read are late already", () => {
     turns.live(nowMicros() - 10_000_000)
-    expect(turns.turnRecords()).toBe(Number.POSITIVE_INFINITY)
+    expect(turns.inTurns()).toBe(false)
+    turns.live(nowMicros())
+    expect(turns.inTurns()).toBe(true)
   })
 
   it("let the loop's other work come between two of them while live ticks are read", async () => {
     const happened: Array<string> = []
     turns.live(nowMicros())
-    expect(turns.turnRecords()).toBe(250)
-    await ask(happened, [250, 250], () => setImmediate(() => happened.push("other work")))
+    await ask(happened, [250, TOO_MANY], () => setImmediate(() => happened.push("other work")))
     expect(happened).toEqual(["turn 0", "other work", "turn 1"])
   })
 
   it("are shared by small pieces", async () => {
     const happened: Array<string> = []
     turns.live(nowMicros())
-    await ask(happened, [60, 60, 60, 60, 60], () => setImmediate(() => happened.push("other work")))
+    await ask(happened, [60, 60, 60, 60, TOO_MANY], () => setImmediate(() => happened.push("other work")))
     expect(happened).toEqual(["turn 0", "turn 1", "turn 2", "turn 3", "other work", "turn 4"])
   })
 
-  it("come with a piece of any size", async () => {
+  it("make a pause after each that grows with what it took", async () => {
     const happened: Array<string> = []
     turns.live(nowMicros())
-    await ask(happened, [100_000, 100_000])
-    expect(happened).toEqual(["turn 0", "turn 1"])
+    await ask(happened, [250, TOO_MANY], () => {
+      blocked(40)
+      setTimeout(() => happened.push("a timer of 20 ms"), 20)
+    })
+    expect(happened).toEqual(["turn 0", "a timer of 20 ms", "turn 1"])
   })
 
-  it("make a pause after each that is several times as long as it was", async () => {
+  it("make no long pause where the process was stopped in one", async () => {
     const happened: Array<string> = []
     turns.live(nowMicros())
-    await ask(happened, [250, 250], () => {
-      blocked(20)
-      setTimeout(() => happened.push("a timer of 30 ms"), 30)
+    await ask(happened, [250, TOO_MANY], () => {
+      blocked(400)
+      setTimeout(() => happened.push("a timer of 300 ms"), 300)
     })
-    expect(happened).toEqual(["turn 0", "a timer of 30 ms", "turn 1"])
+    expect(happened).toEqual(["turn 0", "turn 1"])
   })
 
   it("are larger where the loop was held up, so that busy sinks keep up", async () => {
     const happened: Array<string> = []
     turns.live(nowMicros())
-    const all = ask(
-      happened,
-      Array.from({ length: 12 }, () => 250)
-    )
+    const all = ask(happened, Array(12).fill(250))
     blocked(20)
     await nextRound()
     expect(happened.length).toBeGreaterThanOrEqual(6)
     expect(happened.length).toBeLessThanOrEqual(8)
     await all
     expect(happened.length).toBe(12)
+  })
+
+  it("make shorter pauses once somebody has waited without a break for long: sinks do not keep up", async () => {
+    let clock = 0
+    const pauses: Array<number> = []
+    vi.spyOn(performance, "now").mockImplementation(() => clock)
+    vi.spyOn(globalThis, "setTimeout").mockImplementation(((run: () => void, ms: number) => {
+      pauses.push(ms)
+      clock += ms
+      return setImmediate(run)
+    }) as unknown as typeof setTimeout)
+    try {
+      for (let reader = 0; reader < 2; reader++) {
+        void (async () => {
+          while (clock < 20_000) {
+            turns.live(nowMicros())
+            await turns.turn(TOO_MANY)
+            clock += 10
+          }
+        })()
+      }
+      while (clock < 20_000) await nextRound()
+    } finally {
+      vi.restoreAllMocks()
+    }
+    expect(pauses[0]).toBe(30)
+    expect(pauses.at(-1)).toBe(10)
+  })
+
+  it("end for all who wait once no live ticks are read any more", async () => {
+    const happened: Array<string> = []
+    turns.live(nowMicros())
+    const all = ask(happened, Array(12).fill(TOO_MANY))
+    blocked(1100)
+    await nextRound()
+    expect(happened.length).toBe(12)
+    await all
   })
 })
