@@ -117,7 +117,7 @@ const defaulted = {
   KAFKA_FETCH_BYTES: setting(
     whole(1024, 67_108_864),
     "524288",
-    "bytes of one partition asked for at a time, twice that held, less by sinks while ticks are live; a larger batch comes whole"
+    "bytes of one partition asked for at a time, twice that held, 131072 at most by sinks while ticks are live; a larger batch comes whole"
   ),
   KAFKA_FETCH_WAIT_MS: setting(whole(1, 30_000), "500", "how long a broker waits for records at a partition's end"),
   KAFKA_FETCH_CONNECTIONS: setting(
@@ -128,7 +128,7 @@ const defaulted = {
   KAFKA_READ_BATCH_RECORDS: setting(
     whole(1, 1_000_000),
     "2000",
-    "records handed to a reader at a time, fewer to sinks while ticks are live"
+    "records handed to a reader at a time, 250 at most to sinks while ticks are live"
   ),
   KAFKA_MAX_RECORD_BYTES: setting(
     whole(1024, 67_108_864),
