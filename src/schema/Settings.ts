@@ -117,7 +117,8 @@ const defaulted = {
   KAFKA_FETCH_BYTES: setting(
     whole(1024, 67_108_864),
     "524288",
-    "bytes of one partition asked for at a time, twice that held, 131072 at most by sinks while ticks are live; a larger batch comes whole"
+    "bytes of one partition asked for at a time, twice that held, 131072 at most by sinks while ticks are live; " +
+      "a larger batch comes whole"
   ),
   KAFKA_FETCH_WAIT_MS: setting(whole(1, 30_000), "500", "how long a broker waits for records at a partition's end"),
   KAFKA_FETCH_CONNECTIONS: setting(

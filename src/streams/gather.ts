@@ -20,7 +20,8 @@ export const gather =
 
 /**
  * Groups what `source` pushes, from as many streams as it likes. While the sink is busy the next groups fill; once two
- * of them wait, a push does too (`block`). A push counts from its call on, and completes once there is room. What is gathered when the source ends comes out at once.
+ * of them wait, a push does too (`block`). A push counts from its call on, and completes once there is room. What is
+ * gathered when the source ends comes out at once.
  */
 export const gatherFrom = <A, E, R>(
   options: GatherOptions<A>,
