@@ -561,9 +561,11 @@ for (const engine of ENGINES) {
         ] as const) {
           const transaction = yield* Effect.promise(() => transactional.beginTransaction())
           yield* Effect.promise(() => transaction.send({ messages: [message(value)] }))
+          // Before the end, which the broker answers before its marker is in the partition: appended after that, this
+          // may come before the marker or behind it.
+          if (value === "aborted again") yield* log.append("raw_ticks", 0, [text("last")])
           yield* Effect.promise(() => (ends === "abort" ? transaction.abort() : transaction.commit()))
         }
-        yield* log.append("raw_ticks", 0, [text("last")])
         const records = yield* take(log.read("raw_ticks", 0, 0), 12)
         assert.deepStrictEqual(
           records.map(({ value }) => show(value)),
@@ -575,7 +577,7 @@ for (const engine of ENGINES) {
         )
         assert.deepStrictEqual(
           records.map(({ offset }) => offset),
-          [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 12, 16]
+          [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 12, 15]
         )
         assert.strictEqual(records[0]!.key, "738561")
         assert.strictEqual(records[0]!.headers?.h, "é")
