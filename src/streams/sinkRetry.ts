@@ -1,5 +1,5 @@
 /** Decides how a sink that fails is asked again: for ever, with growing waits and jitter, shown as degraded meanwhile. */
-import { Clock, Effect, Schedule } from "effect"
+import { Clock, Effect, Fiber, Schedule } from "effect"
 import { Readiness } from "./Readiness.ts"
 
 /** 100 ms, doubling up to 5 s, each within ±20 %. */
@@ -7,10 +7,13 @@ const waits = Schedule.min([Schedule.exponential("100 millis"), Schedule.spaced(
 
 /** A failure that stays the same is said again this often. */
 const SAY_AGAIN_MS = 60_000
+/** One that neither answers nor fails for this long is shown as well; its own time limit may be far longer. */
+const SILENT_MS = 10_000
 
 /**
- * Asks until it succeeds; `sink` is degraded from the first failure of a row until then. A failure is logged where its
- * reason is another than the last, and once a minute while it stays the same.
+ * Asks until it succeeds; `sink` is degraded from the first failure of a row, or the first ten seconds without an
+ * answer, until then. A failure is logged where its reason is another than the last, and once a minute while it stays
+ * the same.
  */
 export const retrySink =
   (sink: string) =>
@@ -31,10 +34,18 @@ export const retrySink =
           readiness.degrade(sink, true, holder)
         )
       })
+      const silence = yield* Effect.suspend(() => {
+        if (said !== undefined) return Effect.void
+        said = { reason: "silent", at: clock.currentTimeMillisUnsafe() }
+        return Effect.andThen(
+          Effect.logWarning(`${sink} has not answered for ${SILENT_MS / 1000} s`),
+          readiness.degrade(sink, true, holder)
+        )
+      }).pipe(Effect.delay(SILENT_MS), Effect.forkChild)
       const result = yield* Effect.retry(once, waits).pipe(
         Effect.orDie,
         // Also where whoever asked is ended meanwhile.
-        Effect.ensuring(readiness.degrade(sink, false, holder))
+        Effect.ensuring(Effect.andThen(Fiber.interrupt(silence), readiness.degrade(sink, false, holder)))
       )
       if (said !== undefined) yield* Effect.logInfo(`${sink} works again`)
       return result

@@ -1,5 +1,5 @@
 import { assert, describe, it } from "@effect/vitest"
-import { Effect, Fiber, Layer, Logger } from "effect"
+import { Deferred, Effect, Fiber, Layer, Logger } from "effect"
 import { TestClock } from "effect/testing"
 import { StoreError } from "../../src/schema/Errors.ts"
 import { Readiness } from "../../src/streams/Readiness.ts"
@@ -51,6 +51,26 @@ describe("a sink that fails", () => {
       yield* Fiber.join(asking)
       assert.deepStrictEqual(lines, ["store works again"])
       assert.deepStrictEqual(yield* degraded, [])
+    }).pipe(Effect.provide(services))
+  )
+
+  it.effect("is told once as well where it neither answers nor fails, until it does", () =>
+    Effect.gen(function* () {
+      lines.length = 0
+      const answer = yield* Deferred.make<void>()
+      const asking = yield* Effect.forkChild(retrySink("store")(Deferred.await(answer)))
+      yield* TestClock.adjust("9 seconds")
+      assert.deepStrictEqual([yield* degraded, lines], [[], []])
+      yield* TestClock.adjust("5 minutes")
+      assert.deepStrictEqual([yield* degraded, lines], [["store"], ["store has not answered for 10 s"]])
+      yield* Deferred.succeed(answer, undefined)
+      yield* Fiber.join(asking)
+      assert.deepStrictEqual(lines.slice(1), ["store works again"])
+      assert.deepStrictEqual(yield* degraded, [])
+      // One that answers in time leaves nothing behind that speaks later.
+      yield* retrySink("store")(Effect.void)
+      yield* TestClock.adjust("5 minutes")
+      assert.lengthOf(lines, 2)
     }).pipe(Effect.provide(services))
   )
 
