@@ -132,7 +132,8 @@ const defaulted = {
     "records handed to a reader at a time, 250 at most to sinks while ticks are live"
   ),
   KAFKA_MAX_RECORD_BYTES: setting(
-    whole(1024, 67_108_864),
+    // From Kafka's own default on: a cut dead letter goes in.
+    whole(1_048_576, 67_108_864),
     "8388608",
     "largest record, and largest batch sent; topics made in Kafka take it"
   ),
