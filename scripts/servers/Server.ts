@@ -3,6 +3,7 @@
  * until it answers, killed and started again on the same data, and never left behind.
  */
 import { type ChildProcess, spawn, spawnSync } from "node:child_process"
+import { createSocket } from "node:dgram"
 import { closeSync, existsSync, mkdirSync, openSync, readFileSync, rmSync } from "node:fs"
 import { createServer } from "node:net"
 import { join, resolve } from "node:path"
@@ -60,15 +61,30 @@ const isFree = (port: number): Promise<boolean> =>
     probe.listen(port, "127.0.0.1", () => probe.close(() => resolveFree(true)))
   })
 
+/** Holds a port's number against all who ask here, for as long as this process lives: with the UDP port beside it. */
+const reserve = (port: number): Promise<boolean> =>
+  new Promise((resolveReserved) => {
+    const holder = createSocket("udp4")
+    holder.once("error", () => {
+      holder.close()
+      resolveReserved(false)
+    })
+    holder.bind(port, "127.0.0.1", () => {
+      holder.unref()
+      resolveReserved(true)
+    })
+  })
+
 /**
  * A loopback port that nothing listens on, below those that systems give to outgoing connections: while a killed server
- * is down none of its clients can be given its port.
+ * is down none of its clients can be given its port. Nor is it given to another process that asks here: neither before
+ * whoever it is for listens on it, nor while that is down.
  */
 export const freePort = async (wanted?: number): Promise<number> => {
-  if (wanted !== undefined && (await isFree(wanted))) return wanted
+  if (wanted !== undefined && (await reserve(wanted)) && (await isFree(wanted))) return wanted
   for (let attempt = 0; attempt < 1000; attempt++) {
     const port = 10_000 + Math.floor(Math.random() * 22_000)
-    if (await isFree(port)) return port
+    if ((await reserve(port)) && (await isFree(port))) return port
   }
   throw new Error("no free port between 10000 and 32000")
 }

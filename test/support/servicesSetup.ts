@@ -39,8 +39,12 @@ export default async function setup(project: TestProject): Promise<() => Promise
   }
   let asked = 0
 
-  /** Each asker's own part of the server: a database, a bucket. Kafka's topics are all in one: name them apart. */
-  const starters: Readonly<Record<ServiceName, () => Promise<() => Promise<Readonly<Record<string, string>>>>>> = {
+  /**
+   * By the number of the asker, its own part of the server: a database, a bucket. Kafka's topics are all in one: name
+   * them apart.
+   */
+  type SettingsFor = (asker: number) => Promise<Readonly<Record<string, string>>>
+  const starters: Readonly<Record<ServiceName, () => Promise<SettingsFor>>> = {
     kafka: async () => {
       const server = new KafkaServer({ folder: folderOf("kafka") })
       stops.push(() => server.kill())
@@ -51,20 +55,20 @@ export default async function setup(project: TestProject): Promise<() => Promise
       const server = new RedisServer({ folder: folderOf("redis") })
       stops.push(() => server.kill())
       await server.start()
-      return async () => ({ REDIS_URL: server.url(asked % REDIS_DATABASES) })
+      return async (asker) => ({ REDIS_URL: server.url(asker % REDIS_DATABASES) })
     },
     postgres: async () => {
       const server = new PostgresServer({ folder: folderOf("postgres"), configuration: { fsync: "off" } })
       stops.push(() => server.kill())
       await server.start()
-      return async () => ({ DATABASE_URL: await server.createDatabase(`test_${asked}`) })
+      return async (asker) => ({ DATABASE_URL: await server.createDatabase(`test_${asker}`) })
     },
     s3: async () => {
       const server = new S3Server({ folder: folderOf("s3") })
       stops.push(() => server.kill())
       await server.start()
-      return async () => {
-        const bucket = `test-${asked}`
+      return async (asker) => {
+        const bucket = `test-${asker}`
         server.createBucket(bucket)
         return server.settings(bucket)
       }
@@ -84,7 +88,8 @@ export default async function setup(project: TestProject): Promise<() => Promise
       told.add(service)
       return { missing: lacking }
     }
-    asked += 1
+    // Kept from here on: others ask while the server is being started.
+    const asker = ++asked
     try {
       let starting = started.get(service)
       if (starting === undefined) {
@@ -92,7 +97,7 @@ export default async function setup(project: TestProject): Promise<() => Promise
         started.set(service, starting)
       }
       const settingsFor = await starting
-      return { settings: await settingsFor() }
+      return { settings: await settingsFor(asker) }
     } catch (error) {
       return { failed: error instanceof Error ? error.message : String(error) }
     }
@@ -101,6 +106,9 @@ export default async function setup(project: TestProject): Promise<() => Promise
   // No other program on this machine finds it.
   const path = `/${randomBytes(12).toString("hex")}/`
   const listener = createServer((request, response) => {
+    // This process stands still while it makes a server's folder: a connection kept open may be over its time, and be
+    // closed before what was asked on it meanwhile is read.
+    response.shouldKeepAlive = false
     const service = serviceNames.find((name) => request.url === `${path}${name}`)
     if (service === undefined) {
       response.writeHead(404).end()
