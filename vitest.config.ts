@@ -7,8 +7,9 @@ export default defineConfig({
     globalSetup: ["./test/support/servicesSetup.ts"],
     reporters: ["default", "./test/support/summary.ts"],
     // A guard against a hang, not a bound on speed: the end-to-end tests start real processes.
-    testTimeout: 120_000,
-    hookTimeout: 60_000,
+    // Ten times what the longest of them takes on two busy cores.
+    testTimeout: 900_000,
+    hookTimeout: 300_000,
     // Two cores: more files at once only makes the timing-sensitive real processes starve.
     maxWorkers: 2
   }

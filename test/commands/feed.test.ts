@@ -82,7 +82,7 @@ const settle = (path: string) => {
 describe("mdp feed sim", () => {
   it("registers its instruments, plays for its duration and settles its ledger", async () => {
     const ledger = join(folder, "ledger.ndjson")
-    const args = ["--symbols", "20", "--rate", "3000", "--duration", "700ms", "--loss", "0.1", "--seed", "7"]
+    const args = ["--symbols", "20", "--rate", "3000", "--duration", "700ms", "--loss", "0.1"]
     const { code, stderr, stdout } = await runToEnd(["feed", "sim", ...args, "--ledger", ledger, "--url", url])
     assert.deepStrictEqual([code, stderr], [0, ""])
     assert.strictEqual(paths[0], "POST /api/v1/instruments text/csv")
@@ -90,13 +90,15 @@ describe("mdp feed sim", () => {
     assert.strictEqual(instruments.trimEnd().split("\n").length, 21)
     const lines = settle(ledger)
     assert.match(stdout, new RegExp(`^${lines.length} ticks in [\\d.]+ s, \\d+/s\ndma sent \\d+ \\(lost \\d+, `))
-    assert.isAbove(lines.filter((line) => line.reached.length === 0).length, 0)
   })
 
   it("stopped, closes its market and exits 0", async () => {
     const ledger = join(folder, "ledger.ndjson")
-    const started = startCli(["feed", "sim", "--ledger", ledger], { PORT: new URL(url).port })
-    while (ticks.length < 500) await new Promise((resolve) => setTimeout(resolve, 5))
+    const started = startCli(["feed", "sim", "--loss", "0.1", "--seed", "7", "--ledger", ledger], {
+      PORT: new URL(url).port
+    })
+    // How many ticks a time brings depends on the machine; among so many some reach neither feed.
+    while (ticks.length < 3000) await new Promise((resolve) => setTimeout(resolve, 5))
     started.process.kill("SIGTERM")
     const { code, stderr, stdout } = await started.ended
     assert.deepStrictEqual([code, stderr], [0, ""])
@@ -105,6 +107,7 @@ describe("mdp feed sim", () => {
     for (const own of Map.groupBy(lines, (line) => line.instrument_token).values()) {
       assert.include(own.reduce((a, b) => (a.sequence_id > b.sequence_id ? a : b)).reached, "dma")
     }
+    assert.isAbove(lines.filter((line) => line.reached.length === 0).length, 0)
   })
 
   const wrong = [

@@ -25,12 +25,12 @@ export const startCli = (args: ReadonlyArray<string>, environment: Readonly<Reco
   let stdout = ""
   let stderr = ""
   const watchers = new Set<() => void>()
-  child.stdout.on("data", (chunk: Buffer) => {
-    stdout += chunk.toString()
+  child.stdout.setEncoding("utf8").on("data", (text: string) => {
+    stdout += text
     for (const watch of watchers) watch()
   })
-  child.stderr.on("data", (chunk: Buffer) => {
-    stderr += chunk.toString()
+  child.stderr.setEncoding("utf8").on("data", (text: string) => {
+    stderr += text
   })
   const ended = new Promise<Ended>((resolve) => {
     child.on("close", (code) => resolve({ code, stdout, stderr }))

@@ -10,7 +10,7 @@ import { setTimeout as sleep } from "node:timers/promises"
 import { KafkaServer } from "../../scripts/servers/kafka.ts"
 import { PostgresServer } from "../../scripts/servers/postgres.ts"
 import { RedisServer } from "../../scripts/servers/redis.ts"
-import { freePort, reapWith, type Server } from "../../scripts/servers/Server.ts"
+import { reapWith, type Server } from "../../scripts/servers/Server.ts"
 import { S3Server } from "../../scripts/servers/s3.ts"
 import { HttpProxy } from "../support/httpProxy.ts"
 import { LossyProxy } from "../support/LossyProxy.ts"
@@ -135,13 +135,11 @@ export class Cluster {
   static async start(engine: Engine, options: ClusterOptions = {}): Promise<Cluster> {
     const folder = mkdtempSync(join(tmpdir(), "mdp-crash-"))
     chmodSync(folder, 0o711)
-    const port = await freePort()
-    const kafkaProxy = new LossyProxy(port)
+    const kafkaProxy = new LossyProxy(() => servers.kafka.port)
     await kafkaProxy.listen()
     const servers = {
       kafka: new KafkaServer({
         folder: join(folder, "kafka"),
-        port,
         ...(options.isPlain ? {} : { advertisedPort: kafkaProxy.port })
       }),
       redis: new RedisServer({ folder: join(folder, "redis") }),
@@ -150,9 +148,8 @@ export class Cluster {
     }
     try {
       await Promise.all(Object.values(servers).map((server) => server.start()))
-      if (servers.kafka.port !== port) throw new Error(`port ${port} was taken meanwhile; try again`)
-      const redis = new LossyProxy(servers.redis.port)
-      const postgres = new LossyProxy(servers.postgres.port)
+      const redis = new LossyProxy(() => servers.redis.port)
+      const postgres = new LossyProxy(() => servers.postgres.port)
       const s3 = new HttpProxy(servers.s3.endpoint)
       await Promise.all([redis.listen(), postgres.listen(), s3.listen()])
       const cluster = new Cluster(folder, engine, servers, { kafka: kafkaProxy, redis, postgres, s3 }, options)

@@ -15,7 +15,10 @@ const FIRST_TOKEN = 9_000_001
 const SYMBOLS = 20
 /** Longest time in which a partition that is behind comes no further. */
 const DRAINS_WITHIN_MS = 90_000
-const SEES_WITHIN_MS = 20_000
+/** Longest time in which the client sees nothing more, though not all. */
+const SEES_WITHIN_MS = 90_000
+/** The feed's ledger is the account: it gets the time that it needs to close its market. */
+const CLOSES_WITHIN_MS = 180_000
 const SUBSCRIBED_WITHIN_MS = 60_000
 
 export interface Report extends Settled {
@@ -74,7 +77,7 @@ export class Stage {
         ...["feed", "sim", "--symbols", String(SYMBOLS), "--rate", String(rate), "--loss", "0.02"],
         ...["--duplicate", "0.03", "--reorder", "0.02", "--seed", String(seed), "--ledger", ledger]
       ],
-      { KAFKA_DELIVERY_TIMEOUT_MS: "120000" }
+      { KAFKA_DELIVERY_TIMEOUT_MS: "120000", DRAIN_DEADLINE_MS: String(CLOSES_WITHIN_MS) }
     )
     this.injector.start()
     try {
@@ -83,7 +86,7 @@ export class Stage {
     } finally {
       await this.injector.stop()
       feed.kill("SIGINT")
-      const until = Date.now() + 60_000
+      const until = Date.now() + CLOSES_WITHIN_MS
       while (!feed.isOver && Date.now() < until) await sleep(20)
       feed.kill("SIGKILL")
     }
@@ -108,10 +111,13 @@ export class Stage {
     const { cluster, injector, witness } = this
     const behind = await drained(injector.runtime, DRAINS_WITHIN_MS)
     if (behind !== undefined) cluster.alarms.push(`not drained, no further for ${DRAINS_WITHIN_MS} ms: ${behind}`)
-    const until = Date.now() + SEES_WITHIN_MS
     const all = new Set(this.meant.map((t) => `${t.instrument_token}/${t.sequence_id}/${t.exchange_ts}`)).size
     const seen = () => witness.checker.ticks + witness.checker.backfilled + witness.checker.evicted
-    while (seen() < all && witness.broken === undefined && Date.now() < until) await sleep(50)
+    let [most, at] = [seen(), Date.now()]
+    while (seen() < all && witness.broken === undefined && Date.now() < at + SEES_WITHIN_MS) {
+      await sleep(50)
+      if (seen() > most) [most, at] = [seen(), Date.now()]
+    }
     await cluster.poll()
     return settle(
       cluster,

@@ -41,8 +41,7 @@ const archived = Effect.gen(function* () {
   const archive = yield* Archive
   yield* Effect.forkScoped(writeArchive({ ARCHIVE_BATCH_TICKS: 8, ARCHIVE_FLUSH_MS: 50, ON_LOST_OFFSETS: "fail" }))
   yield* Effect.map(log.lag, (groups) => groups.length > 0 && groups.every(({ records }) => records === 0)).pipe(
-    Effect.repeat({ until: (done) => done }),
-    Effect.timeout("20 seconds")
+    Effect.repeat({ until: (done) => done })
   )
   const read = (yield* Stream.runCollect(archive.read(DATE, undefined))).flat()
   return read.map((tick) => tick.sequence_id).sort((a, b) => a - b)
@@ -138,8 +137,7 @@ describe("the group that archives", () => {
             }))
         })
         yield* writeArchive({ ARCHIVE_BATCH_TICKS: 8, ARCHIVE_FLUSH_MS: 50, ON_LOST_OFFSETS: "fail" }).pipe(
-          Effect.provide(takenAway),
-          Effect.timeout("5 seconds")
+          Effect.provide(takenAway)
         )
       }).pipe(Effect.provide([Log, Drain.layer, Readiness.layer, counting]))
       assert.deepStrictEqual({ asked, read, written }, { asked: 1, read: 1, written: 1 })

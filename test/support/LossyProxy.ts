@@ -17,13 +17,14 @@ export class LossyProxy {
   /** Answers that were lost. */
   lost = 0
 
-  constructor(targetPort: number) {
+  /** `targetPort` is asked at each connection: a server that advertises this proxy has its own port only later. */
+  constructor(targetPort: () => number) {
     this.#server = createServer((client) => {
       if (this.#refusing) {
         client.destroy()
         return
       }
-      const upstream = connect(targetPort, "127.0.0.1")
+      const upstream = connect(targetPort(), "127.0.0.1")
       const pair = [client, upstream] as const
       this.#pairs.add(pair)
       const cut = () => {
@@ -100,7 +101,7 @@ export class LossyProxy {
 export const lossyProxy = (targetPort: number): Effect.Effect<LossyProxy, never, Scope.Scope> =>
   Effect.acquireRelease(
     Effect.promise(async () => {
-      const proxy = new LossyProxy(targetPort)
+      const proxy = new LossyProxy(() => targetPort)
       await proxy.listen()
       return proxy
     }),
