@@ -1,5 +1,5 @@
 import { assert, describe, layer } from "@effect/vitest"
-import { Arbitrary, Context, Effect, Fiber, Layer, Logger, Schema } from "effect"
+import { Arbitrary, Context, Deferred, Effect, Fiber, Layer, Logger, Schema } from "effect"
 import { TestClock } from "effect/testing"
 import pg from "pg"
 import { createTimescale } from "../../src/layers/migrations.ts"
@@ -13,6 +13,7 @@ import { compareTicks, epochOf, type Tick, tradingDay, tradingDayStart } from ".
 import { MAX_MICROS, MIN_MICROS } from "../../src/schema/Time.ts"
 import type { Bookmark } from "../../src/streams/bookmark.ts"
 import { type StoredTick, type TickCursor, TickStore } from "../../src/streams/TickStore.ts"
+import { withinOneDay } from "../support/oneDay.ts"
 import { databaseUrl } from "../support/services.ts"
 import { DAY, EPOCH, makeTick, OPEN } from "./ticks.ts"
 
@@ -278,7 +279,7 @@ const instrument = (fields: Partial<Instrument>): Instrument => ({
 })
 
 for (const { name, level, database } of subjects) {
-  layer(store.pipe(Layer.provideMerge(database)), { timeout: "60 seconds" })(`TickStore on ${name}`, (it) => {
+  layer(store.pipe(Layer.provideMerge(database)))(`TickStore on ${name}`, (it) => {
     describe("ticks", () => {
       it.effect("adds each row once, however often and in whatever company it is written", () =>
         Effect.gen(function* () {
@@ -615,8 +616,14 @@ for (const { name, level, database } of subjects) {
           // what no refresh can have passed.
           const soon = (Date.now() + 3_600_000) * 1000
           yield* write([{ ...tick, exchange_ts: soon, received_ts: soon }])
+          const came = (when: string) =>
+            sql(`UPDATE candle_marks SET marked_at = now() ${when} INTERVAL '1 hour' WHERE instrument_token = ${token}`)
+          yield* came("+")
           yield* refreshAll
           assert.strictEqual(yield* marksOf(token), level === "community" ? 0 : 1)
+          yield* came("-")
+          yield* refreshAll
+          assert.strictEqual(yield* marksOf(token), 0)
           assert.strictEqual((yield* candles(token, "1m")).length, 2)
         })
       )
@@ -938,9 +945,12 @@ for (const { name, level, database } of subjects) {
           // reader's own recompute, planned just before, would not look into it.
           let { added } = yield* mine.write({ ticks: batches[0]!.slice(0, 1), replayed: [], bookmarks: [] })
           let writing = 6
+          // The last batch of each writer waits for it, however long the reader's connection takes to be made.
+          const looked = yield* Deferred.make<void>()
           const writer = (w: number) =>
             Effect.gen(function* () {
-              for (const batch of batches.filter((_, b) => b % 6 === w)) {
+              for (const [n, batch] of batches.filter((_, b) => b % 6 === w).entries()) {
+                if (n === 3 && !database.embedded) yield* Deferred.await(looked)
                 const one = yield* (w % 2 === 0 ? mine : other).write({ ticks: batch, replayed: [], bookmarks: [] })
                 added += one.added
               }
@@ -972,6 +982,7 @@ for (const { name, level, database } of subjects) {
               const found = await client.query<{ n: number }>(differing, [[token, token + 1, token + 2]])
               assert.strictEqual(found.rows[0]?.n, 0)
               looks++
+              Deferred.doneUnsafe(looked, Effect.void)
             }
             await client.end()
             return looks
@@ -1127,9 +1138,10 @@ for (const { name, level, database } of subjects) {
     TickStore,
     Effect.flatMap(Database, (options) => TestClock.withLive(Timescale.make({ ...options, keepDays: KEEP_DAYS })))
   )
-  layer(keeping.pipe(Layer.provideMerge(database)), { timeout: "60 seconds" })(`days that ${name} drops`, (it) => {
+  layer(keeping.pipe(Layer.provideMerge(database)))(`days that ${name} drops`, (it) => {
     it.effect("leave their bars, which no later tick of theirs changes", () =>
       Effect.gen(function* () {
+        yield* Effect.promise(() => withinOneDay(60_000))
         const { bookmarks, count, dropOldDays, quotes, ticks } = yield* TickStore
         const [token, gone] = [newToken(), newToken()]
         const rows = new Rows()

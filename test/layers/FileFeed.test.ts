@@ -280,7 +280,8 @@ describe("the file feed", () => {
       const row = '{"instrument_token":1,"exchange_ts":1768448700000000,"price":5}\n'
       writeFileSync(path, row.repeat(100_000))
       const gate = yield* Deferred.make<void>()
-      const { layer, ticks } = collecting(Deferred.await(gate))
+      const isBusy = yield* Deferred.make<void>()
+      const { layer, ticks } = collecting(Effect.andThen(Deferred.succeed(isBusy, undefined), Deferred.await(gate)))
       const seen: Array<FileFeed.FileProgress> = []
       const fiber = yield* FileFeed.run({
         ...ndjson,
@@ -290,6 +291,7 @@ describe("the file feed", () => {
           seen.push(p)
         }
       }).pipe(Effect.provide(layer), Effect.forkChild({ startImmediately: true }))
+      yield* Deferred.await(isBusy)
       // Long enough for a reader without bounds to have read it all, short enough not to matter otherwise.
       yield* Effect.sleep(300)
       yield* Effect.forkChild(Fiber.interrupt(fiber), { startImmediately: true })

@@ -1,4 +1,3 @@
-import { createServer } from "node:net"
 import { assert, describe, it } from "@effect/vitest"
 import { Effect, Fiber, Redacted } from "effect"
 import pg from "pg"
@@ -9,7 +8,7 @@ import { advisory, connect } from "../../src/layers/pgConnection.ts"
 import { PAGE_AFTER } from "../../src/layers/pgTicks.ts"
 import * as Timescale from "../../src/layers/Timescale.ts"
 import { makeTick, OPEN } from "../contract/ticks.ts"
-import { databaseUrl } from "../support/services.ts"
+import { databaseUrl, freePort } from "../support/services.ts"
 
 const real = await databaseUrl()
 const database = Effect.map(Pglite.start({ dataDir: undefined }), ({ url }) => ({ url, embedded: true }))
@@ -24,15 +23,6 @@ const ask = <R extends pg.QueryResultRow>(url: string, text: string) =>
     await client.end()
     return answers[answers.length - 1]!.rows
   })
-
-/** A loopback port that nobody listens on. */
-const freePort = Effect.callback<number>((resume) => {
-  const server = createServer()
-  server.listen(0, "127.0.0.1", () => {
-    const address = server.address()
-    server.close(() => resume(Effect.succeed(typeof address === "object" && address !== null ? address.port : 0)))
-  })
-})
 
 const DAY = 24 * 3_600_000_000
 
@@ -94,8 +84,12 @@ describe("the schema", () => {
         (client) => Effect.promise(() => client.end())
       )
       const migrating = yield* Effect.forkChild(Effect.flip(migrate(pool)), { startImmediately: true })
+      // The server is shared: who waits in another file's database is left alone.
       const ended = Effect.promise(() =>
-        other.query("SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted")
+        other.query(
+          `SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted
+           AND database = (SELECT oid FROM pg_database WHERE datname = current_database())`
+        )
       )
       while ((yield* ended).rowCount === 0);
       assert.strictEqual(
@@ -194,7 +188,7 @@ describe("bookmarks at start", () => {
 describe("DATABASE_URL", () => {
   it.live("of a server that does not answer is named in one line with its host, and without its password", () =>
     Effect.gen(function* () {
-      const port = yield* freePort
+      const port = yield* Effect.promise(() => freePort())
       const url = Redacted.make(`postgres://someone:hunter2@127.0.0.1:${port}/market`)
       const error = yield* Effect.flip(Effect.scoped(Timescale.make({ url, embedded: false })))
       assert.strictEqual(

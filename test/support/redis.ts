@@ -4,6 +4,9 @@ import { Effect, Layer } from "effect"
 import * as Redis from "../../src/layers/Redis.ts"
 import type { StartError } from "../../src/schema/Errors.ts"
 
+/** A guard against a hang: a server whose disk is busy with all that runs beside it may well answer after seconds. */
+const PATIENCE_MS = 60_000
+
 const clear = ({ ask, prefix }: Redis.RedisConnection["Service"]) =>
   ask("clear", async ({ client }) => {
     let cursor = "0"
@@ -23,4 +26,4 @@ export const redisLayer = (url: string): Layer.Layer<Redis.RedisConnection, Star
       yield* Effect.addFinalizer(() => Effect.ignore(clear(connection)))
       return connection
     })
-  ).pipe(Layer.provide(Redis.layer({ url, prefix: `test:${randomUUID()}:` })))
+  ).pipe(Layer.provide(Redis.layer({ url, prefix: `test:${randomUUID()}:`, timeoutMs: PATIENCE_MS })))
