@@ -36,7 +36,7 @@ describe.skipIf(isMissing)(title, () => {
       password: PASSWORD
     }
     server = await Effect.runPromise(Scope.provide(ownSecureKafka(secure), scope))
-  }, 120_000)
+  })
   afterAll(async () => {
     await Effect.runPromise(Scope.close(scope, Exit.void))
     rmSync(folder, { recursive: true, force: true })
@@ -47,7 +47,6 @@ describe.skipIf(isMissing)(title, () => {
       brokers: server.secureBrokers,
       tls: { caFile: authority.certificate },
       sasl: { mechanism: "scram-sha-512", username: USERNAME, password: Redacted.make(password) },
-      startTimeoutMs: 8000,
       partitions: 1,
       ...given
     })

@@ -159,8 +159,7 @@ const lostRecords = Effect.map(Metric.snapshot, (metrics) =>
 const until = <E, R>(condition: Effect.Effect<boolean, E, R>) =>
   condition.pipe(
     Effect.tap(() => Effect.sleep("2 millis")),
-    Effect.repeat({ until: (done) => done }),
-    Effect.timeout("30 seconds")
+    Effect.repeat({ until: (done) => done })
   )
 
 const degraded = Effect.gen(function* () {
