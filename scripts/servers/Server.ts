@@ -4,7 +4,7 @@
  */
 import { type ChildProcess, spawn, spawnSync } from "node:child_process"
 import { createSocket } from "node:dgram"
-import { closeSync, existsSync, mkdirSync, openSync, readFileSync, rmSync } from "node:fs"
+import { closeSync, existsSync, mkdirSync, openSync, readdirSync, readFileSync, rmSync } from "node:fs"
 import { createServer } from "node:net"
 import { join, resolve } from "node:path"
 import { setTimeout as sleep } from "node:timers/promises"
@@ -90,12 +90,40 @@ export const freePort = async (wanted?: number): Promise<number> => {
   throw new Error("no free port between 10000 and 32000")
 }
 
+const isLinux = process.platform === "linux"
+
+/** State and parent of a process or thread, from Linux itself: a small system has no `ps`. Undefined: it is gone. */
+const statOf = (path: string): { readonly state: string; readonly parent: number } | undefined => {
+  try {
+    const text = readFileSync(`${path}/stat`, "latin1")
+    const [state, parent] = text.slice(text.lastIndexOf(")") + 2).split(" ")
+    return { state: state!, parent: Number(parent) }
+  } catch {
+    return undefined
+  }
+}
+
+const linesOf = (command: string, args: ReadonlyArray<string>): ReadonlyArray<string> =>
+  spawnSync(command, args, { encoding: "utf8" })
+    .stdout.split("\n")
+    .filter((line) => line !== "")
+
 /** Of a process, its children: some servers' go on for a moment after a `kill -9` of it. */
 const childrenOf = (pid: number): ReadonlyArray<number> =>
-  spawnSync("pgrep", ["-P", String(pid)], { encoding: "utf8" })
-    .stdout?.split("\n")
-    .filter((line) => line !== "")
-    .map(Number) ?? []
+  (isLinux
+    ? readdirSync("/proc").filter((name) => /^\d+$/.test(name) && statOf(`/proc/${name}`)?.parent === pid)
+    : linesOf("pgrep", ["-P", String(pid)])
+  ).map(Number)
+
+/** Whether a process stands still, with all its threads. */
+export const isPaused = (pid: number): boolean => {
+  if (!isLinux) return linesOf("ps", ["-o", "state=", "-p", String(pid)]).some((state) => state.startsWith("T"))
+  try {
+    return readdirSync(`/proc/${pid}/task`).every((thread) => statOf(`/proc/${pid}/task/${thread}`)?.state === "T")
+  } catch {
+    return false
+  }
+}
 
 const isAlive = (pid: number): boolean => {
   try {
@@ -223,16 +251,7 @@ export abstract class Server {
   /** Stops it in its tracks; when this is done none of its threads runs. */
   async pause(): Promise<void> {
     this.signal("SIGSTOP")
-    const threads = process.platform === "linux" ? ["-L"] : []
-    const states = () =>
-      spawnSync("ps", [...threads, "-o", "state=", "-p", String(this.#child?.pid)], { encoding: "utf8" }).stdout.trim()
-    while (
-      this.isRunning &&
-      !states()
-        .split(/\s+/)
-        .every((state) => state.startsWith("T"))
-    )
-      await sleep(1)
+    while (this.isRunning && !isPaused(this.#child!.pid!)) await sleep(1)
   }
 
   /** For SIGCONT and the like; `pause`, `kill` and `stop` also wait. */

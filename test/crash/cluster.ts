@@ -2,7 +2,6 @@
  * Decides what the crash suite plays on: a Kafka, a Redis, a PostgreSQL and an S3 server of its own, each behind a proxy
  * that can lose a reply, and the platform's processes on them.
  */
-import { spawnSync } from "node:child_process"
 import { chmodSync, mkdtempSync, rmSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
@@ -10,7 +9,7 @@ import { setTimeout as sleep } from "node:timers/promises"
 import { KafkaServer } from "../../scripts/servers/kafka.ts"
 import { PostgresServer } from "../../scripts/servers/postgres.ts"
 import { RedisServer } from "../../scripts/servers/redis.ts"
-import { reapWith, type Server } from "../../scripts/servers/Server.ts"
+import { isPaused, reapWith, type Server } from "../../scripts/servers/Server.ts"
 import { S3Server } from "../../scripts/servers/s3.ts"
 import { HttpProxy } from "../support/httpProxy.ts"
 import { LossyProxy } from "../support/LossyProxy.ts"
@@ -36,12 +35,6 @@ export interface ClusterOptions {
   /** Settings besides, or instead. */
   readonly settings?: Readonly<Record<string, string>>
 }
-
-/** Whether a process stands still. */
-export const isPaused = (pid: number): boolean =>
-  spawnSync("ps", ["-o", "state=", "-p", String(pid)], { encoding: "utf8" })
-    .stdout.trim()
-    .startsWith("T")
 
 /** One process of the platform, and what is known of it. */
 export interface Running {
