@@ -90,7 +90,9 @@ describe.skipIf(isMissing)(title, () => {
     it.live(`${engine} does not trust a broker whose certificate is of another authority`, () =>
       Effect.gen(function* () {
         const stranger = makeAuthority(folder)
-        const { message } = yield* refused(options({ engine, tls: { caFile: stranger.certificate } }))
+        const { message } = yield* refused(
+          options({ engine, startTimeoutMs: 8000, tls: { caFile: stranger.certificate } })
+        )
         assert.match(message, /^KAFKA_[^\n]*certificate[^\n]*$/)
       })
     )
