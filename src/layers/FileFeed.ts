@@ -528,8 +528,12 @@ export const run = (
           })
           if (done === true) break
           next = read()
-          yield* Effect.uninterruptible(publishPatiently(sink, value))
-          sent += value.length
+          // Counted with it: what is sent while a stop comes is in the log.
+          yield* Effect.uninterruptible(
+            Effect.map(publishPatiently(sink, value), () => {
+              sent += value.length
+            })
+          )
           const now = yield* Clock.currentTimeMillis
           if (now >= reportAt) {
             reportAt = now + 1000
