@@ -1,6 +1,7 @@
 /** Decides how a normalized tick is written as JSON: the contract's fields in the contract's order, one record a tick. */
 import { MAX_PRICE } from "./RawTick.ts"
 import type { Sequencing, Tick, TickStatus } from "./Tick.ts"
+import { MAX_SESSION, readTickBytes } from "./TickJsonBytes.ts"
 import { MAX_MICROS, MIN_MICROS } from "./Time.ts"
 
 const quoted = new Map<string, string>()
@@ -32,16 +33,13 @@ interface TickWire extends Omit<Tick, "gap_from" | "old"> {
   readonly sequencing: Sequencing
 }
 
-const MAX_SESSION = 32_767
-
 /** Text that PostgreSQL takes. */
 const isText = (text: unknown): text is string => typeof text === "string" && !text.includes("\0")
 
-let knownFeed = ""
-let knownIncarnation = ""
-
 /** The tick of a `normalized_ticks` record, which any producer may have written; `undefined` where it is none. */
-export const decodeTick = (bytes: Uint8Array): Tick | undefined => {
+export const decodeTick = (bytes: Uint8Array): Tick | undefined => readTickBytes(bytes) ?? parseTick(bytes)
+
+const parseTick = (bytes: Uint8Array): Tick | undefined => {
   const buffer = bytes instanceof Buffer ? bytes : Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength)
   let wire: TickWire | null
   try {
@@ -70,17 +68,11 @@ export const decodeTick = (bytes: Uint8Array): Tick | undefined => {
     !Number.isSafeInteger(received_ts) ||
     !Array.isArray(source) ||
     !Number.isSafeInteger(source[1]) ||
-    (source[2] | 0) !== source[2]
+    (source[2] | 0) !== source[2] ||
+    !isText(feed) ||
+    !isText(source[0])
   )
     return undefined
-  if (feed !== knownFeed) {
-    if (!isText(feed)) return undefined
-    knownFeed = feed
-  }
-  if (source[0] !== knownIncarnation) {
-    if (!isText(source[0])) return undefined
-    knownIncarnation = source[0]
-  }
   return {
     instrument_token,
     exchange_ts,
