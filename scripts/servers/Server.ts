@@ -105,8 +105,8 @@ const statOf = (path: string): { readonly state: string; readonly parent: number
 
 const linesOf = (command: string, args: ReadonlyArray<string>): ReadonlyArray<string> =>
   spawnSync(command, args, { encoding: "utf8" })
-    .stdout.split("\n")
-    .filter((line) => line !== "")
+    .stdout?.split("\n")
+    .filter((line) => line !== "") ?? []
 
 /** Of a process, its children: some servers' go on for a moment after a `kill -9` of it. */
 const childrenOf = (pid: number): ReadonlyArray<number> =>
@@ -129,7 +129,7 @@ const isAlive = (pid: number): boolean => {
   try {
     process.kill(pid, 0)
     // Dead, but listed until its new parent asks: in a container whose first process is this one, nobody does.
-    return process.platform !== "linux" || !readFileSync(`/proc/${pid}/stat`, "latin1").includes(") Z ")
+    return !isLinux || (statOf(`/proc/${pid}`)?.state ?? "Z") !== "Z"
   } catch {
     return false
   }

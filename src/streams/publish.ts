@@ -83,15 +83,17 @@ export const toDeadRecords = (
       }
     }))
 
-/** Bytes that are kept of a dead letter which the DLQ does not take whole. */
+/** What is kept of a dead letter which the DLQ does not take whole: bytes of its value, characters of its key. */
 const KEPT_BYTES = 524_288
+const KEPT_KEY = 1024
 
 /** The letter with what the DLQ takes of it; its `bytes` header says how many there were. */
 export const cutDead = (letter: NewRecord): NewRecord =>
-  letter.value === null || letter.value.length <= KEPT_BYTES
+  (letter.value?.length ?? 0) <= KEPT_BYTES && (letter.key?.length ?? 0) <= KEPT_KEY
     ? letter
     : {
         ...letter,
-        value: letter.value.subarray(0, KEPT_BYTES),
-        headers: { ...letter.headers, [CUT_HEADER]: String(letter.value.length) }
+        key: letter.key?.slice(0, KEPT_KEY) ?? null,
+        value: letter.value?.subarray(0, KEPT_BYTES) ?? null,
+        headers: { ...letter.headers, [CUT_HEADER]: String(letter.value?.length ?? 0) }
       }

@@ -7,16 +7,16 @@ const waits = Schedule.min([Schedule.exponential("100 millis"), Schedule.spaced(
 
 /** A failure that stays the same is said again this often. */
 const SAY_AGAIN_MS = 60_000
-/** One that neither answers nor fails for this long is shown as well; its own time limit may be far longer. */
+/** One that neither answers nor fails for this long is shown as well: its own time limit may be far longer. */
 const SILENT_MS = 10_000
 
 /**
  * Asks until it succeeds; `sink` is degraded from the first failure of a row, or the first ten seconds without an
  * answer, until then. A failure is logged where its reason is another than the last, and once a minute while it stays
- * the same.
+ * the same. `isLong`: what is asked is many steps' work, which may take minutes, so that only failures say something.
  */
 export const retrySink =
-  (sink: string) =>
+  (sink: string, isLong = false) =>
   <A, E extends { readonly message: string }, R>(
     write: Effect.Effect<A, E, R>
   ): Effect.Effect<A, never, R | Readiness> =>
@@ -35,7 +35,7 @@ export const retrySink =
         )
       })
       const silence = yield* Effect.suspend(() => {
-        if (said !== undefined) return Effect.void
+        if (said !== undefined || isLong) return Effect.void
         said = { reason: "silent", at: clock.currentTimeMillisUnsafe() }
         return Effect.andThen(
           Effect.logWarning(`${sink} has not answered for ${SILENT_MS / 1000} s`),

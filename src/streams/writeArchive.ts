@@ -72,7 +72,7 @@ export const writeArchive = (
           if (ticks > 0) {
             const taken = yield* archive
               .write(range, queue.peek(ticks))
-              .pipe(Effect.asVoid, Effect.catchTag("RangeTaken", Effect.succeed), retrySink("archive"))
+              .pipe(Effect.asVoid, Effect.catchTag("RangeTaken", Effect.succeed), retrySink("archive", true))
             if (taken !== undefined) return yield* taken
             queue.drop(ticks)
             crashPoint("after-archive-write")

@@ -19,7 +19,7 @@ const DRAINS_WITHIN_MS = 90_000
 const SEES_WITHIN_MS = 90_000
 /** The feed's ledger is the account: it gets the time that it needs to close its market. */
 const CLOSES_WITHIN_MS = 180_000
-const SUBSCRIBED_WITHIN_MS = 60_000
+const SUBSCRIBED_WITHIN_MS = 180_000
 
 export interface Report extends Settled {
   /** Faults that came about, by kind. */
@@ -144,7 +144,7 @@ export class Stage {
   }
 }
 
-const SETS_WITHIN_MS = 180_000
+const SETS_WITHIN_MS = 600_000
 
 /**
  * Plays a run from its start to its end: it always ends, in `withinMs` at most, nothing of it goes on, and what every

@@ -99,7 +99,9 @@ describe("stopping", () => {
 
   it.live("ends the demo with 0 on SIGINT, its market closed in order", () =>
     Effect.gen(function* () {
-      const { mdp, url } = yield* startInstance(["demo", "--symbols", "5", "--rate", "200"])
+      // Within the deadline that everyone has.
+      const DRAIN_DEADLINE_MS = ""
+      const { mdp, url } = yield* startInstance(["demo", "--symbols", "5", "--rate", "200"], { DRAIN_DEADLINE_MS })
       const quotes = (yield* getJson(`${url}/api/v1/instruments/search?query=&limit=10`)) as {
         instruments: Array<unknown>
       }

@@ -306,14 +306,14 @@ for (const engine of ENGINES) {
         yield* Effect.forkScoped(
           Effect.forever(Effect.andThen(log.append("raw_ticks", 1, [text("live")]), Effect.sleep("20 millis")))
         )
-        yield* until(inTurns)
-        // Nothing more reads a clock for turns: a machine that stands still for a second would end them.
-        const now = performance.now()
-        yield* Effect.acquireRelease(
-          Effect.sync(() => vi.spyOn(performance, "now").mockReturnValue(now)),
-          (clock) => Effect.sync(() => clock.mockRestore())
-        )
-        if (!inTurns()) return assert.fail("the turns have ended")
+        // From here on nothing moves the clock of turns: a machine that stands still for a second would end them.
+        yield* Effect.addFinalizer(() => Effect.sync(() => vi.restoreAllMocks()))
+        yield* until(() => {
+          vi.restoreAllMocks()
+          const now = performance.now()
+          vi.spyOn(performance, "now").mockReturnValue(now)
+          return inTurns()
+        })
         assert.isAtMost(Math.max(...(yield* arraysOf("beside"))), TURN_RECORDS)
       })
     )

@@ -160,15 +160,17 @@ describe("the group process on the embedded log", () => {
     "cuts a dead letter that the DLQ does not take whole, and goes on",
     Effect.gen(function* () {
       const huge = { key: "1", value: Buffer.alloc(2_000_000, 32) }
-      yield* send([raw(1, 1), huge, { key: "1", value: Buffer.from("{") }, raw(1, 2)])
+      const long = { key: "1".padEnd(1_500_000), value: Buffer.from("[") }
+      yield* send([raw(1, 1), huge, { key: "1", value: Buffer.from("{") }, long, raw(1, 2)])
       yield* settled
       assert.strictEqual((yield* all("normalized_ticks")).length, 2)
       const dead = yield* all("raw_ticks_dlq")
       assert.deepStrictEqual(
-        dead.map(({ value, headers }) => [headers?.offset, headers?.bytes, value!.length]),
+        dead.map(({ key, value, headers }) => [headers?.offset, headers?.bytes, value!.length, key!.length]),
         [
-          ["1", "2000000", 524_288],
-          ["2", undefined, 1]
+          ["1", "2000000", 524_288, 1],
+          ["2", undefined, 1, 1],
+          ["3", "1", 1, 1024]
         ]
       )
     }),
@@ -178,7 +180,8 @@ describe("the group process on the embedded log", () => {
       Effect.map(TickLog, (log) => ({
         ...log,
         append: (topic, partition, records, incarnation) =>
-          topic === "raw_ticks_dlq" && records.some(({ value }) => (value?.length ?? 0) > 1_000_000)
+          topic === "raw_ticks_dlq" &&
+          records.some(({ key, value }) => (key?.length ?? 0) + (value?.length ?? 0) > 1_000_000)
             ? new LogError({
                 operation: "append",
                 topic,

@@ -67,6 +67,11 @@ describe("a sink that fails", () => {
       yield* Fiber.join(asking)
       assert.deepStrictEqual(lines.slice(1), ["store works again"])
       assert.deepStrictEqual(yield* degraded, [])
+      // Long work is not silent before it is done.
+      const working = yield* Effect.forkChild(retrySink("candles", true)(Effect.never))
+      yield* TestClock.adjust("5 minutes")
+      assert.deepStrictEqual([yield* degraded, lines.length], [[], 2])
+      yield* Fiber.interrupt(working)
       // One that answers in time leaves nothing behind that speaks later.
       yield* retrySink("store")(Effect.void)
       yield* TestClock.adjust("5 minutes")
