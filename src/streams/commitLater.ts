@@ -11,7 +11,13 @@ export interface CommitLater {
   readonly settled: Effect.Effect<void>
 }
 
-/** Commits until the scope ends; a commit refused (the partition is another's) is only said. */
+/** A commit that failed is sent again after so long, unless a newer one comes: the last of a day shows as lag till then. */
+const AGAIN = "1 second"
+
+/**
+ * Commits until the scope ends. A commit that fails (the group rebalances for long, the partition is another's by now)
+ * is said, and sent again; nobody waits for that.
+ */
 export const commitLater = (
   assigned: AssignedPartition,
   onCommitted: () => void
@@ -25,11 +31,17 @@ export const commitLater = (
       yield* wanted.await
       wanted.closeUnsafe()
       sent = offset
-      yield* assigned.commit({ offset: sent, metadata: "" }).pipe(
-        Effect.map(onCommitted),
-        Effect.catch((error) => Effect.logDebug(error.message))
+      const isCommitted = yield* assigned.commit({ offset: sent, metadata: "" }).pipe(
+        Effect.map(() => {
+          onCommitted()
+          return true
+        }),
+        Effect.catch((error) => Effect.as(Effect.logDebug(error.message), false))
       )
       if (sent === offset) settled.openUnsafe()
+      if (isCommitted) return
+      yield* Effect.raceFirst(Effect.sleep(AGAIN), wanted.await)
+      wanted.openUnsafe()
     }).pipe(Effect.forever, Effect.forkScoped)
     return {
       commit: (next) => {

@@ -94,6 +94,21 @@ describe("commits beside the work", () => {
     }).pipe(Effect.scoped)
   )
 
+  it.effect("that failed are sent again, though nothing more comes, until they are taken", () =>
+    Effect.gen(function* () {
+      const refused = [10]
+      const { assigned, begun, done } = partition(refused)
+      const commits = yield* commitLater(assigned, () => {})
+      commits.commit(10)
+      yield* TestClock.adjust("2500 millis")
+      assert.deepStrictEqual([begun, done], [[10, 10, 10], []])
+      yield* commits.settled
+      refused.length = 0
+      yield* TestClock.adjust("1 hour")
+      assert.deepStrictEqual([begun, done], [[10, 10, 10, 10], [10]])
+    }).pipe(Effect.scoped)
+  )
+
   it.effect("end with the scope", () =>
     Effect.gen(function* () {
       const { assigned, begun, done } = partition()
