@@ -1,5 +1,5 @@
 /**
- * Decides `npm run test:soak`: three long scenarios on real processes, each at full length unless told otherwise. Each
+ * Decides `npm run test:soak`: four long scenarios on real processes, each at full length unless told otherwise. Each
  * prints its figures; one claim that does not hold, and the end is 1.
  */
 import { parseArgs } from "node:util"
@@ -7,6 +7,7 @@ import { missing, serviceNames } from "../../scripts/servers/install.ts"
 import { ENGINES, type Engine } from "../crash/cluster.ts"
 import { burst } from "./burst.ts"
 import type { SoakOptions } from "./ground.ts"
+import { misbehave } from "./misbehave.ts"
 import { postgresAway } from "./postgresAway.ts"
 import { Report } from "./report.ts"
 import { workers } from "./workers.ts"
@@ -22,6 +23,7 @@ interface Scenario {
 const scenarios: Readonly<Record<string, Scenario>> = {
   "postgres-away": { play: postgresAway, seconds: 60, rate: 2000, leastRate: 100 },
   workers: { play: workers, seconds: 30, rate: 2000, leastRate: 500 },
+  misbehave: { play: misbehave, seconds: 20, rate: 2000, leastRate: 100 },
   // A batch that takes longer than the store's own limit for a statement would never be written.
   burst: { play: burst, seconds: 300, rate: 3000, leastRate: 2000 }
 }

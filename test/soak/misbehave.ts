@@ -1,0 +1,153 @@
+/**
+ * Decides whether one misbehaving client or feed costs the others anything: ten good clients beside one of each kind,
+ * their latency with and without it, the memory of worker and server, and the figure in /metrics that names it.
+ */
+import { type ChildProcess, fork } from "node:child_process"
+import { setTimeout as sleep } from "node:timers/promises"
+import { fileURLToPath } from "node:url"
+import { Ground, now, residentMb, type SoakOptions } from "./ground.ts"
+import { LiveClient, latencies, type Range, type Span } from "./latency.ts"
+import type { Report } from "./report.ts"
+
+const SYMBOLS = 50
+const CLIENTS = 10
+const WARM_UP_S = 30
+/** What an interrupted misbehaver leaves is let go before the next one is played. */
+const REST_S = 5
+const FACTOR = 1.25
+const ALLOWANCE_MS = 2
+const FLAT = 1.15
+
+/** Each kind, and what of /metrics names it: any of these grows while it is there. */
+const KINDS: Readonly<Record<string, ReadonlyArray<string>>> = {
+  "pings-unread": [],
+  "since-storm": [],
+  "many-tokens": [],
+  "never-reads": [],
+  "connect-flood": [],
+  "broken-frames": [],
+  "half-sent": [],
+  "unread-streams": [],
+  searches: [],
+  "unknown-names": [],
+  "huge-fields": [],
+  "unheard-tokens": []
+}
+
+type Figures = ReadonlyMap<string, number>
+
+const figuresOf = async (urls: ReadonlyArray<string>): Promise<Figures> => {
+  const found = new Map<string, number>()
+  for (const url of urls) {
+    const text = await (await fetch(`${url}/metrics`)).text()
+    for (const line of text.split("\n")) {
+      if (line.startsWith("#") || line === "") continue
+      const at = line.lastIndexOf(" ")
+      const name = line.slice(0, at)
+      found.set(name, (found.get(name) ?? 0) + Number(line.slice(at + 1)))
+    }
+  }
+  return found
+}
+
+/** Figures that grew, those of ordinary work left out. */
+const grown = (before: Figures, after: Figures): ReadonlyArray<string> =>
+  [...after].filter(([name, n]) => n > (before.get(name) ?? 0)).map(([name]) => name)
+
+const start = (kind: string, url: string): ChildProcess =>
+  fork(fileURLToPath(new URL("./misbehavior.ts", import.meta.url)), [kind, url])
+
+const mean = (list: ReadonlyArray<number>): number => list.reduce((sum, n) => sum + n, 0) / list.length
+
+export const misbehave = async ({ engine, seconds, rate }: SoakOptions, report: Report): Promise<void> => {
+  process.stdout.write(
+    `misbehave, ${engine}: ${rate} ticks/s, ${CLIENTS} good clients, each of ${Object.keys(KINDS).length} kinds for ${seconds} s\n`
+  )
+  const ground = await Ground.set(engine, SYMBOLS)
+  const clients = Array.from({ length: CLIENTS }, () => new LiveClient(ground.server.url, ground.tokens))
+  const processes = [ground.workers[0]!, ground.server]
+  const urls = processes.map(({ url }) => url)
+  try {
+    while (!clients.every(({ isSubscribed }) => isSubscribed)) await sleep(20)
+    const feed = await ground.play(rate)
+    report.tell("the feed runs")
+    await sleep(WARM_UP_S * 1000)
+    const quiet: Array<Range> = []
+    const spans: Array<Span> = []
+    const memory: Array<ReadonlyArray<number>> = []
+    const named = new Map<string, ReadonlyArray<string>>()
+    for (const kind of Object.keys(KINDS)) {
+      const restsAt = now()
+      const usual = await figuresOf(urls)
+      await sleep(seconds * 1000)
+      const before = await figuresOf(urls)
+      const ordinary = new Set(grown(usual, before))
+      quiet.push({ from: restsAt, to: now() })
+      const beginsAt = now()
+      const child = start(kind, ground.server.url)
+      const samples: Array<ReadonlyArray<number>> = []
+      while (now() - beginsAt < seconds * 1e6) {
+        await sleep(1000)
+        samples.push(await residentMb(processes))
+      }
+      const health = await fetch(`${ground.server.url}/healthz`)
+      const after = await figuresOf(urls)
+      child.kill("SIGKILL")
+      spans.push({ name: kind, ranges: [{ from: beginsAt, to: now() }] })
+      memory.push(processes.map((_, i) => mean(samples.map((sample) => sample[i]!))))
+      named.set(
+        kind,
+        grown(before, after).filter((name) => !ordinary.has(name) && !name.includes("_bucket"))
+      )
+      report.tell(
+        `${kind}: /healthz ${health.status}, worker and server ${memory
+          .at(-1)!
+          .map((mb) => mb.toFixed(0))
+          .join(" and ")} MB`
+      )
+      await sleep(REST_S * 1000)
+    }
+    const meant = await feed.stop()
+    report.tell(`the feed has ended after ${meant.length} ticks`)
+    await sleep(REST_S * 1000)
+
+    const all: ReadonlyArray<Span> = [{ name: "nobody", ranges: quiet }, ...spans]
+    const found = await latencies(ground, clients, all)
+    report.table([
+      ["beside", "deliveries", "p50 ms", "p99 ms", "p99.9 ms", "most ms", "worker MB", "server MB"],
+      ...all.map(({ name }, i) => {
+        const { count, ...times } = found[i]!
+        const sizes = i === 0 ? ["", ""] : memory[i - 1]!.map((mb) => mb.toFixed(0))
+        return [name, String(count), ...Object.values(times).map((ms) => ms.toFixed(1)), ...sizes]
+      })
+    ])
+    const bound = found[0]!.p99 * FACTOR + ALLOWANCE_MS
+    spans.forEach(({ name }, i) => {
+      const { p99 } = found[i + 1]!
+      const measured = `${p99.toFixed(1)} ms, at most ${bound.toFixed(1)}`
+      report.check(`good clients' p99 is unchanged beside ${name}`, p99 <= bound, measured)
+    })
+    for (const [kind, names] of named) {
+      const own = names.filter((name) => KINDS[kind]!.some((meant) => name.startsWith(meant)))
+      report.check(`/metrics names ${kind}`, own.length > 0, own.join(", ") || `grew: ${names.join(", ") || "nothing"}`)
+    }
+    for (const [i, name] of ["worker", "server"].entries()) {
+      const quarter = Math.max(1, Math.floor(memory.length / 4))
+      const sizes = memory.map((sizes) => sizes[i]!)
+      const second = mean(sizes.slice(quarter, 2 * quarter))
+      const last = mean(sizes.slice(-quarter))
+      report.check(
+        `the ${name}'s memory is flat: the last quarter's mean at most ${FLAT} × the second's`,
+        last <= FLAT * second,
+        `${last.toFixed(0)} MB after ${second.toFixed(0)} MB`
+      )
+    }
+    const undisturbed = clients.filter(({ evicted, isClosed }) => evicted === 0 && !isClosed).length
+    report.check("no good client was disconnected or evicted", undisturbed === CLIENTS, `${undisturbed} of ${CLIENTS}`)
+    const ended = processes.filter(({ mdp }) => mdp.isOver).map(({ name }) => name)
+    report.check("worker and server live", ended.length === 0, ended.join(", ") || "both")
+  } finally {
+    for (const client of clients) client.close()
+    await ground.close()
+  }
+}

@@ -1,0 +1,183 @@
+/**
+ * Decides how a misbehaving client or feed of each kind behaves, in a process of its own at the lowest priority:
+ * `node test/soak/misbehavior.ts KIND URL`. It goes on until it is ended, within bounds of its own.
+ */
+import { connect, type Socket } from "node:net"
+import { constants, setPriority } from "node:os"
+import { setTimeout as sleep } from "node:timers/promises"
+import WebSocket from "ws"
+
+const [kind = "", url = ""] = process.argv.slice(2)
+const { hostname, port } = new URL(url)
+const live = `${url.replace("http:", "ws:")}/ws`
+
+setPriority(constants.priority.PRIORITY_LOW)
+
+const raw = (): Socket => {
+  const socket = connect(Number(port), hostname)
+  socket.on("error", () => {})
+  return socket
+}
+
+/** A socket of ours that the other side may end whenever it likes. */
+const open = (): Promise<WebSocket | undefined> =>
+  new Promise((resolve) => {
+    const socket = new WebSocket(live, { perMessageDeflate: false })
+    socket.on("open", () => resolve(socket))
+    socket.on("error", () => resolve(undefined))
+    socket.on("unexpected-response", () => resolve(undefined))
+  })
+
+const isOpen = (socket: WebSocket | undefined): socket is WebSocket => socket?.readyState === WebSocket.OPEN
+
+/** Sends again and again on sockets that are opened anew when they are ended; each as fast as its own queue drains. */
+const onSockets = async (sockets: number, everyMs: number, send: (socket: WebSocket) => void): Promise<never> => {
+  const held: Array<WebSocket | undefined> = Array.from({ length: sockets })
+  for (;;) {
+    for (let i = 0; i < sockets; i++) {
+      if (!isOpen(held[i])) held[i] = await open()
+      const socket = held[i]
+      if (isOpen(socket) && socket.bufferedAmount < 4_000_000) send(socket)
+    }
+    await sleep(everyMs)
+  }
+}
+
+const tokens = (from: number, count: number) => Array.from({ length: count }, (_, i) => from + i)
+
+/** Asks again and again, so many at a time. */
+const requests = async (atOnce: number, ask: (n: number) => Promise<unknown>): Promise<never> => {
+  let n = 0
+  const one = async (): Promise<never> => {
+    for (;;) {
+      await ask(n++).catch(() => sleep(20))
+      await sleep(1)
+    }
+  }
+  await Promise.all(Array.from({ length: atOnce }, one))
+  throw new Error("unreachable")
+}
+
+const got = async (path: string) => (await fetch(`${url}${path}`)).arrayBuffer()
+const ingest = async (body: string) =>
+  (
+    await fetch(`${url}/api/v1/ingest`, {
+      method: "POST",
+      headers: { "content-type": "application/x-ndjson" },
+      body
+    })
+  ).arrayBuffer()
+
+const behaviors: Readonly<Record<string, () => Promise<unknown>>> = {
+  "pings-unread": () =>
+    onSockets(4, 1, (socket) => {
+      socket.pause()
+      const bytes = Buffer.alloc(125, "p")
+      for (let i = 0; i < 2000; i++) socket.ping(bytes)
+      for (let i = 0; i < 500; i++) socket.send('{"action":"ping"}')
+    }),
+  "since-storm": () => {
+    const since = Object.fromEntries(tokens(1, 28_000).map((token) => [token, [20468000033300, 1]]))
+    const message = JSON.stringify({ action: "subscribe", tokens: tokens(1, 100), since })
+    return onSockets(100, 50, (socket) => socket.send(message))
+  },
+  "many-tokens": () => {
+    let from = 1
+    return onSockets(4, 50, (socket) => {
+      socket.send(JSON.stringify({ action: "subscribe", tokens: tokens(from, 47_000), backfill: 100 }))
+      from += 47_000
+    })
+  },
+  "never-reads": () => {
+    const message = JSON.stringify({
+      action: "subscribe",
+      tokens: tokens(9_000_001, 50),
+      backfill: 1000,
+      capacity: 100_000
+    })
+    return onSockets(60, 200, (socket) => {
+      if (socket.isPaused) return
+      socket.send(message)
+      socket.pause()
+    })
+  },
+  "connect-flood": async () => {
+    const held: Array<WebSocket> = []
+    for (;;) {
+      const socket = await open()
+      if (socket === undefined) await sleep(5)
+      else held.push(socket)
+      if (held.length > 12_000) held.shift()!.terminate()
+    }
+  },
+  "broken-frames": () => {
+    const deep = `${"[".repeat(4500)}${"]".repeat(4500)}`
+    const frames = [
+      deep,
+      `{"action":${deep}}`,
+      `{"action":"subscribe","tokens":${deep}}`,
+      "{",
+      '{"action":"subscribe","tokens":[1],"since":{"1":"x"}}'
+    ]
+    return onSockets(4, 1, (socket) => {
+      for (const frame of frames) socket.send(frame)
+    })
+  },
+  "half-sent": async () => {
+    const head = `POST /api/v1/ingest HTTP/1.1\r\nHost: ${hostname}:${port}\r\nContent-Type: application/x-ndjson\r\nContent-Length: 100000\r\n\r\n{`
+    const held = new Set<Socket>()
+    for (;;) {
+      while (held.size < 1100) {
+        const socket = raw()
+        held.add(socket)
+        socket.on("close", () => held.delete(socket))
+        socket.write(head)
+      }
+      await sleep(50)
+    }
+  },
+  "unread-streams": async () => {
+    const span = `from=${(Date.now() - 86_400_000) * 1000}&to=${(Date.now() + 3_600_000) * 1000}`
+    const held = new Set<Socket>()
+    for (;;) {
+      while (held.size < 300) {
+        const socket = raw()
+        held.add(socket)
+        socket.on("close", () => held.delete(socket))
+        socket.on("data", () => socket.pause())
+        const path = `/api/v1/historical/ticks?instrument_token=${9_000_001 + (held.size % 50)}&${span}`
+        socket.write(`GET ${path} HTTP/1.1\r\nHost: ${hostname}:${port}\r\nAccept: application/x-ndjson\r\n\r\n`)
+      }
+      await sleep(50)
+    }
+  },
+  searches: () => requests(50, () => got("/api/v1/instruments/search?query=e&limit=10000")),
+  "unknown-names": () =>
+    requests(8, (n) => got(`/api/v1/historical/candles?symbol=NSE:NOSUCH${n}&interval=1m&from=1&to=2`)),
+  "huge-fields": () => {
+    const junk = "x".repeat(900_000)
+    return requests(2, (n) =>
+      ingest(
+        `{"instrument_token":${8_000_000 + (n % 100)},"exchange_ts":${Date.now() * 1000},"price":1,"sequence_id":${n},"junk":"${junk}"}\n`
+      )
+    )
+  },
+  "unheard-tokens": () =>
+    requests(2, (n) =>
+      ingest(
+        tokens(10_000_000 + (n % 300) * 1000, 1000)
+          .map(
+            (token) => `{"instrument_token":${token},"exchange_ts":${Date.now() * 1000},"price":1,"sequence_id":${n}}`
+          )
+          .join("\n")
+      )
+    )
+}
+
+const behave = behaviors[kind]
+if (behave === undefined) {
+  process.stderr.write(`kind: expected one of ${Object.keys(behaviors).join(", ")}, got ${kind}\n`)
+  process.exit(2)
+}
+process.on("disconnect", () => process.exit(0))
+await behave()
