@@ -4,7 +4,7 @@ import { HttpApi, HttpApiEndpoint, HttpApiGroup, HttpApiMiddleware, HttpApiSchem
 import { Interval } from "../schema/Candle.ts"
 import { AssetClass, Instrument } from "../schema/Instrument.ts"
 import { InstrumentToken, MAX_TOKEN } from "../schema/RawTick.ts"
-import { TimeFromString } from "../schema/Time.ts"
+import { TimeFromString, TradingDate } from "../schema/Time.ts"
 import { Replay, ReplayChange, ReplayRequest } from "../streams/Replays.ts"
 import * as errors from "./errors.ts"
 
@@ -59,16 +59,6 @@ const TokensText = Schema.String.pipe(
     decode: SchemaGetter.transform((text: string) => text.split(",").map(Number)),
     encode: SchemaGetter.transform((tokens: ReadonlyArray<number>) => tokens.join(","))
   })
-)
-const DateText = Schema.String.pipe(
-  Schema.check(
-    Schema.makeFilter((text: string) => {
-      const ms = /^\d{4}-\d{2}-\d{2}$/.test(text) ? Date.parse(`${text}T00:00:00Z`) : Number.NaN
-      return (
-        (!Number.isNaN(ms) && new Date(ms).toISOString().slice(0, 10) === text) || "Expected a date such as 2026-01-15"
-      )
-    })
-  )
 )
 
 /** One instrument and a half-open range; a time is epoch microseconds or ISO-8601 with an offset. */
@@ -269,7 +259,7 @@ const historical = HttpApiGroup.make("historical")
 const calendar = HttpApiGroup.make("calendar")
   .add(
     HttpApiEndpoint.get("calendar", "/calendar", {
-      query: { exchange: Text, date: DateText },
+      query: { exchange: Text, date: TradingDate },
       success: CalendarDay,
       error: [...always, errors.NotFound]
     }).annotateMerge(describe("Trading phases of a day, or its holiday"))

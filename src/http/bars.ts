@@ -1,6 +1,6 @@
 /** Decides which bars a candle request answers: the session it asks for, gaps filled or not, by pages. */
 import { Effect } from "effect"
-import { barStart, type Candle, type Interval, intervalMinutes } from "../schema/Candle.ts"
+import { barStart, boundedVolume, type Candle, type Interval, intervalMinutes } from "../schema/Candle.ts"
 import type { StoreError } from "../schema/Errors.ts"
 import { type Phase, phaseAt, type Segment, sessionDay } from "../schema/Sessions.ts"
 import { tradingDay, tradingDayStart } from "../schema/Tick.ts"
@@ -97,7 +97,7 @@ const regularDays = (store: Store, query: BarsQuery): Source => {
               high: Math.max(day.high, part.high),
               low: Math.min(day.low, part.low),
               close: part.close,
-              volume: day.volume + part.volume
+              volume: boundedVolume(day.volume + part.volume)
             }
           }
         }

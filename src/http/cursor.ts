@@ -6,7 +6,7 @@ import { BadRequest } from "./errors.ts"
 export const writeCursor = (kind: string, token: number, place: ReadonlyArray<number | null>): string =>
   Buffer.from(JSON.stringify([kind, token, ...place])).toString("base64url")
 
-const refused = (text: string) =>
+export const refusedCursor = (text: string): BadRequest =>
   new BadRequest({
     parameter: "cursor",
     message: `cursor: expected a next_cursor of the same request, got ${showValue(text)}`
@@ -23,13 +23,13 @@ export const readCursor = (
   try {
     value = JSON.parse(Buffer.from(text, "base64url").toString("utf8"))
   } catch {
-    return refused(text)
+    return refusedCursor(text)
   }
   if (!Array.isArray(value) || value.length !== length + 2 || value[0] !== kind || value[1] !== token) {
-    return refused(text)
+    return refusedCursor(text)
   }
   const place: ReadonlyArray<unknown> = value.slice(2)
   return place.every((part): part is number | null => part === null || Number.isSafeInteger(part))
     ? place
-    : refused(text)
+    : refusedCursor(text)
 }

@@ -2,37 +2,21 @@
 import { Clock, Effect, Option, Stream } from "effect"
 import { HttpServerResponse } from "effect/http"
 import { HttpApiBuilder } from "effect/http-api"
+import { isTime } from "../schema/Time.ts"
 import { Instruments } from "../streams/Instruments.ts"
 import { type StoredTick, type TickCursor, TickStore } from "../streams/TickStore.ts"
-import { Api, type Bar, DEFAULT_LIMIT } from "./Api.ts"
+import { Api, DEFAULT_LIMIT } from "./Api.ts"
 import { bars } from "./bars.ts"
-import { readCursor, writeCursor } from "./cursor.ts"
+import { readCursor, refusedCursor, writeCursor } from "./cursor.ts"
 import { BadRequest } from "./errors.ts"
 import { storeFailure } from "./failures.ts"
 import { readRange, refuseUnknown } from "./range.ts"
+import { CSV_HEADER, csvLine, encodeBar, encodeTick, json } from "./wire.ts"
 
 /** Rows of a streamed answer read and written at a time: some 250 KB. */
 const STREAM_ROWS = 1000
 const TICKS = "ticks"
 const CANDLES = "candles"
-
-const encodeTick = (t: StoredTick): string =>
-  `{"instrument_token":${t.instrument_token},"exchange_ts":${t.exchange_ts},"price":${t.price},"volume":${t.volume},` +
-  `"sequence_id":${t.sequence_id},"status":"${t.status}","session":${t.session},"sequencing":"${t.sequencing}",` +
-  `"epoch":${t.epoch},"position":${t.position},"feed":${JSON.stringify(t.feed)},"received_ts":${t.received_ts}}`
-
-const CSV_HEADER =
-  "instrument_token,exchange_ts,price,volume,sequence_id,status,session,sequencing,epoch,position,feed,received_ts\n"
-
-const csvField = (text: string): string => (/[",\r\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text)
-
-const csvLine = (t: StoredTick): string =>
-  `${t.instrument_token},${t.exchange_ts},${t.price},${t.volume},${t.sequence_id},${t.status},${t.session},` +
-  `${t.sequencing},${t.epoch ?? ""},${t.position ?? ""},${csvField(t.feed)},${t.received_ts}\n`
-
-const encodeBar = (b: Bar): string =>
-  `{"ts":${b.ts},"open":${b.open},"high":${b.high},"low":${b.low},"close":${b.close},"volume":${b.volume},` +
-  `"phase":${b.phase === null ? "null" : `"${b.phase}"`},"final":${b.final}}`
 
 interface Streamed {
   readonly contentType: string
@@ -68,14 +52,10 @@ const readAfter = (token: number, cursor: string | undefined): Effect.Effect<Tic
   if (place instanceof BadRequest) return Effect.fail(place)
   const [exchange_ts, sequence_id, epoch, position] = place
   // Only epoch and position may be null: a replayed row has none.
-  return exchange_ts == null || sequence_id == null
-    ? Effect.fail(
-        new BadRequest({ parameter: "cursor", message: "cursor: expected a next_cursor of the same request" })
-      )
+  return !isTime(exchange_ts) || sequence_id == null
+    ? Effect.fail(refusedCursor(cursor))
     : Effect.succeed({ exchange_ts, sequence_id, epoch: epoch ?? null, position: position ?? null })
 }
-
-const json = (text: string) => HttpServerResponse.text(text, { contentType: "application/json" })
 
 export const historicalRoutes = HttpApiBuilder.group(
   Api,
@@ -153,7 +133,8 @@ export const historicalRoutes = HttpApiBuilder.group(
           if (query.cursor !== undefined) {
             const place = readCursor(`${CANDLES}-${query.interval}`, range.token, query.cursor, 1)
             if (place instanceof BadRequest) return yield* place
-            from = Math.max(from, place[0] ?? from)
+            if (!isTime(place[0])) return yield* refusedCursor(query.cursor)
+            from = Math.max(from, place[0])
           }
           const page = yield* bars(store, {
             token: range.token,

@@ -4,6 +4,7 @@ import { HttpApiBuilder } from "effect/http-api"
 import { TickStore } from "../streams/TickStore.ts"
 import { Api } from "./Api.ts"
 import { storeFailure } from "./failures.ts"
+import { encodeQuote, json } from "./wire.ts"
 
 export const quotesRoute = HttpApiBuilder.group(
   Api,
@@ -13,19 +14,9 @@ export const quotesRoute = HttpApiBuilder.group(
     return handlers.handleAll({
       quotes: ({ query }) =>
         store.quotes([...new Set(query.tokens)]).pipe(
-          Effect.map((quotes) => ({
-            quotes: query.tokens.map((instrument_token) => {
-              const quote = quotes.get(instrument_token)
-              return {
-                instrument_token,
-                last: quote?.last ?? null,
-                open: quote?.open ?? null,
-                high: quote?.high ?? null,
-                low: quote?.low ?? null,
-                volume: quote?.volume ?? null
-              }
-            })
-          })),
+          Effect.map((quotes) =>
+            json(`{"quotes":[${query.tokens.map((token) => encodeQuote(token, quotes.get(token))).join(",")}]}`)
+          ),
           Effect.mapError(storeFailure)
         )
     })

@@ -9,9 +9,9 @@
  */
 import { Effect, Schema, type Scope, Stream } from "effect"
 import { ArchiveError, RangeTaken } from "../schema/Errors.ts"
-import { dayOfDate } from "../schema/Sessions.ts"
 import { tradingDate, tradingDay } from "../schema/Tick.ts"
 import { pickRows, type TickColumns } from "../schema/TickColumns.ts"
+import { dayOfDate } from "../schema/Time.ts"
 import type { Archive, ArchiveRange } from "../streams/Archive.ts"
 import { crashPoint } from "../streams/crashPoint.ts"
 import type { StoredTick } from "../streams/TickStore.ts"

@@ -128,7 +128,9 @@ const make = (settings: ReplaySettings) =>
       const { lastOut } = entry
       if (entry.onTheWay > 0 || isOver(entry)) return lastOut
       const position = entry.pace.positionUnsafe()
-      return position === undefined || (lastOut !== undefined && lastOut > position) ? lastOut : position
+      if (position === undefined || (lastOut !== undefined && lastOut > position)) return lastOut
+      // While the store is silent the market's time runs on, but not out of what is replayed.
+      return Math.min(position, entry.to)
     }
     const tellClock = (entry: Entry) => {
       entry.clockToldAt = now()
@@ -362,7 +364,8 @@ const make = (settings: ReplaySettings) =>
         listenedAt: now(),
         fiber: undefined
       }
-      // Whoever asked may go away; what is listed is also running.
+      const shown = show(entry)
+      // Whoever asked may go away; what is listed is also running, and what could not be started is not listed.
       yield* Effect.uninterruptible(
         Effect.gen(function* () {
           entries.set(id, entry)
@@ -371,9 +374,17 @@ const make = (settings: ReplaySettings) =>
           audience.open(id)
           entry.fiber = yield* Effect.forkIn(runOf(entry, tokens), scope)
           yield* Effect.forkIn(heartbeat(entry), scope)
-        })
+        }).pipe(
+          Effect.onError(() =>
+            Effect.sync(() => {
+              entries.delete(id)
+              forget(entry)
+              audience.close(id)
+            })
+          )
+        )
       )
-      return show(entry)
+      return shown
     })
 
     const start = (

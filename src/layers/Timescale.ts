@@ -5,7 +5,7 @@
  */
 import { Clock, Effect, Layer, type Scope } from "effect"
 import type pg from "pg"
-import { barStart, type Candle, intervalMinutes } from "../schema/Candle.ts"
+import { barStart, boundedVolume, type Candle, intervalMinutes } from "../schema/Candle.ts"
 import type { StartError } from "../schema/Errors.ts"
 import { tradingDate, tradingDay } from "../schema/Tick.ts"
 import { type CandleQuery, type Quote, TickStore } from "../streams/TickStore.ts"
@@ -66,7 +66,14 @@ const makeBarReader = (pool: pg.Pool, bars: Bars) => {
         limit
       ]
     )
-    return found.map(([ts, open, high, low, close, volume]) => ({ ts: micros(ts), open, high, low, close, volume }))
+    return found.map(([ts, open, high, low, close, volume]) => ({
+      ts: micros(ts),
+      open,
+      high,
+      low,
+      close,
+      volume: boundedVolume(volume)
+    }))
   }
 
   const quotes = async (tokens: ReadonlyArray<number>): Promise<ReadonlyMap<number, Quote>> => {
@@ -81,7 +88,13 @@ const makeBarReader = (pool: pg.Pool, bars: Bars) => {
     )
     for (const row of found) {
       const last = storedTick([row[0]])
-      answer.set(last.instrument_token, { last, open: row[1], high: row[2], low: row[3], volume: row[4] })
+      answer.set(last.instrument_token, {
+        last,
+        open: row[1],
+        high: row[2],
+        low: row[3],
+        volume: boundedVolume(row[4])
+      })
     }
     return answer
   }

@@ -26,6 +26,12 @@ export const barStart = (micros: number, interval: Interval): number => {
   return micros - ((((micros - origin) % width) + width) % width)
 }
 
+/** The largest sum of volumes that is told: what goes above it stays there, in every sum and on every level alike. */
+export const MAX_VOLUME = Number.MAX_SAFE_INTEGER
+
+/** A sum of volumes, of numbers up to `MAX_VOLUME` or an exact one that is read from elsewhere. */
+export const boundedVolume = (sum: number): number => (sum < MAX_VOLUME ? sum : MAX_VOLUME)
+
 /** `[ts, ts + interval)`; `ts` in epoch microseconds, prices in rupees. */
 export interface Candle {
   readonly ts: number
@@ -33,5 +39,6 @@ export interface Candle {
   readonly high: number
   readonly low: number
   readonly close: number
+  /** At most `MAX_VOLUME`. */
   readonly volume: number
 }

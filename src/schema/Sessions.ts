@@ -4,6 +4,7 @@ import { type Calendar, HOLIDAYS, type Holiday, KNOWN_YEARS } from "./sessions/h
 import { HOURS, type Phase, type PhaseHours, SEGMENTS, type Segment } from "./sessions/hours.ts"
 import { SPECIAL_DAYS } from "./sessions/special.ts"
 import { tradingDate, tradingDay, tradingDayStart } from "./Tick.ts"
+import { dayOfDate } from "./Time.ts"
 
 export { type Phase, SEGMENTS, type Segment }
 
@@ -153,18 +154,7 @@ export const sessionDay = (segment: Segment, day: number): SessionDay => {
   return found
 }
 
-const DATE = /^\d{4}-\d{2}-\d{2}$/
-
-/** A date `YYYY-MM-DD` in days since 1970; `undefined` where there is no such day. */
-export const dayOfDate = (date: string): number | undefined => {
-  if (!DATE.test(date)) return undefined
-  const ms = Date.parse(`${date}T00:00:00Z`)
-  // Some engines roll 31 February over to March.
-  if (Number.isNaN(ms) || new Date(ms).toISOString().slice(0, 10) !== date) return undefined
-  return ms / 86_400_000
-}
-
-/** The sessions of a date `YYYY-MM-DD`. Throws a RangeError where there is no such day. */
+/** The sessions of a date `YYYY-MM-DD`. Throws a RangeError where there is no such day within bounds. */
 export const dayPhases = (segment: Segment, date: string): SessionDay => {
   const day = dayOfDate(date)
   if (day === undefined) throw new RangeError(`date: expected YYYY-MM-DD, got ${date}`)

@@ -1,4 +1,7 @@
-/** Decides how a time is written: epoch microseconds, or ISO-8601 with an offset. A naive time is refused. */
+/**
+ * Decides how a time and a trading date are written, and between which bounds: a time is epoch microseconds or ISO-8601
+ * with an offset, a naive one is refused; both are between 1980 and 2100.
+ */
 import { Schema, SchemaGetter } from "effect"
 
 const ISO = /^(\d{4})-(\d{2})-(\d{2})[T ](\d{2}):(\d{2})(?::(\d{2})(?:\.(\d{1,9}))?)?(Z|z|[+-]\d{2}:?\d{2})$/
@@ -32,6 +35,9 @@ export const parseIso = (text: string): number | undefined => {
 export const MIN_MICROS = 315_532_800_000_000
 /** 2100-01-01. */
 export const MAX_MICROS = 4_102_444_800_000_000
+/** Whether a number is a time in epoch microseconds, within bounds. */
+export const isTime = (micros: number | null | undefined): micros is number =>
+  Number.isSafeInteger(micros) && micros! >= MIN_MICROS && micros! <= MAX_MICROS
 
 export const Micros = Schema.Int.pipe(
   Schema.check(
@@ -70,3 +76,30 @@ export const TimeFromString = Schema.String.pipe(
     encode: encodeMicros
   })
 )
+
+const DATE = /^\d{4}-\d{2}-\d{2}$/
+/** The trading dates (IST) of the first and the last time. */
+export const MIN_DATE = "1980-01-01"
+export const MAX_DATE = "2100-01-01"
+
+/** A date `YYYY-MM-DD` in days since 1970; `undefined` where there is no such day, or it is out of bounds. */
+export const dayOfDate = (date: string): number | undefined => {
+  if (!DATE.test(date) || date < MIN_DATE || date > MAX_DATE) return undefined
+  const ms = Date.parse(`${date}T00:00:00Z`)
+  // Some engines roll 31 February over to March.
+  if (Number.isNaN(ms) || new Date(ms).toISOString().slice(0, 10) !== date) return undefined
+  return ms / 86_400_000
+}
+
+/** A trading date (IST), wherever one is asked for. */
+export const TradingDate = Schema.String.pipe(
+  Schema.check(
+    Schema.makeFilter(
+      (text: string) =>
+        dayOfDate(text) !== undefined ||
+        (DATE.test(text) && (text < MIN_DATE || text > MAX_DATE)
+          ? `Expected a date between ${MIN_DATE} and ${MAX_DATE}`
+          : "Expected a date such as 2026-01-15")
+    )
+  )
+).annotate({ format: "date" })

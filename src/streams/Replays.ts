@@ -2,31 +2,22 @@
 import { Context, type Effect, Schema } from "effect"
 import type { Overloaded, StoreError } from "../schema/Errors.ts"
 import { InstrumentToken } from "../schema/RawTick.ts"
+import { TradingDate } from "../schema/Time.ts"
 import type { Replayed } from "./follow.ts"
 
 /** Above this, pacing means nothing any more: ask for "inf". */
 export const MAX_SPEED = 1_000_000
+/** Below this a minute of the market takes most of a day. */
+export const MIN_SPEED = 0.001
 /** Symbols or tokens named in one request; for more there is `all`. */
 export const MAX_REPLAY_SYMBOLS = 10_000
 
 /** How many times faster than the market; `inf`: as fast as it goes. */
 export const Speed = Schema.Union([
-  Schema.Finite.pipe(Schema.check(Schema.isGreaterThan(0), Schema.isLessThanOrEqualTo(MAX_SPEED))),
+  Schema.Finite.pipe(Schema.check(Schema.isBetween({ minimum: MIN_SPEED, maximum: MAX_SPEED }))),
   Schema.Literal("inf")
 ]).annotate({ identifier: "Speed" })
 export type Speed = typeof Speed.Type
-
-const DateText = Schema.String.pipe(
-  Schema.check(
-    Schema.makeFilter((text: string) => {
-      const ms = /^\d{4}-\d{2}-\d{2}$/.test(text) ? Date.parse(`${text}T00:00:00Z`) : Number.NaN
-      return (
-        (!Number.isNaN(ms) && new Date(ms).toISOString().slice(0, 10) === text && ms >= 0) ||
-        "Expected a date such as 2026-01-15"
-      )
-    })
-  )
-)
 
 const TimeOfDay = Schema.String.pipe(
   Schema.check(
@@ -44,7 +35,7 @@ export const ReplayRequest = Schema.Struct({
   symbols: Schema.optionalKey(named(Schema.NonEmptyString)),
   tokens: Schema.optionalKey(named(InstrumentToken)),
   all: Schema.optionalKey(Schema.Boolean),
-  date: DateText,
+  date: TradingDate,
   speed: Schema.optionalKey(Speed),
   from: Schema.optionalKey(TimeOfDay),
   to: Schema.optionalKey(TimeOfDay),

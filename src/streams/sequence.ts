@@ -2,6 +2,7 @@
  * Decides a tick's place: whether it shows a gap or comes out of order, its volume where the feed sends day totals,
  * and its position in the instrument's trading day, without a hole. What others have claimed gets none.
  */
+import { boundedVolume } from "../schema/Candle.ts"
 import { continuousOpen } from "../schema/Sessions.ts"
 import { tradingDate } from "../schema/Tick.ts"
 import type { Batch, PartitionStates } from "./batch.ts"
@@ -49,7 +50,7 @@ export const sequence =
         }
         tick.volume = Math.max(0, raw.day_volume - state.volumeBase - state.published)
       }
-      state.published += tick.volume
+      state.published = boundedVolume(state.published + tick.volume)
       tick.epoch = state.epoch
       tick.position = ++state.position
     }

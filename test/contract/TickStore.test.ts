@@ -915,6 +915,29 @@ for (const { name, level, database } of subjects) {
           assert.deepStrictEqual(yield* quotes([]), new Map())
         })
       )
+
+      it.effect("sum volumes up to the largest safe integer, as bars of every interval do, refreshed or not", () =>
+        Effect.gen(function* () {
+          const { quotes, candles, refreshCandles } = yield* TickStore
+          const token = newToken()
+          const large = { instrument_token: token, volume: Number.MAX_SAFE_INTEGER }
+          yield* write([
+            makeTick({ ...large, sequence_id: 1, position: 1 }),
+            makeTick({ ...large, sequence_id: 2, position: 2, exchange_ts: OPEN + 1 }),
+            makeTick({ ...large, sequence_id: 3, position: 3, exchange_ts: OPEN + 60_000_000 })
+          ])
+          const check = Effect.gen(function* () {
+            assert.strictEqual((yield* quotes([token])).get(token)?.volume, Number.MAX_SAFE_INTEGER)
+            for (const interval of Interval.literals) {
+              const query = { instrument_token: token, interval, from: OPEN - 24 * HOUR, to: OPEN + HOUR, limit: 1 }
+              assert.strictEqual((yield* candles(query))[0]?.volume, Number.MAX_SAFE_INTEGER, interval)
+            }
+          })
+          yield* check
+          yield* refreshCandles
+          yield* check
+        })
+      )
     })
 
     describe("concurrency", () => {

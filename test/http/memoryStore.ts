@@ -1,6 +1,6 @@
 /** Decides what a store answers that holds its rows in an array: small enough to be judged by eye, and to be broken. */
 import { Effect, Layer } from "effect"
-import { barStart, type Candle } from "../../src/schema/Candle.ts"
+import { barStart, boundedVolume, type Candle } from "../../src/schema/Candle.ts"
 import type { Instrument } from "../../src/schema/Instrument.ts"
 import { compareTicks, tradingDay } from "../../src/schema/Tick.ts"
 import { type Quote, type StoredTick, TickStore } from "../../src/streams/TickStore.ts"
@@ -29,7 +29,7 @@ export const barsOf = (ticks: ReadonlyArray<StoredTick>, interval: Parameters<ty
         high: Math.max(last.high, price),
         low: Math.min(last.low, price),
         close: price,
-        volume: last.volume + volume
+        volume: boundedVolume(last.volume + volume)
       }
     }
   }

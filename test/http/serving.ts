@@ -28,10 +28,12 @@ export interface Serving {
   readonly settings?: Partial<HttpSettings["Service"]>
   readonly log?: Partial<MemoryLog.MemoryLogOptions>
   readonly mounts?: ReadonlyArray<Server.Mount>
+  /** Who listens to replays; one client to each unless told otherwise. */
+  readonly audience?: Layer.Layer<ReplayAudience>
 }
 
 /** The server on embedded services, for as long as the scope. */
-export const serve = ({ store, settings, log, mounts }: Serving) => {
+export const serve = ({ store, settings, log, mounts, audience = nobody }: Serving) => {
   const services = Layer.mergeAll(
     RawSinkLayer.layerLog,
     InstrumentsLayer.layer,
@@ -63,7 +65,7 @@ export const serve = ({ store, settings, log, mounts }: Serving) => {
     REPLAY_IDLE_MS: 600_000,
     REPLAY_STORE_LAG_RECORDS: 100_000,
     MAX_REPLAYS: 2
-  }).pipe(Layer.provide(nobody))
+  }).pipe(Layer.provide(audience))
   return Layer.build(Server.layer(mounts).pipe(Layer.provideMerge(replays), Layer.provideMerge(services))).pipe(
     Effect.map((context) => ({
       port: Context.get(context, Server.Server).port,

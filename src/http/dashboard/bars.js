@@ -52,7 +52,7 @@ export class Bars {
     if (ts < newest.ts) return
     newest.high = Math.max(newest.high, price)
     newest.low = Math.min(newest.low, price)
-    newest.volume += volume
+    newest.volume = Math.min(newest.volume + volume, Number.MAX_SAFE_INTEGER)
     if (at >= (newest.latest ?? 0)) {
       newest.close = price
       newest.latest = at

@@ -77,7 +77,9 @@ export class Watched {
     this.high = Math.max(tick.price, this.high ?? tick.price)
     this.low = Math.min(tick.price, this.low ?? tick.price)
     if (isLive) {
-      if (this.volume !== undefined || tick.volume > 0) this.volume = (this.volume ?? 0) + tick.volume
+      if (this.volume !== undefined || tick.volume > 0) {
+        this.volume = Math.min((this.volume ?? 0) + tick.volume, Number.MAX_SAFE_INTEGER)
+      }
       this.heardAt = performance.now()
     }
     return isNewest
