@@ -3,6 +3,7 @@ import { Effect, Option, Stream } from "effect"
 import { Command, Flag } from "effect/cli"
 import { StartError } from "../schema/Errors.ts"
 import { partitionOf } from "../schema/Partition.ts"
+import { printable } from "../schema/printable.ts"
 import { BATCH_HEADER, CUT_HEADER } from "../streams/publish.ts"
 import { type LogRecord, TickLog } from "../streams/TickLog.ts"
 import { wrongUsage } from "./run.ts"
@@ -98,7 +99,7 @@ const list = Command.make(
         (letter) => (letter.headers?.reason ?? "").includes(holds),
         (letters) =>
           Effect.sync(() => {
-            for (const letter of letters.slice(0, limit - shown)) process.stdout.write(`${show(letter)}\n`)
+            for (const letter of letters.slice(0, limit - shown)) process.stdout.write(`${printable(show(letter))}\n`)
             shown += letters.length
             return shown < limit
           })

@@ -7,6 +7,7 @@ import { layerHttp, layerLog } from "../layers/RawSink.ts"
 import * as Simulator from "../layers/Simulator.ts"
 import { explain } from "../schema/Explain.ts"
 import { makeZone } from "../schema/NaiveTime.ts"
+import { printable } from "../schema/printable.ts"
 import { readSettings, type Settings } from "../schema/Settings.ts"
 import { defaultSimulation, Simulation, simulatedInstruments, simulatedInstrumentsCsv } from "../schema/Simulation.ts"
 import { TickStore } from "../streams/TickStore.ts"
@@ -283,7 +284,7 @@ const file = Command.make(
       onError: flags.onError,
       onSkip: (reason) => {
         named += 1
-        if (named <= MAX_NAMED_ROWS) process.stderr.write(`skipped ${reason}\n`)
+        if (named <= MAX_NAMED_ROWS) process.stderr.write(`skipped ${printable(reason)}\n`)
         if (named === MAX_NAMED_ROWS) process.stderr.write("further rows are skipped and counted without a line\n")
       },
       progress: (p, isFinal) => {

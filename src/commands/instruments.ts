@@ -5,6 +5,7 @@ import { Effect } from "effect"
 import { Argument, Command } from "effect/cli"
 import { askInstance, refusalOf } from "../layers/Instance.ts"
 import { FeedError } from "../schema/Errors.ts"
+import { printable } from "../schema/printable.ts"
 import { instanceUrl, urlFlag } from "./feed.ts"
 
 /** What a running instance answers; read as data from outside. */
@@ -50,7 +51,7 @@ const importFile = Command.make(
     const answer = yield* askInstance(url, request)
     if (answer.status !== 200 || !isImportAnswer(answer.body)) return yield* refusalOf(url, request, answer)
     const { added, changed, expired, rejected, rejected_total } = answer.body
-    for (const { line, reason } of rejected) process.stderr.write(`${file}:${line}: ${reason}\n`)
+    for (const { line, reason } of rejected) process.stderr.write(`${printable(`${file}:${line}: ${reason}`)}\n`)
     if (rejected_total > rejected.length) {
       process.stderr.write(`${rejected_total - rejected.length} further lines were rejected\n`)
     }

@@ -5,17 +5,14 @@
 import * as NodeServices from "@effect/platform-node/NodeServices"
 import { Cause, Effect, Exit, Fiber, Layer, Logger, Result } from "effect"
 import { CliConfig, CliError, CliOutput, Command, GlobalFlag } from "effect/cli"
+import { printable, printableUpTo } from "../schema/printable.ts"
 import { readSettings } from "../schema/Settings.ts"
 
 const DEFAULT_DRAIN_DEADLINE_MS = 10_000
 const MAX_LINE_CHARS = 2000
 
 /** Text from outside as one line that is safe on a terminal. */
-const oneLine = (text: string): string => {
-  // biome-ignore lint/suspicious/noControlCharactersInRegex: they are what is taken out
-  const line = text.replace(/[\s\u0000-\u001f\u007f]+/g, " ").trim()
-  return line.length > MAX_LINE_CHARS ? `${line.slice(0, MAX_LINE_CHARS)}…` : line
-}
+const oneLine = (text: string): string => printableUpTo(text.replace(/\s+/g, " ").trim(), MAX_LINE_CHARS)
 
 /** A flag or argument whose value is wrong in a way that only the command can tell: exit 2. */
 export const wrongValue = (kind: "flag" | "argument", option: string, value: string, expected: string) =>
@@ -75,7 +72,8 @@ const Output = Layer.mergeAll(
     builtIns: [GlobalFlag.Help, GlobalFlag.Version, GlobalFlag.Completions, GlobalFlag.LogLevel]
   }),
   // Standard output is for answers.
-  Logger.layer([Logger.withConsoleError(Logger.formatLogFmt)])
+  // What is logged may hold what came from outside: the format itself quotes only some of it.
+  Logger.layer([Logger.withConsoleError(Logger.map(Logger.formatLogFmt, printable))])
 )
 
 const drainDeadline = (): number => {

@@ -10,6 +10,7 @@ import { HttpEffect, HttpRouter, type HttpServerRequest } from "effect/http"
 import { StartError } from "../schema/Errors.ts"
 import { Instruments } from "../streams/Instruments.ts"
 import { bodyLimit } from "./Api.ts"
+import { ClientLog } from "./clientLog.ts"
 import { dashboardFiles } from "./dashboard.ts"
 import { type Guard, guard, guardRules, isAllowedOrigin, type RequestOrigin } from "./guard.ts"
 import { HttpSettings } from "./HttpSettings.ts"
@@ -31,6 +32,8 @@ const METHODS = new Set(["GET", "HEAD", "POST", "PATCH", "PUT", "DELETE", "OPTIO
 export interface Mounting {
   /** To be asked by every upgrade, as it is by every request. */
   readonly guard: Guard
+  /** Where refused and ended clients leave their line. */
+  readonly log: ClientLog
 }
 
 /** Registers native routes on the app; what it answers runs before the app closes, such as saying goodbye. */
@@ -230,6 +233,12 @@ export const layer = (mounts: ReadonlyArray<Mount> = []) =>
         HttpServerRequest.HttpServerRequest | Scope.Scope
       >(context)(Context.get(built, HttpRouter.HttpRouter).asHttpEffect())
 
+      const logged = Effect.runForkWith(context)
+      const log = new ClientLog((line) => {
+        logged(Effect.logWarning(line))
+      })
+      yield* Effect.addFinalizer(() => Effect.sync(() => log.close()))
+
       let requests = 0
       let bodies = 0
       let idle: (() => void) | undefined
@@ -361,7 +370,9 @@ export const layer = (mounts: ReadonlyArray<Mount> = []) =>
       }
 
       const app = uWS.App()
-      const goodbyes = mounts.map((mount) => mount(app, { guard: check })).filter((goodbye) => goodbye !== undefined)
+      const goodbyes = mounts
+        .map((mount) => mount(app, { guard: check, log }))
+        .filter((goodbye) => goodbye !== undefined)
       app.any("/*", take)
 
       const socket = yield* Effect.acquireRelease(listen(app, settings.HOST, settings.PORT), (listening) =>

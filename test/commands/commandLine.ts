@@ -18,7 +18,8 @@ const root = Command.make("mdp").pipe(
     Command.make("misfit", {}, () => Effect.fail(wrongUsage("--a does not go with --b"))),
     Command.make("wait", {}, () => Effect.ensuring(waiting, Console.log("drained"))),
     Command.make("hang", {}, () => Effect.uninterruptible(waiting)),
-    Command.make("log", {}, () => Effect.log("for the operator"))
+    Command.make("log", {}, () => Effect.log("for the operator")),
+    Command.make("log-foreign", {}, () => Effect.log("\u001b[2J\u009b2J"))
   ])
 )
 

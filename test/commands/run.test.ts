@@ -56,6 +56,11 @@ describe("a command line", () => {
     assert.match(stderr, /for the operator/)
   })
 
+  it("logs nothing that a terminal obeys", async () => {
+    const { stderr } = await runToEnd(["log-foreign"])
+    assert.include(stderr, "message=\\u001b[2J\\u009b2J")
+  })
+
   for (const signal of ["SIGTERM", "SIGINT"] as const) {
     it(`that is stopped by ${signal} drains and exits 0`, async () => {
       const started = startCli(["wait"])
