@@ -17,7 +17,13 @@ const START = (Date.UTC(2026, 0, 15, 4, 30) * 1_000_000) / 1000
 /** One in this many is the other feed's copy, and one in as many numbers is lost. */
 const EVERY = 50
 
-const settings = { GAP_HOLD_MS: 5000, MAX_SEQUENCE_JUMP: 1_000_000, DMA_SILENCE_MS: 3000, MAX_FUTURE_SKEW_MS: 5000 }
+const settings = {
+  GAP_HOLD_MS: 5000,
+  MAX_SEQUENCE_JUMP: 1_000_000,
+  DMA_SILENCE_MS: 3000,
+  MAX_FUTURE_SKEW_MS: 5000,
+  ZERO_PRICE: "drop"
+} as const
 
 const rawTicks = (): ReadonlyArray<RawTick> => {
   const last = new Array<number>(INSTRUMENTS).fill(0)

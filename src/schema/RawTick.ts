@@ -5,7 +5,10 @@ import type { Sequencing } from "./Tick.ts"
 import { MAX_MICROS, MIN_MICROS, parseIso, Time } from "./Time.ts"
 
 export const MAX_TOKEN = 2_147_483_647
-/** Prices have at most 7 decimals (currency derivatives) and stay below this many rupees. */
+/**
+ * Prices have at most 7 decimals (currency derivatives) and stay within this many rupees of 0, on either side: spreads,
+ * rates and now and then a commodity trade below it.
+ */
 export const MAX_PRICE = 1_000_000_000
 const PRICE_SCALE = 10_000_000
 const MAX_NAME_CHARS = 64
@@ -16,7 +19,7 @@ export const isExactPrice = (price: number): boolean => Math.round(price * PRICE
 export const InstrumentToken = Schema.Int.pipe(Schema.check(Schema.isBetween({ minimum: 1, maximum: MAX_TOKEN })))
 export const Price = Schema.Finite.pipe(
   Schema.check(
-    Schema.isBetween({ minimum: 0, maximum: MAX_PRICE }),
+    Schema.isBetween({ minimum: -MAX_PRICE, maximum: MAX_PRICE }),
     Schema.makeFilter((price: number) => isExactPrice(price) || "Expected at most 7 decimals")
   )
 )
@@ -97,7 +100,7 @@ export const readRawTick = (value: unknown, replayed = false): RawTick | string 
   if (
     !(Number.isInteger(token) && (token as number) >= 1 && (token as number) <= MAX_TOKEN) ||
     exchangeTs < 0 ||
-    !(typeof price === "number" && price >= 0 && price <= MAX_PRICE && isExactPrice(price))
+    !(typeof price === "number" && price >= -MAX_PRICE && price <= MAX_PRICE && isExactPrice(price))
   ) {
     return slow(value, replayed)
   }
@@ -197,7 +200,8 @@ const complete = (
   return {
     instrument_token,
     exchange_ts,
-    price,
+    // JSON has a −0, which is written as 0.
+    price: price === 0 ? 0 : price,
     feed,
     volume: volume ?? 0,
     day_volume: dayVolume ?? -1,

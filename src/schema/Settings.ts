@@ -149,7 +149,16 @@ const defaulted = {
     "5000",
     "how long a gap stays open for the other feed or a late tick, in record time"
   ),
-  MAX_SEQUENCE_JUMP: setting(whole(1, 1_000_000_000), "1000000", "a contiguous jump above this goes to the DLQ"),
+  MAX_SEQUENCE_JUMP: setting(
+    whole(1, 1_000_000_000),
+    "1000000",
+    "a contiguous jump above this goes to the DLQ; the third number of a connection that goes on from it opens a session"
+  ),
+  ZERO_PRICE: setting(
+    Schema.Literals(["drop", "keep"]),
+    "drop",
+    "price 0 of a snapshot feed: drop (there is no price yet: counted, not published) or keep (it is one)"
+  ),
   DMA_SILENCE_MS: setting(
     whole(0, 3_600_000),
     "3000",

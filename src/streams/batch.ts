@@ -45,6 +45,8 @@ export interface Candidate {
   session: Session
   /** Somebody had claimed it, and on its day that decides: a duplicate. */
   isClaimed: boolean
+  /** A snapshot's packet of before the first trade: it is no tick, and says of the day's volume what it says. */
+  isPriceless: boolean
 }
 
 /** What one array of raw records has become so far. */
@@ -71,11 +73,16 @@ export interface Counts {
   admitted: number
   /** Admitted, and then found to be claimed on a day whose state was lost. */
   claimed: number
+  /** Admitted, and left out by sequence: a snapshot without a price. */
+  priceless: number
   sequenced: number
   gaps: number
   fills: number
   lost: number
   epochs: number
+  /** Sessions opened by a `reset`, and by a jump that went on. */
+  resets: number
+  jumps: number
 }
 
 /** The counts of a batch that has been decoded. */
@@ -86,11 +93,14 @@ export const countsOf = (decoded: number): Counts => ({
   suppressed: 0,
   admitted: 0,
   claimed: 0,
+  priceless: 0,
   sequenced: 0,
   gaps: 0,
   fills: 0,
   lost: 0,
-  epochs: 0
+  epochs: 0,
+  resets: 0,
+  jumps: 0
 })
 
 /** The states of a partition: live, and one a replay run. */

@@ -135,7 +135,8 @@ export const candidate = (raw: Candidate["raw"], record: LogRecord, run: string)
   day: 0,
   state: undefined as never,
   session: undefined as never,
-  isClaimed: false
+  isClaimed: false,
+  isPriceless: false
 })
 
 /** The raw tick as it came, with the time it was received here: the other partition's record time is later. */

@@ -4,7 +4,7 @@
  */
 
 import type { Batch, Candidate, PartitionStates } from "./batch.ts"
-import { MAX_RUNS, PartitionState } from "./partitionState.ts"
+import { type Connection, MAX_RUNS, PartitionState } from "./partitionState.ts"
 
 export interface DeduplicateOptions {
   /** How long a gap stays open, µs of record time. */
@@ -12,6 +12,8 @@ export interface DeduplicateOptions {
   /** DMA silence after which a snapshot without sequence passes, µs of record time. */
   readonly dmaSilenceMicros: number
   readonly maxSequenceJump: number
+  /** Whether price 0 of a snapshot feed is a price. */
+  readonly keepsZeroPrice: boolean
   /** Called for the later of two copies from different feeds: which feed won, and by how many µs of record time. */
   readonly onFeedLead: (winner: string, micros: number) => void
 }
@@ -31,7 +33,7 @@ const stateOf = (states: PartitionStates, run: string): PartitionState => {
 export const deduplicate =
   (states: PartitionStates, options: DeduplicateOptions) =>
   (batch: Batch): Batch => {
-    const { gapHoldMicros, dmaSilenceMicros, maxSequenceJump } = options
+    const { gapHoldMicros, dmaSilenceMicros, maxSequenceJump, keepsZeroPrice } = options
     const { count } = batch
     const uncounted = { gaps: 0, fills: 0, lost: 0 }
     const kept: Array<Candidate> = []
@@ -43,12 +45,16 @@ export const deduplicate =
       const { newestDay } = state
       const { sequencing } = raw
       const id = tick.sequence_id
-      const number = isReplayed
-        ? day.sessionNumbered(Math.max(raw.session, 0), recordTime)
-        : sequencing === "none"
-          ? 0
-          : day.sessionOf(raw.connection, raw.reset, id, raw.exchange_ts, recordTime)
-      const session = day.sessions[number]!
+      let connection: Connection | undefined
+      let number = 0
+      if (isReplayed) number = day.sessionNumbered(Math.max(raw.session, 0), recordTime)
+      else if (sequencing !== "none") {
+        const { length } = day.sessions
+        connection = day.enter(raw.connection, raw.reset, id, raw.exchange_ts, recordTime)
+        number = connection.session
+        if (day.sessions.length > length) count.resets++
+      }
+      let session = day.sessions[number]!
       // What a replay misses was lost, and counted, when it was live.
       const tally = isReplayed ? uncounted : count
       session.missing.expire(recordTime - gapHoldMicros, tally)
@@ -64,18 +70,43 @@ export const deduplicate =
           continue
         }
       }
+      // Before the first trade a snapshot has no price. Its number stays free for whoever knows one.
+      if (raw.price === 0 && !isReplayed && !keepsZeroPrice && (raw.feed === "snapshot" || raw.day_volume >= 0)) {
+        candidate.isPriceless = true
+        candidate.state = day
+        candidate.session = session
+        kept.push(candidate)
+        count.priceless++
+        continue
+      }
       if (sequencing === "contiguous") {
-        const { ids } = session
-        const highest = ids.highest
-        if (highest >= 0 && id > highest + maxSequenceJump) {
-          batch.dead.push({
-            record: candidate.record,
-            index: candidate.index,
-            kind: "jump",
-            reason: `sequence_id: expected at most ${maxSequenceJump} above the last, ${highest}, got ${id}`
-          })
-          continue
+        let highest = session.ids.highest
+        // What a replay brings was let in when it was live.
+        if (connection !== undefined && highest >= 0) {
+          if (id > highest + maxSequenceJump) {
+            const { length } = day.sessions
+            if (!day.goOn(connection, raw.connection, id, raw.exchange_ts, recordTime, maxSequenceJump)) {
+              batch.dead.push({
+                record: candidate.record,
+                index: candidate.index,
+                kind: "jump",
+                reason: `sequence_id: expected at most ${maxSequenceJump} above the last, ${highest}, got ${id}`
+              })
+              continue
+            }
+            const { run } = connection
+            number = connection.session
+            session = day.sessions[number]!
+            if (day.sessions.length > length) {
+              count.jumps++
+              session.missing.open(run!.first, id - 1, recordTime, tally)
+              state.open.add(session)
+            }
+            highest = session.ids.highest
+          }
+          connection.run = undefined
         }
+        const { ids } = session
         if (!ids.add(id)) {
           const first = session.arrivals.otherTime(id, tick.feed)
           if (first >= 0) options.onFeedLead(session.arrivals.feed(id), recordTime - first)

@@ -33,8 +33,10 @@ export const identityHash = (raw: RawTick): number => {
   const { exchange_ts, occurrence } = raw
   a = mix(mix(a, exchange_ts | 0), (exchange_ts / HIGH) | 0)
   b = mix(mix(b, (exchange_ts / HIGH) | 0), exchange_ts | 0)
-  a = mix(mix(a, price | 0), (price / HIGH) | 0)
-  b = mix(mix(b, (price / HIGH) | 0), price | 0)
+  // Rounded down: a negative price has the high half of its two's complement, so that none hashes as a positive one.
+  const high = Math.floor(price / HIGH)
+  a = mix(mix(a, price | 0), high | 0)
+  b = mix(mix(b, high | 0), price | 0)
   a = mix(mix(a, volume | 0), (volume / HIGH) | 0)
   b = mix(mix(b, (volume / HIGH) | 0), volume | 0)
   a = mix(mix(a, occurrence | 0), (occurrence / HIGH) | 0)

@@ -15,7 +15,8 @@ export const isUpTo = (through: Through, offset: number, index: number): boolean
 /** Takes out live ticks of a day as duplicates. They stay in the batch, marked, until each has shown its number. */
 export const discardClaimed = (batch: Batch, day: number, candidates: Iterable<Candidate>): void => {
   for (const candidate of candidates) {
-    if (candidate.run !== "" || candidate.day !== day || candidate.isClaimed) continue
+    if (candidate.run !== "" || candidate.day !== day) continue
+    if (candidate.isClaimed || candidate.isPriceless) continue
     candidate.isClaimed = true
     batch.count.claimed++
     batch.count.admitted--

@@ -53,6 +53,10 @@ export const snapshotsDegraded = gauge("topology_snapshots_degraded", "1 while p
 export const claimsForeign = counter("topology_claims_foreign_total", "Ticks that another writer had claimed")
 export const orderAlarms = counter("topology_order_alarms_total", "Positions that were not the last one plus one")
 export const newEpochs = counter("topology_new_epochs_total", "Instrument days begun afresh")
+export const newSessions = counter(
+  "topology_new_sessions_total",
+  "Numberings begun in the midst of an instrument's day, by what opened them"
+)
 export const subscribers = gauge("topology_subscribers", "WebSocket clients connected")
 export const evictions = counter("topology_evictions_total", "Ticks taken from slow clients' queues, by policy")
 export const unknownInstruments = gauge("topology_unknown_instruments", "Tokens seen that no instrument has")

@@ -18,6 +18,10 @@ export const MAX_SESSIONS = 1000
 export const MAX_CONNECTIONS = 64
 /** A reset joins the newest session if another connection opened it less than this long ago (µs of record time). */
 export const JOIN_MICROS = 60_000_000
+/** So many numbers of one connection beyond a jump, each going on from the one before, open the next session. */
+export const RUN_LENGTH = 3
+/** A number goes on from another where it is above it by at most this: the feed that brings it may have losses. */
+export const MAX_RUN_STEP = 1000
 /** Replay runs whose state a partition holds at a time; one more drops the oldest. */
 export const MAX_RUNS = 64
 
@@ -104,11 +108,20 @@ export class Arrivals {
   }
 }
 
-interface Connection {
+/** Numbers of one connection that do not fit its session and follow one another. */
+export interface Run {
+  readonly first: number
+  last: number
+  count: number
+}
+
+export interface Connection {
   session: number
   /** The reset last taken, so that the same packet sent again is not another one. */
   resetId: number
   resetTs: number
+  /** What it last sent from beyond a jump; undefined once a number of it fits. */
+  run: Run | undefined
 }
 
 /** What is kept of the first packet of a day: it opens session 0. */
@@ -152,8 +165,8 @@ export class InstrumentDay {
     return new InstrumentDay(first.instrument_token, day, epoch, recordTime, sessions)
   }
 
-  /** The number of the session that a packet belongs to, opening one where its `reset` asks for it. */
-  sessionOf(connection: string, reset: boolean, sequenceId: number, exchangeTs: number, recordTime: number): number {
+  /** The connection of a packet, in the session that it belongs to, opening one where its `reset` asks for it. */
+  enter(connection: string, reset: boolean, sequenceId: number, exchangeTs: number, recordTime: number): Connection {
     const newest = this.sessions.length - 1
     let known = this.connections.get(connection)
     const isFresh = newest === 0 && this.connections.size === 0 && this.sessions[0]!.openedAt !== BEFORE
@@ -161,10 +174,10 @@ export class InstrumentDay {
       if (this.connections.size >= MAX_CONNECTIONS) {
         this.connections.delete(this.connections.keys().next().value as string)
       }
-      known = { session: newest, resetId: -1, resetTs: -1 }
+      known = { session: newest, resetId: -1, resetTs: -1, run: undefined }
       this.connections.set(connection, known)
     }
-    if (!reset || (known.resetId === sequenceId && known.resetTs === exchangeTs)) return known.session
+    if (!reset || (known.resetId === sequenceId && known.resetTs === exchangeTs)) return known
     known.resetId = sequenceId
     known.resetTs = exchangeTs
     const opened = this.sessions[newest]!
@@ -177,7 +190,37 @@ export class InstrumentDay {
       this.sessions.push(new Session(recordTime, connection, sequenceId, exchangeTs))
       known.session = newest + 1
     }
-    return known.session
+    known.run = undefined
+    return known
+  }
+
+  /**
+   * What becomes of a number above all that its session may hold. It belongs to the newest session where that has
+   * numbers near it, and opens the next where enough of the same connection went on to it from the first beyond the
+   * jump; false: it stands alone so far. The numbers before it in its run are the first of the new session, and missing.
+   */
+  goOn(known: Connection, name: string, id: number, exchangeTs: number, recordTime: number, maxJump: number): boolean {
+    const newest = this.sessions.length - 1
+    const near = this.sessions[newest]!.ids.highest
+    if (known.session < newest && near >= 0 && Math.abs(id - near) <= maxJump) {
+      known.session = newest
+      return true
+    }
+    const { run } = known
+    // Sent again, or overtaken: neither goes on nor breaks off.
+    if (run !== undefined && id >= run.first && id <= run.last) return false
+    if (run === undefined || id < run.first || id - run.last > MAX_RUN_STEP) {
+      known.run = { first: id, last: id, count: 1 }
+      return false
+    }
+    run.last = id
+    run.count++
+    if (run.count < RUN_LENGTH || this.sessions.length >= MAX_SESSIONS) return false
+    const session = new Session(recordTime, name, id, exchangeTs)
+    session.last = run.first - 1
+    this.sessions.push(session)
+    known.session = newest + 1
+    return true
   }
 
   /** The session of a given number, opening those up to it: for replayed ticks, which carry theirs. */
@@ -215,6 +258,8 @@ export class PartitionState {
   begun = 0
   /** The day whose state was lost here; on it, claims decide besides, unless records of it are gone as well. */
   lost: LostDay | undefined
+  /** Gaps opened at or before this record time (µs) are given up, and counted. */
+  expiredUpTo = Number.NEGATIVE_INFINITY
 
   /** The state of an instrument's day at a record time, begun afresh where it is not held (any more). */
   day(day: number, recordTime: number, first: FirstPacket): InstrumentDay {
@@ -251,11 +296,14 @@ export class PartitionState {
     return begun
   }
 
-  /** Puts back what a snapshot held. */
+  /** Puts back what a snapshot held, less the gaps given up since its instrument last changed: they are counted. */
   restore(days: InstrumentDays): void {
     this.instruments.set(days.newest.token, days)
     for (const day of [days.newest, ...days.others]) {
-      for (const session of day.sessions) if (session.missing.ranges.length > 0) this.open.add(session)
+      for (const session of day.sessions) {
+        session.missing.expire(this.expiredUpTo, { gaps: 0, fills: 0, lost: 0 })
+        if (session.missing.ranges.length > 0) this.open.add(session)
+      }
     }
   }
 
@@ -270,6 +318,7 @@ export class PartitionState {
 
   /** Gives up the gaps opened at or before a record time, wherever they are. */
   expire(openedUpTo: number, tally: GapTally): void {
+    this.expiredUpTo = Math.max(this.expiredUpTo, openedUpTo)
     for (const session of this.open) {
       session.missing.expire(openedUpTo, tally)
       if (session.missing.ranges.length === 0) this.open.delete(session)

@@ -24,7 +24,7 @@ import { type AssignedPartition, type LogRecord, TickLog } from "./TickLog.ts"
 
 export type ProcessSettings = Pick<
   Settings,
-  "GAP_HOLD_MS" | "MAX_SEQUENCE_JUMP" | "DMA_SILENCE_MS" | "MAX_FUTURE_SKEW_MS" | "SNAPSHOT_MS"
+  "GAP_HOLD_MS" | "MAX_SEQUENCE_JUMP" | "DMA_SILENCE_MS" | "MAX_FUTURE_SKEW_MS" | "ZERO_PRICE" | "SNAPSHOT_MS"
 >
 
 /** The pure stages of a partition, joined: an array of raw records in, what is to be published out. */
@@ -41,6 +41,7 @@ export const stages = (
     gapHoldMicros: settings.GAP_HOLD_MS * 1000,
     dmaSilenceMicros: settings.DMA_SILENCE_MS * 1000,
     maxSequenceJump: settings.MAX_SEQUENCE_JUMP,
+    keepsZeroPrice: settings.ZERO_PRICE === "keep",
     onFeedLead
   }),
   sequence: sequence(states)
@@ -94,7 +95,9 @@ export const processPartition = (
           isUpTo(through, record.offset, index) && !published.has(sourceKey(tick.source))
         discardClaimed(batch, lost.day, batch.ticks.filter(isDecided))
       }
-      const asked = batch.ticks.filter(({ run, record }) => run === "" && record.offset > through.offset)
+      const asked = batch.ticks.filter(
+        ({ run, record, isPriceless }) => run === "" && !isPriceless && record.offset > through.offset
+      )
       if (asked.length === 0) return Effect.succeed(batch)
       const ticks = asked.map(({ tick }) => tick)
       const found = (foreign: ReadonlyArray<number>) => {
@@ -216,14 +219,18 @@ const counters = (context: Context.Context<never>) => {
   const decoded = stage("decode", ["tombstone", "too_large", "undecodable", "invalid", "misrouted", "forwarded"])
   const normalized = stage("normalize", ["future"])
   const deduplicated = stage("deduplicate", ["duplicate", "claimed", "suppressed", "jump"])
-  const sequenced = stage("sequence", [])
+  const sequenced = stage("sequence", ["zero_price"])
   const publish = stage("publish", ["published"])
   const opened = metrics.bind(metrics.gaps, {}, context)
   const filled = metrics.bind(metrics.gapFills, {}, context)
   const lost = metrics.bind(metrics.lostTicks, {}, context)
   const epochs = metrics.bind(metrics.newEpochs, {}, context)
+  const sessions = {
+    reset: metrics.bind(metrics.newSessions, { reason: "reset" }, context),
+    jump: metrics.bind(metrics.newSessions, { reason: "jump" }, context)
+  }
   // A figure that nothing has moved yet is 0, not absent.
-  for (const counter of [opened, filled, lost, epochs]) counter.add(0)
+  for (const counter of [opened, filled, lost, epochs, sessions.reset, sessions.jump]) counter.add(0)
   const degraded = metrics.bind(metrics.claimsDegraded, {}, context)
   const snapshotsDegraded = metrics.bind(metrics.snapshotsDegraded, {}, context)
   const foreign = metrics.bind(metrics.claimsForeign, {}, context)
@@ -271,6 +278,7 @@ const counters = (context: Context.Context<never>) => {
       if (count.claimed > 0) deduplicated.discarded.claimed!.add(count.claimed)
       if (count.suppressed > 0) deduplicated.discarded.suppressed!.add(count.suppressed)
       sequenced.received.add(count.admitted)
+      if (count.priceless > 0) sequenced.discarded.zero_price!.add(count.priceless)
       sequenced.sent.add(count.sequenced)
       publish.received.add(count.sequenced)
       const before = count.sequenced + batch.watermarks.length - records
@@ -280,6 +288,8 @@ const counters = (context: Context.Context<never>) => {
       if (count.fills > 0) filled.add(count.fills)
       if (count.lost > 0) lost.add(count.lost)
       if (count.epochs > 0) epochs.add(count.epochs)
+      if (count.resets > 0) sessions.reset.add(count.resets)
+      if (count.jumps > 0) sessions.jump.add(count.jumps)
       const byFeed = { dma: 0, snapshot: 0, other: 0 }
       let newest: Batch["ticks"][number] | undefined
       for (const candidate of ticks) {

@@ -60,27 +60,31 @@ export const snapshotOf = (
     const days = states.live.instruments.get(token)
     if (days !== undefined) instruments.set(token, encodeInstrument(days))
   }
-  instruments.set(PARTITION_TOKEN, encodeMarks({ runs, recordTime, lost: states.live.lost }))
+  instruments.set(
+    PARTITION_TOKEN,
+    encodeMarks({ runs, recordTime, lost: states.live.lost, expiredUpTo: states.live.expiredUpTo })
+  )
   return { ...marks, instruments }
 }
 
-/** The states that a snapshot holds; undefined where a part of it is missing or of another format. */
-const restore = (
-  snapshot: StateSnapshot
+/** The states that a snapshot holds, and what goes with them; undefined where a part of it is missing or of another format. */
+export const restore = (
+  snapshot: Pick<StateSnapshot, "instruments">
 ):
   | { readonly states: PartitionStates; readonly runs: Map<string, number>; readonly recordTime: number }
   | undefined => {
+  const kept = snapshot.instruments.get(PARTITION_TOKEN)
+  const marks = kept === undefined ? undefined : decodeMarks(kept)
+  if (marks === undefined) return undefined
   const live = new PartitionState()
+  live.lost = marks.lost
+  live.expiredUpTo = marks.expiredUpTo
   for (const [token, bytes] of snapshot.instruments) {
     if (token === PARTITION_TOKEN) continue
     const days = decodeInstrument(bytes)
     if (days === undefined) return undefined
     live.restore(days)
   }
-  const kept = snapshot.instruments.get(PARTITION_TOKEN)
-  const marks = kept === undefined ? undefined : decodeMarks(kept)
-  if (marks === undefined) return undefined
-  live.lost = marks.lost
   return { states: { live, runs: new Map() }, runs: new Map(marks.runs), recordTime: marks.recordTime }
 }
 

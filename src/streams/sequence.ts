@@ -3,9 +3,11 @@
  * and its position in the instrument's trading day, without a hole. What others have claimed gets none.
  */
 import { boundedVolume } from "../schema/Candle.ts"
+import type { RawTick } from "../schema/RawTick.ts"
 import { continuousOpen } from "../schema/Sessions.ts"
 import { tradingDate } from "../schema/Tick.ts"
 import type { Batch, PartitionStates } from "./batch.ts"
+import type { InstrumentDay } from "./partitionState.ts"
 
 /** How long after the open a first day total is still taken to hold only what this tick and the auction traded. */
 const OPENING_MICROS = 60_000_000
@@ -22,13 +24,23 @@ const isMidDay = (exchangeTs: number, day: number): boolean => {
   return knownOpen === undefined || exchangeTs >= knownOpen + OPENING_MICROS
 }
 
+/** A first total in mid-day holds what was traded before we came: it only sets the base. */
+const setBase = (state: InstrumentDay, { exchange_ts, day_volume }: RawTick, day: number): void => {
+  if (state.volumeBase >= 0) return
+  state.volumeBase = isMidDay(exchange_ts, day) ? Math.max(0, day_volume - state.published) : 0
+}
+
 export const sequence =
   (states: PartitionStates) =>
   (batch: Batch): Batch => {
-    for (const { raw, tick, state, session, day, isClaimed } of batch.ticks) {
+    for (const { raw, tick, state, session, day, isClaimed, isPriceless } of batch.ticks) {
       if (isClaimed) {
         // Published once, in a life that was lost: it takes no place, and is not missing.
         if (raw.sequencing !== "none") session.last = Math.max(session.last, tick.sequence_id)
+        continue
+      }
+      if (isPriceless) {
+        if (raw.day_volume >= 0) setBase(state, raw, day)
         continue
       }
       if (raw.sequencing === "contiguous" || raw.sequencing === "monotonic") {
@@ -44,17 +56,16 @@ export const sequence =
         }
       }
       if (raw.day_volume >= 0) {
-        // A first total in mid-day holds what was traded before we came: it only sets the base.
-        if (state.volumeBase < 0) {
-          state.volumeBase = isMidDay(raw.exchange_ts, day) ? Math.max(0, raw.day_volume - state.published) : 0
-        }
+        setBase(state, raw, day)
         tick.volume = Math.max(0, raw.day_volume - state.volumeBase - state.published)
       }
       state.published = boundedVolume(state.published + tick.volume)
       tick.epoch = state.epoch
       tick.position = ++state.position
     }
-    if (batch.count.claimed > 0) batch.ticks = batch.ticks.filter(({ isClaimed }) => !isClaimed)
+    if (batch.count.claimed + batch.count.priceless > 0) {
+      batch.ticks = batch.ticks.filter(({ isClaimed, isPriceless }) => !isClaimed && !isPriceless)
+    }
     batch.count.sequenced = batch.ticks.length
     for (const watermark of batch.watermarks) if (watermark.end) states.runs.delete(watermark.run)
     return batch

@@ -22,6 +22,15 @@ interface SessionWire {
   readonly sizes: readonly [ids: number, hashes: number]
 }
 
+/** The run only where there is one: a snapshot of before there were any reads as one without. */
+type ConnectionWire = readonly [
+  name: string,
+  session: number,
+  resetId: number,
+  resetTs: number,
+  run?: readonly [first: number, last: number, count: number]
+]
+
 interface DayWire {
   readonly token: number
   readonly day: number
@@ -32,7 +41,7 @@ interface DayWire {
   readonly published: number
   readonly base: number
   readonly touched: number
-  readonly connections: ReadonlyArray<readonly [name: string, session: number, resetId: number, resetTs: number]>
+  readonly connections: ReadonlyArray<ConnectionWire>
   readonly sessions: ReadonlyArray<SessionWire>
 }
 
@@ -43,11 +52,15 @@ export interface PartitionMarks {
   /** The highest record time so far, µs. */
   readonly recordTime: number
   readonly lost: LostDay | undefined
+  /** Gaps opened at or before this record time are given up, µs. */
+  readonly expiredUpTo: number
 }
 
 interface MarksWire {
   readonly runs: ReadonlyArray<readonly [run: string, offset: number]>
   readonly time: number
+  /** Not in a snapshot of before it was kept; null for never. */
+  readonly expired?: number | null
   readonly lost: {
     readonly day: number
     readonly missed: boolean
@@ -58,10 +71,11 @@ interface MarksWire {
 const encoder = new TextEncoder()
 const decoder = new TextDecoder()
 
-export const encodeMarks = ({ runs, recordTime, lost }: PartitionMarks): Uint8Array => {
+export const encodeMarks = ({ runs, recordTime, lost, expiredUpTo }: PartitionMarks): Uint8Array => {
   const wire: MarksWire = {
     runs: [...runs],
     time: recordTime,
+    expired: Number.isFinite(expiredUpTo) ? expiredUpTo : null,
     lost:
       lost === undefined
         ? null
@@ -81,10 +95,11 @@ export const encodeMarks = ({ runs, recordTime, lost }: PartitionMarks): Uint8Ar
 /** Undefined where the bytes are of another format. */
 export const decodeMarks = (bytes: Uint8Array): PartitionMarks | undefined => {
   if (bytes[0] !== FORMAT) return undefined
-  const { runs, time, lost } = JSON.parse(decoder.decode(bytes.subarray(1))) as MarksWire
+  const { runs, time, expired, lost } = JSON.parse(decoder.decode(bytes.subarray(1))) as MarksWire
   return {
     runs: new Map(runs),
     recordTime: time,
+    expiredUpTo: expired ?? Number.NEGATIVE_INFINITY,
     lost:
       lost === null
         ? undefined
@@ -115,7 +130,12 @@ export const encodeInstrument = (days: InstrumentDays): Uint8Array => {
       published: d.published,
       base: d.volumeBase,
       touched: d.touched,
-      connections: [...d.connections].map(([name, c]) => [name, c.session, c.resetId, c.resetTs]),
+      connections: [...d.connections].map(
+        ([name, { session, resetId, resetTs, run }]): ConnectionWire =>
+          run === undefined
+            ? [name, session, resetId, resetTs]
+            : [name, session, resetId, resetTs, [run.first, run.last, run.count]]
+      ),
       sessions: d.sessions.map((s) => ({
         at: s.openedAt,
         by: s.openedBy,
@@ -165,8 +185,9 @@ export const decodeInstrument = (bytes: Uint8Array): InstrumentDays | undefined 
     day.lastDma = w.dma ?? Number.NEGATIVE_INFINITY
     day.published = w.published
     day.volumeBase = w.base
-    for (const [name, session, resetId, resetTs] of w.connections) {
-      day.connections.set(name, { session, resetId, resetTs })
+    for (const [name, session, resetId, resetTs, kept] of w.connections) {
+      const run = kept === undefined ? undefined : { first: kept[0], last: kept[1], count: kept[2] }
+      day.connections.set(name, { session, resetId, resetTs, run })
     }
     return day
   })

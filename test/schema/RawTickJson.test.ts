@@ -11,6 +11,8 @@ const bases = [
   { sequence_id: 7, sequencing: "none" },
   { feed: 'a"b', connection: "c\\d", reset: true },
   { occurrence: 3, received_ts: 1_768_448_700_000_000 },
+  { price: -37.63 },
+  { price: -0 },
   { price: 0.0000001, exchange_ts: "2026-01-15T09:15:00.123456+05:30" }
 ]
 

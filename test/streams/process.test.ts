@@ -116,7 +116,7 @@ describe("the group process on the embedded log", () => {
     "puts what cannot go on into the DLQ with its reason and bytes, and closes the account of every stage",
     Effect.gen(function* () {
       const bad = { key: "1", value: Buffer.from(`{"instrument_token":1,"exchange_ts":"yesterday","price":1}`) }
-      yield* send([raw(1, 1), raw(1, 1), bad, raw(1, 2), raw(1, 5_000_000), raw(1, 3, { price: -1 })])
+      yield* send([raw(1, 1), raw(1, 1), bad, raw(1, 2), raw(1, 5_000_000), raw(1, 3, { price: "-" })])
       yield* settled
       const dead = yield* all("raw_ticks_dlq")
       assert.deepStrictEqual(

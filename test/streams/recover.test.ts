@@ -44,10 +44,10 @@ const records = (seed: number, count: number): ReadonlyArray<NewRecord> => {
     if (kind < 0.2) {
       return json({ instrument_token: token + 1, exchange_ts: at, price: 1 + (i % 5), feed: "other", day_volume: i })
     }
-    const jump = next() < 0.1 ? 3 : next() < 0.2 ? -2 : 1
+    const jump = next() < 0.1 ? 3 : next() < 0.2 ? -2 : next() < 0.02 ? 2_000_000 : 1
     const sequence_id = Math.max(1, last[token]! + jump)
     last[token] = Math.max(last[token]!, sequence_id)
-    const tick = { instrument_token: token + 1, exchange_ts: at, price: 2, volume: 1, sequence_id }
+    const tick = { instrument_token: token + 1, exchange_ts: at, price: (i % 4) - 1, volume: 1, sequence_id }
     if (kind < 0.3) return json({ ...tick, session: 0 }, { replay: "r.1" })
     return json({
       ...tick,

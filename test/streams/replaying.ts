@@ -24,6 +24,7 @@ export const PROCESS_SETTINGS = {
   MAX_SEQUENCE_JUMP: 1_000_000,
   DMA_SILENCE_MS: 3000,
   MAX_FUTURE_SKEW_MS: 5000,
+  ZERO_PRICE: "drop" as const,
   SNAPSHOT_MS: 3000,
   ON_LOST_OFFSETS: "fail"
 } as const

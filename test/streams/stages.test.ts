@@ -6,14 +6,23 @@ import { makeStates, stages } from "../../src/streams/process.ts"
 import { toDeadRecords, toRecords, watermarkRecord } from "../../src/streams/publish.ts"
 import type { LogRecord } from "../../src/streams/TickLog.ts"
 
-const settings = { GAP_HOLD_MS: 5000, MAX_SEQUENCE_JUMP: 1_000_000, DMA_SILENCE_MS: 3000, MAX_FUTURE_SKEW_MS: 5000 }
+const settings = {
+  GAP_HOLD_MS: 5000,
+  MAX_SEQUENCE_JUMP: 1_000_000,
+  DMA_SILENCE_MS: 3000,
+  MAX_FUTURE_SKEW_MS: 5000,
+  ZERO_PRICE: "drop"
+} as const
 /** 2026-01-15 10:00 IST, a trading day, in µs. */
 const TEN = Date.UTC(2026, 0, 15, 4, 30) * 1000
 
-const pipeline = (place = { partition: 0, partitions: 1 }) => {
+const pipeline = (
+  place = { partition: 0, partitions: 1 },
+  more: Partial<typeof settings | { ZERO_PRICE: "keep" }> = {}
+) => {
   const leads: Array<readonly [string, number]> = []
   const states = makeStates()
-  const stage = stages(states, "raw", place, settings, (winner, micros) => leads.push([winner, micros]))
+  const stage = stages(states, "raw", place, { ...settings, ...more }, (winner, micros) => leads.push([winner, micros]))
   const run = (records: ReadonlyArray<LogRecord>): Batch =>
     stage.sequence(stage.deduplicate(stage.normalize(stage.decode(records))))
   return { run, leads, states }
@@ -83,6 +92,143 @@ describe("the stages of a partition", () => {
       [2, "LIVE", 0, 0, 2]
     ])
     assert.match(batch.dead[0]!.reason, /^sequence_id: .* got 1000002$/)
+  })
+
+  it("open a session with the third number that goes on from beyond a jump, and let those before it fill theirs", () => {
+    const { run } = pipeline()
+    const batch = run([dma(0, 5_000_001), dma(1, 6_500_000), dma(2, 6_500_001), dma(3, 6_500_002), dma(4, 6_500_003)])
+    assert.deepStrictEqual(brief(ticksOf(batch)), [
+      [5_000_001, "LIVE", 0, 0, 1],
+      [6_500_002, "STALE", 6_500_000, 1, 2],
+      [6_500_003, "LIVE", 0, 1, 3]
+    ])
+    assert.deepStrictEqual(
+      batch.dead.map(({ kind, record: { offset } }) => [kind, offset]),
+      [
+        ["jump", 1],
+        ["jump", 2]
+      ]
+    )
+    assert.deepStrictEqual([batch.count.jumps, batch.count.resets, batch.count.gaps], [1, 0, 1])
+    // The dead letters, sent again.
+    const again = run([dma(5, 6_500_000), dma(6, 6_500_001), dma(7, 6_500_004)])
+    assert.deepStrictEqual(brief(ticksOf(again)), [
+      [6_500_000, "STALE", 0, 1, 4],
+      [6_500_001, "STALE", 0, 1, 5],
+      [6_500_004, "LIVE", 0, 1, 6]
+    ])
+    assert.deepStrictEqual([again.count.fills, again.dead.length], [2, 0])
+  })
+
+  it("keep apart who jumps: neither stray numbers, nor those of several connections, make a session", () => {
+    const { run } = pipeline()
+    const far = (offset: number, sequence_id: number, connection: string) => dma(offset, sequence_id, { connection })
+    const batch = run([
+      far(0, 1, "a"),
+      far(1, 5_000_000, "a"),
+      far(2, 5_000_001, "a"),
+      far(3, 2, "a"), // fits: what was there before it stood alone
+      far(4, 5_000_002, "a"),
+      far(5, 5_000_003, "b"),
+      far(6, 5_000_002, "a"), // once more
+      far(7, 7_000_000, "a"), // no neighbour
+      far(8, 5_000_004, "b"),
+      far(9, 3, "a")
+    ])
+    assert.deepStrictEqual(brief(ticksOf(batch)), [
+      [1, "LIVE", 0, 0, 1],
+      [2, "LIVE", 0, 0, 2],
+      [3, "LIVE", 0, 0, 3]
+    ])
+    assert.strictEqual(batch.dead.length, 7)
+    assert.strictEqual(batch.count.jumps, 0)
+  })
+
+  it("take the other feed along into the session that a jump opened, whatever it had in the one before", () => {
+    const { run } = pipeline()
+    const other = { feed: "snapshot", connection: "s" }
+    const batch = run([
+      dma(0, 1),
+      dma(1, 2, other),
+      dma(2, 4_000_000),
+      dma(3, 4_000_000, other),
+      dma(4, 4_000_002),
+      dma(5, 4_000_001, other),
+      dma(6, 4_000_004), // opens it, though the feed loses every other number
+      dma(7, 4_000_005, other),
+      dma(8, 4_000_001, other)
+    ])
+    assert.deepStrictEqual(brief(ticksOf(batch)), [
+      [1, "LIVE", 0, 0, 1],
+      [2, "LIVE", 0, 0, 2],
+      [4_000_004, "STALE", 4_000_000, 1, 3],
+      [4_000_005, "LIVE", 0, 1, 4],
+      [4_000_001, "STALE", 0, 1, 5]
+    ])
+    assert.strictEqual(batch.dead.length, 4)
+    assert.strictEqual(batch.count.jumps, 1)
+  })
+
+  it("refuse nothing of a replay for its number: it was let in when it was live", () => {
+    const { run } = pipeline()
+    const headers = { replay: "r.1" }
+    const batch = run([
+      { ...dma(0, 1, { session: 0 }), headers },
+      { ...dma(1, 9_000_000, { session: 0 }), headers }
+    ])
+    assert.deepStrictEqual(
+      ticksOf(batch).map((t) => t.sequence_id),
+      [1, 9_000_000]
+    )
+  })
+
+  it("take prices below 0, each its own content", () => {
+    const { run } = pipeline()
+    const at = (offset: number, price: number) =>
+      record(offset, TEN, { instrument_token: 1, exchange_ts: TEN, price, feed: "kite" })
+    // The low 32 bits of −0.0000001 and 429.4967295, in ten-millionths, are the same.
+    const batch = run([at(0, -37.63), at(1, 37.63), at(2, -0.0000001), at(3, 429.4967295), at(4, -37.63), at(5, -1e9)])
+    assert.deepStrictEqual(
+      ticksOf(batch).map((t) => t.price),
+      [-37.63, 37.63, -0.0000001, 429.4967295, -1e9]
+    )
+    assert.strictEqual(batch.count.duplicates, 1)
+    assert.match(run([at(6, -1e9 - 1)]).dead[0]!.reason, /^price: expected a value between -1000000000 and 1000000000/)
+  })
+
+  it("leave out price 0 of a snapshot feed, which is none, and keep what it says of the day's volume", () => {
+    const zero = (offset: number, more: object) =>
+      record(offset, TEN + offset * 1_000_000, {
+        instrument_token: 1,
+        exchange_ts: TEN + offset * 1_000_000,
+        price: 0,
+        ...more
+      })
+    const records = [
+      zero(0, { feed: "snapshot" }),
+      zero(1, { feed: "kite", day_volume: 40 }),
+      zero(2, { feed: "kite", day_volume: 100, price: 7 }),
+      zero(3, { feed: "snapshot", sequence_id: 1, reset: true }),
+      dma(4, 1), // its number was not taken
+      zero(5, { sequence_id: 2 }) // a trade at 0
+    ]
+    const { run } = pipeline()
+    const batch = run(records)
+    assert.deepStrictEqual(
+      ticksOf(batch).map((t) => [t.price, t.volume, t.sequence_id > 0 ? t.sequence_id : 0, t.position]),
+      [
+        [7, 60, 0, 1],
+        [101, 1, 1, 2],
+        [0, 0, 2, 3]
+      ]
+    )
+    assert.strictEqual(batch.count.priceless, 3)
+    assert.strictEqual(batch.count.admitted, batch.count.sequenced + batch.count.priceless)
+    const kept = pipeline(undefined, { ZERO_PRICE: "keep" }).run(records)
+    assert.deepStrictEqual(
+      ticksOf(kept).map((t) => t.price),
+      [0, 0, 7, 0, 0]
+    )
   })
 
   it("send a stamp too far ahead of record time to the DLQ, naming the field and the value", () => {
@@ -306,7 +452,7 @@ describe("the stages of a partition", () => {
       of(1, Buffer.alloc(1_048_577, 32)),
       of(2, text("{")),
       of(3, text(`{${good},"price":NaN}`)),
-      of(4, text(`{${good},"price":-1}`)),
+      of(4, text(`{${good},"price":-1000000001}`)),
       of(5, text(`{${good},"price":1,"sequence_id":-4}`)),
       of(6, text(`[]`)),
       of(7, text(`{${good},"price":1}`)),
@@ -344,7 +490,7 @@ describe("the stages of a partition", () => {
       batch: "1"
     })
     assert.deepStrictEqual(negative!.headers, {
-      reason: "price: expected a value between 0 and 1000000000, got -1",
+      reason: "price: expected a value between -1000000000 and 1000000000, got -1000000001",
       topic: "raw_ticks",
       partition: "3",
       offset: "4",
@@ -380,7 +526,8 @@ const mixed = (seed: number, length: number): ReadonlyArray<LogRecord> => {
     if (kind < 0.02) return { offset, recordTime: time, key: null, value: Buffer.from("{") }
     if (kind < 0.04) return record(offset, time, { instrument_token: token + 1, exchange_ts: time + 6e6, price: 1 })
     const isNumbered = next() < 0.7
-    const jump = next() < 0.1 ? Math.floor(next() * 5) : next() < 0.2 ? -Math.floor(next() * 6) : 1
+    const jump =
+      next() < 0.1 ? Math.floor(next() * 5) : next() < 0.2 ? -Math.floor(next() * 6) : next() < 0.02 ? 3e6 : 1
     const sequence_id = Math.max(1, last[token]! + jump)
     if (isNumbered) last[token] = Math.max(last[token]!, sequence_id)
     const isOld = next() < 0.05
@@ -391,7 +538,7 @@ const mixed = (seed: number, length: number): ReadonlyArray<LogRecord> => {
       {
         instrument_token: token + 1,
         exchange_ts: time - (isOld ? 86_400_000_000 : 0),
-        price: Math.floor(next() * 3) + 1,
+        price: Math.floor(next() * 4) - 1,
         feed: next() < 0.5 ? "dma" : "snapshot",
         ...(isNumbered ? { sequence_id } : {}),
         ...(!isNumbered && next() < 0.5 ? { day_volume: Math.floor((time - TEN) / 1e5) } : { volume: 1 }),
@@ -440,12 +587,14 @@ describe("determinism (P2)", () => {
     }
   })
 
-  it("closes the account of every batch (P1): read = published + duplicates + suppressed + dead", () => {
+  it("closes the account of every batch (P1): read = published + duplicates + suppressed + priceless + dead", () => {
     const { run } = pipeline()
     const records = mixed(99, 5000)
     const batch = run(records)
-    const { duplicates, suppressed } = batch.count
-    assert.strictEqual(toRecords(batch).length + duplicates + suppressed + batch.dead.length, records.length)
+    const { duplicates, suppressed, priceless } = batch.count
+    const out = duplicates + suppressed + priceless + batch.dead.length
+    assert.strictEqual(toRecords(batch).length + out, records.length)
+    assert.isAbove(priceless, 0)
     assert.isAbove(duplicates, 0)
     assert.isAbove(suppressed, 0)
   })

@@ -1,0 +1,60 @@
+import { assert, describe, it } from "@effect/vitest"
+import { makeStates, stages } from "../../src/streams/process.ts"
+import { restore, snapshotOf } from "../../src/streams/recover.ts"
+import type { LogRecord } from "../../src/streams/TickLog.ts"
+
+const settings = {
+  GAP_HOLD_MS: 5000,
+  MAX_SEQUENCE_JUMP: 1_000_000,
+  DMA_SILENCE_MS: 3000,
+  MAX_FUTURE_SKEW_MS: 5000,
+  ZERO_PRICE: "drop"
+} as const
+/** 2026-01-15 10:00 IST, a trading day, in µs. */
+const TEN = Date.UTC(2026, 0, 15, 4, 30) * 1000
+const marks = { rawIncarnation: "raw", rawOffset: 0, normalizedIncarnation: "normalized", normalizedOffset: 0 }
+
+const pipeline = (states = makeStates()) => {
+  const stage = stages(states, "raw", { partition: 0, partitions: 1 }, settings, () => {})
+  const run = (records: ReadonlyArray<LogRecord>) =>
+    stage.sequence(stage.deduplicate(stage.normalize(stage.decode(records))))
+  return { run, states }
+}
+
+/** A tick that is stamped, and taken in, `offset` seconds after ten. */
+const tick = (offset: number, instrument_token: number, more: object = {}): LogRecord => ({
+  offset,
+  recordTime: TEN + offset * 1_000_000,
+  key: null,
+  value: Buffer.from(
+    JSON.stringify({ instrument_token, exchange_ts: TEN + offset * 1_000_000, price: 100, volume: 1, ...more })
+  )
+})
+
+describe("the state of a partition, kept and put back", () => {
+  it("gives no gap up a second time that was given up after its instrument was kept", () => {
+    const { run, states } = pipeline()
+    run([tick(0, 1, { sequence_id: 1 }), tick(1, 1, { sequence_id: 4 })])
+    const since = TEN + 1_000_000
+    const first = snapshotOf(states, states.live.changedSince(0), { runs: new Map(), recordTime: since }, marks)
+    // The gap's time is over while its instrument is silent: what changed since does not name it.
+    const later = [tick(9, 2, { sequence_id: 1 }), tick(10, 2, { sequence_id: 4 })]
+    assert.strictEqual(run(later).count.lost, 2)
+    const changed = states.live.changedSince(since + 1)
+    const second = snapshotOf(states, changed, { runs: new Map(), recordTime: TEN + 10_000_000 }, marks)
+    const kept = restore({ instruments: new Map([...first.instruments, ...second.instruments]) })!
+    const after = pipeline(kept.states).run([tick(12, 1, { sequence_id: 5 }), tick(13, 1, { sequence_id: 2 })])
+    assert.deepStrictEqual([after.count.lost, after.count.fills], [0, 0])
+    // The one that was open stays so.
+    assert.strictEqual(pipeline(kept.states).run([tick(14, 2, { sequence_id: 2 })]).count.fills, 1)
+  })
+
+  it("goes on with a run beyond a jump where it was", () => {
+    const { run, states } = pipeline()
+    run([tick(0, 1, { sequence_id: 1 }), tick(1, 1, { sequence_id: 5e6 }), tick(2, 1, { sequence_id: 5e6 + 1 })])
+    const kept = restore(snapshotOf(states, [1], { runs: new Map(), recordTime: TEN }, marks))!
+    const next = tick(3, 1, { sequence_id: 5e6 + 2 })
+    const [third] = pipeline(kept.states).run([next]).ticks
+    assert.deepStrictEqual(third?.tick, run([next]).ticks[0]!.tick)
+  })
+})
