@@ -1,9 +1,10 @@
 /**
- * Decides how instruments are kept in memory: read from the store at start, after a change here, every minute, and soon
- * after somebody asked for one that is not there: another process may just have put it into the store.
+ * Decides how instruments are kept in memory: read from the store at start, after a change here, and where its version
+ * says that they changed, which is looked at every minute, and soon after somebody asked for one that is not there:
+ * another process may just have put it into the store. What the store has that is no instrument is left out.
  */
 import { Effect, Latch, Layer, Semaphore } from "effect"
-import { fullSymbol, type Instrument, SIMULATED_EXCHANGE } from "../schema/Instrument.ts"
+import { fullSymbol, type Instrument, SIMULATED_EXCHANGE, usable } from "../schema/Instrument.ts"
 import {
   type InstrumentLines,
   instrumentLines,
@@ -12,11 +13,14 @@ import {
 } from "../schema/InstrumentFile.ts"
 import { type Segment, segmentOf } from "../schema/Sessions.ts"
 import { Instruments } from "../streams/Instruments.ts"
-import { type InstrumentIndex, instrumentIndex } from "../streams/instrumentIndex.ts"
-import { unknownInstruments } from "../streams/metrics.ts"
+import { building, type InstrumentIndex } from "../streams/instrumentIndex.ts"
+import { instrumentsLeftOut, unknownInstruments } from "../streams/metrics.ts"
 import { Readiness } from "../streams/Readiness.ts"
+import { inTurns, pause, type Slices } from "../streams/slices.ts"
 import { TickStore } from "../streams/TickStore.ts"
 
+/** Instruments held, some 600 bytes each; where the store has more, those that expired longest ago are left there. */
+const MAX_INSTRUMENTS = 400_000
 /** Unknown tokens listed at most; full: drop-newest, which are only counted. */
 const MAX_UNKNOWN_LISTED = 10_000
 /** Tokens remembered besides, so that each is counted once; full: the count is a lower bound. */
@@ -53,38 +57,47 @@ interface Loaded {
   readonly underlyings: ReadonlySet<string>
 }
 
-const load = (list: ReadonlyArray<Instrument>): Loaded => {
+/** What the store's rows are worth: instruments, how many rows are none, and how many names had to be cut. */
+interface Usable {
+  readonly list: ReadonlyArray<Instrument>
+  readonly leftOut: number
+  readonly cut: number
+  /** The first token whose row is no instrument, or whose name was cut. */
+  readonly first: number | undefined
+}
+
+function* reading(rows: ReadonlyArray<Instrument>): Slices<Usable> {
+  const list: Array<Instrument> = []
+  let cut = 0
+  let first: number | undefined
+  for (const [n, row] of rows.entries()) {
+    const instrument = usable(row)
+    if (instrument !== undefined) list.push(instrument)
+    if (instrument !== undefined && instrument !== row) cut += 1
+    if (instrument !== row) first ??= row.instrument_token
+    if (pause(n)) yield
+  }
+  return { list, leftOut: rows.length - list.length, cut, first }
+}
+
+function* loading(list: ReadonlyArray<Instrument>): Slices<Loaded> {
   const bySymbol = new Map<string, Array<Instrument>>()
-  for (const instrument of list) {
+  const byToken = new Map<number, Instrument>()
+  const underlyings = new Set<string>()
+  let simulated = false
+  for (const [n, instrument] of list.entries()) {
     for (const name of [instrument.tradingsymbol, fullSymbol(instrument)]) {
       const same = bySymbol.get(name.toUpperCase())
       if (same === undefined) bySymbol.set(name.toUpperCase(), [instrument])
       else same.push(instrument)
     }
+    byToken.set(instrument.instrument_token, instrument)
+    if (instrument.expiry !== null) underlyings.add(`${instrument.exchange} ${instrument.name ?? ""}`)
+    simulated ||= instrument.exchange === SIMULATED_EXCHANGE
+    if (pause(n)) yield
   }
-  return {
-    list,
-    byToken: new Map(list.map((instrument) => [instrument.instrument_token, instrument])),
-    bySymbol,
-    index: instrumentIndex(list),
-    simulated: list.some((instrument) => instrument.exchange === SIMULATED_EXCHANGE),
-    underlyings: new Set(
-      list.filter(({ expiry }) => expiry !== null).map(({ exchange, name }) => `${exchange} ${name ?? ""}`)
-    )
-  }
+  return { list, byToken, bySymbol, index: yield* building(list), simulated, underlyings }
 }
-
-const isSame = (a: Instrument | undefined, b: Instrument): boolean =>
-  a !== undefined &&
-  a.tradingsymbol === b.tradingsymbol &&
-  a.exchange === b.exchange &&
-  a.asset_class === b.asset_class &&
-  a.tick_size === b.tick_size &&
-  a.name === b.name &&
-  a.expiry === b.expiry &&
-  a.strike === b.strike &&
-  a.option_type === b.option_type &&
-  a.lot_size === b.lot_size
 
 /** The lines of a text, one after another, without their ends. */
 function* linesOf(text: string): Generator<string> {
@@ -124,21 +137,52 @@ export const layer = Layer.effect(
     const store = yield* TickStore
     const readiness = yield* Readiness
     const context = yield* Effect.context<never>()
-    let loaded = load([])
+    let loaded = yield* inTurns(loading([]))
+    let version: string | undefined
     const unknown = new Set<number>()
     // Two refreshes at once could put the older list over the newer.
     const one = yield* Semaphore.make(1)
+    let asked = 0
+    let answered = 0
 
     const noteUnknown = () => unknownInstruments.updateUnsafe(unknown.size, context)
-    const refresh = Effect.gen(function* () {
-      const list = yield* store.instruments
-      if (list.length === loaded.list.length && list.every((i) => isSame(loaded.byToken.get(i.instrument_token), i))) {
-        return
+    const read = Effect.gen(function* () {
+      // Before the list: what changes between the two is seen the next time.
+      const found = yield* store.instrumentsVersion
+      if (found === version) return
+      const rows = yield* store.instruments(MAX_INSTRUMENTS + 1)
+      const { list, leftOut, cut, first } = yield* inTurns(reading(rows.slice(0, MAX_INSTRUMENTS)))
+      loaded = yield* inTurns(loading(list))
+      version = found
+      instrumentsLeftOut.updateUnsafe(rows.length - list.length, context)
+      if (leftOut + cut > 0) {
+        yield* Effect.logWarning(
+          `instruments: ${leftOut} rows of the store are none and left out, ${cut} names are cut; first instrument_token ${first}`
+        )
       }
-      loaded = load(list)
+      if (rows.length > MAX_INSTRUMENTS) {
+        yield* Effect.logWarning(
+          `instruments: the store has more than ${MAX_INSTRUMENTS}; those that expired longest ago cannot be found`
+        )
+      }
       for (const token of unknown) if (loaded.byToken.has(token)) unknown.delete(token)
       noteUnknown()
-    }).pipe(one.withPermits(1))
+    })
+    // Whoever asks while one is under way waits for the next, which is one for all of them.
+    const refresh = Effect.suspend(() => {
+      asked += 1
+      const mine = asked
+      return one.withPermits(1)(
+        Effect.suspend(() => {
+          if (answered >= mine) return Effect.void
+          const through = asked
+          return Effect.tap(read, () => {
+            answered = through
+            return Effect.void
+          })
+        })
+      )
+    })
 
     yield* refresh
     noteUnknown()

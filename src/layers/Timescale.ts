@@ -122,7 +122,7 @@ const makeStore = (pool: pg.Pool, level: Level, keepDays: number): TickStore["Se
   const write = makeWriter(pool, days, bars)
   const { bookmarks, ticks, ticksAfter, count, tokens } = makeReader(pool, days, bars)
   const { candles, quotes } = makeBarReader(pool, bars)
-  const { instruments, putInstruments } = makeInstruments(pool)
+  const { instruments, instrumentsVersion, putInstruments } = makeInstruments(pool)
 
   return TickStore.of({
     write: (batch) => ask("write", () => write(batch)),
@@ -135,7 +135,8 @@ const makeStore = (pool: pg.Pool, level: Level, keepDays: number): TickStore["Se
     tokens: (from, to) => ask("tokens", () => tokens(from, to)),
     refreshCandles: ask("refreshCandles", () => bars.refresh(pool)),
     dropOldDays: dropper(days, keepDays),
-    instruments: ask("instruments", instruments),
+    instruments: (limit) => ask("instruments", () => instruments(limit)),
+    instrumentsVersion: ask("instrumentsVersion", instrumentsVersion),
     // `expired` counts the instruments whose expiry has passed (IST) since the put before, whether or not this one
     // names them: they stay to be looked up, and each is counted once.
     putInstruments: (given) =>

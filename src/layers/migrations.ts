@@ -155,8 +155,28 @@ BEGIN
 END $$;
 `
 
+/** Whether instruments changed is told by one row, so that nobody reads them all to find out. */
+const INSTRUMENTS_VERSION = `
+CREATE TABLE instruments_version (version bigint NOT NULL);
+COMMENT ON TABLE instruments_version IS 'grows with every statement that changes instruments';
+-- From the time of day: a database made anew does not look like the one before it.
+INSERT INTO instruments_version VALUES ((date_part('epoch', clock_timestamp()) * 1000)::bigint);
+
+CREATE FUNCTION instruments_changed() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+  UPDATE instruments_version SET version = version + 1;
+  RETURN NULL;
+END $$;
+CREATE TRIGGER instruments_changed AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON instruments
+FOR EACH STATEMENT EXECUTE FUNCTION instruments_changed();
+`
+
 /** Statements of each version; version n is entry n - 1. One that was released is never edited, only followed. */
-const VERSIONS: ReadonlyArray<(level: Level) => string> = [(level) => VERSION_1[level], version2]
+const VERSIONS: ReadonlyArray<(level: Level) => string> = [
+  (level) => VERSION_1[level],
+  version2,
+  () => INSTRUMENTS_VERSION
+]
 
 /** The schema version that this program reads and writes. */
 export const SCHEMA_VERSION = VERSIONS.length

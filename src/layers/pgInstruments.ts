@@ -1,6 +1,6 @@
 /** Decides how instruments are kept in PostgreSQL: what of one changed, what a reused token meant before, what has expired. */
 import type pg from "pg"
-import type { Instrument } from "../schema/Instrument.ts"
+import { type Instrument, MAX_NAME_CHARS } from "../schema/Instrument.ts"
 import { advisory, transaction } from "./pgConnection.ts"
 import { rows } from "./pgRows.ts"
 
@@ -45,8 +45,30 @@ const PUT_INSTRUMENTS = `
 
 const EXPIRE_INSTRUMENTS = "UPDATE instruments SET expired = true WHERE expiry < $1::date AND NOT expired"
 
+/** A name comes one character longer than any may be, so that whoever reads it sees that it was. */
+const READ_COLUMNS = INSTRUMENT_COLUMNS.replace("name", `left(name, ${MAX_NAME_CHARS + 1})`).replace(
+  "expiry",
+  "to_char(expiry, 'YYYY-MM-DD')"
+)
+/** Where there are more than asked for, those that expired longest ago are left. */
+const READ_INSTRUMENTS = `
+  SELECT * FROM (
+    SELECT ${READ_COLUMNS} FROM instruments
+    ORDER BY expired, expiry DESC NULLS FIRST, instrument_token LIMIT $1) AS i
+  ORDER BY instrument_token`
+
 export const makeInstruments = (pool: pg.Pool) => {
-  const instruments = async (): Promise<ReadonlyArray<Instrument>> => {
+  const instrumentsVersion = async (): Promise<string> => {
+    const found = await rows<readonly [number]>(
+      pool,
+      "instruments_version",
+      "SELECT version FROM instruments_version",
+      []
+    )
+    return String(found[0]?.[0] ?? 0)
+  }
+
+  const instruments = async (limit: number): Promise<ReadonlyArray<Instrument>> => {
     const found = await rows<
       readonly [
         number,
@@ -60,12 +82,7 @@ export const makeInstruments = (pool: pg.Pool) => {
         Instrument["option_type"],
         number | null
       ]
-    >(
-      pool,
-      "instruments",
-      `SELECT ${INSTRUMENT_COLUMNS.replace("expiry", "to_char(expiry, 'YYYY-MM-DD')")} FROM instruments ORDER BY instrument_token`,
-      []
-    )
+    >(pool, "instruments", READ_INSTRUMENTS, [limit])
     return found.map((row) => ({
       instrument_token: row[0],
       tradingsymbol: row[1],
@@ -96,5 +113,5 @@ export const makeInstruments = (pool: pg.Pool) => {
       return { added, changed, expired: expired.rowCount ?? 0 }
     })
 
-  return { instruments, putInstruments }
+  return { instruments, instrumentsVersion, putInstruments }
 }

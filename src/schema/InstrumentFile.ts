@@ -1,11 +1,23 @@
 /** Decides how the broker's instruments file is read: its columns, and which lines are refused and why. */
 import { Result, Schema } from "effect"
 import { explain, showValue } from "./Explain.ts"
-import { type AssetClass, Instrument } from "./Instrument.ts"
+import {
+  type AssetClass,
+  Instrument,
+  isDate,
+  isExchange,
+  MAX_INT32,
+  MAX_NAME_CHARS,
+  MAX_RUPEES,
+  MAX_SYMBOL_CHARS
+} from "./Instrument.ts"
 import { InstrumentToken } from "./RawTick.ts"
+import { isPrintable, printable } from "./Text.ts"
 
 /** Refused lines that an answer names; the rest are counted. */
 export const MAX_REJECTED_LINES = 100
+/** The longest line read: a broker's have some hundred characters. */
+export const MAX_INSTRUMENT_LINE_CHARS = 4096
 
 export interface RejectedLine {
   /** From 1, the header being line 1. */
@@ -32,35 +44,29 @@ const NEEDED = [
 ] as const
 type Column = (typeof NEEDED)[number]
 
-const isDate = (text: string): boolean => {
-  if (!/^\d{4}-\d{2}-\d{2}$/.test(text)) return false
-  const day = new Date(`${text}T00:00:00Z`)
-  return !Number.isNaN(day.getTime()) && day.toISOString().startsWith(text) && !text.startsWith("0000")
-}
-
-const INT4_MAX = 2_147_483_647
-/** What no text column holds: half a character, and the one that ends a text in C. */
-const isText = Schema.makeFilter(
-  (text: string) => (text.isWellFormed() && !text.includes("\0")) || "Expected text without NUL or half a character"
-)
+const text = (maxChars: number) =>
+  Schema.makeFilter((value: string) =>
+    value.length > maxChars
+      ? `Expected at most ${maxChars} characters, not ${value.length}`
+      : isPrintable(value) || "Expected text without control characters"
+  )
+const rupees = Schema.Finite.pipe(Schema.check(Schema.isBetween({ minimum: 0, maximum: MAX_RUPEES })))
 
 /** What the store takes: the instrument, with the lengths and ranges of its columns. */
 const Row = Schema.Struct({
   ...Instrument.fields,
   instrument_token: InstrumentToken,
-  tradingsymbol: Schema.String.pipe(Schema.check(Schema.isBetweenLength(1, 50), isText)),
+  tradingsymbol: Schema.String.pipe(Schema.check(Schema.isBetweenLength(1, MAX_SYMBOL_CHARS), text(MAX_SYMBOL_CHARS))),
   exchange: Schema.String.pipe(
-    Schema.check(
-      Schema.makeFilter((text: string) => /^[A-Z0-9]{1,10}$/.test(text) || "Expected 1 to 10 capitals or digits")
-    )
+    Schema.check(Schema.makeFilter((value: string) => isExchange(value) || "Expected 1 to 10 capitals or digits"))
   ),
-  tick_size: Schema.Finite.pipe(Schema.check(Schema.isGreaterThanOrEqualTo(0))),
-  name: Schema.NullOr(Schema.String.pipe(Schema.check(isText))),
+  tick_size: rupees,
+  name: Schema.NullOr(Schema.String.pipe(Schema.check(text(MAX_NAME_CHARS)))),
   expiry: Schema.NullOr(
-    Schema.String.pipe(Schema.check(Schema.makeFilter((t: string) => isDate(t) || "Expected YYYY-MM-DD")))
+    Schema.String.pipe(Schema.check(Schema.makeFilter((value: string) => isDate(value) || "Expected YYYY-MM-DD")))
   ),
-  strike: Schema.NullOr(Schema.Finite.pipe(Schema.check(Schema.isGreaterThanOrEqualTo(0)))),
-  lot_size: Schema.NullOr(Schema.Int.pipe(Schema.check(Schema.isBetween({ minimum: 0, maximum: INT4_MAX }))))
+  strike: Schema.NullOr(rupees),
+  lot_size: Schema.NullOr(Schema.Int.pipe(Schema.check(Schema.isBetween({ minimum: 0, maximum: MAX_INT32 }))))
 })
 const decodeRow = Schema.decodeUnknownResult(Row)
 
@@ -110,8 +116,14 @@ export interface InstrumentLines {
   readonly read: (line: string, number: number) => Instrument | string
 }
 
+const tooLong = (line: string): string =>
+  `expected at most ${MAX_INSTRUMENT_LINE_CHARS} characters a line, got ${line.length}`
+
 /** Takes the header line. Columns may stand in any order, and others among them are passed over. */
 export const instrumentLines = (header: string): Result.Result<InstrumentLines, InstrumentFileRefused> => {
+  if (header.length > MAX_INSTRUMENT_LINE_CHARS) {
+    return Result.fail(new InstrumentFileRefused({ message: `line 1: ${tooLong(header)}` }))
+  }
   const names = (splitCsvLine(header.replace(/^\uFEFF/, "")) ?? []).map((name) => name.trim())
   const at = new Map<Column, number>()
   for (const column of NEEDED) {
@@ -126,6 +138,7 @@ export const instrumentLines = (header: string): Result.Result<InstrumentLines, 
   const lineOf = new Map<number, number>()
   return Result.succeed({
     read: (line, number) => {
+      if (line.length > MAX_INSTRUMENT_LINE_CHARS) return tooLong(line)
       const fields = splitCsvLine(line)
       if (fields === undefined) return "a quote is not closed, or text follows a closing quote"
       if (fields.length !== names.length) return `expected ${names.length} fields, got ${fields.length}`
@@ -148,7 +161,7 @@ export const instrumentLines = (header: string): Result.Result<InstrumentLines, 
         lot_size: field("lot_size") === "" ? null : numberOf(field("lot_size"))
       }
       const decoded = decodeRow(row)
-      if (Result.isFailure(decoded)) return explain(decoded.failure.issue, row).message
+      if (Result.isFailure(decoded)) return printable(explain(decoded.failure.issue, row).message)
       const instrument = decoded.success
       const earlier = lineOf.get(instrument.instrument_token)
       if (earlier !== undefined) {

@@ -103,7 +103,13 @@ export class TickStore extends Context.Service<
     readonly refreshCandles: Effect.Effect<number, StoreError>
     /** Drops ticks older than the store is to keep once their bars are final; the bars stay. Answers how many days went. */
     readonly dropOldDays: Effect.Effect<number, StoreError>
-    readonly instruments: Effect.Effect<ReadonlyArray<Instrument>, StoreError>
+    /**
+     * At most `limit` instruments by token; where there are more, those that expired longest ago are left. They are as
+     * the database has them, where anybody may have written: `usable` tells what they are.
+     */
+    readonly instruments: (limit: number) => Effect.Effect<ReadonlyArray<Instrument>, StoreError>
+    /** Another text after every change of an instrument, whoever made it; costs next to nothing. */
+    readonly instrumentsVersion: Effect.Effect<string, StoreError>
     /** Adds and changes instruments; an older meaning of a reused token is kept with its dates. */
     readonly putInstruments: (
       instruments: ReadonlyArray<Instrument>

@@ -60,6 +60,10 @@ export const newSessions = counter(
 export const subscribers = gauge("topology_subscribers", "WebSocket clients connected")
 export const evictions = counter("topology_evictions_total", "Ticks taken from slow clients' queues, by policy")
 export const unknownInstruments = gauge("topology_unknown_instruments", "Tokens seen that no instrument has")
+export const instrumentsLeftOut = gauge(
+  "topology_instruments_left_out",
+  "Rows of the instruments table that are no instrument, or too many, and so cannot be found"
+)
 export const residentMemory = gauge("process_resident_memory_bytes", "Memory of this process, threads included")
 export const heapUsed = gauge("process_heap_used_bytes", "Of it, what lies in the heap of the main thread")
 export const externalMemory = gauge("process_external_memory_bytes", "Of it, buffers that the main thread holds")

@@ -1093,7 +1093,7 @@ for (const { name, level, database } of subjects) {
             lot_size: 75
           })
           assert.deepStrictEqual(yield* putInstruments([equity, option]), { added: 2, changed: 0, expired: 0 })
-          assert.deepStrictEqual(yield* instruments, [equity, option])
+          assert.deepStrictEqual(yield* instruments(10), [equity, option])
           assert.deepStrictEqual(yield* putInstruments([equity, option]), { added: 0, changed: 0, expired: 0 })
           const smaller = { ...equity, tick_size: 0.01 }
           assert.deepStrictEqual(yield* putInstruments([equity, smaller]), { added: 0, changed: 1, expired: 0 })
@@ -1101,10 +1101,10 @@ for (const { name, level, database } of subjects) {
           yield* TestClock.setTime(Date.parse("2026-01-30T04:00:00Z"))
           assert.deepStrictEqual(yield* putInstruments([smaller]), { added: 0, changed: 0, expired: 1 })
           assert.deepStrictEqual(yield* putInstruments([smaller]), { added: 0, changed: 0, expired: 0 })
-          assert.deepStrictEqual(yield* instruments, [smaller, option])
+          assert.deepStrictEqual(yield* instruments(10), [smaller, option])
           const reused = { ...option, tradingsymbol: "NIFTY26FEB25000CE", expiry: "2026-02-26" }
           assert.deepStrictEqual(yield* putInstruments([reused]), { added: 0, changed: 1, expired: 0 })
-          assert.deepStrictEqual(yield* instruments, [smaller, reused])
+          assert.deepStrictEqual(yield* instruments(10), [smaller, reused])
           const { url } = yield* Database
           const kept = yield* Effect.promise(async () => {
             const client = new pg.Client({ connectionString: url })
@@ -1117,6 +1117,50 @@ for (const { name, level, database } of subjects) {
             return found.rows
           })
           assert.deepStrictEqual(kept, [["NIFTY26JAN25000CE", "2026-01-29", true]])
+        })
+      )
+
+      it.effect("change their version with every change, whoever makes it, and not when they are read", () =>
+        Effect.gen(function* () {
+          const { instruments, instrumentsVersion, putInstruments } = yield* TickStore
+          const before = yield* instrumentsVersion
+          yield* instruments(10)
+          assert.strictEqual(yield* instrumentsVersion, before)
+          yield* putInstruments([instrument({ instrument_token: 77_001 })])
+          const put = yield* instrumentsVersion
+          assert.notStrictEqual(put, before)
+          const seen = [put]
+          for (const text of [
+            "UPDATE instruments SET name = 'B' WHERE instrument_token = 77001",
+            "DELETE FROM instruments WHERE instrument_token = 77001"
+          ]) {
+            yield* sql(text)
+            seen.push(yield* instrumentsVersion)
+          }
+          assert.strictEqual(new Set(seen).size, 3)
+        })
+      )
+
+      it.effect("come whole up to a limit, names cut where anybody wrote long ones, expired ones left first", () =>
+        Effect.gen(function* () {
+          const { instruments, putInstruments } = yield* TickStore
+          yield* TestClock.setTime(Date.parse("2026-01-30T04:00:00Z"))
+          yield* sql("TRUNCATE instruments")
+          const contract = (instrument_token: number, expiry: string) =>
+            instrument({ instrument_token, tradingsymbol: `F${expiry}`, asset_class: "FUT", expiry })
+          yield* putInstruments([
+            contract(1, "2026-01-01"),
+            contract(2, "2026-01-08"),
+            contract(3, "2026-02-26"),
+            instrument({ instrument_token: 4 })
+          ])
+          yield* sql("UPDATE instruments SET name = repeat('a ', 24000) WHERE instrument_token = 4")
+          const found = yield* instruments(3)
+          assert.deepStrictEqual(
+            found.map((i) => i.instrument_token),
+            [2, 3, 4]
+          )
+          assert.strictEqual(found[2]?.name?.length, 201)
         })
       )
     })

@@ -8,6 +8,8 @@ import { type Quote, type StoredTick, TickStore } from "../../src/streams/TickSt
 export class Rows {
   readonly ticks: Array<StoredTick> = []
   readonly instruments = new Map<number, Instrument>()
+  /** Puts so far: the version of the instruments. */
+  puts = 0
 
   of(token: number, from: number, to: number): Array<StoredTick> {
     return this.ticks
@@ -75,10 +77,12 @@ export const memoryStore = (rows: Rows, change: Partial<TickStore["Service"]> = 
       ]),
     refreshCandles: Effect.succeed(0),
     dropOldDays: Effect.succeed(0),
-    instruments: Effect.sync(() => [...rows.instruments.values()]),
+    instruments: (limit) => Effect.sync(() => [...rows.instruments.values()].slice(0, limit)),
+    instrumentsVersion: Effect.sync(() => String(rows.puts)),
     putInstruments: (instruments) =>
       Effect.sync(() => {
         let added = 0
+        rows.puts += 1
         for (const instrument of instruments) {
           if (!rows.instruments.has(instrument.instrument_token)) added += 1
           rows.instruments.set(instrument.instrument_token, instrument)

@@ -1,9 +1,11 @@
 import { assert, describe, it } from "@effect/vitest"
-import { Effect, Layer } from "effect"
+import { Effect, Layer, Metric } from "effect"
 import { TestClock } from "effect/testing"
 import { layer } from "../../src/layers/Instruments.ts"
 import { StoreError } from "../../src/schema/Errors.ts"
+import type { AssetClass, Instrument } from "../../src/schema/Instrument.ts"
 import { Instruments } from "../../src/streams/Instruments.ts"
+import { instrumentsLeftOut } from "../../src/streams/metrics.ts"
 import { Readiness } from "../../src/streams/Readiness.ts"
 import { TickStore } from "../../src/streams/TickStore.ts"
 import { memoryStore, Rows } from "../http/memoryStore.ts"
@@ -93,6 +95,7 @@ describe("instruments in memory", () => {
   it.effect("are read again within seconds of a token, symbol or search that none has, but not again and again", () => {
     const rows = new Rows()
     let reads = 0
+    let looks = 0
     return Effect.gen(function* () {
       const instruments = yield* Instruments
       const store = yield* TickStore
@@ -125,23 +128,29 @@ describe("instruments in memory", () => {
       assert.deepStrictEqual(instruments.search({ query: "three", limit: 10 }), [])
       yield* TestClock.adjust("3 seconds")
       assert.strictEqual(instruments.search({ query: "three", limit: 10 }).length, 1)
-      const before = reads
+      const before = [reads, looks] as const
       for (let i = 0; i < 30; i++) {
         instruments.named("NOBODY")
         yield* TestClock.adjust("100 millis")
       }
-      // One at once, one when the three seconds are over.
-      assert.isAtMost(reads - before, 2)
+      // One look at once, one when the three seconds are over, and no read: nothing changed.
+      assert.isAtMost(looks - before[1], 2)
+      assert.strictEqual(reads, before[0])
       yield* TestClock.adjust("3 seconds")
-      const settled = reads
+      const settled = looks
       yield* TestClock.adjust("50 seconds")
-      assert.strictEqual(reads, settled)
+      assert.strictEqual(looks, settled)
     }).pipe(
       Effect.provide(
         provided(rows, {
-          instruments: Effect.sync(() => {
-            reads++
-            return [...rows.instruments.values()]
+          instruments: () =>
+            Effect.sync(() => {
+              reads++
+              return [...rows.instruments.values()]
+            }),
+          instrumentsVersion: Effect.sync(() => {
+            looks++
+            return String(rows.puts)
           })
         })
       )
@@ -184,11 +193,95 @@ describe("instruments in memory", () => {
     }).pipe(
       Effect.provide(
         provided(rows, {
-          instruments: Effect.suspend(() =>
+          instrumentsVersion: Effect.suspend(() =>
             isSilent
               ? Effect.fail(new StoreError({ operation: "instruments", message: "gone", transient: true }))
-              : Effect.succeed([...rows.instruments.values()])
+              : Effect.succeed(String(rows.puts))
           )
+        })
+      )
+    )
+  })
+
+  it.effect("start with whatever a database has: rows that are none are left out, long names cut, and counted", () => {
+    const rows = new Rows()
+    const row = (instrument_token: number, change: Partial<Instrument>): Instrument => ({
+      instrument_token,
+      tradingsymbol: `S${instrument_token}`,
+      exchange: "NSE",
+      asset_class: "EQ",
+      tick_size: 0.05,
+      name: "WORD",
+      expiry: null,
+      strike: null,
+      option_type: null,
+      lot_size: 1,
+      ...change
+    })
+    const strange: ReadonlyArray<Partial<Instrument>> = [
+      { tradingsymbol: "" },
+      { tradingsymbol: "A\u001b[2J" },
+      { tradingsymbol: "A".repeat(51) },
+      { exchange: "nse" },
+      { asset_class: "BOND" as AssetClass },
+      { tick_size: Number.NaN },
+      { tick_size: 1e300 },
+      { strike: -1 },
+      { lot_size: 1.5 },
+      { expiry: "2026-02-31" },
+      { option_type: "XX" as "CE" }
+    ]
+    const all = [
+      row(1, { name: "a ".repeat(24_000) }),
+      row(2, { name: "BELL\u0007 AND WHISTLE" }),
+      row(3, {}),
+      ...strange.map((change, i) => row(10 + i, change))
+    ]
+    for (const one of all) rows.instruments.set(one.instrument_token, one)
+    return Effect.gen(function* () {
+      const instruments = yield* Instruments
+      assert.deepStrictEqual(
+        instruments.all().map((i) => i.instrument_token),
+        [1, 2, 3]
+      )
+      assert.strictEqual(instruments.get(1)?.name, "a ".repeat(100).trim())
+      assert.deepStrictEqual(
+        instruments.search({ query: "whistle", limit: 10 }).map((i) => [i.instrument_token, i.name]),
+        [[2, "BELL  AND WHISTLE"]]
+      )
+      assert.deepInclude(instruments.search({ query: "a a a", limit: 10 })[0], { instrument_token: 1 })
+      assert.strictEqual((yield* Metric.value(instrumentsLeftOut)).value, strange.length)
+    }).pipe(Effect.provide(provided(rows)))
+  })
+
+  it.effect("answer those who put at the same time with one reading after the one under way", () => {
+    const rows = new Rows()
+    let reads = 0
+    return Effect.gen(function* () {
+      const instruments = yield* Instruments
+      const before = reads
+      const tokens = Array.from({ length: 50 }, (_, i) => 300_000 + i)
+      yield* Effect.forEach(
+        tokens,
+        (token) =>
+          Effect.andThen(
+            instruments.importFile(`${HEADER}\n${token},1,S${token},S,0,,0,0.05,1,EQ,NSE,NSE`),
+            Effect.sync(() => assert.strictEqual(instruments.get(token)?.tradingsymbol, `S${token}`))
+          ),
+        { concurrency: "unbounded" }
+      )
+      assert.isAtMost(reads - before, 3)
+    }).pipe(
+      Effect.provide(
+        provided(rows, {
+          instruments: () =>
+            Effect.andThen(
+              Effect.yieldNow,
+              Effect.sync(() => {
+                reads++
+                return [...rows.instruments.values()]
+              })
+            )
         })
       )
     )

@@ -180,7 +180,7 @@ describe("Pglite", () => {
           )
           assert.isTrue(died.transient, died.message)
           assert.strictEqual(yield* crashed, "the embedded database panicked")
-          assert.isTrue((yield* Effect.flip(store.instruments)).transient)
+          assert.isTrue((yield* Effect.flip(store.instruments(1))).transient)
         })
       )
       rmSync(join(dataDir, "pglite", "pg_wal"), { recursive: true, force: true })

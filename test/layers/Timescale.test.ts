@@ -56,7 +56,8 @@ describe("the schema", () => {
       yield* Effect.scoped(Effect.flatMap(connect(options), migrate))
       yield* ask(
         options.url,
-        "DROP TABLE store_state; DROP FUNCTION assert_began_within; DELETE FROM schema_version WHERE version > 1"
+        "DROP TABLE store_state, instruments_version; DROP FUNCTION assert_began_within; " +
+          "DROP FUNCTION instruments_changed CASCADE; DELETE FROM schema_version WHERE version > 1"
       )
       const again = yield* Effect.scoped(Effect.flatMap(connect(options), migrate))
       assert.strictEqual(again.level, "plain")

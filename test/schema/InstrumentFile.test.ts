@@ -57,17 +57,33 @@ describe("the broker's instruments file", () => {
       ["1,1,,A,0,,0,0.05,1,EQ,NSE,NSE", 'tradingsymbol: expected a value with a length between 1 and 50, got ""'],
       ["1,1,A,A,0,,0,0.05,1,XX,NSE,NSE", 'instrument_type: expected EQ, FUT, CE or PE, got "XX"'],
       ["1,1,A,A,0,2026-02-31,0,0.05,1,FUT,NFO-FUT,NFO", 'expiry: expected YYYY-MM-DD, got "2026-02-31"'],
-      ["1,1,A,A,0,,0,-1,1,EQ,NSE,NSE", "tick_size: expected a value greater than or equal to 0, got -1"],
+      ["1,1,A,A,0,,0,-1,1,EQ,NSE,NSE", "tick_size: expected a value between 0 and 1000000000, got -1"],
+      ["1,1,A,A,0,,0,1000000001,1,EQ,NSE,NSE", "tick_size: expected a value between 0 and 1000000000, got 1000000001"],
+      [`1,1,A,A,0,,${"9".repeat(400)},1,1,CE,NFO-OPT,NFO`, "strike: expected a finite number, got Infinity"],
+      [
+        `1,1,A,${"a ".repeat(200)},0,,0,0.05,1,EQ,NSE,NSE`,
+        `name: expected at most 200 characters, not 399, got "${"a ".repeat(39)}a…`
+      ],
+      ["1,1,A,B\u001b[2J,0,,0,0.05,1,EQ,NSE,NSE", 'name: expected text without control characters, got "B\\u001b[2J"'],
+      [
+        "1,1,A\u009bX,B,0,,0,0.05,1,EQ,NSE,NSE",
+        'tradingsymbol: expected text without control characters, got "A\\u009bX"'
+      ],
+      [
+        "1,1,A\u202eX,B,0,,0,0.05,1,EQ,NSE,NSE",
+        'tradingsymbol: expected text without control characters, got "A\\u202eX"'
+      ],
+      [`1,1,A,${"a ".repeat(24_000)},0,,0,0.05,1,EQ,NSE,NSE`, "expected at most 4096 characters a line, got 48029"],
       ["1,1,A,A,0,,0,0.05,1.5,EQ,NSE,NSE", "lot_size: expected an integer, got 1.5"],
       [
         "1,1,A,A,0,,0,0.05,2147483648,EQ,NSE,NSE",
         "lot_size: expected a value between 0 and 2147483647, got 2147483648"
       ],
       ["1,1,A,A,0,0000-01-01,0,0.05,1,FUT,NFO-FUT,NFO", 'expiry: expected YYYY-MM-DD, got "0000-01-01"'],
-      ["1,1,A,A\0B,0,,0,0.05,1,EQ,NSE,NSE", 'name: expected text without NUL or half a character, got "A\\u0000B"'],
+      ["1,1,A,A\0B,0,,0,0.05,1,EQ,NSE,NSE", 'name: expected text without control characters, got "A\\u0000B"'],
       [
         "1,1,A\ud83d,A,0,,0,0.05,1,EQ,NSE,NSE",
-        'tradingsymbol: expected text without NUL or half a character, got "A\\ud83d"'
+        'tradingsymbol: expected text without control characters, got "A\\ud83d"'
       ],
       ["1,1,A,A,0,,,0.05,1,CE,NFO-OPT,NFO", 'strike: expected number | null, got ""'],
       ["1,1,A,A,0,,0,0.05,1,EQ,NSE,nse!", 'exchange: expected 1 to 10 capitals or digits, got "nse!"'],

@@ -1,7 +1,7 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Schema } from "effect"
 import type { AssetClass, Instrument } from "../../src/schema/Instrument.ts"
-import { instrumentIndex } from "../../src/streams/instrumentIndex.ts"
+import { building, instrumentIndex } from "../../src/streams/instrumentIndex.ts"
 
 let token = 0
 const instrument = (
@@ -71,6 +71,38 @@ describe("search over instruments", () => {
     ])
     assert.deepStrictEqual(symbols(search({ query: "nift", asset_class: "OPT", limit: 10 })), ["NFO:NIFTY26JAN25000CE"])
     assert.deepStrictEqual(symbols(search({ query: "", exchange: "NSE", limit: 1 })), ["NSE:NIFTY 50"])
+  })
+
+  it("of a name of any length costs no more than its text", () => {
+    const long = instrument("LONG", "a ".repeat(24_000))
+    const { search } = instrumentIndex([long, instrument("AB", "a b")])
+    assert.deepStrictEqual(symbols(search({ query: "long", limit: 10 })), ["NSE:LONG"])
+    assert.deepStrictEqual(symbols(search({ query: "a a", limit: 10 })), ["NSE:LONG"])
+    assert.deepStrictEqual(search({ query: "a ".repeat(24_000), limit: 10 }), [])
+  })
+
+  it("looks at a bounded number of places, and answers what it has then", () => {
+    // Each of the many is met again at each of its words, and adds nothing.
+    const many = Array.from({ length: 12_000 }, (_, i) => instrument(`X${i}`, `x${i} ${"x ".repeat(20)}`))
+    const { search } = instrumentIndex([...many, instrument("AX")])
+    assert.strictEqual(search({ query: "x", limit: 20_000 }).length, 12_000)
+    assert.deepStrictEqual(symbols(search({ query: "ax", limit: 10_000 })), ["NSE:AX"])
+  })
+
+  it("is built in slices, and the same as at once", () => {
+    const list = Array.from({ length: 5000 }, (_, i) =>
+      instrument(`S${(i * 7919) % 5000}`, `WORD${i % 97} NUMBER ${i}`, i % 2 === 0 ? "NSE" : "BSE")
+    )
+    const work = building(list)
+    let slices = 0
+    let next = work.next()
+    for (; next.done !== true; next = work.next()) slices += 1
+    assert.isAbove(slices, 20)
+    const index = instrumentIndex(list)
+    for (const query of ["s1", "word3", "number 4", "ord5", ""]) {
+      assert.deepStrictEqual(next.value.search({ query, limit: 50 }), index.search({ query, limit: 50 }))
+      assert.strictEqual(index.search({ query, limit: 50 }).length, 50)
+    }
   })
 
   const Text = Schema.Array(Schema.Literals(["a", "b", "-", " ", "1"])).pipe(Schema.check(Schema.isBetweenLength(1, 5)))
