@@ -11,8 +11,8 @@ import {
   MAX_RUPEES,
   MAX_SYMBOL_CHARS
 } from "./Instrument.ts"
+import { isPrintable } from "./printable.ts"
 import { InstrumentToken } from "./RawTick.ts"
-import { isPrintable, printable } from "./Text.ts"
 
 /** Refused lines that an answer names; the rest are counted. */
 export const MAX_REJECTED_LINES = 100
@@ -161,7 +161,7 @@ export const instrumentLines = (header: string): Result.Result<InstrumentLines, 
         lot_size: field("lot_size") === "" ? null : numberOf(field("lot_size"))
       }
       const decoded = decodeRow(row)
-      if (Result.isFailure(decoded)) return printable(explain(decoded.failure.issue, row).message)
+      if (Result.isFailure(decoded)) return explain(decoded.failure.issue, row).message
       const instrument = decoded.success
       const earlier = lineOf.get(instrument.instrument_token)
       if (earlier !== undefined) {
