@@ -1,112 +1,164 @@
-/** Decides `mdp dlq`: dead letters listed with their reasons, and sent again once what was wrong is mended. */
-import { Effect, Option, Stream } from "effect"
+/**
+ * Decides `mdp dlq`: dead letters listed with their reasons, and sent again once what was wrong is mended. In Kafka where
+ * KAFKA_BROKERS is set, else by way of a running instance, whose log is its own.
+ */
+import { Effect, Option, Result, Schema } from "effect"
 import { Command, Flag } from "effect/cli"
-import { StartError } from "../schema/Errors.ts"
-import { partitionOf } from "../schema/Partition.ts"
+import { askInstance, type InstanceRequest, refusalOf } from "../layers/Instance.ts"
+import { FeedError, type LogError, StartError } from "../schema/Errors.ts"
 import { printable } from "../schema/printable.ts"
-import { BATCH_HEADER, CUT_HEADER } from "../streams/publish.ts"
-import { type LogRecord, TickLog } from "../streams/TickLog.ts"
+import {
+  dlqBounds,
+  type LetterPlace,
+  listLetters,
+  type Resent,
+  retryLetters,
+  showLetter,
+  type Wanted
+} from "../streams/deadLetters.ts"
+import { TickLog } from "../streams/TickLog.ts"
+import { instanceUrl, urlFlag } from "./feed.ts"
 import { wrongUsage } from "./run.ts"
-import { log, required, settings } from "./services.ts"
+import { log, settings } from "./services.ts"
 
-const MAX_VALUE_CHARS = 4096
+const PATH = "/api/v1/dlq"
+/** Letters asked for at a time. */
+const PAGE = 500
+/** How often, and how long after each other, an instance whose log is full is asked again. */
+const OVERLOAD_TIMES = 60
+
+const START: LetterPlace = { partition: 0, offset: 0 }
 
 const partitionFlag = Flag.Int("partition").pipe(Flag.withDescription("DLQ partition"), Flag.optional)
 const offsetFlag = Flag.Int("offset").pipe(Flag.withDescription("DLQ offset in that partition"), Flag.optional)
-
 const reasonFlag = Flag.String("reason").pipe(Flag.withDescription("only reasons that hold this text"), Flag.optional)
 
-interface Letter extends LogRecord {
-  readonly partition: number
-}
-
-/** Runs `take` on every dead letter that the log holds now, in the order of each partition. */
-const eachLetter = <E, R>(
-  wanted: (letter: Letter) => boolean,
-  take: (letters: ReadonlyArray<Letter>) => Effect.Effect<boolean, E, R>
+/** On the log that the settings name, or, where they name none or `--url` says so, on an instance. */
+const onEither = <A, E, R>(
+  url: Option.Option<string>,
+  direct: Effect.Effect<A, E, R | TickLog>,
+  through: (url: string) => Effect.Effect<A, FeedError>
 ) =>
   Effect.gen(function* () {
-    const topic = yield* TickLog
-    // All ends first: what is sent again meanwhile may come back into a partition that is yet to be read.
-    const all = yield* Effect.forEach(Array.from({ length: topic.partitions }).keys(), (partition) =>
-      topic.bounds("raw_ticks_dlq", partition)
-    )
-    for (const [partition, { start, end }] of all.entries()) {
-      if (start === end) continue
-      let goesOn = true
-      yield* topic.read("raw_ticks_dlq", partition, start).pipe(
-        Stream.takeUntil((records) => records[records.length - 1]!.offset >= end - 1),
-        Stream.runForEach((records) => {
-          const letters = records
-            .filter((record) => record.offset < end)
-            .map((record) => ({ ...record, partition }))
-            .filter(wanted)
-          if (!goesOn || letters.length === 0) return Effect.void
-          return Effect.map(take(letters), (more) => {
-            goesOn = more
-          })
-        })
-      )
-      if (!goesOn) return
-    }
-  })
-
-/** Where the letter is in the DLQ, as `retry` takes it, and under `from` where its record was. */
-const show = ({ partition, offset, recordTime, headers = {}, key, value, unreadable }: Letter): string => {
-  const {
-    reason = unreadable?.message,
-    topic,
-    partition: fromPartition,
-    offset: fromOffset,
-    index,
-    ...others
-  } = headers
-  const from = { topic, partition: Number(fromPartition), offset: Number(fromOffset), index: Number(index) }
-  return JSON.stringify({
-    partition,
-    offset,
-    at: recordTime,
-    reason,
-    from,
-    ...(Object.keys(others).length === 0 ? {} : { headers: others }),
-    key,
-    // A batch is no text.
-    ...(unreadable !== undefined || headers[BATCH_HEADER] !== undefined
-      ? { base64: value === null ? null : Buffer.from(value).toString("base64") }
-      : { value: value === null ? null : Buffer.from(value).toString("utf8").slice(0, MAX_VALUE_CHARS) })
-  })
-}
-
-const onLog = <E, R>(effect: Effect.Effect<void, E, R>) =>
-  Effect.gen(function* () {
     const given = yield* settings
-    yield* required(given, "KAFKA_BROKERS", "by mdp dlq: an embedded log lives in its own process only")
-    yield* Effect.scoped(Effect.provide(effect, log(given)))
+    if (given.KAFKA_BROKERS !== undefined && Option.isNone(url)) {
+      return yield* Effect.scoped(Effect.provide(direct, log(given)))
+    }
+    return yield* through(yield* instanceUrl(url))
+  })
+
+const Letters = Schema.Struct({
+  letters: Schema.Array(Schema.Unknown),
+  next_cursor: Schema.NullOr(Schema.String)
+})
+const Report = Schema.Struct({
+  sent: Schema.Int,
+  cut: Schema.Int,
+  batches: Schema.Int,
+  next_cursor: Schema.NullOr(Schema.String)
+})
+
+const ask = <A>(url: string, request: InstanceRequest, answer: Schema.Decoder<A>): Effect.Effect<A, FeedError> =>
+  Effect.gen(function* () {
+    for (let times = 0; ; times++) {
+      const { status, body, retryAfter } = yield* askInstance(url, request)
+      if (status === 429 && times < OVERLOAD_TIMES) {
+        yield* Effect.sleep((retryAfter ?? 1) * 1000)
+        continue
+      }
+      if (status !== 200) return yield* refusalOf(url, request, { status, body, retryAfter })
+      const decoded = Schema.decodeUnknownResult(answer)(body)
+      if (Result.isSuccess(decoded)) return decoded.success
+      return yield* new FeedError({ message: `${request.method} ${url}${request.path} answered no letters` })
+    }
   })
 
 const list = Command.make(
   "list",
   {
     limit: Flag.Int("limit").pipe(Flag.withDescription("letters shown at most (default 100)"), Flag.withDefault(100)),
-    reason: reasonFlag
+    reason: reasonFlag,
+    url: urlFlag
   },
-  Effect.fnUntraced(function* ({ limit, reason }) {
+  Effect.fnUntraced(function* ({ limit, reason, url: asked }) {
     if (limit < 1) return yield* wrongUsage(`mdp dlq list: --limit: expected 1 or more, got ${limit}`)
-    let shown = 0
-    const holds = Option.getOrElse(reason, () => "")
-    yield* onLog(
-      eachLetter(
-        (letter) => (letter.headers?.reason ?? "").includes(holds),
-        (letters) =>
-          Effect.sync(() => {
-            for (const letter of letters.slice(0, limit - shown)) process.stdout.write(`${printable(show(letter))}\n`)
-            shown += letters.length
-            return shown < limit
-          })
-      )
-    )
+    const wanted: Wanted = { reason: Option.getOrUndefined(reason) }
+    const print = (letter: unknown) => {
+      process.stdout.write(`${printable(JSON.stringify(letter))}\n`)
+    }
+    const direct = Effect.gen(function* () {
+      const topic = yield* TickLog
+      let left = limit
+      let from: LetterPlace | undefined = START
+      while (from !== undefined && left > 0) {
+        const page: Effect.Success<ReturnType<typeof listLetters<object>>> = yield* listLetters(
+          topic,
+          wanted,
+          { from, limit: Math.min(left, PAGE) },
+          showLetter
+        )
+        for (const letter of page.letters) print(letter)
+        left -= page.letters.length
+        from = page.next
+      }
+    })
+    const through = Effect.fnUntraced(function* (url: string) {
+      let left = limit
+      let cursor: string | null = ""
+      while (cursor !== null && left > 0) {
+        const query = new URLSearchParams({ limit: String(Math.min(left, PAGE)) })
+        if (cursor !== "") query.set("cursor", cursor)
+        if (wanted.reason !== undefined) query.set("reason", wanted.reason)
+        const page: typeof Letters.Type = yield* ask(url, { method: "GET", path: `${PATH}?${query}` }, Letters)
+        for (const letter of page.letters) print(letter)
+        left -= page.letters.length
+        cursor = page.next_cursor
+      }
+    })
+    yield* onEither(asked, direct, through)
   })
 ).pipe(Command.withDescription("Dead letters as NDJSON: where each came from, why, and what it was"))
+
+const add = (a: Resent, b: Resent): Resent => ({
+  sent: a.sent + b.sent,
+  cut: a.cut + b.cut,
+  batches: a.batches + b.batches
+})
+const NOTHING: Resent = { sent: 0, cut: 0, batches: 0 }
+
+const retryDirect = (wanted: Wanted) =>
+  Effect.gen(function* () {
+    const topic = yield* TickLog
+    const { ends } = yield* dlqBounds(topic)
+    let done = NOTHING
+    let from: LetterPlace | undefined = START
+    while (from !== undefined) {
+      const piece: Effect.Success<ReturnType<typeof retryLetters<LogError>>> = yield* retryLetters(
+        topic,
+        wanted,
+        { from, ends },
+        (partition, records) => topic.append("raw_ticks", partition, records)
+      )
+      if (piece.stopped !== undefined) return yield* piece.stopped
+      done = add(done, piece)
+      from = piece.next
+    }
+    return done
+  })
+
+const retryThrough = (wanted: Wanted, all: boolean) =>
+  Effect.fnUntraced(function* (url: string) {
+    let done = NOTHING
+    let cursor: string | null = ""
+    while (cursor !== null) {
+      const body = JSON.stringify({ ...(all ? { all } : {}), ...wanted, ...(cursor === "" ? {} : { cursor }) })
+      const request = { method: "POST", path: `${PATH}/retry`, contentType: "application/json", body } as const
+      const report: typeof Report.Type = yield* ask(url, request, Report)
+      done = add(done, report)
+      cursor = report.next_cursor
+    }
+    return done
+  })
 
 const retry = Command.make(
   "retry",
@@ -117,9 +169,10 @@ const retry = Command.make(
       Flag.withDescription("every dead letter that the log holds"),
       Flag.withDefault(false)
     ),
-    reason: reasonFlag
+    reason: reasonFlag,
+    url: urlFlag
   },
-  Effect.fnUntraced(function* ({ partition, offset, all, reason }) {
+  Effect.fnUntraced(function* ({ partition, offset, all, reason, url }) {
     const isPlace = Option.isSome(partition) || Option.isSome(offset)
     if (all && isPlace) return yield* wrongUsage("mdp dlq retry: --all goes without --partition and --offset")
     if (!all && !isPlace && Option.isNone(reason)) {
@@ -128,39 +181,12 @@ const retry = Command.make(
     if (Option.isSome(offset) && Option.isNone(partition)) {
       return yield* wrongUsage("mdp dlq retry: --offset needs --partition")
     }
-    let sent = 0
-    let cut = 0
-    let batches = 0
-    const holds = Option.getOrElse(reason, () => "")
-    yield* onLog(
-      eachLetter(
-        (letter) =>
-          (letter.headers?.reason ?? "").includes(holds) &&
-          (!isPlace ||
-            (letter.partition === Option.getOrNull(partition) &&
-              (Option.isNone(offset) || letter.offset === offset.value))),
-        (letters) =>
-          Effect.gen(function* () {
-            const topic = yield* TickLog
-            for (const { key, value, headers, partition: from, unreadable } of letters) {
-              if (unreadable !== undefined || headers?.[BATCH_HEADER] !== undefined) {
-                batches++
-                continue
-              }
-              if (headers?.[CUT_HEADER] !== undefined) {
-                cut++
-                continue
-              }
-              // A key that is a token says where the tick belongs; the rest goes back where it came from.
-              const token = key !== null && /^\d{1,10}$/.test(key) ? Number(key) : undefined
-              const to = token === undefined ? from : partitionOf(token, topic.partitions)
-              yield* topic.append("raw_ticks", to, [{ key, value }])
-              sent++
-            }
-            return true
-          })
-      )
-    )
+    const wanted: Wanted = {
+      ...(Option.isSome(reason) ? { reason: reason.value } : {}),
+      ...(Option.isSome(partition) ? { partition: partition.value } : {}),
+      ...(Option.isSome(offset) ? { offset: offset.value } : {})
+    }
+    const { sent, cut, batches } = yield* onEither(url, retryDirect(wanted), retryThrough(wanted, all))
     if (cut > 0) process.stderr.write(`${cut} kept: too large for the DLQ, it has only their beginning\n`)
     if (batches > 0) process.stderr.write(`${batches} kept: batches of records that cannot be read\n`)
     if (sent + cut + batches === 0 && isPlace) {

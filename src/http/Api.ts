@@ -13,6 +13,9 @@ export const DEFAULT_LIMIT = 1000
 export const MAX_LIMIT = 10_000
 /** Tokens of one `/quotes` request. */
 export const MAX_QUOTES = 300
+/** Dead letters of one page. */
+export const DEFAULT_LETTERS = 100
+export const MAX_LETTERS = 500
 const MIB = 1_048_576
 export const MAX_INGEST_BYTES = 16 * MIB
 /** A line of `/ingest`; also the largest raw record the pipeline takes. */
@@ -21,6 +24,9 @@ export const MAX_INSTRUMENTS_BYTES = 32 * MIB
 /** Any other body. */
 export const MAX_BODY_BYTES = 256 * 1024
 const MAX_TEXT = 100
+const MAX_REASON_CHARS = 200
+/** It names every partition's end. */
+const MAX_RETRY_CURSOR_CHARS = 32_768
 
 /** The largest body that a path takes. */
 export const bodyLimit = (path: string): number => {
@@ -266,6 +272,82 @@ const calendar = HttpApiGroup.make("calendar")
   )
   .prefix(BASE)
 
+const Reason = Schema.String.pipe(Schema.check(Schema.isBetweenLength(1, MAX_REASON_CHARS))).annotate({
+  description: "only letters whose reason holds this text"
+})
+const Place = Schema.Int.pipe(Schema.check(Schema.isBetween({ minimum: 0, maximum: Number.MAX_SAFE_INTEGER })))
+const NullOrText = Schema.NullOr(Schema.String)
+const NullOrInt = Schema.NullOr(Schema.Int)
+
+const DeadLetter = Schema.Struct({
+  partition: Schema.Int.annotate({ description: "where the letter is in the DLQ, as retry takes it" }),
+  offset: Schema.Int,
+  at: Micros.annotate({ description: "when the DLQ took it, epoch microseconds" }),
+  reason: NullOrText,
+  from: Schema.Struct({ topic: NullOrText, partition: NullOrInt, offset: NullOrInt, index: NullOrInt }).annotate({
+    description: "the record that it was; null where the letter does not say"
+  }),
+  headers: Schema.optionalKey(Schema.Record(Schema.String, Schema.String)),
+  key: NullOrText,
+  value: Schema.optionalKey(NullOrText).annotate({ description: "the first 4096 bytes, where they are text" }),
+  base64: Schema.optionalKey(NullOrText).annotate({ description: "the first 4096 bytes, where they are no text" }),
+  bytes: Schema.Int.annotate({ description: "the whole value's length" })
+}).annotate({ identifier: "DeadLetter" })
+
+const DeadLetters = Schema.Struct({
+  letters: Schema.Array(DeadLetter),
+  next_cursor: NullOrText.annotate({ description: "there may be more, also after an empty page; null at the end" }),
+  total: Schema.Int.annotate({ description: "letters that the DLQ holds, wanted or not" })
+}).annotate({ identifier: "DeadLetters" })
+
+const RetryRequest = Schema.Struct({
+  all: Schema.optionalKey(Schema.Boolean),
+  reason: Schema.optionalKey(Reason),
+  partition: Schema.optionalKey(Place),
+  offset: Schema.optionalKey(Place),
+  cursor: Schema.optionalKey(Schema.String.pipe(Schema.check(Schema.isBetweenLength(1, MAX_RETRY_CURSOR_CHARS))))
+}).annotate({ identifier: "RetryRequest" })
+
+const RetryReport = Schema.Struct({
+  sent: Schema.Int,
+  cut: Schema.Int.annotate({ description: "kept: too large for the DLQ, which has only their beginning" }),
+  batches: Schema.Int.annotate({ description: "kept: batches of records that cannot be read" }),
+  next_cursor: NullOrText.annotate({ description: "send it as cursor with the same request to go on; null when done" })
+}).annotate({ identifier: "RetryReport" })
+
+const dlq = HttpApiGroup.make("dlq")
+  .add(
+    HttpApiEndpoint.get("letters", "/dlq", {
+      query: {
+        limit: Schema.optionalKey(
+          numberText(Schema.Int.pipe(Schema.check(Schema.isBetween({ minimum: 1, maximum: MAX_LETTERS }))))
+        ),
+        cursor: Schema.optionalKey(Schema.String.pipe(Schema.check(Schema.isBetweenLength(1, 500)))),
+        reason: Schema.optionalKey(Reason),
+        partition: Schema.optionalKey(numberText(Place)),
+        order: Schema.optionalKey(Schema.Literals(["oldest", "newest"]))
+      },
+      success: DeadLetters,
+      error: always
+    }).annotateMerge(
+      describe(
+        "Dead letters with their reasons",
+        "By partition and offset, in pages; `order=newest` answers the newest of all partitions, in one page."
+      )
+    ),
+    HttpApiEndpoint.post("retryLetters", "/dlq/retry", {
+      payload: RetryRequest,
+      success: RetryReport,
+      error: [...always, ...withBody, errors.TooManyRequestsResponse]
+    }).annotateMerge(
+      describe(
+        "Send dead letters through the pipeline again",
+        '`{"all":true}`, a `reason`, or a `partition` with or without an `offset`. Letters stay in the DLQ until its retention takes them; what is still wrong comes back. A large DLQ takes several requests: each answers the `next_cursor` of the following.'
+      )
+    )
+  )
+  .prefix(BASE)
+
 const ReplayId = Schema.String.pipe(Schema.check(Schema.isBetweenLength(1, MAX_TEXT)))
 
 const replays = HttpApiGroup.make("replays")
@@ -320,7 +402,7 @@ const system = HttpApiGroup.make("system", { topLevel: true }).add(
 )
 
 export const Api = HttpApi.make("market-data-platform")
-  .add(instruments, ingest, quotes, historical, calendar, replays, system)
+  .add(instruments, ingest, quotes, historical, calendar, replays, dlq, system)
   .middleware(SchemaRefusals)
   .annotateMerge(
     OpenApi.annotations({

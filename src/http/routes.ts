@@ -6,6 +6,7 @@ import { Api } from "./Api.ts"
 import { layerSchemaRefusals, layerTypedAnswers } from "./answers.ts"
 import { calendarRoute } from "./calendarRoute.ts"
 import type { DashboardFile } from "./dashboard.ts"
+import { dlqRoutes } from "./dlqRoutes.ts"
 import { historicalRoutes } from "./historicalRoutes.ts"
 import { ingestRoute } from "./ingestRoute.ts"
 import { instrumentRoutes } from "./instrumentRoutes.ts"
@@ -32,6 +33,7 @@ export const routes = (dashboard: ReadonlyArray<DashboardFile>) =>
       historicalRoutes,
       calendarRoute,
       replayRoutes,
+      dlqRoutes,
       systemRoutes
     ]),
     Layer.provide(layerSchemaRefusals),

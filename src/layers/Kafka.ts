@@ -6,7 +6,15 @@ import { readFileSync } from "node:fs"
 import { type Array as Arr, Cause, Deferred, Effect, Layer, Queue, Redacted, Stream } from "effect"
 import { LogError, StartError } from "../schema/Errors.ts"
 import type { Settings } from "../schema/Settings.ts"
-import { type AssignedPartition, type Commit, type LogRecord, TickLog, TOPICS, type Topic } from "../streams/TickLog.ts"
+import {
+  type AssignedPartition,
+  type Commit,
+  type LogRecord,
+  type Slice,
+  TickLog,
+  TOPICS,
+  type Topic
+} from "../streams/TickLog.ts"
 import { backoff, inOneLine, isPassing, isStale, KafkaCluster, pause } from "./KafkaCluster.ts"
 import { KafkaFetcher, type Place } from "./KafkaFetcher.ts"
 import { KafkaMember } from "./KafkaGroup.ts"
@@ -67,6 +75,9 @@ const RETENTION_MS: Readonly<Record<Topic, number>> = {
   normalized_ticks: 3 * DAY_MS,
   raw_ticks_dlq: 14 * DAY_MS
 }
+
+/** How long a broker may wait for records of a piece that is asked for: the piece is what is there. */
+const SLICE_WAIT_MS = 1
 
 const START = -2
 const END = -1
@@ -351,6 +362,30 @@ const make = Effect.fnUntraced(function* (options: KafkaOptions) {
       ])
       return { start: start.get(partition)!, end: end.get(partition)! }
     })
+
+  const slice = (topic: Topic, partition: number, from: number, limit: number): Effect.Effect<Slice, LogError> => {
+    const { incarnation } = topics.get(topic)!
+    return Effect.flatMap(
+      query(topic, partition, async (open, name) => {
+        const wire = await open.patient("slice", await open.leader(name, partition))
+        const part = { topic: name, topicId: incarnation, partition, offset: from, maxBytes: options.fetchBytes }
+        const [fetched] = await wire.fetch({ parts: [part], maxBytes: options.fetchBytes, maxWaitMs: SLICE_WAIT_MS })
+        const { code, bytes, aborted } = fetched!
+        if (code === CODE.OFFSET_OUT_OF_RANGE) return undefined
+        if (code !== CODE.NONE) throw new KafkaRefusal(code, "fetch")
+        const { records, next } = decodeBatches(bytes, from, 0, aborted)
+        return records.length <= limit
+          ? { records, next }
+          : { records: records.slice(0, limit), next: records[limit - 1]!.offset + 1 }
+      }),
+      (found) => {
+        if (found !== undefined) return Effect.succeed(found)
+        return Effect.flatMap(bounds(topic, partition), ({ start }) =>
+          start > from ? slice(topic, partition, start, limit) : Effect.succeed({ records: [], next: from })
+        )
+      }
+    )
+  }
 
   const isLive = (group: string): boolean => group === UNGROUPED || group === "process"
 
@@ -681,6 +716,7 @@ const make = Effect.fnUntraced(function* (options: KafkaOptions) {
         const state = known(topic, partition)
         return readFrom(state, partition, from, state.incarnation, UNGROUPED)
       }),
+    slice,
     bounds,
     offsetAt: (topic, partition, micros) =>
       query(topic, partition, async (open, name) => {

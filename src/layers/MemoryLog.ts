@@ -323,6 +323,14 @@ const make = (options: MemoryLogOptions): Effect.Effect<TickLog["Service"]> =>
               reason: "incarnation"
             }),
       read,
+      slice: (topic, partition, from, limit) =>
+        Effect.sync(() => {
+          const log = logOf(topic, partition)
+          const first = Math.max(from, log.start)
+          const at = log.head + first - log.start
+          const records = log.records.slice(at, at + limit)
+          return { records, next: first + records.length }
+        }),
       bounds: (topic, partition) =>
         Effect.sync(() => {
           const log = logOf(topic, partition)

@@ -51,6 +51,12 @@ export interface AssignedPartition {
   readonly revoked: Effect.Effect<void>
 }
 
+/** A piece of a partition. It may have no records and still go on: not all that has an offset is one. */
+export interface Slice {
+  readonly records: ReadonlyArray<LogRecord>
+  readonly next: number
+}
+
 export class TickLog extends Context.Service<
   TickLog,
   {
@@ -75,6 +81,11 @@ export class TickLog extends Context.Service<
       partition: number,
       from: number
     ) => Stream.Stream<Arr.NonEmptyReadonlyArray<LogRecord>, LogError>
+    /**
+     * What a partition holds from an offset on, or from its start where that is later: a piece of at most `limit`
+     * records, without waiting for more. `next` is where the following piece starts; at the end it is `from`, or less.
+     */
+    readonly slice: (topic: Topic, partition: number, from: number, limit: number) => Effect.Effect<Slice, LogError>
     /** The oldest offset still held, and the next one to be given. */
     readonly bounds: (
       topic: Topic,

@@ -2,6 +2,8 @@ import { assert, describe, it } from "@effect/vitest"
 import { Effect, Stream } from "effect"
 import * as Kafka from "../../src/layers/Kafka.ts"
 import { TickLog } from "../../src/streams/TickLog.ts"
+import { memoryStore, Rows } from "../http/memoryStore.ts"
+import { serve } from "../http/serving.ts"
 import { kafkaMissing, kafkaOptions } from "../support/kafka.ts"
 import { runToEnd } from "../support/processes.ts"
 import { ownKafka } from "../support/services.ts"
@@ -36,7 +38,8 @@ describe.skipIf(kafkaMissing !== undefined)(`mdp dlq${kafkaMissing === undefined
             reason: "undecodable: no JSON",
             from: { topic: "raw_ticks", partition: 7, offset: from, index: 0 },
             key: "1",
-            value
+            value,
+            bytes: 1
           }))
         )
         const second = yield* mdp("retry", "--partition", "1", "--offset", "1")
@@ -76,6 +79,33 @@ describe.skipIf(kafkaMissing !== undefined)(`mdp dlq${kafkaMissing === undefined
         )
         assert.deepStrictEqual(sent.flat(), ["b", "a", "b", "a", "b"])
       }).pipe(Effect.provide(Kafka.layer(kafkaOptions({ brokers: KAFKA_BROKERS, prefix: "" }))))
+    }).pipe(Effect.scoped)
+  )
+})
+
+describe("mdp dlq where no Kafka is named", () => {
+  it.live("reads the letters of a running instance, by as many requests as it takes, and has them sent again", () =>
+    Effect.gen(function* () {
+      const { port, log } = yield* serve({ store: memoryStore(new Rows()), log: { dlqCapacity: 2000 } })
+      const mdp = (...args: ReadonlyArray<string>) =>
+        runToEnd(["dlq", ...args], { KAFKA_BROKERS: "", PORT: String(port) })
+      const letters = Array.from({ length: 700 }, (_, i) => letter(`v${i}`, i))
+      yield* log.append("raw_ticks_dlq", 1, letters)
+      const lines = (text: string) =>
+        text
+          .trim()
+          .split("\n")
+          .map((line) => JSON.parse(line) as { readonly value: string })
+      const some = yield* mdp("list", "--limit", "600", "--url", `http://127.0.0.1:${port}`)
+      assert.strictEqual(some.code, 0, some.stderr)
+      assert.deepStrictEqual(
+        lines(some.stdout).map(({ value }) => value),
+        letters.slice(0, 600).map(({ value }) => value.toString())
+      )
+      const none = yield* mdp("retry", "--partition", "1", "--offset", "900")
+      assert.strictEqual(none.code, 1)
+      assert.match(none.stderr, /the DLQ holds no such letter/)
+      assert.match((yield* mdp("retry", "--all")).stdout, /^700 sent again/)
     }).pipe(Effect.scoped)
   )
 })

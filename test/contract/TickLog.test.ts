@@ -89,6 +89,31 @@ for (const { name, layer, capacity, missing } of subjects) {
     )
 
     test(
+      "answers a piece of a partition at once: from its start where that is later, empty at its end",
+      Effect.gen(function* () {
+        const log = yield* TickLog
+        yield* log.append("raw_ticks_dlq", 1, numbered(0, 5))
+        const at = (from: number, limit: number) =>
+          Effect.map(log.slice("raw_ticks_dlq", 1, from, limit), ({ records, next }) => [
+            records.map(({ offset, value }) => `${offset}:${show(value)}`).join(" "),
+            next
+          ])
+        assert.deepStrictEqual(yield* at(0, 2), ["0:0 1:1", 2])
+        assert.deepStrictEqual(yield* at(2, 100), ["2:2 3:3 4:4", 5])
+        assert.deepStrictEqual(yield* at(5, 100), ["", 5])
+        assert.deepStrictEqual(yield* at(900, 100), ["", 900])
+        assert.deepStrictEqual(yield* log.slice("raw_ticks_dlq", 2, 0, 10), { records: [], next: 0 })
+        if (capacity === undefined) return
+        // What the DLQ has dropped is passed over.
+        for (let i = 0; i < 40; i++) yield* log.append("raw_ticks_dlq", 1, numbered(i * 10, 10))
+        const { start } = yield* log.bounds("raw_ticks_dlq", 1)
+        assert.isAbove(start, 0)
+        const { records, next } = yield* log.slice("raw_ticks_dlq", 1, 0, 1)
+        assert.deepStrictEqual([records[0]?.offset, next], [start, start + 1])
+      })
+    )
+
+    test(
       "refuses what is meant for another life of a topic, and takes what is meant for this one",
       Effect.gen(function* () {
         const log = yield* TickLog

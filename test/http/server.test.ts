@@ -25,6 +25,8 @@ const ROUTES: ReadonlyArray<readonly [method: string, path: string, headers?: Re
     ["GET", "/api/v1/historical/ticks?instrument_token=1"],
     ["GET", "/api/v1/historical/candles?instrument_token=1&interval=1m"],
     ["GET", "/api/v1/calendar?exchange=NSE&date=2026-01-16"],
+    ["GET", "/api/v1/dlq"],
+    ["POST", "/api/v1/dlq/retry", json, "{}"],
     ["GET", "/api/v1/replays"],
     ["POST", "/api/v1/replays", json, "{}"],
     ["GET", "/api/v1/replays/x"],
