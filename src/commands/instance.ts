@@ -13,12 +13,15 @@ import type { Settings } from "../schema/Settings.ts"
 import { broadcast } from "../streams/broadcast.ts"
 import { Drain } from "../streams/Drain.ts"
 import { FanOut } from "../streams/fanOut.ts"
+import { Overview } from "../streams/Overview.ts"
+import { publishFigures } from "../streams/publishFigures.ts"
 import { Readiness } from "../streams/Readiness.ts"
 import { audienceOf, ReplayAudience } from "../streams/ReplayAudience.ts"
 import { Replays } from "../streams/Replays.ts"
 import { describe } from "../streams/topology.ts"
 import { watchLog, watchStore } from "../streams/watch.ts"
 import { groups, STAGES, supervise } from "./groups.ts"
+import { lifeOf } from "./life.ts"
 import { boundMemory } from "./memory.ts"
 import { partitionsKept } from "./partitions.ts"
 import { archive, Crashed, caches, log, store } from "./services.ts"
@@ -109,7 +112,13 @@ export const instance = (asked: Settings, dataDir: string | undefined) => {
     caches(given),
     Drain.layer
   ).pipe(Layer.provideMerge(Readiness.layer))
+  const figures = Layer.unwrap(
+    Effect.map(lifeOf("instance", STAGES), (self) =>
+      Layer.provideMerge(Overview.layer({ self, expected: STAGES }), publishFigures(self))
+    )
+  )
   return serving(given).pipe(
+    Layer.provideMerge(figures),
     Layer.provideMerge(groups(given, { stages: STAGES, ownsLog }, archive(given, dataDir))),
     Layer.provideMerge(partitionsKept),
     Layer.provideMerge(services)

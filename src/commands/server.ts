@@ -2,10 +2,14 @@
 import { Effect, Layer } from "effect"
 import { Command } from "effect/cli"
 import { Server } from "../http/Server.ts"
+import { Overview } from "../streams/Overview.ts"
+import { observe } from "../streams/observe.ts"
+import { publishFigures } from "../streams/publishFigures.ts"
 import { Readiness } from "../streams/Readiness.ts"
+import { STAGES, supervise } from "./groups.ts"
 import { checkHost, insecureFlag, launch, serving } from "./instance.ts"
+import { lifeOf } from "./life.ts"
 import { caches, log, missing, required, settings, store } from "./services.ts"
-import { publishFigures } from "./worker.ts"
 
 export const server = Command.make(
   "server",
@@ -25,10 +29,15 @@ export const server = Command.make(
         process.stdout.write(`listening on ${url}\n`)
       })
     )
+    const self = yield* lifeOf("server", [])
+    const isArchived = given.S3_BUCKET !== undefined || given.DATA_DIR !== undefined
+    const expected = STAGES.filter((stage) => stage !== "archive" || isArchived)
     yield* launch(
       told.pipe(
         Layer.provideMerge(serving(given)),
-        Layer.provideMerge(publishFigures("server")),
+        Layer.provideMerge(Overview.layer({ self, expected })),
+        Layer.provideMerge(publishFigures(self)),
+        Layer.provideMerge(Layer.effectDiscard(Effect.forkScoped(supervise("observe", observe(given))))),
         Layer.provideMerge(services)
       )
     )

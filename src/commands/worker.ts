@@ -1,46 +1,16 @@
 /** Decides `mdp worker`: the pipeline on real services, any number of processes, any of which may be killed at any time. */
-import { hostname } from "node:os"
-import { Effect, Layer, Metric, Schedule } from "effect"
+import { Effect, Layer } from "effect"
 import { Command, Flag } from "effect/cli"
 import * as Operator from "../http/Operator.ts"
 import { Drain } from "../streams/Drain.ts"
+import { publishFigures } from "../streams/publishFigures.ts"
 import { Readiness } from "../streams/Readiness.ts"
-import { WorkerCounters } from "../streams/WorkerCounters.ts"
 import { watchLog } from "../streams/watch.ts"
 import { groups, STAGES, type Stage } from "./groups.ts"
 import { launch } from "./instance.ts"
+import { lifeOf } from "./life.ts"
 import { partitionsKept } from "./partitions.ts"
 import { archive, caches, log, missing, required, settings, store } from "./services.ts"
-
-const PUBLISH_EVERY = "5 seconds"
-
-/** This process's counters and gauges, for the server's `/topology`. */
-export const publishFigures = (name: string) =>
-  Layer.effectDiscard(
-    Effect.gen(function* () {
-      const counters = yield* WorkerCounters
-      const readiness = yield* Readiness
-      const publish = Effect.flatMap(Metric.snapshot, (metrics) =>
-        counters.publish(
-          `${name} ${hostname()}:${process.pid}`,
-          metrics.flatMap((metric) => {
-            const labels = metric.attributes ?? {}
-            if (metric.type === "Counter") return [{ name: metric.id, labels, value: Number(metric.state.count) }]
-            if (metric.type === "Gauge") return [{ name: metric.id, labels, value: Number(metric.state.value) }]
-            return []
-          })
-        )
-      )
-      yield* publish.pipe(
-        Effect.andThen(readiness.degrade("redis", false)),
-        Effect.catch((error) =>
-          Effect.andThen(Effect.logDebug(`figures not published: ${error.message}`), readiness.degrade("redis", true))
-        ),
-        Effect.schedule(Schedule.spaced(PUBLISH_EVERY)),
-        Effect.forkScoped
-      )
-    })
-  )
 
 const stagesFlag = Flag.String("stages").pipe(
   Flag.withMetavar("process,store,recent,archive"),
@@ -74,12 +44,14 @@ export const worker = Command.make(
         process.stdout.write(`worker of ${stages.join(", ")}; ${url}/metrics\n`)
       })
     )
+    const kept = archive(given, given.DATA_DIR)
+    const life = yield* lifeOf("worker", kept === undefined ? stages.filter((stage) => stage !== "archive") : stages)
     yield* launch(
       told.pipe(
         Layer.provideMerge(Operator.layer(given.METRICS_PORT)),
-        Layer.provideMerge(publishFigures("worker")),
+        Layer.provideMerge(publishFigures(life)),
         Layer.provideMerge(Layer.effectDiscard(Effect.forkScoped(watchLog))),
-        Layer.provideMerge(groups(given, { stages, ownsLog: false }, archive(given, given.DATA_DIR))),
+        Layer.provideMerge(groups(given, { stages, ownsLog: false }, kept)),
         Layer.provideMerge(stages.includes("process") ? partitionsKept : Layer.empty),
         Layer.provideMerge(services)
       )

@@ -1,27 +1,15 @@
 /** Decides what an operator reads over HTTP: health, readiness, metrics, and the topology with its counters. */
-import { Effect, Metric } from "effect"
+import { Clock, Effect } from "effect"
 import { HttpServerResponse } from "effect/http"
 import { HttpApiBuilder } from "effect/http-api"
 import { PrometheusMetrics } from "effect/observability"
 import { Instruments } from "../streams/Instruments.ts"
+import { Overview } from "../streams/Overview.ts"
+import { figures } from "../streams/publishFigures.ts"
 import { Readiness } from "../streams/Readiness.ts"
-import { WorkerCounters } from "../streams/WorkerCounters.ts"
 import { Api } from "./Api.ts"
 import { NotReady } from "./errors.ts"
 import { HttpSettings } from "./HttpSettings.ts"
-
-/** Every counter and gauge as data. */
-const counters = Effect.map(Metric.snapshot, (metrics) =>
-  metrics.flatMap((metric) => {
-    if (metric.type === "Counter") {
-      return [{ name: metric.id, labels: metric.attributes ?? {}, value: Number(metric.state.count) }]
-    }
-    if (metric.type === "Gauge") {
-      return [{ name: metric.id, labels: metric.attributes ?? {}, value: Number(metric.state.value) }]
-    }
-    return []
-  })
-)
 
 export const systemRoutes = HttpApiBuilder.group(
   Api,
@@ -29,7 +17,7 @@ export const systemRoutes = HttpApiBuilder.group(
   Effect.fnUntraced(function* (handlers) {
     const readiness = yield* Readiness
     const instruments = yield* Instruments
-    const workers = yield* WorkerCounters
+    const overview = yield* Overview
     const { describe } = yield* HttpSettings
     return handlers.handleAll({
       healthz: () => Effect.succeed({ status: "ok" as const }),
@@ -42,16 +30,35 @@ export const systemRoutes = HttpApiBuilder.group(
       metrics: () => PrometheusMetrics.format(),
       topology: () =>
         Effect.gen(function* () {
-          const figures = yield* counters
-          const others = yield* Effect.orElseSucceed(workers.all, () => [])
+          const counters = yield* figures
+          const { ready, waiting, degraded } = yield* readiness.report
+          const { processes, shared, groups } = yield* overview.report
+          const { self } = overview
+          // Of itself a process knows the newest, also while nobody else can be asked.
+          const me = {
+            ...self,
+            waiting,
+            degraded,
+            at: (yield* Clock.currentTimeMillis) * 1000,
+            silent_ms: 0,
+            living: true,
+            figures: counters
+          }
           const { tokens, unlisted } = instruments.unknown()
           return HttpServerResponse.jsonUnsafe({
             ...describe(),
             simulated: instruments.simulated(),
             unknown_tokens: tokens,
             unknown_tokens_unlisted: unlisted,
-            counters: figures,
-            workers: others
+            ready,
+            waiting,
+            degraded,
+            groups,
+            self: self.life,
+            // Whether the list has all processes: null while that cannot be told.
+            workers_known: processes === null ? null : shared,
+            workers: [me, ...(processes ?? []).filter(({ life }) => life !== self.life)],
+            counters
           })
         })
     })

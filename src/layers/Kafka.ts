@@ -696,6 +696,19 @@ const make = Effect.fnUntraced(function* (options: KafkaOptions) {
     })
   })
 
+  const members = Effect.suspend(() =>
+    Effect.tryPromise({
+      try: () =>
+        Promise.all(
+          [...new Map([...GROUPS, ...joined]).keys()].map(async (group) => {
+            const id = options.prefix + group
+            return { group, members: await ask(async (open) => (await open.coordinatorAdmin(id)).members(id)) }
+          })
+        ),
+      catch: (cause) => failure("read", topics.get("raw_ticks")!, -1, `members of groups: ${inOneLine(cause)}`)
+    })
+  )
+
   return {
     partitions,
     incarnation: (topic) => topics.get(topic)!.incarnation,
@@ -725,7 +738,8 @@ const make = Effect.fnUntraced(function* (options: KafkaOptions) {
         return found >= 0 ? found : (await open.offsets(name, [partition], END)).get(partition)!
       }),
     assignments,
-    lag
+    lag,
+    members
   } satisfies TickLog["Service"]
 })
 

@@ -11,6 +11,7 @@ import {
   Connection,
   createTopicsV7,
   describeConfigsV4,
+  describeGroupsV5,
   fetchV13,
   findCoordinatorV4,
   findErrorBy,
@@ -423,6 +424,14 @@ export const connectAdmin = async (address: Address, options: WireOptions): Prom
         }
       }
       return committed
+    },
+    members: async (group) => {
+      const { groups } = await ask(`members of group ${group}`, describeGroupsV5.api.async(connection, [group], false))
+      const found = groups[0]
+      if (found === undefined || found.errorCode !== 0) {
+        throw new KafkaRefusal(found?.errorCode ?? CODE.COORDINATOR_NOT_AVAILABLE, `members of group ${group}`)
+      }
+      return found.members.length
     },
     close: () => shut(connection)
   }

@@ -239,5 +239,7 @@ export interface KafkaAdmin {
     topic: string,
     partitions: ReadonlyArray<number>
   ) => Promise<ReadonlyMap<number, { readonly offset: number; readonly metadata: string }>>
+  /** How many members a group has, as its coordinator knows them. */
+  readonly members: (group: string) => Promise<number>
   readonly close: () => void
 }

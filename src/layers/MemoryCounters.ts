@@ -1,31 +1,31 @@
-/** Decides how workers' figures are kept in one process: the newest of each, while it is fresh. */
+/** Decides how figures of processes are kept in one process: the newest of each life, while it is listed. */
 import { Clock, Effect, Layer } from "effect"
-import { WORKER_SECONDS, WorkerCounters, type WorkerFigures } from "../streams/WorkerCounters.ts"
+import { byName, finite, WORKER_SECONDS, WorkerCounters, type WorkerReport } from "../streams/WorkerCounters.ts"
 
-/** Workers kept; one more drops the one that published longest ago. */
+/** Lives kept; one more drops the one that published longest ago. */
 const MAX_WORKERS = 1024
 
 const make = (): WorkerCounters["Service"] => {
-  const workers = new Map<string, WorkerFigures>()
+  const lives = new Map<string, WorkerReport & { readonly at: number }>()
   return {
-    publish: (worker, figures) =>
+    shared: false,
+    publish: (report) =>
       Effect.gen(function* () {
         const at = (yield* Clock.currentTimeMillis) * 1000
-        // Set anew, so that the workers stay in the order in which they published.
-        workers.delete(worker)
-        if (workers.size >= MAX_WORKERS) workers.delete(workers.keys().next().value!)
-        workers.set(worker, {
-          worker,
-          at,
-          figures: figures
-            .filter(({ value }) => Number.isFinite(value))
-            .map((figure) => ({ ...figure, labels: { ...figure.labels } }))
-        })
+        // Set anew, so that the lives stay in the order in which they published.
+        lives.delete(report.life)
+        if (lives.size >= MAX_WORKERS) lives.delete(lives.keys().next().value!)
+        const figures = finite(report.figures).map((figure) => ({ ...figure, labels: { ...figure.labels } }))
+        lives.set(report.life, { ...report, at, figures })
+      }),
+    withdraw: (life) =>
+      Effect.sync(() => {
+        lives.delete(life)
       }),
     all: Effect.gen(function* () {
-      const since = ((yield* Clock.currentTimeMillis) - WORKER_SECONDS * 1000) * 1000
-      for (const [worker, { at }] of workers) if (at <= since) workers.delete(worker)
-      return [...workers.values()].sort((a, b) => (a.worker < b.worker ? -1 : 1))
+      const now = (yield* Clock.currentTimeMillis) * 1000
+      for (const [life, { at }] of lives) if (now - at >= WORKER_SECONDS * 1_000_000) lives.delete(life)
+      return [...lives.values()].map((kept) => ({ ...kept, silent_ms: (now - kept.at) / 1000 })).sort(byName)
     })
   }
 }

@@ -362,6 +362,9 @@ const make = (options: MemoryLogOptions): Effect.Effect<TickLog["Service"]> =>
             }
           })
         })
+      ),
+      members: Effect.sync(() =>
+        [...groups].map(([key, { members }]) => ({ group: key.split("\n")[0]!, members: members.length }))
       )
     } satisfies TickLog["Service"]
   })

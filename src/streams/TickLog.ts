@@ -105,5 +105,7 @@ export class TickLog extends Context.Service<
       }>,
       LogError
     >
+    /** How many members each group has, for display: a member that died counts until its session has timed out. */
+    readonly members: Effect.Effect<ReadonlyArray<{ readonly group: string; readonly members: number }>, LogError>
   }
 >()("market-data-platform/streams/TickLog") {}

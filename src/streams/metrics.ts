@@ -29,6 +29,10 @@ export const sinkFlush = histogram("topology_sink_flush_seconds", {
   boundaries: [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10]
 })
 export const consumerLag = gauge("topology_consumer_lag_records", "Records a group has yet to read")
+export const heldRecords = gauge(
+  "topology_group_held_records",
+  "Records a group has taken and gathers before it writes and commits them; they count in its lag until then"
+)
 export const lostRecords = counter(
   "topology_log_lost_records_total",
   "Records that the log no longer held when a group was to take them"

@@ -6,7 +6,7 @@ import { TickLog } from "./TickLog.ts"
 
 /** Samples for ever. */
 export const observe = (
-  settings: Pick<Settings, "LOG_CAPACITY_RECORDS" | "DLQ_CAPACITY_RECORDS">
+  settings: Pick<Settings, "KAFKA_BROKERS" | "LOG_CAPACITY_RECORDS" | "DLQ_CAPACITY_RECORDS">
 ): Effect.Effect<void, never, TickLog> =>
   Effect.gen(function* () {
     const log = yield* TickLog
@@ -17,13 +17,16 @@ export const observe = (
       normalized_ticks: metrics.bind(metrics.bufferSize, { buffer: "normalized_ticks" }, context),
       raw_ticks_dlq: metrics.bind(metrics.bufferSize, { buffer: "raw_ticks_dlq" }, context)
     }
-    for (const [buffer, most] of [
-      ["raw_ticks", settings.LOG_CAPACITY_RECORDS],
-      ["normalized_ticks", settings.LOG_CAPACITY_RECORDS],
-      ["raw_ticks_dlq", settings.DLQ_CAPACITY_RECORDS]
-    ] as const) {
-      metrics.bind(metrics.bufferMaxSize, { buffer }, context).add(most)
-    }
+    // Kafka keeps what its retention says, however many that are: there is no most to hold a fill against.
+    const capacities =
+      settings.KAFKA_BROKERS === undefined
+        ? ([
+            ["raw_ticks", settings.LOG_CAPACITY_RECORDS],
+            ["normalized_ticks", settings.LOG_CAPACITY_RECORDS],
+            ["raw_ticks_dlq", settings.DLQ_CAPACITY_RECORDS]
+          ] as const)
+        : []
+    for (const [buffer, most] of capacities) metrics.bind(metrics.bufferMaxSize, { buffer }, context).add(most)
     const sample = Effect.gen(function* () {
       const fullest = { raw_ticks: 0, normalized_ticks: 0, raw_ticks_dlq: 0 }
       for (const { group, topic, partition, records } of yield* log.lag) {

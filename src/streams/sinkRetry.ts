@@ -11,12 +11,12 @@ const SAY_AGAIN_MS = 60_000
 const SILENT_MS = 10_000
 
 /**
- * Asks until it succeeds; `sink` is degraded from the first failure of a row, or the first ten seconds without an
- * answer, until then. A failure is logged where its reason is another than the last, and once a minute while it stays
+ * Asks until it succeeds; `sink` is degraded from the first failure of a row, or the first ten seconds
+ * (`silentMs`) without an answer, until then. A failure is logged where its reason is another than the last, and once a minute while it stays
  * the same. `isLong`: what is asked is many steps' work, which may take minutes, so that only failures say something.
  */
 export const retrySink =
-  (sink: string, isLong = false) =>
+  (sink: string, isLong = false, silentMs = SILENT_MS) =>
   <A, E extends { readonly message: string }, R>(
     write: Effect.Effect<A, E, R>
   ): Effect.Effect<A, never, R | Readiness> =>
@@ -38,10 +38,10 @@ export const retrySink =
         if (said !== undefined || isLong) return Effect.void
         said = { reason: "silent", at: clock.currentTimeMillisUnsafe() }
         return Effect.andThen(
-          Effect.logWarning(`${sink} has not answered for ${SILENT_MS / 1000} s`),
+          Effect.logWarning(`${sink} has not answered for ${silentMs / 1000} s`),
           readiness.degrade(sink, true, holder)
         )
-      }).pipe(Effect.delay(SILENT_MS), Effect.forkChild)
+      }).pipe(Effect.delay(silentMs), Effect.forkChild)
       const result = yield* Effect.retry(once, waits).pipe(
         Effect.orDie,
         // Also where whoever asked is ended meanwhile.

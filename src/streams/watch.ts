@@ -1,11 +1,13 @@
-/** Decides how a process tells that the store or the log does not answer: each is asked every few seconds for next to nothing. */
+/** Decides how a process tells that the store or the log does not answer: each is asked every second for next to nothing. */
 import { Effect } from "effect"
 import type { Readiness } from "./Readiness.ts"
 import { retrySink } from "./sinkRetry.ts"
 import { TickLog } from "./TickLog.ts"
 import { TickStore } from "./TickStore.ts"
 
-const LOOK = "5 seconds"
+const LOOK = "1 second"
+/** What is asked for next to nothing answers at once: hanging for so long is worth a word. */
+const SILENT_MS = 3000
 /** No log is called so: no bookmark is found. */
 const NO_INCARNATION = "-"
 
@@ -14,7 +16,7 @@ export const watchStore: Effect.Effect<never, never, TickStore | Readiness> = Ef
   const store = yield* TickStore
   return yield* store
     .bookmarks(NO_INCARNATION)
-    .pipe(retrySink("history"), Effect.andThen(Effect.sleep(LOOK)), Effect.forever)
+    .pipe(retrySink("history", false, SILENT_MS), Effect.andThen(Effect.sleep(LOOK)), Effect.forever)
 })
 
 /** `log` is degraded while the log does not answer. */
@@ -22,5 +24,5 @@ export const watchLog: Effect.Effect<never, never, TickLog | Readiness> = Effect
   const log = yield* TickLog
   return yield* log
     .bounds("normalized_ticks", 0)
-    .pipe(retrySink("log"), Effect.andThen(Effect.sleep(LOOK)), Effect.forever)
+    .pipe(retrySink("log", false, SILENT_MS), Effect.andThen(Effect.sleep(LOOK)), Effect.forever)
 })

@@ -56,8 +56,17 @@ export const writeArchive = (
               }
         let first = bookmark?.offset ?? start
         let queue = new TickQueue()
+        /** How far was read: what lies between is gathered, and no one is behind with it. */
+        let taken = first
+        const held = metrics.bind(
+          metrics.heldRecords,
+          { group: "archive", topic: "normalized_ticks", partition: String(assigned.partition) },
+          context
+        )
         const enqueue = ({ ticks, replays, bookmark: next }: TickBatch): Waiting => {
           queue.append(ticks)
+          taken = next.offset
+          held.add(taken - first)
           const replayed = replays.reduce((n, replay) => ("tick" in replay ? n + 1 : n), 0)
           return { ticks: ticks.length, replays: replayed, bookmark: next }
         }
@@ -79,6 +88,7 @@ export const writeArchive = (
           }
           bookmark = next
           first = next.offset
+          held.add(Math.max(0, taken - first))
           flush.add((clock.currentTimeMillisUnsafe() - started) / 1000)
           received.add(ticks + replays)
           sent.add(ticks)
@@ -110,6 +120,7 @@ export const writeArchive = (
           )
         const fromHere = Effect.gen(function* () {
           queue = new TickQueue()
+          held.add(0)
           // A range begun over what is gone cannot be completed: the next one begins where the log does.
           first = yield* lost.held(assigned.partition, first)
           for (;;) {
@@ -135,7 +146,11 @@ export const writeArchive = (
         yield* Effect.retry(fromHere, {
           while: (error) => error._tag === "RangeTaken",
           schedule: Schedule.spaced("1 second")
-        }).pipe(Effect.catchTag("RangeTaken", Effect.die), Effect.raceFirst(assigned.revoked))
+        }).pipe(
+          Effect.catchTag("RangeTaken", Effect.die),
+          Effect.raceFirst(assigned.revoked),
+          Effect.ensuring(Effect.sync(() => held.add(0)))
+        )
       })
 
     yield* log

@@ -1,9 +1,10 @@
 import { connect } from "node:net"
 import { assert, describe, it } from "@effect/vitest"
-import { Deferred, Effect, Exit, Fiber, Result, Scope } from "effect"
+import { Context, Deferred, Effect, Exit, Fiber, Result, Scope } from "effect"
 import { Api, MAX_BODY_BYTES, MAX_INGEST_BYTES } from "../../src/http/Api.ts"
 import { StoreError } from "../../src/schema/Errors.ts"
 import type { Instrument } from "../../src/schema/Instrument.ts"
+import { WorkerCounters } from "../../src/streams/WorkerCounters.ts"
 import { memoryStore, Rows } from "./memoryStore.ts"
 import { type Asked, ask, serve } from "./serving.ts"
 
@@ -294,6 +295,37 @@ describe("the server", () => {
       assert.strictEqual(ready.status, 200)
       assert.deepStrictEqual(ready.json, { status: "ready", degraded: ["claims"] })
       assert.strictEqual((yield* ask(port, "/healthz")).status, 200)
+    }).pipe(Effect.scoped)
+  )
+
+  it.live("shows in /topology itself and every process that tells of itself, with what is degraded", () =>
+    Effect.gen(function* () {
+      const { port, readiness, context } = yield* open()
+      const counters = Context.get(context, WorkerCounters)
+      yield* readiness.degrade("claims", true)
+      yield* counters.publish({
+        life: "other",
+        worker: "worker there:7",
+        role: "worker",
+        started_at: 0,
+        stages: ["process"],
+        waiting: [],
+        degraded: [],
+        figures: [{ name: "sent", labels: {}, value: 3 }]
+      })
+      const seen = yield* ask(port, "/topology").pipe(
+        Effect.map(({ json }) => json as Record<string, unknown> & { workers: ReadonlyArray<Record<string, unknown>> }),
+        Effect.repeat({ until: ({ workers }) => workers.length === 2 })
+      )
+      assert.deepInclude(seen, { ready: true, waiting: [], degraded: ["claims"], self: "life-1", workers_known: false })
+      assert.deepInclude(seen.workers[0], { life: "life-1", living: true, silent_ms: 0, degraded: ["claims"] })
+      assert.deepInclude(seen.workers[1], { life: "other", living: true, stages: ["process"] })
+      assert.deepStrictEqual(
+        (seen.groups as ReadonlyArray<{ group: string; run_by: unknown; members: unknown }>).map(
+          ({ group, members }) => [group, members]
+        ),
+        [["process", 0]]
+      )
     }).pipe(Effect.scoped)
   )
 

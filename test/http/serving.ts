@@ -8,6 +8,7 @@ import * as MemoryCounters from "../../src/layers/MemoryCounters.ts"
 import * as MemoryLog from "../../src/layers/MemoryLog.ts"
 import * as RawSinkLayer from "../../src/layers/RawSink.ts"
 import * as ReplayService from "../../src/layers/ReplayService.ts"
+import { Overview } from "../../src/streams/Overview.ts"
 import { Readiness } from "../../src/streams/Readiness.ts"
 import { ReplayAudience } from "../../src/streams/ReplayAudience.ts"
 import { TickLog } from "../../src/streams/TickLog.ts"
@@ -22,6 +23,8 @@ const nobody = Layer.succeed(ReplayAudience, {
   close: () => {},
   clients: () => 1
 })
+
+const self = { life: "life-1", worker: "instance here:1", role: "instance" as const, started_at: 0, stages: [] }
 
 export interface Serving {
   readonly store: Layer.Layer<TickStore>
@@ -47,6 +50,7 @@ export const serve = ({ store, settings, log, mounts, audience = nobody }: Servi
       ...settings
     })
   ).pipe(
+    Layer.provideMerge(Overview.layer({ self, expected: [] })),
     Layer.provideMerge(store),
     Layer.provideMerge(Layer.merge(Readiness.layer, MemoryCounters.layer)),
     Layer.provideMerge(

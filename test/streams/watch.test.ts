@@ -34,6 +34,21 @@ describe("a look at the services", () => {
     }).pipe(Effect.provide(Layer.merge(store, Readiness.layer)))
   })
 
+  it.effect("names within five seconds what hangs rather than refuses", () => {
+    let isHung = false
+    const store = memoryStore(new Rows(), {
+      bookmarks: () => Effect.suspend(() => (isHung ? Effect.never : Effect.succeed([])))
+    })
+    return Effect.gen(function* () {
+      const readiness = yield* Readiness
+      yield* Effect.forkChild(watchStore)
+      yield* TestClock.adjust("20 seconds")
+      isHung = true
+      yield* TestClock.adjust("5 seconds")
+      assert.deepStrictEqual((yield* readiness.report).degraded, ["history"])
+    }).pipe(Effect.provide(Layer.merge(store, Readiness.layer)))
+  })
+
   it.effect("names the log likewise", () => {
     let isGone = false
     const gone = new LogError({

@@ -2,7 +2,7 @@ import { mkdtempSync, rmSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { assert, describe, it } from "@effect/vitest"
-import { Array as Arr, Effect, Layer, Stream } from "effect"
+import { Array as Arr, Effect, Layer, Metric, Stream } from "effect"
 import * as MemoryLog from "../../src/layers/MemoryLog.ts"
 import * as ParquetFiles from "../../src/layers/ParquetFiles.ts"
 import { tradingDate } from "../../src/schema/Tick.ts"
@@ -174,5 +174,38 @@ describe("the group that archives", () => {
         assert.isDefined(yield* archive.begun(range.incarnation, 0, 6))
       }).pipe(Effect.provide([Log, Drain.layer, Readiness.layer, ParquetFiles.layer(folder)]))
     })
+  )
+
+  it.live("says what it gathers, and that it gathers nothing once that is written or the partition is gone", () =>
+    Effect.gen(function* () {
+      const held = Effect.map(Metric.snapshot, (all) => {
+        const found = all.find(({ id }) => id === "topology_group_held_records")
+        return found?.type === "Gauge"
+          ? { value: Number(found.state.value), labels: found.attributes as unknown }
+          : undefined
+      })
+      const until = (value: number) => Effect.repeat(held, { until: (found) => found?.value === value })
+      const settings = { ARCHIVE_BATCH_TICKS: 24, ARCHIVE_FLUSH_MS: 3_600_000, ON_LOST_OFFSETS: "fail" } as const
+      const log = yield* TickLog
+      yield* Effect.scoped(
+        Effect.gen(function* () {
+          yield* Effect.forkScoped(writeArchive(settings))
+          yield* appendAll
+          // 24 are written and committed, 16 wait for the next object.
+          const found = yield* until(COUNT - 24)
+          assert.deepStrictEqual(found?.labels, { group: "archive", topic: "normalized_ticks", partition: "0" })
+          assert.strictEqual((yield* log.lag)[0]?.records, COUNT - 24)
+        })
+      )
+      yield* until(0)
+    }).pipe(
+      Effect.provide([
+        Log,
+        Drain.layer,
+        Readiness.layer,
+        Layer.unwrap(Effect.map(archiveFolder, (folder) => ParquetFiles.layer(folder)))
+      ]),
+      Effect.provideService(Metric.MetricRegistry, new Map())
+    )
   )
 })

@@ -13,6 +13,8 @@ const BACKFILL = 60
 /** Instruments of a page that was never here before. */
 const FIRST_WATCHED = 14
 const TAPE_ROWS = 60
+/** Without a tick of any instrument for so long the page does not say that its stream is exact. */
+const QUIET_MS = 4_000
 
 const $ = (id) => document.getElementById(id)
 const nowMicros = () => Date.now() * 1000
@@ -27,6 +29,7 @@ let interval = "1m"
 let selected
 let ticksHere = 0
 let ticksBefore = 0
+let heardAt = Number.NEGATIVE_INFINITY
 const tape = []
 let tapeChanged = true
 
@@ -280,6 +283,8 @@ const drawTape = () => {
 // Top ---------------------------------------------------------------------------------------------------------------
 
 let connection = { state: "connecting", detail: {} }
+/** Why no live tick can come, where the server knows of a reason. */
+let stopped
 let noted
 
 /** Something a person should read; it goes by itself. */
@@ -292,14 +297,18 @@ const showConnection = (state, detail) => {
   const wasOpen = connection.state === "open"
   connection = { state, detail }
   const pill = $("connection")
-  pill.dataset.state = state
-  document.body.dataset.connection = state
+  const isStopped = state === "open" && replay === undefined && stopped !== undefined
+  pill.dataset.state = isStopped ? "stopped" : state
+  pill.title = isStopped ? `Connected, but no tick can come: ${stopped}` : ""
+  document.body.dataset.connection = isStopped ? "waiting" : state
   const seconds = Math.max(0, Math.ceil(((detail.until ?? 0) - performance.now()) / 1000))
   pill.textContent =
     state === "open"
-      ? replay === undefined
-        ? "Live"
-        : "Replay"
+      ? isStopped
+        ? "No live ticks"
+        : replay === undefined
+          ? "Live"
+          : "Replay"
       : state === "waiting"
         ? `Retry in ${seconds}s`
         : "Connecting…"
@@ -339,8 +348,12 @@ setInterval(() => {
   const skipped = [...watchlist.items.values()].reduce((sum, item) => sum + item.evicted, 0)
   const integrity = $("integrity")
   const breaches = stream?.breaches ?? 0
-  integrity.textContent = breaches > 0 ? `${breaches} breaks` : skipped > 0 ? `${short(skipped)} skipped` : "exact"
-  integrity.className = breaches > 0 ? "down" : skipped > 0 ? "warn" : "up"
+  if (rate > 0) heardAt = performance.now()
+  // Where nothing comes there is nothing that could be exact.
+  const isQuiet = performance.now() - heardAt > QUIET_MS
+  integrity.textContent =
+    breaches > 0 ? `${breaches} breaks` : skipped > 0 ? `${short(skipped)} skipped` : isQuiet ? "no ticks" : "exact"
+  integrity.className = breaches > 0 ? "down" : skipped > 0 ? "warn" : isQuiet ? "muted" : "up"
   integrity.title = "Every position came once, or was told as skipped"
   showConnection(connection.state, connection.detail)
 }, 1000)
@@ -397,10 +410,15 @@ new Pipeline(
     winsFill: $("wins-fill"),
     winsFirst: $("wins-first"),
     winsSecond: $("wins-second"),
-    degraded: $("degraded")
+    groups: $("groups"),
+    processes: $("processes"),
+    processesNote: $("processes-note"),
+    trouble: $("trouble")
   },
-  (isSimulated) => {
-    $("simulated").hidden = !isSimulated
+  ({ simulated, stopped: why }) => {
+    if (simulated !== undefined) $("simulated").hidden = !simulated
+    stopped = why
+    showConnection(connection.state, connection.detail)
   }
 )
 

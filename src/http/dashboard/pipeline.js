@@ -1,38 +1,21 @@
-// Decides which of the pipeline's figures a person sees at a glance, and how rates come out of counters.
-import { duration, element, percent, short } from "./format.js"
+// Decides which of the pipeline's figures a person sees at a glance: of all processes, who they are, and what is wrong.
+import { Figures } from "./figures.js"
+import { duration, element, percent, short, span } from "./format.js"
 import { ask } from "./rest.js"
 
-const EVERY_MS = 2_000
+const EVERY_MS = 1_000
+/** A server that takes longer to say how it is may as well be away. */
+const ANSWER_MS = 3_000
+/** Lines of what is wrong, and processes, that are shown. */
+const MAX_TOLD = 6
+const MAX_PROCESSES = 32
+const MAX_CHARS = 160
 const STAGES = ["decode", "normalize", "deduplicate", "sequence", "publish", "store", "ring", "archive"]
 const EDGES = [
   ["exchange_to_received", "exchange → received"],
   ["received_to_published", "received → published"],
   ["published_to_client", "published → client"]
 ]
-
-/** The counters of one look, findable by name and labels. */
-class Look {
-  constructor(counters, at) {
-    this.at = at
-    this.byName = new Map()
-    for (const { name, labels, value } of counters) {
-      if (!this.byName.has(name)) this.byName.set(name, [])
-      this.byName.get(name).push({ labels, value })
-    }
-  }
-
-  all(name) {
-    return this.byName.get(name) ?? []
-  }
-
-  sum(name, wanted = {}) {
-    let total
-    for (const { labels, value } of this.all(name)) {
-      if (Object.entries(wanted).every(([key, text]) => labels[key] === text)) total = (total ?? 0) + value
-    }
-    return total
-  }
-}
 
 /** Seconds below which a share of what was counted between two looks lies. */
 const quantile = (now, before, share) => {
@@ -58,10 +41,18 @@ const bucketsOf = (text) => {
   return edges
 }
 
+/** Why no live tick can come, as far as the server knows; undefined where one can. */
+const stoppedOf = ({ ready, degraded }) =>
+  !ready
+    ? "not ready"
+    : degraded.find((name) => name === "process: nobody runs it" || name === "log" || name === "server")
+
 export class Pipeline {
-  constructor(parts, onSimulated) {
+  /** `told({ simulated, stopped })` hears of every look: `stopped` is why no live ticks can come, if so. */
+  constructor(parts, told) {
     this.parts = parts
-    this.onSimulated = onSimulated
+    this.told = told
+    this.figures = new Figures()
     this.tiles = new Map()
     this.rows = new Map()
     this.meters = new Map()
@@ -95,17 +86,19 @@ export class Pipeline {
 
   async look() {
     try {
-      const topology = await ask("/topology")
-      const look = new Look(topology.counters, performance.now())
-      this.onSimulated(topology.simulated === true)
-      this.show(look)
-      if (this.round++ % 2 === 0) this.showDelays(bucketsOf(await ask("/metrics")))
+      const topology = await ask("/topology", { signal: AbortSignal.timeout(ANSWER_MS) })
+      this.figures.take(topology.workers)
+      this.show(topology)
+      this.showProcesses(topology)
+      this.showTrouble(topology)
+      this.told({ simulated: topology.simulated === true, stopped: stoppedOf(topology) })
+      if (this.round++ % 4 === 0) this.showDelays(bucketsOf(await ask("/metrics")))
       this.parts.state.textContent = ""
       this.parts.state.classList.remove("warn")
     } catch (error) {
       this.parts.state.textContent = error.message
       this.parts.state.classList.add("warn")
-      this.before = undefined
+      this.forget(error.message)
     }
     const again = () => setTimeout(() => this.look(), EVERY_MS)
     // A page that nobody looks at does not ask.
@@ -113,14 +106,20 @@ export class Pipeline {
     else again()
   }
 
-  show(now) {
-    const { before } = this
-    const seconds = before === undefined ? 0 : (now.at - before.at) / 1000
-    const rate = (name, labels) => {
-      const value = now.sum(name, labels)
-      const earlier = before?.sum(name, labels)
-      return value === undefined || earlier === undefined || value < earlier ? undefined : (value - earlier) / seconds
-    }
+  /** Figures that nobody stands for any more are not shown. */
+  forget(why) {
+    this.figures.forget()
+    for (const tile of this.tiles.values()) tile.textContent = "–"
+    for (const { cells } of this.rows.values()) for (const cell of cells) cell.textContent = "–"
+    this.parts.groups.replaceChildren()
+    this.parts.processes.replaceChildren()
+    this.parts.processesNote.textContent = ""
+    this.tell([`Nothing is known of the pipeline: ${why}`])
+    this.told({ stopped: why })
+  }
+
+  show(topology) {
+    const { figures } = this
     const set = (key, text, isBad = false) => {
       const tile = this.tiles.get(key)
       tile.textContent = text
@@ -129,63 +128,142 @@ export class Pipeline {
     const received = "topology_stage_received_events_total"
     const sent = "topology_stage_sent_events_total"
     const discarded = "topology_stage_discarded_events_total"
-    const rawRate = rate(received, { stage: "decode" })
+    const rawRate = figures.rate(received, { stage: "decode" })
     set("in", short(rawRate))
-    set("out", short(rate(sent, { stage: "publish" })))
-    const lags = new Map()
-    for (const { labels, value } of now.all("topology_consumer_lag_records")) {
-      lags.set(labels.group, (lags.get(labels.group) ?? 0) + value)
-    }
-    const behind = Math.max(0, ...lags.values())
-    set("lag", short(behind), behind > 10_000)
-    this.tiles.get("lag").parentElement.title = [...lags].map(([group, lag]) => `${group}: ${lag}`).join("\n")
-    const duplicates = rate(discarded, { stage: "deduplicate", reason: "duplicate" })
+    set("out", short(figures.rate(sent, { stage: "publish" })))
+    const lags = topology.groups.flatMap(({ lag }) => (lag === null ? [] : [lag]))
+    const isKnown = lags.length > 0
+    const behind = isKnown ? Math.max(...lags) : undefined
+    set("lag", isKnown ? short(behind) : "?", !isKnown || behind > 10_000)
+    this.tiles.get("lag").parentElement.title = topology.groups
+      .map(({ group, lag }) => `${group}: ${lag ?? "not known"}`)
+      .join("\n")
+    const duplicates = figures.rate(discarded, { stage: "deduplicate", reason: "duplicate" })
     set("duplicates", rawRate > 0 ? percent(((duplicates ?? 0) / rawRate) * 100, 1).replace("+", "") : "–")
-    set("gaps", short(now.sum("topology_gaps_total") ?? 0))
-    set("filled", short(now.sum("topology_gap_fills_total") ?? 0))
-    const lost = now.sum("topology_lost_ticks_total") ?? 0
+    // What has not happened yet is not counted yet; where nobody lives that would count it, it is not known.
+    const none = figures.sum(received, { stage: "decode" }) === undefined ? undefined : 0
+    set("gaps", short(figures.sum("topology_gaps_total") ?? none))
+    set("filled", short(figures.sum("topology_gap_fills_total") ?? none))
+    const lost = figures.sum("topology_lost_ticks_total") ?? none
     set("lost", short(lost), lost > 0)
-    const evicted = now.sum("topology_evictions_total") ?? 0
-    set("evicted", short(evicted), (rate("topology_evictions_total") ?? 0) > 0)
-    set("clients", short(now.sum("topology_subscribers") ?? 0))
+    set("evicted", short(figures.sum("topology_evictions_total") ?? 0), figures.rate("topology_evictions_total") > 0)
+    set("clients", short(figures.sum("topology_subscribers") ?? 0))
 
     for (const [stage, { row, cells }] of this.rows) {
-      row.hidden = now.sum(received, { stage }) === undefined
-      cells[0].textContent = short(rate(received, { stage }))
-      cells[1].textContent = short(rate(sent, { stage }))
-      const reasons = now.all(discarded).filter(({ labels }) => labels.stage === stage)
-      cells[2].textContent = reasons.length === 0 ? "" : short(reasons.reduce((sum, { value }) => sum + value, 0))
-      row.title = reasons.map(({ labels, value }) => `${labels.reason}: ${value}`).join("\n")
+      row.hidden = figures.sum(received, { stage }) === undefined
+      cells[0].textContent = short(figures.rate(received, { stage }))
+      cells[1].textContent = short(figures.rate(sent, { stage }))
+      const reasons = new Map()
+      for (const { labels, value } of figures.all(discarded)) {
+        if (labels.stage === stage) reasons.set(labels.reason, (reasons.get(labels.reason) ?? 0) + value)
+      }
+      cells[2].textContent = reasons.size === 0 ? "" : short([...reasons.values()].reduce((sum, n) => sum + n, 0))
+      row.title = [...reasons].map(([reason, value]) => `${reason}: ${value}`).join("\n")
     }
-    this.showWins(now)
-    this.showBuffers(now)
-    this.before = now
+    this.showGroups(topology.groups)
+    this.showWins()
+    for (const [buffer, size, share] of figures.fills(
+      "topology_buffer_size_events",
+      "topology_buffer_max_size_events"
+    )) {
+      this.meter(`buffer ${buffer}`, buffer, share, short(size))
+    }
   }
 
-  showWins(now) {
-    const wins = now.all("topology_feed_wins_total").toSorted((a, b) => a.labels.feed.localeCompare(b.labels.feed))
-    const total = wins.reduce((sum, { value }) => sum + value, 0)
+  showGroups(groups) {
+    this.parts.groups.replaceChildren(
+      ...groups.map(({ group, lag, held, run_by, members }) => {
+        const count = run_by?.length ?? members
+        const by =
+          count === null ? "not known" : count === 0 ? "nobody" : count === 1 ? "1 process" : `${count} processes`
+        const row = element(
+          "tr",
+          "",
+          element("td", "", group),
+          element("td", count === 0 || count === null ? "warn" : "", by),
+          element("td", lag === null || lag > 10_000 ? "number warn" : "number", lag === null ? "?" : short(lag)),
+          element("td", "number", held > 0 ? short(held) : "")
+        )
+        row.title = (run_by ?? []).slice(0, MAX_PROCESSES).join("\n")
+        return row
+      })
+    )
+  }
+
+  showProcesses({ workers, workers_known: isKnown, self }) {
+    const now = Date.now() * 1000
+    const shown = workers.slice(0, MAX_PROCESSES)
+    this.parts.processes.replaceChildren(
+      ...shown.map((worker) => {
+        const { living, silent_ms, waiting, degraded, started_at, stages } = worker
+        const [state, text] = !living
+          ? ["down", `silent ${span(silent_ms / 1000)}`]
+          : waiting.length > 0
+            ? ["warn", "starting"]
+            : worker.life !== self && degraded.length > 0
+              ? ["warn", "degraded"]
+              : ["up", `up ${span(Math.max(0, now - started_at) / 1_000_000)}`]
+        const item = element(
+          "li",
+          living ? "" : "dead",
+          element("span", "process-name", worker.worker.slice(0, MAX_CHARS)),
+          element("span", "muted", stages.join(", ")),
+          element("span", state, text)
+        )
+        item.title = [...waiting.map((name) => `waiting for ${name}`), ...degraded].slice(0, 20).join("\n")
+        return item
+      })
+    )
+    this.parts.processesNote.textContent =
+      isKnown === null
+        ? "Redis does not answer: other processes cannot be seen"
+        : isKnown === false && workers[0]?.role !== "instance"
+          ? "REDIS_URL is not set: other processes cannot be seen"
+          : workers.length > MAX_PROCESSES
+            ? `and ${workers.length - MAX_PROCESSES} more`
+            : ""
+  }
+
+  showTrouble({ ready, waiting, degraded }) {
+    const claims = this.figures.sum("topology_claims_degraded") ?? 0
+    const alarms = this.figures.sum("topology_order_alarms_total") ?? 0
+    this.tell([
+      ...(ready ? [] : waiting.map((name) => `waiting for ${name}`)),
+      ...degraded,
+      ...(claims > 0 ? ["claims degraded"] : []),
+      ...(alarms > 0 ? [`${alarms} order alarms`] : [])
+    ])
+  }
+
+  tell(troubles) {
+    const { trouble } = this.parts
+    const more = troubles.length - MAX_TOLD
+    const text = `Degraded: ${[
+      ...troubles.slice(0, MAX_TOLD).map((name) => name.slice(0, MAX_CHARS)),
+      ...(more > 0 ? [`${more} more`] : [])
+    ].join(" · ")}`
+    // Said to who cannot see it only where it is another.
+    if (trouble.textContent !== text) trouble.textContent = text
+    trouble.title = troubles.join("\n").slice(0, 4000)
+    trouble.hidden = troubles.length === 0
+  }
+
+  showWins() {
+    const wins = this.figures.by("topology_feed_wins_total", "feed")
+    const total = wins.reduce((sum, [, value]) => sum + value, 0)
     this.parts.wins.hidden = total === 0
     if (total === 0) return
-    const [first, ...rest] = wins
-    const others = rest.reduce((sum, { value }) => sum + value, 0)
-    this.parts.winsFill.style.width = `${(first.value / total) * 100}%`
-    this.parts.winsFirst.textContent = `${first.labels.feed} first ${percent((first.value / total) * 100, 2).replace("+", "")}`
+    const [[feed, first], ...rest] = wins
+    const others = rest.reduce((sum, [, value]) => sum + value, 0)
+    this.parts.winsFill.style.width = `${(first / total) * 100}%`
+    this.parts.winsFirst.textContent = `${feed} first ${percent((first / total) * 100, 2).replace("+", "")}`
     this.parts.winsSecond.textContent =
-      rest.length === 0 ? "" : `${rest.map(({ labels }) => labels.feed).join(", ")} ${short(others)}`
-  }
-
-  showBuffers(now) {
-    for (const { labels, value: capacity } of now.all("topology_buffer_max_size_events")) {
-      const size = now.sum("topology_buffer_size_events", labels)
-      if (size !== undefined && capacity > 0)
-        this.meter(`buffer ${labels.buffer}`, labels.buffer, size / capacity, short(size))
-    }
-    const degraded = now.sum("topology_claims_degraded") ?? 0
-    const alarms = now.sum("topology_order_alarms_total") ?? 0
-    const told = [degraded > 0 ? "claims degraded" : "", alarms > 0 ? `${alarms} order alarms` : ""].filter(Boolean)
-    this.parts.degraded.textContent = told.join(", ")
-    this.parts.degraded.hidden = told.length === 0
+      rest.length === 0
+        ? ""
+        : `${rest
+            .map(([name]) => name)
+            .join(", ")
+            .slice(0, MAX_CHARS)} ${short(others)}`
   }
 
   showDelays(edges) {
