@@ -190,6 +190,14 @@ const complete = (
       return `sequence_id: expected a value greater than or equal to 0, got ${sequenceId}`
     }
     if (session !== undefined) return `session: only a replayed tick has one, got ${session}`
+  } else {
+    // What was stored, and nothing that only a feed says.
+    if (sequenceId === undefined) return "sequence_id: missing, though a replayed tick has the one it was stored with"
+    if (sequenceId < 0 && sequencing !== "none") {
+      return `sequence_id: expected a value greater than or equal to 0, got ${sequenceId}`
+    }
+    if (reset) return "reset: a replayed tick has none, got true"
+    if (dayVolume !== undefined) return `day_volume: a replayed tick has a volume, got ${dayVolume}`
   }
   if (volume !== undefined && dayVolume !== undefined) {
     return `day_volume: expected volume or day_volume, not both, got ${dayVolume}`

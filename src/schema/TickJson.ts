@@ -1,7 +1,7 @@
 /** Decides how a normalized tick is written as JSON: the contract's fields in the contract's order, one record a tick. */
 import { MAX_PRICE } from "./RawTick.ts"
 import type { Sequencing, Tick, TickStatus } from "./Tick.ts"
-import { MAX_SESSION, readTickBytes } from "./TickJsonBytes.ts"
+import { MAX_NAME_CHARS, MAX_SESSION, readTickBytes } from "./TickJsonBytes.ts"
 import { MAX_MICROS, MIN_MICROS } from "./Time.ts"
 
 const quoted = new Map<string, string>()
@@ -33,8 +33,12 @@ interface TickWire extends Omit<Tick, "gap_from" | "old"> {
   readonly sequencing: Sequencing
 }
 
-/** Text that PostgreSQL takes. */
-const isText = (text: unknown): text is string => typeof text === "string" && !text.includes("\0")
+/** A name as it may go on into tables, rings and frames: of a bounded length, and without what PostgreSQL refuses. */
+const isName = (text: unknown): text is string =>
+  typeof text === "string" && text.length <= MAX_NAME_CHARS && !text.includes("\0")
+
+/** A whole number of 32 bits. Only of a number may the bits be asked: what is nested deep has none, and throws. */
+const isInt = (value: unknown): value is number => typeof value === "number" && (value | 0) === value
 
 /** The tick of a `normalized_ticks` record, which any producer may have written; `undefined` where it is none. */
 export const decodeTick = (bytes: Uint8Array): Tick | undefined => readTickBytes(bytes) ?? parseTick(bytes)
@@ -52,14 +56,14 @@ const parseTick = (bytes: Uint8Array): Tick | undefined => {
   const { session, sequencing, epoch, position, feed, received_ts, source } = wire
   // What is not of its type, or out of the range of its column, would stop each sink for good.
   if (
-    (instrument_token | 0) !== instrument_token ||
+    !isInt(instrument_token) ||
     !(Number.isInteger(exchange_ts) && exchange_ts >= MIN_MICROS && exchange_ts <= MAX_MICROS) ||
     !(typeof price === "number" && price >= -MAX_PRICE && price <= MAX_PRICE) ||
     !Number.isSafeInteger(volume) ||
     !Number.isSafeInteger(sequence_id) ||
     (status !== "LIVE" && status !== "STALE") ||
     !Number.isSafeInteger(gap_from) ||
-    (session | 0) !== session ||
+    !isInt(session) ||
     session < 0 ||
     session > MAX_SESSION ||
     (sequencing !== "contiguous" && sequencing !== "monotonic" && sequencing !== "none") ||
@@ -68,9 +72,9 @@ const parseTick = (bytes: Uint8Array): Tick | undefined => {
     !Number.isSafeInteger(received_ts) ||
     !Array.isArray(source) ||
     !Number.isSafeInteger(source[1]) ||
-    (source[2] | 0) !== source[2] ||
-    !isText(feed) ||
-    !isText(source[0])
+    !isInt(source[2]) ||
+    !isName(feed) ||
+    !isName(source[0])
   )
     return undefined
   return {
@@ -87,7 +91,8 @@ const parseTick = (bytes: Uint8Array): Tick | undefined => {
     position,
     feed,
     received_ts,
-    source,
+    // Whatever else the array holds is not kept.
+    source: [source[0], source[1], source[2]],
     old: wire.old === true
   }
 }

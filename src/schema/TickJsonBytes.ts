@@ -63,7 +63,7 @@ const feeds: Array<Known<string>> = []
 const incarnations: Array<Known<string>> = []
 /** A literal has four bytes, the quote among them. */
 const MIN_KNOWN_BYTES = 3
-const MAX_NAME_BYTES = 128
+export const MAX_NAME_CHARS = 128
 
 /** What is read: `view` shows the memory that the record lies in, and others of its batch; nothing awaits meanwhile. */
 let view: DataView = new DataView(new ArrayBuffer(0))
@@ -143,7 +143,7 @@ const nameOf = (names: Array<Known<string>>): string => {
   if (met !== undefined || at < 0) return met ?? ""
   let name = ""
   for (let byte = next(); byte !== QUOTE; byte = next()) {
-    if (byte < BLANK || byte > TILDE || byte === BACKSLASH || name.length === MAX_NAME_BYTES) {
+    if (byte < BLANK || byte > TILDE || byte === BACKSLASH || name.length === MAX_NAME_CHARS) {
       at = -1
       return ""
     }

@@ -2,16 +2,31 @@
 import type { RawTick } from "../schema/RawTick.ts"
 import type { Tick } from "../schema/Tick.ts"
 import type { InstrumentDay, PartitionState, Session } from "./partitionState.ts"
+import type { RunStates } from "./runStates.ts"
 import type { LogRecord, NewRecord } from "./TickLog.ts"
 
 /** Why a record or tick ended in the DLQ; the label of its count. The record's `reason` header says it in full. */
-export type DeadReason = "tombstone" | "too_large" | "undecodable" | "invalid" | "misrouted" | "future" | "jump"
+export type DeadReason =
+  | "tombstone"
+  | "too_large"
+  | "undecodable"
+  | "header"
+  | "invalid"
+  | "misrouted"
+  | "future"
+  | "jump"
+  | "defect"
+
+/** The stages that may take a tick out. */
+export type StageName = "decode" | "normalize" | "deduplicate" | "sequence"
 
 /** A record, or one tick of it, that cannot go on. Its bytes go to the DLQ as they came. */
 export interface DeadLetter {
   readonly record: LogRecord
   readonly index: number
   readonly kind: DeadReason
+  /** The stage that failed, of a `defect`. */
+  readonly stage?: StageName
   readonly reason: string
 }
 
@@ -24,6 +39,8 @@ export interface Forward {
 /** A mark of a replay run that passes through every partition, in order with its ticks. */
 export interface Watermark {
   readonly offset: number
+  /** The log's, µs. */
+  readonly recordTime: number
   readonly run: string
   readonly number: number
   readonly end: boolean
@@ -106,5 +123,5 @@ export const countsOf = (decoded: number): Counts => ({
 /** The states of a partition: live, and one a replay run. */
 export interface PartitionStates {
   readonly live: PartitionState
-  readonly runs: Map<string, PartitionState>
+  readonly runs: RunStates
 }

@@ -1,6 +1,8 @@
 /** Decides which raw records are ticks: what cannot be read goes to the DLQ with its reason, and the rest goes on. */
+import { showText, showValue } from "../schema/Explain.ts"
 import { partitionOf } from "../schema/Partition.ts"
 import { type RawTick, readRawTick } from "../schema/RawTick.ts"
+import { encodeRawTick } from "../schema/RawTickJson.ts"
 import {
   type Batch,
   type Candidate,
@@ -10,6 +12,7 @@ import {
   type Forward,
   type Watermark
 } from "./batch.ts"
+import { defectOf } from "./eachTick.ts"
 import type { LogRecord, NewRecord } from "./TickLog.ts"
 
 /** A record larger than this is refused, in bytes. */
@@ -28,6 +31,9 @@ export interface DecodeOptions {
   readonly partition: number
   readonly partitions: number
 }
+
+/** Characters of what the parser says of a value that is no JSON. */
+const MAX_JSON_ERROR_CHARS = 200
 
 /** Tokens whose partition is remembered; one more and all are forgotten: hashing them again is cheap. */
 const MAX_ROUTES = 1_000_000
@@ -50,78 +56,124 @@ export const decode = ({ partition, partitions }: DecodeOptions) => {
   return (records: ReadonlyArray<LogRecord>): Batch => decodeRecords(records, partition, route)
 }
 
+/** What the records of an array are, as far as they are read. */
+interface Decoding {
+  readonly forwards: Array<Forward>
+  readonly ticks: Array<Candidate>
+  readonly dead: Array<DeadLetter>
+  readonly watermarks: Array<Watermark>
+}
+
 const decodeRecords = (
   records: ReadonlyArray<LogRecord>,
   partition: number,
   route: (token: number) => number
 ): Batch => {
-  const forwards: Array<Forward> = []
-  const ticks: Array<Candidate> = []
-  const dead: Array<DeadLetter> = []
-  const watermarks: Array<Watermark> = []
-  for (const record of records) {
-    const { headers, unreadable } = record
-    if (unreadable !== undefined) {
-      dead.push(letter(record, "undecodable", unreadable.message))
-      continue
-    }
-    const run = headers === undefined ? "" : (headers[REPLAY_HEADER] ?? "")
-    if (run !== "") {
-      const watermark = headers![WATERMARK_HEADER]
-      if (watermark !== undefined) {
-        watermarks.push({
-          offset: record.offset,
-          run,
-          number: Number(watermark),
-          end: headers![END_HEADER] !== undefined
-        })
-        continue
-      }
-    }
-    const { value } = record
-    if (value === null) {
-      dead.push(letter(record, "tombstone", "tombstone: a raw tick has a value, got none"))
-      continue
-    }
-    if (value.length > MAX_RECORD_BYTES) {
-      dead.push(letter(record, "too_large", `record: expected at most ${MAX_RECORD_BYTES} bytes, got ${value.length}`))
-      continue
-    }
-    let json: unknown
+  const out: Decoding = { forwards: [], ticks: [], dead: [], watermarks: [] }
+  let at = 0
+  while (at < records.length) {
     try {
-      json = JSON.parse(Buffer.from(value.buffer, value.byteOffset, value.byteLength).toString("utf8"))
-    } catch (error) {
-      dead.push(letter(record, "undecodable", `record: not JSON: ${(error as Error).message}`))
-      continue
-    }
-    const raw = readRawTick(json, run !== "")
-    if (typeof raw === "string") {
-      dead.push(letter(record, "invalid", raw))
-      continue
-    }
-    const to = run === "" ? route(raw.instrument_token) : partition
-    if (to !== partition) {
-      if (headers?.[MISROUTED_HEADER] !== undefined) {
-        const where = `expected partition ${to} for instrument_token ${raw.instrument_token}, got ${partition} again`
-        dead.push(letter(record, "misrouted", where))
-      } else {
-        forwards.push({ to, record: forwardedRecord(json as object, raw, record) })
+      while (at < records.length) {
+        const dead = decodeRecord(records[at++]!, partition, route, out)
+        if (dead !== undefined) out.dead.push(dead)
       }
-      continue
+    } catch (error) {
+      out.dead.push(defectOf("decode", records[at - 1]!, 0, error))
     }
-    ticks.push(candidate(raw, record, run))
   }
   const last = records[records.length - 1]
   return {
     records: records.length,
     nextOffset: last === undefined ? 0 : last.offset + 1,
     recordTime: last === undefined ? 0 : last.recordTime,
-    ticks,
-    watermarks,
-    dead,
-    forwards,
-    count: countsOf(ticks.length)
+    ...out,
+    count: countsOf(out.ticks.length)
   }
+}
+
+const letter = (record: LogRecord, kind: DeadReason, reason: string): DeadLetter => ({ record, index: 0, kind, reason })
+
+/** Takes in one record; answers the letter that it is where it cannot go on. */
+const decodeRecord = (
+  record: LogRecord,
+  partition: number,
+  route: (token: number) => number,
+  { forwards, ticks, watermarks }: Decoding
+): DeadLetter | undefined => {
+  const { headers, unreadable, value } = record
+  if (unreadable !== undefined) return letter(record, "undecodable", unreadable.message)
+  const run = headers === undefined ? "" : (headers[REPLAY_HEADER] ?? "")
+  if (run !== "") {
+    if (!isRun(run)) return letter(record, "header", `header ${REPLAY_HEADER}: expected a run, got ${showValue(run)}`)
+    if (headers![WATERMARK_HEADER] !== undefined) {
+      const watermark = readWatermark(headers!)
+      if (typeof watermark === "string") return letter(record, "header", watermark)
+      if (value !== null && value.length > 0) {
+        return letter(
+          record,
+          "header",
+          `header ${WATERMARK_HEADER}: a watermark has no value, got ${value.length} bytes`
+        )
+      }
+      const { offset, recordTime } = record
+      watermarks.push({ offset, recordTime, run, ...watermark })
+      return undefined
+    }
+  }
+  if (value === null) return letter(record, "tombstone", "tombstone: a raw tick has a value, got none")
+  if (value.length > MAX_RECORD_BYTES) {
+    return letter(record, "too_large", `record: expected at most ${MAX_RECORD_BYTES} bytes, got ${value.length}`)
+  }
+  let json: unknown
+  try {
+    json = JSON.parse(Buffer.from(value.buffer, value.byteOffset, value.byteLength).toString("utf8"))
+  } catch (error) {
+    return letter(
+      record,
+      "undecodable",
+      `record: not JSON: ${showText((error as Error).message, MAX_JSON_ERROR_CHARS)}`
+    )
+  }
+  const raw = readRawTick(json, run !== "")
+  if (typeof raw === "string") return letter(record, "invalid", raw)
+  const to = run === "" ? route(raw.instrument_token) : partition
+  if (to === partition) {
+    ticks.push(candidate(raw, record, run))
+    return undefined
+  }
+  if (headers?.[MISROUTED_HEADER] === undefined) {
+    forwards.push({ to, record: forwardedRecord(raw, record) })
+    return undefined
+  }
+  const where = `expected partition ${to} for instrument_token ${raw.instrument_token}, got ${partition} again`
+  return letter(record, "misrouted", where)
+}
+
+/** A run's name as replays give it: `<replay id>.<run number>`. Others' names are bounded in length and characters. */
+const RUN_NAME = /^[\w.:-]{1,64}$/
+/** The run met last: a replay's records come many at a time. */
+let knownRun = ""
+
+export const isRun = (name: string): boolean => {
+  if (name === knownRun) return true
+  if (!RUN_NAME.test(name)) return false
+  knownRun = name
+  return true
+}
+
+const WATERMARK_NUMBER = /^[1-9]\d{0,14}$/
+
+/** What the headers of a watermark say; a sentence where they are none that a replay writes. */
+export const readWatermark = (
+  headers: Readonly<Record<string, string>>
+): { readonly number: number; readonly end: boolean } | string => {
+  const text = headers[WATERMARK_HEADER] ?? ""
+  if (!WATERMARK_NUMBER.test(text)) {
+    return `header ${WATERMARK_HEADER}: expected a number from 1 on, got ${showValue(text)}`
+  }
+  const end = headers[END_HEADER]
+  if (end !== undefined && end !== "1") return `header ${END_HEADER}: expected 1, got ${showValue(end)}`
+  return { number: Number(text), end: end === "1" }
 }
 
 /** A raw tick of a record, with what the later stages decide still open. */
@@ -139,13 +191,12 @@ export const candidate = (raw: Candidate["raw"], record: LogRecord, run: string)
   isPriceless: false
 })
 
-/** The raw tick as it came, with the time it was received here: the other partition's record time is later. */
-const forwardedRecord = (json: object, raw: RawTick, record: LogRecord): NewRecord => ({
+/**
+ * The raw tick with the time it was received here, since the other partition's record time is later: its fields, and
+ * nothing else that came with them.
+ */
+const forwardedRecord = (raw: RawTick, record: LogRecord): NewRecord => ({
   key: String(raw.instrument_token),
-  value: Buffer.from(
-    JSON.stringify({ ...json, received_ts: raw.received_ts > 0 ? raw.received_ts : record.recordTime })
-  ),
+  value: Buffer.from(encodeRawTick({ ...raw, received_ts: raw.received_ts > 0 ? raw.received_ts : record.recordTime })),
   headers: { [MISROUTED_HEADER]: "1" }
 })
-
-const letter = (record: LogRecord, kind: DeadReason, reason: string): DeadLetter => ({ record, index: 0, kind, reason })

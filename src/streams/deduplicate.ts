@@ -3,8 +3,9 @@
  * and whether its identity has been seen. Exact for the day, from the partition's own state.
  */
 
-import type { Batch, Candidate, PartitionStates } from "./batch.ts"
-import { type Connection, MAX_RUNS, PartitionState } from "./partitionState.ts"
+import type { Batch, Candidate, PartitionStates, Watermark } from "./batch.ts"
+import { eachTick } from "./eachTick.ts"
+import type { Connection, PartitionState } from "./partitionState.ts"
 
 export interface DeduplicateOptions {
   /** How long a gap stays open, µs of record time. */
@@ -18,16 +19,24 @@ export interface DeduplicateOptions {
   readonly onFeedLead: (winner: string, micros: number) => void
 }
 
-/** The state that a candidate belongs to: live, or its run's own, begun on its first tick. */
-const stateOf = (states: PartitionStates, run: string): PartitionState => {
-  if (run === "") return states.live
-  let state = states.runs.get(run)
-  if (state === undefined) {
-    if (states.runs.size >= MAX_RUNS) states.runs.delete(states.runs.keys().next().value as string)
-    state = new PartitionState()
-    states.runs.set(run, state)
+/**
+ * The state that a candidate belongs to: live, or its run's own, begun on its first tick. Watermarks before it have
+ * their effect on the runs first, wherever the partition is cut.
+ */
+const stateAt = ({ live, runs }: PartitionStates, watermarks: ReadonlyArray<Watermark>) => {
+  let next = 0
+  const passUpTo = (offset: number) => {
+    while (next < watermarks.length && watermarks[next]!.offset < offset) {
+      const { run, end, recordTime } = watermarks[next++]!
+      runs.mark(run, end, recordTime)
+    }
   }
-  return state
+  const stateOf = ({ run, record }: Candidate): PartitionState => {
+    if (run === "") return live
+    passUpTo(record.offset)
+    return runs.of(run, record.offset, record.recordTime)
+  }
+  return { stateOf, passAll: () => passUpTo(Number.POSITIVE_INFINITY) }
 }
 
 export const deduplicate =
@@ -36,11 +45,12 @@ export const deduplicate =
     const { gapHoldMicros, dmaSilenceMicros, maxSequenceJump, keepsZeroPrice } = options
     const { count } = batch
     const uncounted = { gaps: 0, fills: 0, lost: 0 }
+    const { stateOf, passAll } = stateAt(states, batch.watermarks)
     const kept: Array<Candidate> = []
-    for (const candidate of batch.ticks) {
+    eachTick(batch, "deduplicate", (candidate) => {
       const { raw, tick, recordTime } = candidate
       const isReplayed = candidate.run !== ""
-      const state = stateOf(states, candidate.run)
+      const state = stateOf(candidate)
       const day = state.day(candidate.day, recordTime, raw)
       const { newestDay } = state
       const { sequencing } = raw
@@ -67,7 +77,7 @@ export const deduplicate =
           !day.hasOpenGap(recordTime, gapHoldMicros)
         ) {
           count.suppressed++
-          continue
+          return
         }
       }
       // Before the first trade a snapshot has no price. Its number stays free for whoever knows one.
@@ -77,7 +87,7 @@ export const deduplicate =
         candidate.session = session
         kept.push(candidate)
         count.priceless++
-        continue
+        return
       }
       if (sequencing === "contiguous") {
         let highest = session.ids.highest
@@ -92,7 +102,7 @@ export const deduplicate =
                 kind: "jump",
                 reason: `sequence_id: expected at most ${maxSequenceJump} above the last, ${highest}, got ${id}`
               })
-              continue
+              return
             }
             const { run } = connection
             number = connection.session
@@ -111,7 +121,7 @@ export const deduplicate =
           const first = session.arrivals.otherTime(id, tick.feed)
           if (first >= 0) options.onFeedLead(session.arrivals.feed(id), recordTime - first)
           count.duplicates++
-          continue
+          return
         }
         if (!isReplayed) session.arrivals.put(id, recordTime, tick.feed)
         if (highest >= 0) {
@@ -122,14 +132,15 @@ export const deduplicate =
         }
       } else if (!session.hashes.add(id)) {
         count.duplicates++
-        continue
+        return
       }
       tick.session = number
       candidate.state = day
       candidate.session = session
       tick.old = candidate.day < newestDay
       kept.push(candidate)
-    }
+    })
+    passAll()
     batch.ticks = kept
     states.live.expire(batch.recordTime - gapHoldMicros, count)
     count.admitted = kept.length

@@ -4,6 +4,7 @@
  */
 import { tradingDay } from "../schema/Tick.ts"
 import type { Batch, Candidate } from "./batch.ts"
+import { eachTick } from "./eachTick.ts"
 import { identityHash } from "./identityHash.ts"
 
 export interface NormalizeOptions {
@@ -18,7 +19,7 @@ export const normalize =
   (batch: Batch): Batch => {
     const { incarnation, maxFutureSkewMicros } = options
     const kept: Array<Candidate> = []
-    for (const candidate of batch.ticks) {
+    eachTick(batch, "normalize", (candidate) => {
       const { raw, record, recordTime } = candidate
       if (raw.exchange_ts > recordTime + maxFutureSkewMicros) {
         batch.dead.push({
@@ -29,7 +30,7 @@ export const normalize =
             `exchange_ts: expected at most ${maxFutureSkewMicros / 1000} ms ahead of record time ${recordTime}, ` +
             `got ${raw.exchange_ts}`
         })
-        continue
+        return
       }
       const isReplayed = candidate.run !== ""
       candidate.day = tradingDay(raw.exchange_ts)
@@ -52,7 +53,7 @@ export const normalize =
         old: false
       }
       kept.push(candidate)
-    }
+    })
     batch.ticks = kept
     batch.count.normalized = kept.length
     return batch

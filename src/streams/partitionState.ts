@@ -22,8 +22,6 @@ export const JOIN_MICROS = 60_000_000
 export const RUN_LENGTH = 3
 /** A number goes on from another where it is above it by at most this: the feed that brings it may have losses. */
 export const MAX_RUN_STEP = 1000
-/** Replay runs whose state a partition holds at a time; one more drops the oldest. */
-export const MAX_RUNS = 64
 
 /** `openedAt` of a session that was there before its state was lost: nothing joins it as just opened. */
 const BEFORE = 0

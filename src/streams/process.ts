@@ -5,7 +5,7 @@
 import { Clock, type Context, Effect, Stream } from "effect"
 import type { LogError } from "../schema/Errors.ts"
 import type { Settings } from "../schema/Settings.ts"
-import type { Batch, Candidate, PartitionStates } from "./batch.ts"
+import type { Batch, Candidate, DeadReason, PartitionStates, StageName } from "./batch.ts"
 import { Claims } from "./Claims.ts"
 import { commitLater } from "./commitLater.ts"
 import { crashPoint } from "./crashPoint.ts"
@@ -15,9 +15,10 @@ import { discardClaimed, isUpTo, sourceKey } from "./lostDay.ts"
 import type { LostOffsets } from "./lostOffsets.ts"
 import * as metrics from "./metrics.ts"
 import { normalize } from "./normalize.ts"
-import { MAX_RUNS, PartitionState } from "./partitionState.ts"
+import { PartitionState } from "./partitionState.ts"
 import { cutDead, toDeadRecords, toRecords } from "./publish.ts"
 import { recover, snapshotOf } from "./recover.ts"
+import { RunStates } from "./runStates.ts"
 import { StateSnapshots } from "./StateSnapshots.ts"
 import { sequence } from "./sequence.ts"
 import { type AssignedPartition, type LogRecord, TickLog } from "./TickLog.ts"
@@ -44,10 +45,13 @@ export const stages = (
     keepsZeroPrice: settings.ZERO_PRICE === "keep",
     onFeedLead
   }),
-  sequence: sequence(states)
+  sequence
 })
 
-export const makeStates = (): PartitionStates => ({ live: new PartitionState(), runs: new Map() })
+/** A partition says no more than one defect in this time. */
+const SAY_DEFECT_MS = 60_000
+
+export const makeStates = (): PartitionStates => ({ live: new PartitionState(), runs: new RunStates() })
 
 /**
  * Runs one assigned partition until it is revoked: recovered first, then live. A failed or unknown append ends it;
@@ -71,11 +75,15 @@ export const processPartition = (
     const place = { partition, partitions: log.partitions }
     const stage = stages(states, incarnation, place, settings, count.lead)
 
-    /** What is in the recovered state already does not go through the stages again. */
+    /** What is in the recovered state already does not go through the stages again; a run that goes on does, whole. */
     const fresh = (records: ReadonlyArray<LogRecord>) =>
       records[0]!.offset >= liveFrom
         ? records
-        : records.filter((record) => record.offset >= liveFrom || record.headers?.[REPLAY_HEADER] !== undefined)
+        : records.filter(({ offset, headers }) => {
+            if (offset >= liveFrom) return true
+            const since = runs.get(headers?.[REPLAY_HEADER] ?? "")
+            return since !== undefined && offset >= since
+          })
 
     let recordTime = recovered.recordTime
     /** Where the broker's clock stepped back, record time stands still at the highest that the state has seen. */
@@ -132,7 +140,7 @@ export const processPartition = (
         const changed = states.live.changedSince(savedOffset === undefined ? Number.NEGATIVE_INFINITY : savedTime)
         savedAt = clock.currentTimeMillisUnsafe()
         const marks = { rawIncarnation: incarnation, rawOffset, normalizedIncarnation, normalizedOffset }
-        return snapshots.save(partition, snapshotOf(states, changed, { runs, recordTime }, marks), savedOffset).pipe(
+        return snapshots.save(partition, snapshotOf(states, changed, recordTime, marks), savedOffset).pipe(
           Effect.map((isKept) => {
             crashPoint("after-snapshot")
             savedOffset = isKept ? rawOffset : undefined
@@ -148,6 +156,17 @@ export const processPartition = (
         )
       })
 
+    /** A stage failing is a fault of the platform: one of its letters is said aloud now and then, all are counted. */
+    let defectSaidAt = Number.NEGATIVE_INFINITY
+    const sayDefect = ({ dead }: Batch) => {
+      const defect = dead.find(({ kind }) => kind === "defect")
+      const now = clock.currentTimeMillisUnsafe()
+      if (defect === undefined || now - defectSaidAt < SAY_DEFECT_MS) return Effect.void
+      defectSaidAt = now
+      const place = `raw_ticks-${partition} at offset ${defect.record.offset}`
+      return Effect.logError(`${place} went to the dead letters, which is a defect: ${defect.reason}`)
+    }
+
     const publish = Effect.fnUntraced(function* (batch: Batch) {
       // Before the ticks: what shows that these are published shows that the rest is done.
       const dead = toDeadRecords(batch.dead, partition, through)
@@ -159,6 +178,7 @@ export const processPartition = (
           )
         )
         crashPoint("after-dead-letters")
+        yield* sayDefect(batch)
       }
       for (const [to, forwards] of Map.groupBy(batch.forwards, (forward) => forward.to)) {
         yield* log.append(
@@ -174,7 +194,6 @@ export const processPartition = (
         normalizedOffset = first + records.length
         crashPoint("after-publish")
       }
-      noteRuns(runs, batch)
       count.published(batch, records.length, clock.currentTimeMillisUnsafe() * 1000)
       if (batch.nextOffset <= liveFrom) return
       commits.commit(batch.nextOffset)
@@ -196,17 +215,12 @@ export const processPartition = (
     yield* commits.settled
   }).pipe(Effect.scoped)
 
-/** Keeps where each replay run began that has not ended. */
-const noteRuns = (runs: Map<string, number>, batch: Batch): void => {
-  for (const { run, record } of batch.ticks) if (run !== "" && !runs.has(run)) runs.set(run, record.offset)
-  for (const { run, end } of batch.watermarks) if (end) runs.delete(run)
-  // The states of the oldest runs are dropped at the same limit.
-  while (runs.size > MAX_RUNS) runs.delete(runs.keys().next().value as string)
-}
-
 /** Feeds told apart in counters; any other name counts as `other`, so that names cannot grow the metrics. */
 const FEEDS = ["dma", "snapshot", "other"] as const
 const feedLabel = (feed: string): (typeof FEEDS)[number] => (feed === "dma" || feed === "snapshot" ? feed : "other")
+
+/** Where a tick is found not to go on; of a `defect` it is said, and all else is found by `decode`. */
+const STAGE_OF: Partial<Record<DeadReason, StageName>> = { future: "normalize", jump: "deduplicate" }
 
 const counters = (context: Context.Context<never>) => {
   const stage = (name: string, reasons: ReadonlyArray<string>) => ({
@@ -216,10 +230,20 @@ const counters = (context: Context.Context<never>) => {
       reasons.map((reason) => [reason, metrics.bind(metrics.stageDiscarded, { stage: name, reason }, context)])
     )
   })
-  const decoded = stage("decode", ["tombstone", "too_large", "undecodable", "invalid", "misrouted", "forwarded"])
-  const normalized = stage("normalize", ["future"])
-  const deduplicated = stage("deduplicate", ["duplicate", "claimed", "suppressed", "jump"])
-  const sequenced = stage("sequence", ["zero_price"])
+  const decoded = stage("decode", [
+    "tombstone",
+    "too_large",
+    "undecodable",
+    "header",
+    "invalid",
+    "misrouted",
+    "forwarded",
+    "defect"
+  ])
+  const normalized = stage("normalize", ["future", "defect"])
+  const deduplicated = stage("deduplicate", ["duplicate", "claimed", "suppressed", "jump", "defect"])
+  const sequenced = stage("sequence", ["zero_price", "defect"])
+  const ofStage = { decode: decoded, normalize: normalized, deduplicate: deduplicated, sequence: sequenced }
   const publish = stage("publish", ["published"])
   const opened = metrics.bind(metrics.gaps, {}, context)
   const filled = metrics.bind(metrics.gapFills, {}, context)
@@ -259,13 +283,9 @@ const counters = (context: Context.Context<never>) => {
     published: (batch: Batch, records: number, now: number) => {
       const { count, dead, ticks } = batch
       let beforeNormalize = 0
-      for (const { kind } of dead) {
-        if (kind === "future") normalized.discarded[kind]!.add(1)
-        else if (kind === "jump") deduplicated.discarded[kind]!.add(1)
-        else {
-          decoded.discarded[kind]!.add(1)
-          beforeNormalize++
-        }
+      for (const { kind, stage = STAGE_OF[kind] ?? "decode" } of dead) {
+        ofStage[stage].discarded[kind]!.add(1)
+        if (stage === "decode") beforeNormalize++
       }
       if (batch.forwards.length > 0) decoded.discarded.forwarded!.add(batch.forwards.length)
       decoded.received.add(count.decoded + beforeNormalize + batch.forwards.length)

@@ -2,12 +2,13 @@
  * Decides what of a batch is written: clean ticks and watermarks to `normalized_ticks`, in source order, and what
  * cannot go on to the DLQ, the latter first. A batch is done once both are acknowledged.
  */
+import { showText } from "../schema/Explain.ts"
 import { encodeTick } from "../schema/TickJson.ts"
 import type { Batch, DeadLetter } from "./batch.ts"
 import { END_HEADER, REPLAY_HEADER, WATERMARK_HEADER } from "./decode.ts"
 import { isUpTo } from "./lostDay.ts"
 import type { Through } from "./recover.ts"
-import type { NewRecord } from "./TickLog.ts"
+import type { LogRecord, NewRecord } from "./TickLog.ts"
 
 const encoder = new TextEncoder()
 const EMPTY = new Uint8Array(0)
@@ -58,6 +59,7 @@ export const CUT_HEADER = "bytes"
 export const BATCH_HEADER = "batch"
 /** Header values longer than this are cut, in bytes. */
 const MAX_REASON_BYTES = 1024
+const MAX_RUN_CHARS = 64
 
 /**
  * The DLQ records of a batch: the bytes as they came, and where they came from. None of what came up to `through`: dead
@@ -70,6 +72,8 @@ export const toDeadRecords = (
 ): ReadonlyArray<NewRecord> =>
   dead
     .filter(({ record }) => record.offset > through.offset)
+    // Each stage has put its own at the end: in the order of the partition they are the same however it is cut.
+    .sort((a, b) => a.record.offset - b.record.offset || a.index - b.index)
     .map(({ record, index, reason }) => ({
       key: record.key,
       value: record.value,
@@ -79,9 +83,16 @@ export const toDeadRecords = (
         partition: String(partition),
         offset: String(record.offset),
         index: String(index),
-        ...(record.unreadable === undefined ? {} : { [BATCH_HEADER]: "1" })
+        ...(record.unreadable === undefined ? {} : { [BATCH_HEADER]: "1" }),
+        ...replayOf(record)
       }
     }))
+
+/** A letter of a replay says so: sent again as it is, it would be a live tick. */
+const replayOf = ({ headers }: LogRecord): Readonly<Record<string, string>> => {
+  const run = headers?.[REPLAY_HEADER] ?? ""
+  return run === "" ? {} : { [REPLAY_HEADER]: showText(run, MAX_RUN_CHARS) }
+}
 
 /** What is kept of a dead letter which the DLQ does not take whole: bytes of its value, characters of its key. */
 const KEPT_BYTES = 524_288

@@ -11,8 +11,9 @@ import { REPLAY_HEADER } from "./decode.ts"
 import { sourceKey } from "./lostDay.ts"
 import type { LostOffsets } from "./lostOffsets.ts"
 import { PartitionState, type Seen } from "./partitionState.ts"
+import { RunStates } from "./runStates.ts"
 import { type StateSnapshot, StateSnapshots } from "./StateSnapshots.ts"
-import { decodeInstrument, decodeMarks, encodeInstrument, encodeMarks, type PartitionMarks } from "./stateCodec.ts"
+import { decodeInstrument, decodeMarks, encodeInstrument, encodeMarks } from "./stateCodec.ts"
 import { type AssignedPartition, TickLog } from "./TickLog.ts"
 
 /** The highest source published; nothing at or below it is published again. */
@@ -31,7 +32,7 @@ export interface Recovered {
   /** Normalized offset from which `through` was read: a snapshot names it until all up to `through` is run again. */
   readonly normalizedFrom: number
   /** First raw offset of each replay run that had not ended. */
-  readonly runs: Map<string, number>
+  readonly runs: ReadonlyMap<string, number>
   /** Whether the state came of a snapshot. */
   readonly fromSnapshot: boolean
   /** The highest record time that the state has seen, µs. */
@@ -52,7 +53,7 @@ const PARTITION_TOKEN = 0
 export const snapshotOf = (
   states: PartitionStates,
   changed: Iterable<number>,
-  { runs, recordTime }: Pick<PartitionMarks, "runs" | "recordTime">,
+  recordTime: number,
   marks: Omit<StateSnapshot, "instruments">
 ): StateSnapshot => {
   const instruments = new Map<number, Uint8Array>()
@@ -62,7 +63,12 @@ export const snapshotOf = (
   }
   instruments.set(
     PARTITION_TOKEN,
-    encodeMarks({ runs, recordTime, lost: states.live.lost, expiredUpTo: states.live.expiredUpTo })
+    encodeMarks({
+      runs: states.runs.since(recordTime),
+      recordTime,
+      lost: states.live.lost,
+      expiredUpTo: states.live.expiredUpTo
+    })
   )
   return { ...marks, instruments }
 }
@@ -85,7 +91,7 @@ export const restore = (
     if (days === undefined) return undefined
     live.restore(days)
   }
-  return { states: { live, runs: new Map() }, runs: new Map(marks.runs), recordTime: marks.recordTime }
+  return { states: { live, runs: new RunStates() }, runs: new Map(marks.runs), recordTime: marks.recordTime }
 }
 
 /**
@@ -184,7 +190,7 @@ export const recover = (
 
     const live = new PartitionState()
     const fresh = {
-      states: { live, runs: new Map<string, PartitionState>() },
+      states: { live, runs: new RunStates() },
       runs: new Map<string, number>(),
       fromSnapshot: false,
       recordTime: Number.NEGATIVE_INFINITY,

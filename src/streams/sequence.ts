@@ -6,7 +6,8 @@ import { boundedVolume } from "../schema/Candle.ts"
 import type { RawTick } from "../schema/RawTick.ts"
 import { continuousOpen } from "../schema/Sessions.ts"
 import { tradingDate } from "../schema/Tick.ts"
-import type { Batch, PartitionStates } from "./batch.ts"
+import type { Batch } from "./batch.ts"
+import { eachTick } from "./eachTick.ts"
 import type { InstrumentDay } from "./partitionState.ts"
 
 /** How long after the open a first day total is still taken to hold only what this tick and the auction traded. */
@@ -30,43 +31,41 @@ const setBase = (state: InstrumentDay, { exchange_ts, day_volume }: RawTick, day
   state.volumeBase = isMidDay(exchange_ts, day) ? Math.max(0, day_volume - state.published) : 0
 }
 
-export const sequence =
-  (states: PartitionStates) =>
-  (batch: Batch): Batch => {
-    for (const { raw, tick, state, session, day, isClaimed, isPriceless } of batch.ticks) {
-      if (isClaimed) {
-        // Published once, in a life that was lost: it takes no place, and is not missing.
-        if (raw.sequencing !== "none") session.last = Math.max(session.last, tick.sequence_id)
-        continue
-      }
-      if (isPriceless) {
-        if (raw.day_volume >= 0) setBase(state, raw, day)
-        continue
-      }
-      if (raw.sequencing === "contiguous" || raw.sequencing === "monotonic") {
-        const id = tick.sequence_id
-        const { last } = session
-        if (id < last) tick.status = "STALE"
-        else {
-          if (last >= 0 && id > last + 1 && raw.sequencing === "contiguous") {
-            tick.status = "STALE"
-            tick.gap_from = last + 1
-          }
-          session.last = id
+export const sequence = (batch: Batch): Batch => {
+  const failed = eachTick(batch, "sequence", ({ raw, tick, state, session, day, isClaimed, isPriceless }) => {
+    if (isClaimed) {
+      // Published once, in a life that was lost: it takes no place, and is not missing.
+      if (raw.sequencing !== "none") session.last = Math.max(session.last, tick.sequence_id)
+      return
+    }
+    if (isPriceless) {
+      if (raw.day_volume >= 0) setBase(state, raw, day)
+      return
+    }
+    if (raw.sequencing === "contiguous" || raw.sequencing === "monotonic") {
+      const id = tick.sequence_id
+      const { last } = session
+      if (id < last) tick.status = "STALE"
+      else {
+        if (last >= 0 && id > last + 1 && raw.sequencing === "contiguous") {
+          tick.status = "STALE"
+          tick.gap_from = last + 1
         }
+        session.last = id
       }
-      if (raw.day_volume >= 0) {
-        setBase(state, raw, day)
-        tick.volume = Math.max(0, raw.day_volume - state.volumeBase - state.published)
-      }
-      state.published = boundedVolume(state.published + tick.volume)
-      tick.epoch = state.epoch
-      tick.position = ++state.position
     }
-    if (batch.count.claimed + batch.count.priceless > 0) {
-      batch.ticks = batch.ticks.filter(({ isClaimed, isPriceless }) => !isClaimed && !isPriceless)
+    if (raw.day_volume >= 0) {
+      setBase(state, raw, day)
+      tick.volume = Math.max(0, raw.day_volume - state.volumeBase - state.published)
     }
-    batch.count.sequenced = batch.ticks.length
-    for (const watermark of batch.watermarks) if (watermark.end) states.runs.delete(watermark.run)
-    return batch
+    state.published = boundedVolume(state.published + tick.volume)
+    tick.epoch = state.epoch
+    tick.position = ++state.position
+  })
+  if (batch.count.claimed + batch.count.priceless > 0) {
+    batch.ticks = batch.ticks.filter(({ isClaimed, isPriceless }) => !isClaimed && !isPriceless)
   }
+  if (failed.length > 0) batch.ticks = batch.ticks.filter((candidate) => !failed.includes(candidate))
+  batch.count.sequenced = batch.ticks.length
+  return batch
+}

@@ -59,6 +59,25 @@ describe("a normalized tick as JSON", () => {
     })
   }
 
+  it("is no tick with a field nested without end, or a name without end", () => {
+    const nested = `${"[".repeat(5000)}1${"]".repeat(5000)}`
+    for (const name of Object.keys(wire)) {
+      const rest = Object.entries(wire).filter(([field]) => field !== name)
+      const json = `{${rest.map(([field, of]) => `"${field}":${JSON.stringify(of)}`).join(",")},"${name}":${nested}}`
+      assert.isUndefined(decodeTick(bytes(json)), name)
+    }
+    const index = JSON.stringify({ ...wire, source: ["x", 0, "here"] }).replace('"here"', nested)
+    assert.isUndefined(decodeTick(bytes(index)))
+    const name = "x".repeat(100_000)
+    assert.isUndefined(decodeTick(bytes(JSON.stringify({ ...wire, feed: name }))))
+    assert.isUndefined(decodeTick(bytes(JSON.stringify({ ...wire, source: [name, 0, 0] }))))
+    assert.deepStrictEqual(decodeTick(bytes(JSON.stringify({ ...wire, source: ["x", 1, 2, name] })))?.source, [
+      "x",
+      1,
+      2
+    ])
+  })
+
   it("is no tick where the bytes are something else", () => {
     for (const json of ["", "null", "1", '"text"', "[]", "{}", "{", '{"instrument_token":1,"source":["x",0,0]}']) {
       assert.isUndefined(decodeTick(bytes(json)), json)

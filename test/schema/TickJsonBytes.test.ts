@@ -114,7 +114,7 @@ describe("a tick read from the bytes that are written here", () => {
 
   it("has its names right however many there are", () => {
     const names = Array.from({ length: 40 }, (_, i) => `feed-${i % 13}`)
-    for (const feed of [...names, ...names.map((name) => name.slice(0, 5)), "x".repeat(500)]) {
+    for (const feed of [...names, ...names.map((name) => name.slice(0, 5)), "é".repeat(100), "x".repeat(127)]) {
       const tick = makeTick({ feed, source: [`${feed}!`, 7, 0] })
       assert.deepStrictEqual(decodeTick(bytes(encodeTick(tick))), tick)
     }

@@ -36,12 +36,12 @@ describe("the state of a partition, kept and put back", () => {
     const { run, states } = pipeline()
     run([tick(0, 1, { sequence_id: 1 }), tick(1, 1, { sequence_id: 4 })])
     const since = TEN + 1_000_000
-    const first = snapshotOf(states, states.live.changedSince(0), { runs: new Map(), recordTime: since }, marks)
+    const first = snapshotOf(states, states.live.changedSince(0), since, marks)
     // The gap's time is over while its instrument is silent: what changed since does not name it.
     const later = [tick(9, 2, { sequence_id: 1 }), tick(10, 2, { sequence_id: 4 })]
     assert.strictEqual(run(later).count.lost, 2)
     const changed = states.live.changedSince(since + 1)
-    const second = snapshotOf(states, changed, { runs: new Map(), recordTime: TEN + 10_000_000 }, marks)
+    const second = snapshotOf(states, changed, TEN + 10_000_000, marks)
     const kept = restore({ instruments: new Map([...first.instruments, ...second.instruments]) })!
     const after = pipeline(kept.states).run([tick(12, 1, { sequence_id: 5 }), tick(13, 1, { sequence_id: 2 })])
     assert.deepStrictEqual([after.count.lost, after.count.fills], [0, 0])
@@ -52,7 +52,7 @@ describe("the state of a partition, kept and put back", () => {
   it("goes on with a run beyond a jump where it was", () => {
     const { run, states } = pipeline()
     run([tick(0, 1, { sequence_id: 1 }), tick(1, 1, { sequence_id: 5e6 }), tick(2, 1, { sequence_id: 5e6 + 1 })])
-    const kept = restore(snapshotOf(states, [1], { runs: new Map(), recordTime: TEN }, marks))!
+    const kept = restore(snapshotOf(states, [1], TEN, marks))!
     const next = tick(3, 1, { sequence_id: 5e6 + 2 })
     const [third] = pipeline(kept.states).run([next]).ticks
     assert.deepStrictEqual(third?.tick, run([next]).ticks[0]!.tick)

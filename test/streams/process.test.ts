@@ -123,8 +123,8 @@ describe("the group process on the embedded log", () => {
         dead.map((d) => [d.headers?.offset, d.headers?.reason?.slice(0, 12)]),
         [
           ["2", "exchange_ts:"],
-          ["5", "price: expec"],
-          ["4", "sequence_id:"]
+          ["4", "sequence_id:"],
+          ["5", "price: expec"]
         ]
       )
       assert.strictEqual(Buffer.from(dead[0]!.value!).toString(), bad.value.toString())

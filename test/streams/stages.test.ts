@@ -169,6 +169,140 @@ describe("the stages of a partition", () => {
     assert.strictEqual(batch.count.jumps, 1)
   })
 
+  it("keep what nothing of a feed's has: a value nested without end, a replay's number below 0, a reset of one", () => {
+    const { run } = pipeline()
+    const headers = { replay: "x" }
+    const nested = `{"instrument_token":${"[".repeat(5000)}${"]".repeat(5000)}}`
+    const batch = run([
+      dma(0, 1),
+      { ...dma(1, 2), value: Buffer.from(nested) },
+      { ...dma(2, -5), headers },
+      { ...dma(3, 3, { reset: true }), headers },
+      { ...dma(4, 4, { day_volume: 5, volume: undefined }), headers },
+      { ...dma(5, 5, { sequence_id: undefined }), headers },
+      dma(6, 2)
+    ])
+    assert.deepStrictEqual(
+      ticksOf(batch).map((t) => t.sequence_id),
+      [1, 2]
+    )
+    assert.deepStrictEqual(
+      batch.dead.map(({ record, kind, reason }) => [record.offset, kind, reason.slice(0, reason.indexOf(":"))]),
+      [
+        [1, "invalid", "instrument_token"],
+        [2, "invalid", "sequence_id"],
+        [3, "invalid", "reset"],
+        [4, "invalid", "day_volume"],
+        [5, "invalid", "sequence_id"]
+      ]
+    )
+  })
+
+  it("take for a replay only what one writes: a run's name, a watermark's number, its end, and no value with it", () => {
+    const { run, states } = pipeline()
+    const empty = { ...dma(0, 1), value: Buffer.alloc(0) }
+    const bad = [
+      { replay: "x".repeat(65) },
+      { replay: "a b" },
+      { replay: "\u001b[2J" },
+      { replay: "x", watermark: "" },
+      { replay: "x", watermark: "NaN" },
+      { replay: "x", watermark: "-1" },
+      { replay: "x", watermark: "1e300" },
+      { replay: "x", watermark: "9".repeat(16) },
+      { replay: "x", watermark: "1", end: "yes" }
+    ]
+    const batch = run([
+      ...bad.map((headers, offset) => ({ ...empty, offset, headers })),
+      { ...dma(20, 1), headers: { replay: "x", watermark: "1" } },
+      { ...empty, offset: 21, headers: { replay: "x.1", watermark: "7", end: "1" } },
+      // Without a run they are anybody's headers.
+      { ...dma(22, 1), headers: { watermark: "1", end: "1", codec: "packed", kind: "quote", source: "x" } }
+    ])
+    assert.deepStrictEqual(
+      batch.dead.map(({ record, kind }) => [record.offset, kind]),
+      [...bad.keys(), 20].map((offset) => [offset, "header"])
+    )
+    assert.isTrue(batch.dead.every(({ reason }) => reason.length < 200 && !reason.includes("\u001b")))
+    assert.deepStrictEqual(
+      batch.watermarks.map(({ run: of, number, end }) => [of, number, end]),
+      [["x.1", 7, true]]
+    )
+    assert.strictEqual(batch.ticks.length, 1)
+    assert.strictEqual(states.runs.size, 0)
+  })
+
+  it("set the one tick aside on which a stage fails, and are the same however they are cut", () => {
+    const outcome = (size: number) => {
+      const { run, states } = pipeline()
+      const { live } = states
+      // The instrument's day fails on one tick before anything is changed, and on another in the midst of it.
+      const day = live.day.bind(live)
+      let position = 0
+      let given = 0
+      live.day = (...asked) => {
+        if (asked[2].sequence_id === 3) throw new RangeError("\u001b[2J at three")
+        const found = day(...asked)
+        Object.defineProperty(found, "position", {
+          configurable: true,
+          get: () => position,
+          set: (to: number) => {
+            if (++given === 4) throw new Error("at five")
+            position = to
+          }
+        })
+        return found
+      }
+      const records = [1, 2, 3, 4, 5, 6].map((id, offset) => dma(offset, id))
+      const published: Array<string> = []
+      const letters: Array<unknown> = []
+      const count = { admitted: 0, sequenced: 0 }
+      for (let at = 0; at < records.length; at += size) {
+        const batch = run(records.slice(at, at + size))
+        for (const { value } of toRecords(batch)) published.push(Buffer.from(value!).toString())
+        for (const { headers } of toDeadRecords(batch.dead, 0)) letters.push([headers!.offset, headers!.reason])
+        count.admitted += batch.count.admitted
+        count.sequenced += batch.count.sequenced
+      }
+      const ticks = published.map((text) => JSON.parse(text) as Tick)
+      return { places: ticks.map((t) => [t.sequence_id, t.position]), letters, count }
+    }
+    const whole = outcome(6)
+    assert.deepStrictEqual(whole, {
+      places: [
+        [1, 1],
+        [2, 2],
+        [4, 3],
+        [6, 4]
+      ],
+      letters: [
+        ["2", "deduplicate failed: RangeError: \\u001b[2J at three"],
+        ["4", "sequence failed: Error: at five"]
+      ],
+      count: { admitted: 5, sequenced: 4 }
+    })
+    for (const size of [1, 2, 4]) assert.deepStrictEqual(outcome(size), whole)
+  })
+
+  it("begin a run anew after its end, wherever the array ends", () => {
+    const headers = { replay: "r.1" }
+    const records = [
+      { ...dma(0, 1), headers },
+      { ...dma(1, 2), headers },
+      { ...dma(2, 0), value: null, headers: { ...headers, watermark: "1", end: "1" } },
+      { ...dma(3, 1), headers },
+      { ...dma(4, 2), headers }
+    ]
+    const positions = (size: number) => {
+      const { run, states } = pipeline()
+      const found = []
+      for (let at = 0; at < records.length; at += size) found.push(...ticksOf(run(records.slice(at, at + size))))
+      return [found.map((t) => t.position), [...states.runs.since(TEN)]]
+    }
+    assert.deepStrictEqual(positions(1), [[1, 2, 1, 2], [["r.1", 3]]])
+    for (const size of [2, 3, 4, 5]) assert.deepStrictEqual(positions(size), positions(1))
+  })
+
   it("refuse nothing of a replay for its number: it was let in when it was live", () => {
     const { run } = pipeline()
     const headers = { replay: "r.1" }
