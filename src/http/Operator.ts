@@ -5,71 +5,91 @@ import { Context, Effect, Layer } from "effect"
 import { PrometheusMetrics } from "effect/observability"
 import { StartError } from "../schema/Errors.ts"
 import { Readiness } from "../streams/Readiness.ts"
+import { type Bounds, makeFront } from "./front.ts"
 import { guard, guardRules } from "./guard.ts"
-import { refuse, requestOrigin } from "./Server.ts"
 
 const HOST = "127.0.0.1"
 /** `LIBUS_LISTEN_EXCLUSIVE_PORT`: two workers may not share a port. */
 const EXCLUSIVE = 1
+/** Its requests are all operators'; and as only this machine reaches it, one address may have every place. */
+const SETTINGS = { HTTP_REQUESTS: 1, HTTP_BODIES: 1, HTTP_STREAMS: 1, HTTP_ADDRESS_PERCENT: 100 }
+
+const EXTRA = [
+  ["x-content-type-options", "nosniff"],
+  ["cache-control", "no-store"]
+] as const
+
+interface Answer {
+  readonly status: number
+  readonly type: string
+  readonly body: string
+}
 
 export class Operator extends Context.Service<Operator, { readonly port: number; readonly url: string }>()(
   "market-data-platform/http/Operator"
 ) {}
 
 /** Listens as soon as it is built. `port` 0 picks a free one. */
-export const layer = (port: number): Layer.Layer<Operator, StartError, Readiness> =>
+export const layer = (port: number, bounds: Bounds = {}): Layer.Layer<Operator, StartError, Readiness> =>
   Layer.effect(
     Operator,
     Effect.gen(function* () {
       const readiness = yield* Readiness
       const context = yield* Effect.context<never>()
       const rules = yield* Effect.fromResult(guardRules(HOST, undefined)).pipe(Effect.orDie)
-      const check = guard(rules)
+      const front = yield* makeFront({ ...bounds, guard: guard(rules), settings: SETTINGS })
       const app = uWS.App()
-      const answer = (path: string, respond: Effect.Effect<{ status: string; type: string; body: string }>) =>
-        app.get(path, (res, req) => {
-          const refusal = check(requestOrigin(req))
-          if (refusal !== undefined) return refuse(res, 403, { _tag: "Forbidden", ...refusal })
-          let isGone = false
-          res.onAborted(() => {
-            isGone = true
-          })
-          Effect.runCallback(Effect.provideContext(respond, context), {
-            onExit: (exit) => {
-              if (isGone) return
-              res.cork(() => {
-                if (exit._tag === "Failure") {
-                  res.writeStatus("500 Internal Server Error").end()
-                  return
-                }
-                const { status, type, body } = exit.value
-                res.writeStatus(status).writeHeader("content-type", type).end(body)
-              })
-            }
-          })
-        })
-      const json = (status: string, body: object) => ({ status, type: "application/json", body: JSON.stringify(body) })
+      const routes = new Map<string, Effect.Effect<Answer>>()
 
-      answer("/healthz", Effect.succeed(json("200 OK", { status: "ok" })))
-      answer(
+      const take = (res: uWS.HttpResponse, req: uWS.HttpRequest) => {
+        const head = front.admit(res, req, () => "operator")
+        if (head === undefined) return
+        const wrong = (status: number, _tag: string, parameter: string, message: string) =>
+          front.refuse(res, head, "operator", { status, reason: _tag, body: { _tag, message, parameter } })
+        const respond = routes.get(head.path)
+        if (respond === undefined) {
+          return wrong(404, "NotFound", "path", `a worker has ${[...routes.keys()].join(", ")}`)
+        }
+        if (head.method !== "GET" && head.method !== "HEAD") {
+          return wrong(405, "MethodNotAllowed", "method", "method: expected GET, HEAD")
+        }
+        const exchange = front.begin(res, head, "operator")
+        if (exchange === undefined) return
+        Effect.runCallback(Effect.provideContext(respond, context), {
+          onExit: (exit) => {
+            if (exchange.isOver) return
+            if (exit._tag === "Success") {
+              const { status, type, body } = exit.value
+              const headers = { "content-type": type, "content-length": String(Buffer.byteLength(body)) }
+              const answer = new Response(head.method === "HEAD" ? null : body, { status, headers })
+              exchange.send(answer, EXTRA).catch(() => exchange.breakOff("failed"))
+              return
+            }
+            const message = "the worker failed to answer"
+            exchange.refuse({ status: 500, reason: "failed", body: { _tag: "InternalError", message } })
+          }
+        })
+      }
+      const json = (status: number, body: object) => ({ status, type: "application/json", body: JSON.stringify(body) })
+
+      routes.set("/healthz", Effect.succeed(json(200, { status: "ok" })))
+      routes.set(
         "/readyz",
         Effect.map(readiness.report, ({ ready, waiting, degraded }) =>
           ready
-            ? json("200 OK", { status: "ready", degraded })
-            : json("503 Service Unavailable", { _tag: "NotReady", message: "not ready", waiting, degraded })
+            ? json(200, { status: "ready", degraded })
+            : json(503, { _tag: "NotReady", message: "not ready", waiting, degraded })
         )
       )
-      answer(
+      routes.set(
         "/metrics",
         Effect.map(PrometheusMetrics.format(), (body) => ({
-          status: "200 OK",
+          status: 200,
           type: "text/plain; version=0.0.4; charset=utf-8",
           body
         }))
       )
-      app.any("/*", (res) =>
-        refuse(res, 404, { _tag: "NotFound", message: "a worker has /metrics, /healthz and /readyz" })
-      )
+      front.guarded(app).any("/*", take)
 
       const listenOn = app.listen.bind(app) as unknown as (
         host: string,

@@ -4,29 +4,37 @@
  */
 
 import * as uWS from "uWebSockets.js"
-import { STATUS_CODES } from "node:http"
 import { Context, Effect, Layer, type Scope } from "effect"
 import { HttpEffect, HttpRouter, type HttpServerRequest } from "effect/http"
 import { StartError } from "../schema/Errors.ts"
 import { Instruments } from "../streams/Instruments.ts"
 import { bodyLimit } from "./Api.ts"
-import { ClientLog } from "./clientLog.ts"
+import { routeCheck } from "./answers.ts"
+import type { ClientLog } from "./clientLog.ts"
 import { dashboardFiles } from "./dashboard.ts"
-import { type Guard, guard, guardRules, isAllowedOrigin, type RequestOrigin } from "./guard.ts"
+import { type Exchange, type Refusal, refuseAtOnce } from "./exchange.ts"
+import { type Bounds, makeFront } from "./front.ts"
+import { type Guard, guard, guardRules, isAllowedOrigin } from "./guard.ts"
+import { type GunzipRefusal, gunzip } from "./gunzip.ts"
 import { HttpSettings } from "./HttpSettings.ts"
-import { routes } from "./routes.ts"
+import { type Head, header } from "./head.ts"
+import { MAX_JSON_DEPTH, nestsTooDeep } from "./jsonDepth.ts"
+import { OPENAPI_PATH, routes } from "./routes.ts"
 
-/** Requests under way at a time; more are refused with 503. */
-export const MAX_REQUESTS = 1024
-/** Bytes of bodies held at a time, all requests together; more are refused with 429. */
-export const MAX_BODIES_BYTES = 128 * 1024 * 1024
+export { requestOrigin } from "./head.ts"
+
 /** Of the time that a stop may take, what requests under way are given to end. */
 const DRAIN_SHARE = 0.5
 
 /** `LIBUS_LISTEN_EXCLUSIVE_PORT`, which the package exports but does not declare. */
 const LISTEN_EXCLUSIVE_PORT = 1
 
-const METHODS = new Set(["GET", "HEAD", "POST", "PATCH", "PUT", "DELETE", "OPTIONS"])
+/** What an operator asks: answered from memory, and also where everything else is full. */
+const OPERATOR_PATHS = new Set(["/healthz", "/readyz", "/metrics", "/topology"])
+/** In front of text, it says nothing: many editors put it there. */
+const BOM = Buffer.from([0xef, 0xbb, 0xbf])
+/** What they say is of the body as it was sent. */
+const BODY_HEADERS = new Set(["content-length", "content-encoding", "transfer-encoding"])
 
 /** What a native route needs of the server. */
 export interface Mounting {
@@ -39,29 +47,14 @@ export interface Mounting {
 /** Registers native routes on the app; what it answers runs before the app closes, such as saying goodbye. */
 export type Mount = (app: uWS.TemplatedApp, mounting: Mounting) => Effect.Effect<void> | undefined
 
-/** The headers that the guard asks for, of a request to a native route. */
-export const requestOrigin = (req: uWS.HttpRequest): RequestOrigin => ({
-  host: req.getHeader("host"),
-  origin: req.getHeader("origin"),
-  secFetchSite: req.getHeader("sec-fetch-site"),
-  secFetchMode: req.getHeader("sec-fetch-mode")
-})
-
 /** Answers a refused request or upgrade of a native route. */
 export const refuse = (
   res: uWS.HttpResponse,
   status: number,
-  body: { readonly _tag: string; readonly message: string; readonly parameter?: string },
+  body: Refusal["body"],
   headers: Readonly<Record<string, string>> = {},
   closes = false
-): void => {
-  res.cork(() => {
-    res.writeStatus(`${status} ${STATUS_CODES[status] ?? ""}`)
-    const all = { "content-type": "application/json", "x-content-type-options": "nosniff", ...headers }
-    for (const [name, value] of Object.entries(all)) res.writeHeader(name, value)
-    res.end(JSON.stringify(body), closes)
-  })
-}
+): void => refuseAtOnce(res, "GET", { status, body, headers, reason: "" }, closes)
 
 export class Server extends Context.Service<
   Server,
@@ -74,108 +67,6 @@ export class Server extends Context.Service<
 >()("market-data-platform/http/Server") {}
 
 type Handler = (request: Request) => Promise<Response>
-
-/** One request under way. */
-class Exchange {
-  readonly res: uWS.HttpResponse
-  readonly abort = new AbortController()
-  readonly #left: () => void
-  /** Called where the socket takes bytes again, or never will. */
-  #resume: (() => void) | undefined
-  #isOver = false
-  #isListening = false
-
-  constructor(res: uWS.HttpResponse, left: () => void) {
-    this.res = res
-    this.#left = left
-    res.onAborted(() => {
-      this.end()
-      this.abort.abort()
-      this.#resume?.()
-    })
-  }
-
-  /** The response may no longer be touched. */
-  get isOver(): boolean {
-    return this.#isOver
-  }
-
-  end(): void {
-    if (this.#isOver) return
-    this.#isOver = true
-    this.#left()
-  }
-
-  /**
-   * Waits until the socket has taken what it was given. The handler is registered once: one that is registered while
-   * it runs, as a promise going on inside it would, is put back to the old one by the library.
-   */
-  writable(): Promise<void> {
-    if (!this.#isListening) {
-      this.#isListening = true
-      this.res.onWritable(() => {
-        this.#resume?.()
-        return true
-      })
-    }
-    return new Promise((resolve) => {
-      this.#resume = resolve
-    })
-  }
-}
-
-const writeHead = (res: uWS.HttpResponse, response: Response, extra: ReadonlyArray<readonly [string, string]>) => {
-  res.writeStatus(`${response.status} ${STATUS_CODES[response.status] ?? ""}`)
-  for (const [name, value] of response.headers) if (name !== "content-length") res.writeHeader(name, value)
-  for (const [name, value] of extra) if (!response.headers.has(name)) res.writeHeader(name, value)
-}
-
-/** Sends an answer; one of unknown length piece by piece, the next only when the socket has taken the last. */
-const send = async (
-  exchange: Exchange,
-  response: Response,
-  extra: ReadonlyArray<readonly [string, string]>
-): Promise<void> => {
-  const { res } = exchange
-  const length = response.headers.get("content-length")
-  if (response.body === null) {
-    res.cork(() => {
-      writeHead(res, response, extra)
-      if (response.status === 204) res.endWithoutBody()
-      else res.endWithoutBody(Number(length ?? 0))
-    })
-    return exchange.end()
-  }
-  if (length !== null) {
-    const bytes = await response.arrayBuffer()
-    if (exchange.isOver) return
-    res.cork(() => {
-      writeHead(res, response, extra)
-      res.end(bytes)
-    })
-    return exchange.end()
-  }
-  const reader = response.body.getReader()
-  res.cork(() => writeHead(res, response, extra))
-  try {
-    for (;;) {
-      const { done, value } = await reader.read()
-      if (exchange.isOver) return
-      if (done) break
-      let isTaken = true
-      res.cork(() => {
-        isTaken = res.write(value as Uint8Array<ArrayBuffer>)
-      })
-      if (!isTaken) await exchange.writable()
-      if (exchange.isOver) return
-    }
-    res.cork(() => res.end())
-    exchange.end()
-  } finally {
-    // Where the client has gone, the rest is never asked for.
-    if (exchange.isOver) reader.cancel().catch(() => undefined)
-  }
-}
 
 /** The request as the web handler takes it; `undefined` where its target or a header cannot be one. */
 const webRequest = (path: string, query: string, init: RequestInit): Request | undefined => {
@@ -213,8 +104,26 @@ const listen = (app: uWS.TemplatedApp, host: string, port: number): Effect.Effec
     )
   })
 
+const kindOf = (head: Head) => {
+  if (OPERATOR_PATHS.has(head.path)) return "operator"
+  return takesBody(head) ? "body" : "ordinary"
+}
+
+/** The body of a GET means nothing, and is passed over. */
+const takesBody = ({ method, hasBody }: Head): boolean => hasBody && method !== "GET" && method !== "HEAD"
+
+const unpacked = (refusal: Exclude<GunzipRefusal, "refused">, limit: number): Refusal => {
+  const told = {
+    too_large: [413, "PayloadTooLarge", `body: expected at most ${limit} bytes unpacked`],
+    bomb: [413, "PayloadTooLarge", "body: unpacks to more than 200 times its size"],
+    not_gzip: [400, "BadRequest", "body: is not gzip, or not all of it"]
+  } as const
+  const [status, _tag, message] = told[refusal]
+  return { status, reason: refusal, body: { _tag, message, parameter: "body" } }
+}
+
 /** Listens as soon as it is built, and no longer when its scope ends: requests under way are let end first. */
-export const layer = (mounts: ReadonlyArray<Mount> = []) =>
+export const layer = (mounts: ReadonlyArray<Mount> = [], bounds: Bounds = {}) =>
   Layer.effect(
     Server,
     Effect.gen(function* () {
@@ -232,16 +141,8 @@ export const layer = (mounts: ReadonlyArray<Mount> = []) =>
         HttpRouter.HttpRouter,
         HttpServerRequest.HttpServerRequest | Scope.Scope
       >(context)(Context.get(built, HttpRouter.HttpRouter).asHttpEffect())
-
-      const logged = Effect.runForkWith(context)
-      const log = new ClientLog((line) => {
-        logged(Effect.logWarning(line))
-      })
-      yield* Effect.addFinalizer(() => Effect.sync(() => log.close()))
-
-      let requests = 0
-      let bodies = 0
-      let idle: (() => void) | undefined
+      const checkRoute = routeCheck([OPENAPI_PATH, ...dashboard.map(({ path }) => path)])
+      const front = yield* makeFront({ ...bounds, guard: check, settings })
 
       const extraHeaders = (origin: string): ReadonlyArray<readonly [string, string]> => {
         const isForeign = origin !== "" && isAllowedOrigin(rules, origin.toLowerCase())
@@ -252,7 +153,7 @@ export const layer = (mounts: ReadonlyArray<Mount> = []) =>
           ...(isForeign
             ? ([
                 ["access-control-allow-origin", origin],
-                ["access-control-allow-headers", "authorization, content-type"],
+                ["access-control-allow-headers", "authorization, content-type, content-encoding"],
                 ["access-control-allow-methods", "GET, HEAD, POST, PATCH, DELETE, OPTIONS"],
                 ["access-control-expose-headers", "retry-after, x-simulated"],
                 ["vary", "origin"]
@@ -269,118 +170,105 @@ export const layer = (mounts: ReadonlyArray<Mount> = []) =>
             await response.body?.cancel()
             return
           }
-          await send(exchange, response, extra)
+          await exchange.send(response, extra)
         } catch {
           // An answer that breaks off in the middle must not look whole: the connection goes with it. The route has
           // logged why.
-          if (!exchange.isOver) exchange.res.close()
+          exchange.breakOff("failed")
         }
       }
 
       const take = (res: uWS.HttpResponse, req: uWS.HttpRequest): void => {
         // `req` is gone when this returns: everything is read from it here.
-        const method = req.getCaseSensitiveMethod().toUpperCase()
-        const path = req.getUrl()
-        const query = req.getQuery()
-        const origin = requestOrigin(req)
-        const headers: Array<[string, string]> = []
-        req.forEach((name, value) => {
-          headers.push([name, value])
-        })
-        const contentLength = req.getHeader("content-length")
-        const hasBody = contentLength !== "" || req.getHeader("transfer-encoding") !== ""
-
-        const refusal = check(origin)
-        if (refusal !== undefined) {
-          refuse(res, 403, { _tag: "Forbidden", ...refusal }, {}, hasBody)
-          return
-        }
-        const extra = extraHeaders(origin.origin)
+        const head = front.admit(res, req, kindOf)
+        if (head === undefined) return
+        const { method, path, query, headers } = head
+        const extra = extraHeaders(head.origin.origin)
         const extraRecord = Object.fromEntries(extra)
-        if (!METHODS.has(method)) {
-          const message = `method: ${method} is not known here`
-          refuse(res, 405, { _tag: "MethodNotAllowed", message, parameter: "method" }, extraRecord, true)
-          return
-        }
-        if (requests >= MAX_REQUESTS) {
-          const message = `${MAX_REQUESTS} requests are under way already`
-          refuse(res, 503, { _tag: "Unavailable", message }, { ...extraRecord, "retry-after": "1" }, true)
-          return
-        }
-
-        requests += 1
-        let held = 0
-        const exchange = new Exchange(res, () => {
-          requests -= 1
-          bodies -= held
-          held = 0
-          if (requests === 0) idle?.()
-        })
-        const { signal } = exchange.abort
-        const start = (body: Uint8Array<ArrayBuffer> | undefined) => {
-          const request = webRequest(path, query, {
-            method,
-            headers,
-            signal,
-            ...(body === undefined ? {} : { body })
+        const kind = kindOf(head)
+        const wrong = checkRoute(head, (name) => header(head, name))
+        if (wrong?.status === 204) {
+          res.cork(() => {
+            res.writeStatus("204 No Content")
+            for (const [name, value] of Object.entries({ ...extraRecord, ...wrong.headers })) {
+              res.writeHeader(name, value)
+            }
+            res.endWithoutBody()
           })
-          if (request === undefined)
-            stop(400, "BadRequest", "the request's target or one of its headers cannot be read")
-          else void respond(exchange, request, extra)
+          return
         }
-        const stop = (status: number, tag: string, message: string, more: Readonly<Record<string, string>> = {}) => {
-          refuse(
-            res,
-            status,
-            { _tag: tag, message, ...(status === 400 ? {} : { parameter: "body" }) },
-            { ...extraRecord, ...more },
-            true
-          )
-          exchange.end()
+        const refusal = (status: number, _tag: string, message: string, parameter?: string): Refusal => ({
+          status,
+          reason: _tag,
+          body: { _tag, message, ...(parameter === undefined ? {} : { parameter }) },
+          headers: extraRecord
+        })
+        if (wrong !== undefined) {
+          const { status, tag, message, parameter } = wrong
+          const told = refusal(status, tag, message, parameter)
+          front.refuse(res, head, kind, { ...told, headers: { ...extraRecord, ...wrong.headers } })
+          return
         }
-        if (!hasBody || method === "GET" || method === "HEAD") {
+        const exchange = front.begin(res, head, kind, extraRecord)
+        if (exchange === undefined) return
+        exchange.headers = extraRecord
+
+        const start = (body: Uint8Array<ArrayBuffer> | undefined) => {
+          const sent = body === undefined ? headers : headers.filter(([name]) => !BODY_HEADERS.has(name))
+          const { signal } = exchange
+          const init = { method, headers: sent.map(([name, value]): [string, string] => [name, value]), signal }
+          const request = webRequest(path, query, body === undefined ? init : { ...init, body })
+          if (request === undefined) {
+            exchange.refuse(refusal(400, "BadRequest", "the request's target or one of its headers cannot be read"))
+          } else void respond(exchange, request, extra)
+        }
+        if (kind === "operator") {
           start(undefined)
           return
         }
-        const limit = bodyLimit(path)
-        const parts: Array<Uint8Array> = []
-        const tooLarge = () => stop(413, "PayloadTooLarge", `body: expected at most ${limit} bytes`)
-        if (Number(contentLength) > limit) {
-          tooLarge()
+        const soon = (body: Uint8Array<ArrayBuffer> | undefined) =>
+          front.soon(() => {
+            if (!exchange.isOver) start(body)
+          })
+        if (!takesBody(head)) {
+          soon(undefined)
           return
         }
-        res.onData((chunk, isLast) => {
-          if (exchange.isOver) return
-          held += chunk.byteLength
-          bodies += chunk.byteLength
-          if (held > limit) {
-            tooLarge()
+        const limit = bodyLimit(path)
+        const isJson = header(head, "content-type").trim().toLowerCase().startsWith("application/json")
+        const answer = (raw: Buffer<ArrayBuffer>) => {
+          const body = raw.subarray(0, BOM.length).equals(BOM) ? raw.subarray(BOM.length) : raw
+          if (isJson && nestsTooDeep(body)) {
+            const message = `body: expected JSON of at most ${MAX_JSON_DEPTH} levels`
+            exchange.refuse(refusal(400, "BadRequest", message, "body"))
+          } else if (exchange.moveTo("ordinary")) soon(body)
+        }
+        exchange.receive(limit, (body) => {
+          if (!header(head, "content-encoding").toLowerCase().includes("gzip")) {
+            answer(body)
             return
           }
-          if (bodies > MAX_BODIES_BYTES) {
-            stop(429, "TooManyRequests", "body: the server holds as many bytes of bodies as it may", {
-              "retry-after": "1"
-            })
-            return
-          }
-          // The chunk's memory is the app's own again when this returns.
-          parts.push(new Uint8Array(chunk.slice(0)))
-          if (isLast) start(Buffer.concat(parts))
+          void gunzip(body, limit, (bytes) => exchange.hold(bytes)).then((whole) => {
+            if (exchange.isOver) return
+            if (typeof whole !== "string") answer(whole)
+            else if (whole !== "refused") exchange.refuse(unpacked(whole, limit))
+          })
         })
       }
 
       const app = uWS.App()
+      const shielded = front.guarded(app)
       const goodbyes = mounts
-        .map((mount) => mount(app, { guard: check, log }))
+        .map((mount) => mount(shielded, { guard: check, log: front.log }))
         .filter((goodbye) => goodbye !== undefined)
-      app.any("/*", take)
+      shielded.any("/*", take)
 
       const socket = yield* Effect.acquireRelease(listen(app, settings.HOST, settings.PORT), (listening) =>
         Effect.gen(function* () {
           uWS.us_listen_socket_close(listening)
           const drained = Effect.callback<void>((resume) => {
-            if (requests === 0) return resume(Effect.void)
-            idle = () => resume(Effect.void)
+            if (front.slots.size === 0) return resume(Effect.void)
+            front.slots.idle = () => resume(Effect.void)
           })
           yield* Effect.all([drained, ...goodbyes], { concurrency: "unbounded", discard: true }).pipe(
             Effect.timeoutOption(settings.DRAIN_DEADLINE_MS * DRAIN_SHARE)

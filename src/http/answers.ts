@@ -44,41 +44,68 @@ const internalError = errorResponse(500, "InternalError", "the server failed to 
 const pathOf = (request: HttpServerRequest.HttpServerRequest): string => request.url.split("?", 1)[0]!
 const mediaType = (header: string | undefined): string => (header ?? "").split(";", 1)[0]!.trim().toLowerCase()
 
-const notFound = (path: string) =>
-  errorResponse(404, "NotFound", `path: nothing is at ${showValue(path)}`, { parameter: "path" })
+const METHODS = ["GET", "HEAD", "POST", "PATCH", "PUT", "DELETE", "OPTIONS", "TRACE", "CONNECT"]
 
-/** Answers what is wrong with the request before its route is asked, or `undefined`. */
-const refuse = (
-  routes: ReadonlyArray<Route>,
-  request: HttpServerRequest.HttpServerRequest
-): HttpServerResponse.HttpServerResponse | undefined => {
-  const path = pathOf(request)
-  const here = routes.filter((route) => route.path.test(path))
-  if (here.length === 0) {
-    return notFound(path)
+/** What is wrong with a request before its route is asked; 204 is the answer to OPTIONS. */
+export interface RouteRefusal {
+  readonly status: 204 | 404 | 405 | 415 | 501
+  readonly tag: string
+  readonly message: string
+  readonly parameter: string
+  readonly headers?: Readonly<Record<string, string>>
+}
+
+const notFound = (path: string): RouteRefusal => ({
+  status: 404,
+  tag: "NotFound",
+  message: `path: nothing is at ${showValue(path)}`,
+  parameter: "path"
+})
+
+/** Content codings that a body may have; empty: none. */
+const CODINGS = new Set(["", "identity", "gzip", "x-gzip"])
+
+/**
+ * Answers what is wrong with a request by its head alone, so that nobody sends a body that no route will take.
+ * `paths` are those outside the API: the dashboard's files and the API's own description.
+ */
+export const routeCheck = (paths: ReadonlyArray<string>) => {
+  const routes = [...apiRoutes, ...paths.map((path): Route => ({ method: "GET", path: pathPattern(path), bodies: [] }))]
+  return (
+    request: { readonly method: string; readonly path: string },
+    header: (name: string) => string
+  ): RouteRefusal | undefined => {
+    const { method, path } = request
+    if (!METHODS.includes(method)) {
+      const message = `method: ${showValue(method)} is not known here`
+      return { status: 501, tag: "NotImplemented", message, parameter: "method" }
+    }
+    const here = routes.filter((route) => route.path.test(path))
+    if (here.length === 0) return notFound(path)
+    const methods = [...new Set(here.flatMap((route) => (route.method === "GET" ? ["GET", "HEAD"] : [route.method])))]
+    const allow = [...methods, "OPTIONS"].join(", ")
+    if (method === "OPTIONS") return { status: 204, tag: "", message: "", parameter: "", headers: { allow } }
+    const wanted = method === "HEAD" ? "GET" : method
+    const matching = here.filter((route) => route.method === wanted)
+    if (matching.length === 0) {
+      const message = `method: expected ${allow}, got ${method}`
+      return { status: 405, tag: "MethodNotAllowed", message, parameter: "method", headers: { allow } }
+    }
+    const bodies = matching.flatMap((route) => route.bodies)
+    if (bodies.length === 0) return undefined
+    const type = mediaType(header("content-type"))
+    if (!bodies.includes(type)) {
+      const message = `content-type: expected ${bodies.join(" or ")}, got ${type === "" ? "nothing" : showValue(type)}`
+      return { status: 415, tag: "UnsupportedMediaType", message, parameter: "content-type" }
+    }
+    const coding = header("content-encoding").trim().toLowerCase()
+    if (!CODINGS.has(coding)) {
+      const message = `content-encoding: expected gzip or none, got ${showValue(coding)}`
+      const headers = { "accept-encoding": "gzip" }
+      return { status: 415, tag: "UnsupportedMediaType", message, parameter: "content-encoding", headers }
+    }
+    return undefined
   }
-  const methods = [...new Set(here.flatMap(({ method }) => (method === "GET" ? ["GET", "HEAD"] : [method]))), "OPTIONS"]
-  const allow = methods.join(", ")
-  if (request.method === "OPTIONS") return HttpServerResponse.empty({ status: 204, headers: { allow } })
-  const wanted = request.method === "HEAD" ? "GET" : request.method
-  const matching = here.filter((route) => route.method === wanted)
-  if (matching.length === 0) {
-    return errorResponse(405, "MethodNotAllowed", `method: expected ${allow}, got ${request.method}`, {
-      parameter: "method",
-      headers: { allow }
-    })
-  }
-  const bodies = matching.flatMap((route) => route.bodies)
-  const type = mediaType(request.headers["content-type"])
-  if (bodies.length > 0 && !bodies.includes(type)) {
-    return errorResponse(
-      415,
-      "UnsupportedMediaType",
-      `content-type: expected ${bodies.join(" or ")}, got ${type === "" ? "nothing" : showValue(type)}`,
-      { parameter: "content-type" }
-    )
-  }
-  return undefined
 }
 
 const UNTYPED: Readonly<Record<number, readonly [tag: string, message: string]>> = {
@@ -105,34 +132,32 @@ const routerFailure = (
 ): HttpServerResponse.HttpServerResponse | undefined => {
   if (!HttpServerError.isHttpServerError(error)) return undefined
   // The path has the form of a route, but cannot be one: a percent sign that is no escape.
-  if (error.reason._tag === "RouteNotFound") return notFound(pathOf(request))
+  if (error.reason._tag === "RouteNotFound") {
+    const { status, tag, message, parameter } = notFound(pathOf(request))
+    return errorResponse(status, tag, message, { parameter })
+  }
   return error.reason._tag === "RequestParseError"
     ? errorResponse(400, "BadRequest", "body: cannot be read", { parameter: "body" })
     : undefined
 }
 
-/** Around every route. `paths` are those outside the API: the dashboard's files and the API's own description. */
-export const layerTypedAnswers = (paths: ReadonlyArray<string>): Layer.Layer<never, never, HttpRouter.HttpRouter> => {
-  const routes = [...apiRoutes, ...paths.map((path): Route => ({ method: "GET", path: pathPattern(path), bodies: [] }))]
-  return HttpRouter.use((router) =>
-    router.addGlobalMiddleware((route) =>
-      Effect.flatMap(HttpServerRequest.HttpServerRequest, (request) => {
-        const refused = refuse(routes, request)
-        if (refused !== undefined) return Effect.succeed(refused)
-        return route.pipe(
-          Effect.map(typed),
-          Effect.catchCause((cause): Effect.Effect<HttpServerResponse.HttpServerResponse, Types.unhandled> => {
-            // The client has gone: nobody is left to answer.
-            if (Cause.hasInterruptsOnly(cause)) return Effect.failCause(cause)
-            const failure = routerFailure(Option.getOrUndefined(Cause.findErrorOption(cause)), request)
-            if (failure !== undefined) return Effect.succeed(failure)
-            return Effect.as(Effect.logError(`${request.method} ${pathOf(request)} failed`, cause), internalError)
-          })
-        )
-      })
+/** Around every route. */
+export const layerTypedAnswers: Layer.Layer<never, never, HttpRouter.HttpRouter> = HttpRouter.use((router) =>
+  router.addGlobalMiddleware((route) =>
+    Effect.flatMap(HttpServerRequest.HttpServerRequest, (request) =>
+      route.pipe(
+        Effect.map(typed),
+        Effect.catchCause((cause): Effect.Effect<HttpServerResponse.HttpServerResponse, Types.unhandled> => {
+          // The client has gone: nobody is left to answer.
+          if (Cause.hasInterruptsOnly(cause)) return Effect.failCause(cause)
+          const failure = routerFailure(Option.getOrUndefined(Cause.findErrorOption(cause)), request)
+          if (failure !== undefined) return Effect.succeed(failure)
+          return Effect.as(Effect.logError(`${request.method} ${pathOf(request)} failed`, cause), internalError)
+        })
+      )
     )
   )
-}
+)
 
 /** What a schema refused, named and quoted, as the contract has it. What an answer's schema refuses is a defect. */
 export const layerSchemaRefusals: Layer.Layer<SchemaRefusals> = HttpApiMiddleware.layerSchemaErrorTransform(

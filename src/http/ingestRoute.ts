@@ -10,6 +10,7 @@ import { Api, MAX_INGEST_BYTES, MAX_INGEST_LINE_BYTES } from "./Api.ts"
 import { readBody } from "./body.ts"
 import { logFailure, overloaded } from "./failures.ts"
 import { HttpSettings } from "./HttpSettings.ts"
+import { MAX_JSON_DEPTH, nestsTooDeep } from "./jsonDepth.ts"
 
 const NEWLINE = 0x0a
 const CARRIAGE_RETURN = 0x0d
@@ -44,6 +45,7 @@ const readLine = (bytes: Buffer): number | string => {
   if (bytes.length > MAX_INGEST_LINE_BYTES) {
     return `expected at most ${MAX_INGEST_LINE_BYTES} bytes, got ${bytes.length}`
   }
+  if (nestsTooDeep(bytes)) return `expected JSON of at most ${MAX_JSON_DEPTH} levels`
   const text = bytes.toString("utf8")
   let value: unknown
   try {

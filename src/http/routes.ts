@@ -14,12 +14,12 @@ import { quotesRoute } from "./quotesRoute.ts"
 import { replayRoutes } from "./replayRoutes.ts"
 import { systemRoutes } from "./systemRoutes.ts"
 
-const OPENAPI_PATH = "/openapi.json"
+export const OPENAPI_PATH = "/openapi.json"
 
 export const routes = (dashboard: ReadonlyArray<DashboardFile>) =>
   Layer.mergeAll(
     HttpApiBuilder.layer(Api, { openapiPath: OPENAPI_PATH }),
-    layerTypedAnswers([OPENAPI_PATH, ...dashboard.map(({ path }) => path)]),
+    layerTypedAnswers,
     HttpRouter.use((router) =>
       Effect.forEach(dashboard, ({ path, response }) => router.add<never, never>("GET", path, response), {
         discard: true

@@ -224,6 +224,19 @@ const defaulted = {
     "65536",
     "bytes handed to a client's socket before its queue fills"
   ),
+  HTTP_REQUESTS: setting(
+    whole(1, 100_000),
+    "256",
+    "requests answered at a time, besides operators' and streams; more are refused with 503"
+  ),
+  HTTP_BODIES: setting(whole(1, 100_000), "128", "bodies of requests received at a time; more are refused with 503"),
+  HTTP_STREAMS: setting(whole(1, 100_000), "32", "answers streamed at a time; more are refused with 503"),
+  HTTP_ADDRESS_PERCENT: setting(
+    whole(1, 100),
+    "50",
+    "how much of the connections, requests, bodies and streams one address may have (IPv6: its /64), in percent; " +
+      "more are refused with 429; 100 behind a proxy"
+  ),
   INGEST_WAIT_MS: setting(whole(1, 600_000), "5000", "how long an ingest waits for a full log before it answers 429"),
   REPLAY_WINDOW_TICKS: setting(
     whole(1, 1_000_000),

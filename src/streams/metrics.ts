@@ -63,6 +63,19 @@ export const newSessions = counter(
 )
 export const subscribers = gauge("topology_subscribers", "WebSocket clients connected")
 export const evictions = counter("topology_evictions_total", "Ticks taken from slow clients' queues, by policy")
+export const httpRequestsActive = gauge(
+  "topology_http_requests_active",
+  "Requests under way, by kind: operator, body (being received), ordinary, stream, drain (refused, still being sent)"
+)
+export const httpRefused = counter(
+  "topology_http_refused_total",
+  "Connections and requests refused or ended before their answer was whole, by kind and reason"
+)
+export const httpConnections = gauge("topology_http_connections", "Connections that are open, WebSockets included")
+export const httpMaxConnections = gauge(
+  "topology_http_max_connections",
+  "The most connections that are let be open: the process's file descriptors less those kept for drivers"
+)
 export const unknownInstruments = gauge("topology_unknown_instruments", "Tokens seen that no instrument has")
 export const instrumentsLeftOut = gauge(
   "topology_instruments_left_out",

@@ -1,6 +1,7 @@
 /** Decides how the server is started for a test, on a free port, and asked through a real socket. */
 import { type IncomingHttpHeaders, request } from "node:http"
 import { Context, Effect, Layer } from "effect"
+import type { Bounds } from "../../src/http/front.ts"
 import { HttpSettings } from "../../src/http/HttpSettings.ts"
 import * as Server from "../../src/http/Server.ts"
 import * as InstrumentsLayer from "../../src/layers/Instruments.ts"
@@ -31,12 +32,13 @@ export interface Serving {
   readonly settings?: Partial<HttpSettings["Service"]>
   readonly log?: Partial<MemoryLog.MemoryLogOptions>
   readonly mounts?: ReadonlyArray<Server.Mount>
+  readonly bounds?: Bounds
   /** Who listens to replays; one client to each unless told otherwise. */
   readonly audience?: Layer.Layer<ReplayAudience>
 }
 
 /** The server on embedded services, for as long as the scope. */
-export const serve = ({ store, settings, log, mounts, audience = nobody }: Serving) => {
+export const serve = ({ store, settings, log, mounts, bounds, audience = nobody }: Serving) => {
   const services = Layer.mergeAll(
     RawSinkLayer.layerLog,
     InstrumentsLayer.layer,
@@ -44,6 +46,10 @@ export const serve = ({ store, settings, log, mounts, audience = nobody }: Servi
       HOST: "127.0.0.1",
       PORT: 0,
       ALLOWED_ORIGINS: undefined,
+      HTTP_REQUESTS: 256,
+      HTTP_BODIES: 128,
+      HTTP_STREAMS: 32,
+      HTTP_ADDRESS_PERCENT: 100,
       INGEST_WAIT_MS: 5000,
       DRAIN_DEADLINE_MS: 10_000,
       describe: () => ({ nodes: [], edges: [] }),
@@ -70,7 +76,7 @@ export const serve = ({ store, settings, log, mounts, audience = nobody }: Servi
     REPLAY_STORE_LAG_RECORDS: 100_000,
     MAX_REPLAYS: 2
   }).pipe(Layer.provide(audience))
-  return Layer.build(Server.layer(mounts).pipe(Layer.provideMerge(replays), Layer.provideMerge(services))).pipe(
+  return Layer.build(Server.layer(mounts, bounds).pipe(Layer.provideMerge(replays), Layer.provideMerge(services))).pipe(
     Effect.map((context) => ({
       port: Context.get(context, Server.Server).port,
       log: Context.get(context, TickLog),
