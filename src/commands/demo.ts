@@ -31,12 +31,16 @@ const welcome = (url: string, simulation: Simulation, dataDir: string | undefine
   ].join("\n")
 }
 
-/** Registers the simulator's instruments and plays the market, for as long as the scope lasts. */
+/** Registers the simulator's instruments: the first search, as soon as there is an answer at all, finds them. */
+export const registered = (simulation: Simulation) =>
+  Layer.effectDiscard(
+    Effect.flatMap(Instruments, (instruments) => instruments.put(simulatedInstruments(simulation.symbols)))
+  )
+
+/** Plays the market, for as long as the scope lasts. */
 const market = (simulation: Simulation, over: Deferred.Deferred<void>) =>
   Layer.effectDiscard(
     Effect.gen(function* () {
-      const instruments = yield* Instruments
-      yield* instruments.put(simulatedInstruments(simulation.symbols))
       const played = Simulator.run({
         ...simulation,
         progress: (summary, isFinal) => {
@@ -63,7 +67,10 @@ export const demo = Command.make(
       })
     )
     yield* launch(
-      welcomed.pipe(Layer.provideMerge(market(simulation, over)), Layer.provideMerge(instance(given, given.DATA_DIR)))
+      welcomed.pipe(
+        Layer.provideMerge(market(simulation, over)),
+        Layer.provideMerge(instance(given, given.DATA_DIR, registered(simulation)))
+      )
     )
   })
 ).pipe(Command.withDescription("Everything in one process, fed by a simulated market"))

@@ -2,8 +2,8 @@
 import { Effect, Layer, Option, Result, Schema } from "effect"
 import { Argument, Command, Flag } from "effect/cli"
 import * as FileFeed from "../layers/FileFeed.ts"
-import { askInstance, refusalOf } from "../layers/Instance.ts"
-import { layerHttp, layerLog } from "../layers/RawSink.ts"
+import { type Patience, patiently, refusalOf } from "../layers/Instance.ts"
+import { describeRefused, type HttpSinkOptions, layerHttp, layerLog, type Refused } from "../layers/RawSink.ts"
 import * as Simulator from "../layers/Simulator.ts"
 import { explain } from "../schema/Explain.ts"
 import { makeZone } from "../schema/NaiveTime.ts"
@@ -151,8 +151,8 @@ export const simulationOf = (flags: SimulationFlags) => {
 }
 
 /** Straight into Kafka where KAFKA_BROKERS names it and no instance is asked for by `--url`; else over REST. */
-const sinkOf = (given: Settings, asked: Option.Option<string>, url: string) =>
-  Option.isNone(asked) && given.KAFKA_BROKERS !== undefined ? Layer.provide(layerLog, log(given)) : layerHttp(url)
+const isOnKafka = (given: Settings, asked: Option.Option<string>): boolean =>
+  Option.isNone(asked) && given.KAFKA_BROKERS !== undefined
 
 const isTerminal = () => process.stderr.isTTY === true
 
@@ -161,13 +161,30 @@ const overwrite = (text: string) => {
   if (isTerminal()) process.stderr.write(`\r\u001b[K${text}`)
 }
 
+const DEFAULT_RETRY_MS = 60_000
+const retryFlag = durationFlag("retry").pipe(
+  described("how long an instance that goes away or is full is waited for, 0s: not at all", "60s"),
+  Flag.withDefault(DEFAULT_RETRY_MS)
+)
+
+/** Says who is waited for: in the line of progress on a terminal, else once for each time that it goes away. */
+const patienceOf = (url: string, limitMs: number): Patience => ({
+  limitMs,
+  onWait: ({ isFull, leftMs, nth, reason }) => {
+    const text = `waiting for ${url}: ${printable(reason)}, ${Math.ceil(leftMs / 1000)} s more at most`
+    if (isTerminal()) overwrite(text)
+    else if (nth === 1 && !isFull) process.stderr.write(`${text}\n`)
+  }
+})
+
 const sim = Command.make(
   "sim",
-  { ...simulationFlags, url: urlFlag },
-  Effect.fnUntraced(function* ({ url: asked, ...flags }) {
+  { ...simulationFlags, url: urlFlag, retry: retryFlag },
+  Effect.fnUntraced(function* ({ url: asked, retry, ...flags }) {
     const simulation = yield* simulationOf(flags)
     const given = yield* settings
     const url = yield* instanceUrl(asked)
+    const patience = patienceOf(url, retry)
     if (Option.isNone(asked) && given.DATABASE_URL !== undefined) {
       yield* Effect.flatMap(TickStore, (db) => db.putInstruments(simulatedInstruments(simulation.symbols))).pipe(
         Effect.provide(store(given, undefined))
@@ -179,7 +196,7 @@ const sim = Command.make(
         contentType: "text/csv",
         body: simulatedInstrumentsCsv(simulation.symbols)
       } as const
-      const answer = yield* askInstance(url, request)
+      const answer = yield* patiently(url, patience)(request)
       if (answer.status !== 200) return yield* refusalOf(url, request, answer)
     }
     yield* Simulator.run({
@@ -194,7 +211,9 @@ const sim = Command.make(
           )
         }
       }
-    }).pipe(Effect.provide(sinkOf(given, asked, url)))
+    }).pipe(
+      Effect.provide(isOnKafka(given, asked) ? Layer.provide(layerLog, log(given)) : layerHttp(url, { patience }))
+    )
   })
 ).pipe(Command.withDescription("Play a market with a DMA and a snapshot feed, made up from a seed"))
 
@@ -263,7 +282,8 @@ const file = Command.make(
       described("what a bad row does", "fail"),
       Flag.withDefault("fail")
     ),
-    url: urlFlag
+    url: urlFlag,
+    retry: retryFlag
   },
   Effect.fnUntraced(function* (flags) {
     const rows: FileFeed.RowOptions = {
@@ -277,6 +297,17 @@ const file = Command.make(
     if (wrong !== undefined) return yield* wrongUsage(`--map, --set: ${wrong}`)
     const given = yield* settings
     const url = yield* instanceUrl(flags.url)
+    let refused: Refused | undefined
+    const overHttp: HttpSinkOptions = {
+      patience: patienceOf(url, flags.retry),
+      ...(flags.onError === "fail"
+        ? {}
+        : {
+            onRefused: ({ reason, ticks }) => {
+              refused = { ticks: ticks + (refused?.ticks ?? 0), reason: refused?.reason ?? reason }
+            }
+          })
+    }
     let named = 0
     yield* FileFeed.run({
       ...rows,
@@ -287,18 +318,22 @@ const file = Command.make(
         if (named <= MAX_NAMED_ROWS) process.stderr.write(`skipped ${printable(reason)}\n`)
         if (named === MAX_NAMED_ROWS) process.stderr.write("further rows are skipped and counted without a line\n")
       },
+      refused: () => refused?.ticks ?? 0,
       progress: (p, isFinal) => {
         const share =
           p.totalBytes === undefined ? "" : `, ${((100 * p.bytes) / Math.max(1, p.totalBytes)).toFixed(0)} %`
         const text = `rows read ${p.rows}, sent ${p.sent}, skipped ${p.skipped}`
         if (isFinal) {
           overwrite("")
+          if (refused !== undefined) process.stderr.write(`${printable(describeRefused(refused))}\n`)
           process.stdout.write(`${text}\n`)
         } else {
           overwrite(`${text}${share}`)
         }
       }
-    }).pipe(Effect.provide(sinkOf(given, flags.url, url)))
+    }).pipe(
+      Effect.provide(isOnKafka(given, flags.url) ? Layer.provide(layerLog, log(given)) : layerHttp(url, overHttp))
+    )
   })
 ).pipe(Command.withDescription("Feed a file of ticks, CSV or NDJSON"))
 

@@ -5,14 +5,15 @@ import { HttpSettings } from "../http/HttpSettings.ts"
 import * as Server from "../http/Server.ts"
 import { webSocket } from "../http/WebSocket.ts"
 import { lock } from "../layers/DataDir.ts"
-import * as Instruments from "../layers/Instruments.ts"
+import * as InstrumentsLayer from "../layers/Instruments.ts"
 import * as RawSink from "../layers/RawSink.ts"
 import * as ReplayService from "../layers/ReplayService.ts"
-import { SettingError, type StartError } from "../schema/Errors.ts"
+import { SettingError, type StartError, type StoreError } from "../schema/Errors.ts"
 import type { Settings } from "../schema/Settings.ts"
 import { broadcast } from "../streams/broadcast.ts"
 import { Drain } from "../streams/Drain.ts"
 import { FanOut } from "../streams/fanOut.ts"
+import type { Instruments } from "../streams/Instruments.ts"
 import { Overview } from "../streams/Overview.ts"
 import { publishFigures } from "../streams/publishFigures.ts"
 import { Readiness } from "../streams/Readiness.ts"
@@ -80,8 +81,11 @@ export const checkHost = (given: Settings, insecure: boolean) =>
         })
       )
 
+/** What is to be done before anybody is answered, such as registering the instruments that will be asked for. */
+export type Beforehand = Layer.Layer<never, StoreError, Instruments>
+
 /** REST, WebSocket, dashboard and replays, on whatever log, store and caches there are. */
-export const serving = (given: Settings) => {
+export const serving = (given: Settings, beforehand: Beforehand = Layer.empty) => {
   const server = Layer.unwrap(Effect.map(webSocket(given), (mount) => Server.layer([mount]))).pipe(
     Layer.provide(Layer.succeed(HttpSettings, { ...given, describe: () => describe(given) }))
   )
@@ -93,7 +97,8 @@ export const serving = (given: Settings) => {
     Layer.provideMerge(ReplayService.layer(given)),
     Layer.provideMerge(audience),
     Layer.provideMerge(FanOut.layer(given)),
-    Layer.provideMerge(Instruments.layer)
+    Layer.provideMerge(beforehand),
+    Layer.provideMerge(InstrumentsLayer.layer)
   )
 }
 
@@ -101,7 +106,7 @@ export const serving = (given: Settings) => {
  * Everything in one process. Built from the inside out, and so stopped from the outside in: the server first, then the
  * groups drain, then the services close.
  */
-export const instance = (asked: Settings, dataDir: string | undefined) => {
+export const instance = (asked: Settings, dataDir: string | undefined, beforehand?: Beforehand) => {
   const ownsLog = asked.KAFKA_BROKERS === undefined
   const given = ownsLog ? embedded(asked) : asked
   const services = Layer.mergeAll(
@@ -117,7 +122,7 @@ export const instance = (asked: Settings, dataDir: string | undefined) => {
       Layer.provideMerge(Overview.layer({ self, expected: STAGES }), publishFigures(self))
     )
   )
-  return serving(given).pipe(
+  return serving(given, beforehand).pipe(
     Layer.provideMerge(figures),
     Layer.provideMerge(groups(given, { stages: STAGES, ownsLog }, archive(given, dataDir))),
     Layer.provideMerge(partitionsKept),

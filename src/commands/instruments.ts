@@ -2,11 +2,13 @@
 import { readFile } from "node:fs/promises"
 import { buffer } from "node:stream/consumers"
 import { Effect } from "effect"
-import { Argument, Command } from "effect/cli"
+import { Argument, Command, Flag } from "effect/cli"
 import { askInstance, refusalOf } from "../layers/Instance.ts"
 import { FeedError } from "../schema/Errors.ts"
 import { printable } from "../schema/printable.ts"
 import { instanceUrl, urlFlag } from "./feed.ts"
+
+const CARRIAGE_RETURN = 0x0d
 
 /** What a running instance answers; read as data from outside. */
 interface ImportAnswer {
@@ -27,6 +29,18 @@ const isImportAnswer = (body: unknown): body is ImportAnswer => {
   )
 }
 
+/** Lines that are not empty, but the first. */
+const linesAfterHeader = (body: Buffer): number => {
+  let lines = -1
+  for (let at = 0; at < body.length; ) {
+    const newline = body.indexOf("\n", at)
+    const end = newline < 0 ? body.length : newline
+    if (end > at && !(end === at + 1 && body[at] === CARRIAGE_RETURN)) lines += 1
+    at = end + 1
+  }
+  return Math.max(0, lines)
+}
+
 const readInput = (file: string): Effect.Effect<Buffer, FeedError> =>
   Effect.tryPromise({
     try: () => (file === "-" ? buffer(process.stdin) : readFile(file)),
@@ -42,9 +56,13 @@ const importFile = Command.make(
     file: Argument.String("FILE").pipe(
       Argument.withDescription("the broker's instruments file, CSV; - is standard input")
     ),
+    onError: Flag.Literals("on-error", ["fail", "skip"]).pipe(
+      Flag.withDescription("what a refused line does, the others being taken (default fail: exit 1)"),
+      Flag.withDefault("fail")
+    ),
     url: urlFlag
   },
-  Effect.fnUntraced(function* ({ file, url: asked }) {
+  Effect.fnUntraced(function* ({ file, onError, url: asked }) {
     const url = yield* instanceUrl(asked)
     const body = yield* readInput(file)
     const request = { method: "POST", path: "/api/v1/instruments", contentType: "text/csv", body } as const
@@ -56,6 +74,16 @@ const importFile = Command.make(
       process.stderr.write(`${rejected_total - rejected.length} further lines were rejected\n`)
     }
     process.stdout.write(`added ${added}, changed ${changed}, expired ${expired}, rejected ${rejected_total}\n`)
+    const lines = linesAfterHeader(body)
+    if (lines <= rejected_total) {
+      const what = lines === 0 ? "it has no lines after its header" : `none of its ${lines} lines was taken`
+      return yield* new FeedError({ message: `nothing of ${file} went in: ${what}` })
+    }
+    if (rejected_total > 0 && onError === "fail") {
+      return yield* new FeedError({
+        message: `${rejected_total} of ${lines} lines were rejected, the others are in; --on-error skip allows it`
+      })
+    }
   })
 ).pipe(Command.withDescription("Import the broker's instruments file"))
 

@@ -53,6 +53,8 @@ export interface FileFeedOptions extends RowOptions {
   readonly onError: "fail" | "skip"
   /** Called with each row skipped, in words. */
   readonly onSkip?: (reason: string) => void
+  /** How many ticks the sink took from here and did not let in, so far; they count as skipped. */
+  readonly refused?: () => number
   /** Called once a second, and last with `isFinal`, however it ended. */
   readonly progress?: (progress: FileProgress, isFinal: boolean) => void
 }
@@ -76,6 +78,8 @@ const READ_BYTES = 256 * 1024
 /** What of a file names its connection. */
 const NAMED_BY_BYTES = 64 * 1024
 const MAX_CONNECTION_CHARS = 64
+/** Of the columns that there are, named where one is missing. */
+const MAX_NAMES_CHARS = 500
 
 const NUMBER = /^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$/
 const DIGITS = /^\d+$/
@@ -165,6 +169,12 @@ export class Occurrences {
   }
 }
 
+/** The names of columns as far as they fit in a line. */
+const showNames = (names: ReadonlyArray<string>): string => {
+  const all = names.join(", ")
+  return all.length > MAX_NAMES_CHARS ? `${all.slice(0, MAX_NAMES_CHARS)}…` : all
+}
+
 /** A row that is no tick. */
 export class BadRow {
   readonly reason: string
@@ -231,9 +241,13 @@ export class RowReader {
       }
       if (at >= 0) columns.push([field, at])
       else if (wanted !== undefined)
-        return new BadRow(`no column ${showValue(wanted)} for it, there are ${names.join(", ")}`, field)
+        return new BadRow(`no column ${showValue(wanted)} for it, there are ${showNames(names)}`, field)
       else if (required.includes(field))
-        return new BadRow(`no column of that name (--map ${field}=COLUMN), there are ${names.join(", ")}`, field)
+        return new BadRow(`no column of that name (--map ${field}=COLUMN), there are ${showNames(names)}`, field)
+    }
+    // A column named by its number is found in any line, so also in one that is data.
+    if (!(this.#finish(this.#row(line, columns)) instanceof BadRow)) {
+      return new BadRow("it reads as a tick, not as the names of columns: --no-header takes it as one")
     }
     this.#columns = columns
     this.#width = names.length
@@ -503,12 +517,13 @@ export const run = (
     (source) => {
       const counts: Counts = { bytes: 0, rows: 0, skipped: 0 }
       let sent = 0
+      const refused = options.refused ?? (() => 0)
       const progress = (): FileProgress => ({
         bytes: source.bytesRead?.() ?? counts.bytes,
         totalBytes: source.totalBytes,
         rows: counts.rows,
-        sent,
-        skipped: counts.skipped
+        sent: sent - refused(),
+        skipped: counts.skipped + refused()
       })
       return Effect.gen(function* () {
         const sink = yield* RawSink
@@ -540,7 +555,12 @@ export const run = (
             options.progress?.(progress(), false)
           }
         }
-        return progress()
+        const over = progress()
+        if (over.sent === 0) {
+          const what = over.rows === 0 ? "it has no rows" : `none of its ${over.rows} rows is a tick that was taken`
+          return yield* new FeedError({ message: `nothing of ${source.name} went in: ${what}` })
+        }
+        return over
       }).pipe(Effect.onExit(() => Effect.sync(() => options.progress?.(progress(), true))))
     },
     (source) => Effect.sync(source.close)

@@ -1,11 +1,11 @@
 /** Decides how feeds reach `raw_ticks`: straight into the log of this process, or through a running instance. */
-import { Clock, Effect, Exit, Layer, Semaphore } from "effect"
+import { Effect, Exit, Layer, Semaphore } from "effect"
 import { FeedError, type LogError, Overloaded } from "../schema/Errors.ts"
 import { partitionOf } from "../schema/Partition.ts"
 import { bind, bufferSize } from "../streams/metrics.ts"
 import { RawSink, type RawSinkTick } from "../streams/RawSink.ts"
 import { type NewRecord, TickLog } from "../streams/TickLog.ts"
-import { askInstance, type InstanceAnswer, refusalOf } from "./Instance.ts"
+import { type InstanceAnswer, type Patience, patiently, refusalOf } from "./Instance.ts"
 
 /** Bytes of ticks that may wait for the log, all callers together; full: the next call is `Overloaded`. */
 export const MAX_WAITING_BYTES = 64 * 1024 * 1024
@@ -77,9 +77,6 @@ export const layerLog: Layer.Layer<RawSink, never, TickLog> = Layer.effect(
 
 /** The largest body sent to an instance at a time. */
 export const MAX_BODY_BYTES = 4 * 1024 * 1024
-/** The longest that one body is offered to an instance that answers 429. */
-export const MAX_WAIT_MS = 60_000
-const MAX_RETRY_AFTER_SECONDS = 30
 const INGEST = "/api/v1/ingest"
 const NEWLINE = 0x0a
 
@@ -124,9 +121,22 @@ const isIngestAnswer = (body: unknown): body is IngestAnswer =>
   typeof (body as IngestAnswer).accepted === "number" &&
   Array.isArray((body as IngestAnswer).rejected)
 
-/** Through `POST {url}/api/v1/ingest` of a running instance, whose answer 429 is waited out. */
-export const layerHttp = (url: string): Layer.Layer<RawSink> => {
+/** Ticks that an instance refused: how many, and why the first. */
+export interface Refused {
+  readonly ticks: number
+  readonly reason: string
+}
+
+export interface HttpSinkOptions {
+  readonly patience: Patience
+  /** Told of ticks that the instance refused, the others being in; without it they are a failure. */
+  readonly onRefused?: (refused: Refused) => void
+}
+
+/** Through `POST {url}/api/v1/ingest` of a running instance, which is waited for where it is full or restarts. */
+export const layerHttp = (url: string, { onRefused, patience }: HttpSinkOptions): Layer.Layer<RawSink> => {
   const base = url.replace(/\/+$/, "")
+  const ask = patiently(base, patience)
 
   const settle = (answer: InstanceAnswer, lines: number): Effect.Effect<void, FeedError> => {
     const { body } = answer
@@ -135,32 +145,22 @@ export const layerHttp = (url: string): Layer.Layer<RawSink> => {
     }
     const first = body.rejected[0]
     if (first === undefined) return Effect.void
-    return new FeedError({
-      message:
-        `${base} took ${body.accepted} of ${lines} ticks; ` +
-        `the first that it refused, line ${first.line} of the request: ${first.reason}`
-    })
+    const ticks = Math.max(body.rejected.length, lines - body.accepted)
+    const refused = { ticks, reason: first.reason }
+    if (onRefused !== undefined) return Effect.sync(() => onRefused(refused))
+    return new FeedError({ message: `${base} took ${body.accepted} of ${lines} ticks; ${describeRefused(refused)}` })
   }
 
-  const send = ({ body, lines }: Body): Effect.Effect<void, FeedError | Overloaded> =>
-    Effect.gen(function* () {
-      const request = { method: "POST", path: INGEST, contentType: "application/x-ndjson", body } as const
-      const givesUpAt = (yield* Clock.currentTimeMillis) + MAX_WAIT_MS
-      for (;;) {
-        const answer = yield* askInstance(base, request)
-        if (answer.status !== 429) return yield* settle(answer, lines)
-        const retryAfterSeconds = Math.min(MAX_RETRY_AFTER_SECONDS, answer.retryAfter ?? 1)
-        if ((yield* Clock.currentTimeMillis) + retryAfterSeconds * 1000 > givesUpAt) {
-          return yield* new Overloaded({
-            message: `${base} stayed full for ${MAX_WAIT_MS / 1000} s`,
-            retryAfterSeconds: Math.max(1, Math.ceil(retryAfterSeconds))
-          })
-        }
-        yield* Effect.sleep(retryAfterSeconds * 1000)
-      }
-    })
+  const send = ({ body, lines }: Body): Effect.Effect<void, FeedError> =>
+    Effect.flatMap(ask({ method: "POST", path: INGEST, contentType: "application/x-ndjson", body }), (answer) =>
+      settle(answer, lines)
+    )
 
   return Layer.succeed(RawSink, {
     publish: (ticks) => Effect.forEach(bodiesOf(ticks), send, { discard: true })
   })
 }
+
+/** In one line, such as `3 ticks rejected: exchange_ts: 16.0 s ahead of the server's clock`. */
+export const describeRefused = ({ reason, ticks }: Refused): string =>
+  `${ticks} ${ticks === 1 ? "tick" : "ticks"} rejected: ${reason}`

@@ -20,9 +20,12 @@ let instruments: string
 let folder: string
 /** What it waits for before it answers. */
 let held: Promise<unknown>
+/** Why it rejects the first tick of every request; undefined: it takes them all. */
+let rejects: string | undefined
 
 beforeEach(async () => {
   held = Promise.resolve()
+  rejects = undefined
   paths = []
   ticks = []
   instruments = ""
@@ -39,7 +42,9 @@ beforeEach(async () => {
       } else {
         const lines = body.trimEnd().split("\n")
         for (const line of lines) ticks.push(readRawTick(JSON.parse(line)) as RawTick)
-        void held.then(() => response.end(JSON.stringify({ accepted: lines.length, rejected: [] })))
+        const rejected = rejects === undefined ? [] : [{ line: 1, reason: rejects }]
+        const answer = { accepted: lines.length - rejected.length, rejected }
+        void held.then(() => response.end(JSON.stringify(answer)))
       }
     })
   })
@@ -160,6 +165,35 @@ describe("mdp feed file", () => {
       stderr: 'skipped ticks.csv line 2, column 2 (price): expected number, got "oops"\n'
     })
     assert.strictEqual(ticks.length, 3)
+  })
+
+  it("goes on where the instance was away for a while, and says that it waited", async () => {
+    const file = join(folder, "ticks.ndjson")
+    const row = (i: number) => `{"instrument_token":1,"exchange_ts":${1_768_448_700_000_000 + i},"price":5}\n`
+    writeFileSync(file, Array.from({ length: 12_000 }, (_, i) => row(i)).join(""))
+    let cut = 0
+    server.prependListener("request", (request, response) => {
+      if (paths.length === 1 && cut++ < 2) response.socket?.resetAndDestroy()
+      void request
+    })
+    const { code, stderr, stdout } = await runToEnd(["feed", "file", file, "--url", url])
+    assert.deepStrictEqual([code, stdout], [0, "rows read 12000, sent 12000, skipped 0\n"])
+    assert.match(stderr, new RegExp(`^waiting for ${url}: \\w+, 60 s more at most\n$`))
+    assert.strictEqual(new Set(ticks.map((t) => t.exchange_ts)).size, 12_000)
+  })
+
+  it("says in one line how many ticks the instance rejected, and why", async () => {
+    rejects = "exchange_ts: 16.0 s ahead of the server's clock\u001b[2J"
+    const args = ["feed", "file", "-", "--url", url]
+    const row = '{"instrument_token":1,"exchange_ts":1768448700000000,"price":5}\n'
+    const failed = await runToEnd(args, {}, row + row)
+    const said = "1 tick rejected: exchange_ts: 16.0 s ahead of the server's clock\\u001b[2J\n"
+    assert.deepStrictEqual([failed.code, failed.stderr], [1, `mdp: ${url} took 1 of 2 ticks; ${said}`])
+    const skipped = await runToEnd([...args, "--on-error", "skip"], {}, row + row)
+    assert.deepStrictEqual(skipped, { code: 0, stdout: "rows read 2, sent 1, skipped 1\n", stderr: said })
+    const nothing = await runToEnd([...args, "--on-error", "skip"], {}, row)
+    assert.deepStrictEqual([nothing.code, nothing.stdout], [1, "rows read 1, sent 0, skipped 1\n"])
+    assert.include(nothing.stderr, "nothing of standard input went in")
   })
 
   it("feeds standard input as it comes", async () => {

@@ -56,10 +56,16 @@ describe("mdp instruments import", () => {
       yield* withFile(text, (file) =>
         Effect.gen(function* () {
           const done = yield* mdp(["instruments", "import", file, "--url", url])
+          const rejected = `${file}:3: instrument_token: expected number, got "x"\n`
           assert.deepStrictEqual(done, {
-            code: 0,
+            code: 1,
             out: "added 1, changed 0, expired 0, rejected 1\n",
-            err: `${file}:3: instrument_token: expected number, got "x"\n`
+            err: `${rejected}mdp: 1 of 2 lines were rejected, the others are in; --on-error skip allows it\n`
+          })
+          // The same again changes nothing, and is all in.
+          assert.deepInclude(yield* mdp(["instruments", "import", file, "--on-error", "skip", "--url", url]), {
+            code: 0,
+            err: rejected
           })
         })
       )
@@ -68,6 +74,16 @@ describe("mdp instruments import", () => {
       assert.strictEqual(refused.code, 1)
       assert.include(refused.err, "column instrument_token is missing")
       assert.strictEqual(refused.err.trimEnd().split("\n").length, 1)
+      for (const [lines, why] of [
+        [`${HEADER}\r\n\r\n`, "it has no lines after its header"],
+        [`${HEADER}\nx,1,A,A,0,,0,1,1,EQ,NSE,NSE\n`, "none of its 1 lines was taken"]
+      ] as const) {
+        const nothing = yield* withFile(lines, (file) =>
+          mdp(["instruments", "import", file, "--on-error", "skip", "--url", url])
+        )
+        assert.strictEqual(nothing.code, 1)
+        assert.include(nothing.err, `kite.csv went in: ${why}\n`)
+      }
       const absent = yield* mdp(["instruments", "import", "/no/such/file.csv", "--url", url])
       assert.strictEqual(absent.code, 1)
       assert.include(absent.err, "/no/such/file.csv: no such file")

@@ -137,8 +137,8 @@ describe("the file feed", () => {
       {}
     ],
     [
-      "exchange_ts,instrument_token,price\n2026-01-15 09:15:00,1,-1",
-      "ticks.csv line 2, column 3 (price): expected a value between 0 and 1000000000, got -1",
+      "exchange_ts,instrument_token,price\n2026-01-15 09:15:00,1,-1000000001",
+      "ticks.csv line 2, column 3 (price): expected a value between -1000000000 and 1000000000, got -1000000001",
       {}
     ],
     [
@@ -207,6 +207,52 @@ describe("the file feed", () => {
       })
     )
   }
+
+  it.effect("takes no row of data for names of columns", () =>
+    Effect.gen(function* () {
+      const text = "2026-01-15 09:15:00,10.5\n2026-01-15 09:15:01,10.6\n"
+      const map = fields({ exchange_ts: "1", price: "2" })
+      const set = fields({ instrument_token: "7" })
+      for (const onError of ["fail", "skip"] as const) {
+        assert.strictEqual(
+          failureOf(yield* feed(text, { map, set, onError })),
+          "ticks.csv line 1: it reads as a tick, not as the names of columns: --no-header takes it as one"
+        )
+      }
+      const { ticks } = yield* feed(`time,price\n${text}`, { map, set })
+      assert.strictEqual(ticks.length, 2)
+    })
+  )
+
+  it.effect("fails where nothing went in, and says why", () =>
+    Effect.gen(function* () {
+      const header = "instrument_token,exchange_ts,price\n"
+      assert.strictEqual(failureOf(yield* feed("")), "nothing of ticks.csv went in: it has no rows")
+      assert.strictEqual(failureOf(yield* feed(header)), "nothing of ticks.csv went in: it has no rows")
+      const bad = yield* feed(`${header}x,y,z\nx,y,z\n`, { onError: "skip" })
+      assert.strictEqual(failureOf(bad), "nothing of ticks.csv went in: none of its 2 rows is a tick that was taken")
+      const good = `${header}7,2026-01-15 09:15:00,1\n`
+      assert.match(
+        failureOf(yield* feed(good, { refused: () => 1 })),
+        /^nothing of ticks\.csv went in: none of its 1 row/
+      )
+      assert.deepInclude((yield* feed(`${good}7,2026-01-15 09:15:01,1\n`, { refused: () => 1 })).progress, {
+        rows: 2,
+        sent: 1,
+        skipped: 1
+      })
+    })
+  )
+
+  it.effect("takes prices below zero", () =>
+    Effect.gen(function* () {
+      const { ticks } = yield* feed("instrument_token,exchange_ts,price\n7,2026-01-15 09:15:00,-37.63\n")
+      assert.deepStrictEqual(
+        ticks.map((t) => t.price),
+        [-37.63]
+      )
+    })
+  )
 
   it.effect("sends what came before a bad row, then fails; or skips it, and says so", () =>
     Effect.gen(function* () {

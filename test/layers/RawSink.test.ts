@@ -3,8 +3,15 @@ import type { AddressInfo } from "node:net"
 import { assert, describe, it } from "@effect/vitest"
 import { Deferred, Effect, Exit, Fiber, Layer, Stream } from "effect"
 import { TestClock } from "effect/testing"
+import type { Patience } from "../../src/layers/Instance.ts"
 import * as MemoryLog from "../../src/layers/MemoryLog.ts"
-import { layerHttp, layerLog, MAX_BODY_BYTES, MAX_WAITING_BYTES } from "../../src/layers/RawSink.ts"
+import {
+  type HttpSinkOptions,
+  layerHttp,
+  layerLog,
+  MAX_BODY_BYTES,
+  MAX_WAITING_BYTES
+} from "../../src/layers/RawSink.ts"
 import { LogError } from "../../src/schema/Errors.ts"
 import { partitionOf } from "../../src/schema/Partition.ts"
 import { publishWithin, RawSink, type RawSinkTick } from "../../src/streams/RawSink.ts"
@@ -255,11 +262,24 @@ const accept = (request: Request, response: ServerResponse) =>
     .setHeader("content-type", "application/json")
     .end(JSON.stringify({ accepted: request.body.trimEnd().split("\n").length, rejected: [] }))
 
-const publishTo = (url: string, ticks: ReadonlyArray<RawSinkTick>) =>
+const patient: Patience = { limitMs: 60_000 }
+
+const publishTo = (url: string, ticks: ReadonlyArray<RawSinkTick>, options: HttpSinkOptions = { patience: patient }) =>
   Effect.gen(function* () {
     const sink = yield* RawSink
     yield* sink.publish(ticks)
-  }).pipe(Effect.provide(layerHttp(url)))
+  }).pipe(Effect.provide(layerHttp(url, options)))
+
+/** How an effect ends that waits for real answers, while time passes only as fast as they come. */
+const whileTimePasses = <A, E>(effect: Effect.Effect<A, E>) =>
+  Effect.gen(function* () {
+    const fiber = yield* Effect.forkChild(effect, { startImmediately: true })
+    while (fiber.pollUnsafe() === undefined) {
+      yield* Effect.promise(() => new Promise((resolve) => setImmediate(resolve)))
+      yield* TestClock.adjust(50)
+    }
+    return yield* Fiber.join(fiber)
+  })
 
 describe("a raw sink over HTTP", () => {
   it.live("sends a tick a line, in order, in bodies within the bound", () =>
@@ -306,7 +326,80 @@ describe("a raw sink over HTTP", () => {
     })
   )
 
-  it.effect("is overloaded where the instance stays full", () =>
+  it.effect("waits for an instance that cuts a connection, is away, or is not ready, with growing pauses", () =>
+    Effect.gen(function* () {
+      const waits: Array<string> = []
+      const { requests, url } = yield* serving((request, response, n) => {
+        if (n === 1 || n === 2) response.socket?.resetAndDestroy()
+        else if (n === 3) response.writeHead(503, { "retry-after": "7" }).end()
+        else accept(request, response)
+      })
+      const patience: Patience = {
+        limitMs: 60_000,
+        onWait: ({ isFull, leftMs, nth, reason }) => waits.push(`${nth} ${reason} ${isFull} ${leftMs > 0}`)
+      }
+      yield* whileTimePasses(
+        Effect.gen(function* () {
+          const sink = yield* RawSink
+          yield* sink.publish([tick(1, "a")])
+          yield* sink.publish([tick(1, "b")])
+        }).pipe(Effect.provide(layerHttp(url, { patience })))
+      )
+      assert.deepStrictEqual(
+        requests.map((request) => request.body),
+        ["a\n", "b\n", "b\n", "b\n", "b\n"]
+      )
+      assert.match(waits.join(), /^1 \w+ false true,2 \w+ false true,3 it is not ready false true$/)
+    })
+  )
+
+  it.effect("gives up an instance that stays away, naming the address and for how long", () =>
+    Effect.gen(function* () {
+      let asked = 0
+      const { url } = yield* serving((request, response, n) => {
+        asked += 1
+        if (n === 0) accept(request, response)
+        else response.socket?.resetAndDestroy()
+      })
+      const failed = yield* whileTimePasses(
+        Effect.gen(function* () {
+          const sink = yield* RawSink
+          yield* sink.publish([tick(1, "a")])
+          return yield* Effect.flip(sink.publish([tick(1, "b")]))
+        }).pipe(Effect.provide(layerHttp(url, { patience: { limitMs: 20_000 } })))
+      )
+      assert.match(failed.message, new RegExp(`^no running instance answers at ${url}/api/v1/ingest: \\w+, for 20 s$`))
+      // 250 ms, twice as much each time, 5 s at most.
+      assert.isAtLeast(asked, 3)
+      assert.isAtMost(asked, 12)
+    })
+  )
+
+  it.live("sends nothing again where it may not wait", () =>
+    Effect.gen(function* () {
+      const { requests, url } = yield* serving((_, response) => response.socket?.resetAndDestroy())
+      const failed = yield* Effect.flip(publishTo(url, [tick(1, "a")], { patience: { limitMs: 0 } }))
+      assert.match(failed.message, /^no running instance answers at \S+: \w+$/)
+      assert.strictEqual(requests.length, 1)
+    })
+  )
+
+  it.live("stopped while it waits, it stops at once, also where what it sends may not be interrupted", () =>
+    Effect.gen(function* () {
+      const isWaiting = yield* Deferred.make<void>()
+      const { url } = yield* serving((_, response) => response.writeHead(503, { "retry-after": "30" }).end())
+      const patience: Patience = {
+        limitMs: 600_000,
+        onWait: () => Deferred.doneUnsafe(isWaiting, Exit.void)
+      }
+      const fiber = yield* Effect.forkChild(Effect.uninterruptible(publishTo(url, [tick(1, "a")], { patience })))
+      yield* Deferred.await(isWaiting)
+      yield* Fiber.interrupt(fiber)
+      assert.isTrue(Exit.hasInterrupts(yield* Fiber.await(fiber)))
+    })
+  )
+
+  it.effect("gives up an instance that stays full", () =>
     Effect.gen(function* () {
       let requests = 0
       const { url } = yield* serving((_, response) => {
@@ -320,7 +413,7 @@ describe("a raw sink over HTTP", () => {
         yield* TestClock.adjust(1000)
       }
       const failed = yield* Fiber.join(fiber)
-      assert.strictEqual(failed._tag, "Overloaded")
+      assert.strictEqual(failed.message, `POST ${url}/api/v1/ingest answered 429, for 60 s`)
       assert.isAtLeast(requests, 1)
       assert.isAtMost(requests, 4)
     })
@@ -332,10 +425,13 @@ describe("a raw sink over HTTP", () => {
         response.end(JSON.stringify({ accepted: 1, rejected: [{ line: 2, reason: "price: expected number, got 1" }] }))
       )
       const failed = yield* Effect.flip(publishTo(url, [tick(1, "a"), tick(2, "b")]))
-      assert.strictEqual(
-        failed.message,
-        `${url} took 1 of 2 ticks; the first that it refused, line 2 of the request: price: expected number, got 1`
-      )
+      assert.strictEqual(failed.message, `${url} took 1 of 2 ticks; 1 tick rejected: price: expected number, got 1`)
+      const refused: Array<unknown> = []
+      yield* publishTo(url, [tick(1, "a"), tick(2, "b")], {
+        patience: patient,
+        onRefused: (found) => refused.push(found)
+      })
+      assert.deepStrictEqual(refused, [{ ticks: 1, reason: "price: expected number, got 1" }])
     })
   )
 
