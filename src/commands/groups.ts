@@ -1,5 +1,5 @@
 /** Decides which parts of the topology a process runs, how one that fails is started again, and how they are drained. */
-import { Cause, Effect, Layer, Schedule, Stream } from "effect"
+import { Cause, Effect, Fiber, Layer, Schedule, Stream } from "effect"
 import type { LogError } from "../schema/Errors.ts"
 import type { Settings } from "../schema/Settings.ts"
 import { Archive } from "../streams/Archive.ts"
@@ -22,6 +22,8 @@ import { writeStore } from "../streams/writeStore.ts"
 
 const RESTART_WAIT = "1 second"
 const DRAIN_POLL = "20 millis"
+/** The share of the deadline after which a stop says what it waits for. */
+const SAY_AT = 0.5
 
 /** Runs a part for ever: a failure is logged whole, shown as degraded for a while, and the part started again. */
 export const supervise = <E, R>(
@@ -40,15 +42,20 @@ export const supervise = <E, R>(
     Effect.asVoid
   )
 
-/** Waits until every group has taken all there is: first `process`, then those that read what it publishes. */
-const runEmpty: Effect.Effect<void, LogError, TickLog> = Effect.gen(function* () {
-  const log = yield* TickLog
-  const behind = (topic: string) =>
-    Effect.map(log.lag, (groups) => groups.some((group) => group.topic === topic && group.records > 0))
-  for (const topic of ["raw_ticks", "normalized_ticks"]) {
-    yield* behind(topic).pipe(Effect.repeat({ while: (is) => is, schedule: Schedule.spaced(DRAIN_POLL) }))
-  }
-})
+/**
+ * Waits until every group that has not given up has taken all there is: first `process`, then those that read what it
+ * publishes.
+ */
+const runEmpty = (log: TickLog["Service"], over: ReadonlySet<string>): Effect.Effect<void, LogError> =>
+  Effect.gen(function* () {
+    const behind = (topic: string) =>
+      Effect.map(log.lag, (groups) =>
+        groups.some(({ group, topic: of, records }) => of === topic && records > 0 && !over.has(group))
+      )
+    for (const topic of ["raw_ticks", "normalized_ticks"]) {
+      yield* behind(topic).pipe(Effect.repeat({ while: (is) => is, schedule: Schedule.spaced(DRAIN_POLL) }))
+    }
+  })
 
 /** The stages that a worker may run, each a consumer group of its own. */
 export const STAGES = ["process", "store", "recent", "archive"] as const
@@ -61,7 +68,16 @@ const services = {
     supervise("candles", refreshCandles(settings)),
     supervise("old days", dropOldDays(settings))
   ],
-  recent: (settings: Settings) => [supervise("ring", writeRing(settings))],
+  // The ring gives up in a stop where it does not answer; its group is not waited for then.
+  recent: (settings: Settings, over: Set<string>) => [
+    supervise(
+      "ring",
+      Effect.andThen(
+        writeRing(settings),
+        Effect.sync(() => over.add("recent"))
+      )
+    )
+  ],
   archive: (settings: Settings) => [supervise("archive", writeArchive(settings))]
 } as const
 
@@ -73,6 +89,15 @@ export interface GroupOptions {
   readonly ownsLog: boolean
 }
 
+/** What a stop waits for that may not end: nothing of it is lost, the log has it, and the group's offset. */
+const sayUnderWay = (underWay: Effect.Effect<ReadonlyMap<string, number>>): Effect.Effect<void> =>
+  Effect.flatMap(underWay, (groups) => {
+    const named = [...groups].map(([group, partitions]) => `${group} (${partitions} partitions)`)
+    return Effect.logWarning(
+      `the stop waits for ${named.join(", ")}: what is not committed by the deadline, the next run takes again`
+    )
+  })
+
 /**
  * The groups, forked into the scope. When the scope ends they drain before anything stops: with a log of its own the
  * process works off all that it holds; else it takes no more, and what it took is written and committed.
@@ -82,22 +107,33 @@ const running = (settings: Settings, { stages, ownsLog }: GroupOptions) =>
     const drain = yield* Drain
     const log = yield* TickLog
     const stoppable = drainable(log, drain.begun)
+    const over = new Set<string>()
     const parts: ReadonlyArray<Effect.Effect<void, never, GroupServices>> = [
-      ...stages.flatMap((stage): ReadonlyArray<Effect.Effect<void, never, GroupServices>> => services[stage](settings)),
+      ...stages.flatMap(
+        (stage): ReadonlyArray<Effect.Effect<void, never, GroupServices>> => services[stage](settings, over)
+      ),
       supervise("observe", observe(settings))
     ]
     for (const part of parts) {
       yield* Effect.forkScoped(ownsLog ? part : Effect.provideService(part, TickLog, stoppable.log))
     }
-    const drained = ownsLog ? Effect.provideService(runEmpty, TickLog, log) : stoppable.drained
+    const drained = ownsLog ? runEmpty(log, over) : stoppable.drained
     yield* Effect.addFinalizer(() =>
-      Effect.andThen(drain.begin, drained).pipe(
-        Effect.timeoutOrElse({
-          duration: settings.DRAIN_DEADLINE_MS,
-          orElse: () => Effect.die(new Error(`not drained within ${settings.DRAIN_DEADLINE_MS} ms (DRAIN_DEADLINE_MS)`))
-        }),
-        Effect.orDie
-      )
+      Effect.gen(function* () {
+        yield* drain.begin
+        const told = yield* Effect.forkChild(
+          Effect.delay(ownsLog ? Effect.void : sayUnderWay(stoppable.underWay), settings.DRAIN_DEADLINE_MS * SAY_AT)
+        )
+        yield* drained.pipe(
+          Effect.timeoutOrElse({
+            duration: settings.DRAIN_DEADLINE_MS,
+            orElse: () =>
+              Effect.die(new Error(`not drained within ${settings.DRAIN_DEADLINE_MS} ms (DRAIN_DEADLINE_MS)`))
+          }),
+          Effect.orDie
+        )
+        yield* Fiber.interrupt(told)
+      })
     )
   })
 

@@ -1,7 +1,13 @@
 /**
  * Decides where the embedded database lives: PGlite in a worker thread, in memory or in DATA_DIR, reached like any
- * other PostgreSQL through its URL. One connection at a time may use it: all share PGlite's one session.
+ * other PostgreSQL through its URL, and by nobody but this user: it asks for no password, so it listens on a Unix socket
+ * in a folder of mode 0700 (on Windows on a named pipe, which others may not write to), never on a port. One connection
+ * at a time may use it: all share PGlite's one session.
  */
+import { randomUUID } from "node:crypto"
+import { chmodSync, mkdirSync, mkdtempSync, rmSync } from "node:fs"
+import { createServer } from "node:net"
+import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { Worker } from "node:worker_threads"
 import { Context, Deferred, Effect, Layer, type Scope } from "effect"
@@ -11,10 +17,12 @@ import { lock } from "./DataDir.ts"
 export interface PgliteWorkerData {
   /** Undefined: in memory. */
   readonly dataDir: string | undefined
+  /** The path of the socket to listen on. */
+  readonly socket: string
 }
 
 export type PgliteMessage =
-  | { readonly type: "ready"; readonly address: string }
+  | { readonly type: "ready" }
   | { readonly type: "failed"; readonly message: string }
   | { readonly type: "stopped" }
 
@@ -27,6 +35,12 @@ export interface PgliteOptions {
 const START_TIMEOUT = "2 minutes"
 const STOP_TIMEOUT_MS = 8_000
 const DATABASE_FOLDER = "pglite"
+const SOCKET_FOLDER = "pglite-socket"
+/** As clients of PostgreSQL name a socket in its folder. */
+const SOCKET_PORT = 5432
+const socketIn = (folder: string): string => `${folder}/.s.PGSQL.${SOCKET_PORT}`
+/** What every system takes; the others take 107. */
+const MAX_SOCKET_PATH_BYTES = 103
 
 /** The worker's file is beside this one: TypeScript in a checkout, JavaScript once built. */
 const workerUrl = new URL(import.meta.url.endsWith(".ts") ? "./pgliteWorker.ts" : "./pgliteWorker.js", import.meta.url)
@@ -47,10 +61,52 @@ const stop = (worker: Worker, life: { state: "running" | "stopping" | "dead" }):
   })
 }
 
+/** Whether a socket can be made there: not every file system has them, such as one shared with a virtual machine. */
+const canListen = (path: string): Effect.Effect<boolean> =>
+  Effect.callback((resume) => {
+    const server = createServer()
+    server.once("error", () => resume(Effect.succeed(false)))
+    server.listen(path, () => server.close(() => resume(Effect.succeed(true))))
+  })
+
+/**
+ * A folder for the socket that only this user may enter: in DATA_DIR, or one of the system's temporary ones where there
+ * is no DATA_DIR, its path is too long, or it takes no socket.
+ */
+const socketFolder = (dataDir: string | undefined): Effect.Effect<string, StartError, Scope.Scope> =>
+  Effect.gen(function* () {
+    if (process.platform === "win32") return `//./pipe/mdp-${randomUUID()}`
+    const fits = (folder: string): boolean => Buffer.byteLength(socketIn(folder)) <= MAX_SOCKET_PATH_BYTES
+    const unusable = (where: string) => (cause: unknown) =>
+      new StartError({ message: `${where}: no socket for the embedded database: ${(cause as Error).message}` })
+    if (dataDir !== undefined) {
+      const folder = join(dataDir, SOCKET_FOLDER)
+      yield* Effect.try({
+        try: () => {
+          mkdirSync(folder, { recursive: true, mode: 0o700 })
+          chmodSync(folder, 0o700)
+          // A killed process leaves its socket; the folder is this process's own by now.
+          rmSync(socketIn(folder), { force: true })
+        },
+        catch: unusable("DATA_DIR")
+      })
+      if (fits(folder) && (yield* canListen(socketIn(folder)))) return folder
+      rmSync(folder, { recursive: true, force: true })
+    }
+    const folder = yield* Effect.acquireRelease(
+      Effect.try({ try: () => mkdtempSync(join(tmpdir(), "mdp-")), catch: unusable(tmpdir()) }),
+      (made) => Effect.sync(() => rmSync(made, { recursive: true, force: true }))
+    )
+    if (fits(folder)) return folder
+    return yield* unusable("TMPDIR")(new Error(`${socketIn(folder)} has over ${MAX_SOCKET_PATH_BYTES} bytes`))
+  })
+
 /** Starts PGlite and answers its URL; stopped, with its data written, when the scope closes. */
 export const start = (options: PgliteOptions): Effect.Effect<Pglite["Service"], StartError, Scope.Scope> =>
   Effect.gen(function* () {
-    const folder = options.dataDir === undefined ? undefined : join(yield* lock(options.dataDir), DATABASE_FOLDER)
+    const dataDir = options.dataDir === undefined ? undefined : yield* lock(options.dataDir)
+    const folder = dataDir === undefined ? undefined : join(dataDir, DATABASE_FOLDER)
+    const host = yield* socketFolder(dataDir)
     const failed = (message: string) =>
       new StartError({
         message:
@@ -58,14 +114,14 @@ export const start = (options: PgliteOptions): Effect.Effect<Pglite["Service"], 
             ? `the embedded database does not start: ${oneLine(message)}`
             : `DATA_DIR: the database in ${folder} does not open: ${oneLine(message)}`
       })
-    const address = yield* Deferred.make<string, StartError>()
+    const ready = yield* Deferred.make<void, StartError>()
     const crashed = yield* Deferred.make<string>()
     const life: { state: "running" | "stopping" | "dead" } = { state: "running" }
     yield* Effect.acquireRelease(
       Effect.sync(() => {
         const worker = new Worker(workerUrl, {
           name: "pglite",
-          workerData: { dataDir: folder } satisfies PgliteWorkerData,
+          workerData: { dataDir: folder, socket: socketIn(host) } satisfies PgliteWorkerData,
           execArgv: [],
           // What PGlite prints belongs to nobody's output.
           stdout: true,
@@ -76,11 +132,11 @@ export const start = (options: PgliteOptions): Effect.Effect<Pglite["Service"], 
         const die = (message: string): void => {
           if (life.state !== "running") return
           life.state = "dead"
-          Deferred.doneUnsafe(address, Effect.fail(failed(message)))
+          Deferred.doneUnsafe(ready, Effect.fail(failed(message)))
           Deferred.doneUnsafe(crashed, Effect.succeed(oneLine(message)))
         }
         worker.on("message", (message: PgliteMessage) => {
-          if (message.type === "ready") Deferred.doneUnsafe(address, Effect.succeed(message.address))
+          if (message.type === "ready") Deferred.doneUnsafe(ready, Effect.void)
           else if (message.type === "failed") {
             die(message.message)
             void worker.terminate()
@@ -92,13 +148,15 @@ export const start = (options: PgliteOptions): Effect.Effect<Pglite["Service"], 
       }),
       (worker) => Effect.promise(() => stop(worker, life))
     )
-    const at = yield* Deferred.await(address).pipe(
+    yield* Deferred.await(ready).pipe(
       Effect.timeoutOrElse({
         duration: START_TIMEOUT,
         orElse: () => Effect.fail(failed(`not within ${START_TIMEOUT}`))
       })
     )
-    return { url: `postgres://postgres:postgres@${at}/postgres`, crashed: Deferred.await(crashed) }
+    // All is said, so that nothing of PGPORT, PGUSER and the like in the environment is taken for it.
+    const at = `host=${encodeURIComponent(host)}&port=${SOCKET_PORT}&user=postgres&sslmode=disable`
+    return { url: `postgres:///postgres?${at}`, crashed: Deferred.await(crashed) }
   })
 
 export class Pglite extends Context.Service<

@@ -1,13 +1,13 @@
 /**
- * Decides how PGlite runs: in this worker thread, so that a query holds up nobody's event loop, behind a socket on a
- * free loopback port that speaks PostgreSQL's protocol.
+ * Decides how PGlite runs: in this worker thread, so that a query holds up nobody's event loop, behind a socket that
+ * speaks PostgreSQL's protocol.
  */
 import { parentPort, workerData } from "node:worker_threads"
 import { PGlite } from "@electric-sql/pglite"
 import { PGLiteSocketServer } from "@electric-sql/pglite-socket"
 import type { PgliteMessage, PgliteWorkerData } from "./Pglite.ts"
 
-const { dataDir } = workerData as PgliteWorkerData
+const { dataDir, socket } = workerData as PgliteWorkerData
 const port = parentPort!
 const tell = (message: PgliteMessage): void => port.postMessage(message)
 const reasonOf = (cause: unknown): string => (cause instanceof Error ? cause.message : String(cause))
@@ -65,7 +65,7 @@ const start = async (): Promise<void> => {
       throw cause
     }
   }
-  const server = new PGLiteSocketServer({ db, host: "127.0.0.1", port: 0, maxConnections: MAX_CONNECTIONS })
+  const server = new PGLiteSocketServer({ db, path: socket, maxConnections: MAX_CONNECTIONS })
   await server.start()
   port.once("message", () => {
     server
@@ -76,7 +76,7 @@ const start = async (): Promise<void> => {
         (cause) => tell({ type: "failed", message: reasonOf(cause) })
       )
   })
-  tell({ type: "ready", address: server.getServerConn() })
+  tell({ type: "ready" })
 }
 
 start().catch((cause) => tell({ type: "failed", message: reasonOf(cause) }))

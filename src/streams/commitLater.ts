@@ -3,11 +3,11 @@
  * at a time, the newest of those that came meanwhile.
  */
 import { Effect, Latch, type Scope } from "effect"
-import type { AssignedPartition } from "./TickLog.ts"
+import type { AssignedPartition, Commit } from "./TickLog.ts"
 
 export interface CommitLater {
-  readonly commit: (offset: number) => void
-  /** Completes once nothing waits. */
+  readonly commit: (commit: Commit) => void
+  /** Completes once the newest is committed, or cannot be any more: the partition is another's. */
   readonly settled: Effect.Effect<void>
 }
 
@@ -15,8 +15,8 @@ export interface CommitLater {
 const AGAIN = "1 second"
 
 /**
- * Commits until the scope ends. A commit that fails (the group rebalances for long, the partition is another's by now)
- * is said, and sent again; nobody waits for that.
+ * Commits until the scope ends or the partition is another's. A commit that fails (the group rebalances for long, the
+ * broker does not answer) is said, and sent again; only a stop waits for that.
  */
 export const commitLater = (
   assigned: AssignedPartition,
@@ -25,27 +25,40 @@ export const commitLater = (
   Effect.gen(function* () {
     const wanted = yield* Latch.make(false)
     const settled = yield* Latch.make(true)
-    let offset = 0
-    let sent = 0
+    let isOver = false
+    let newest: Commit | undefined
     yield* Effect.gen(function* () {
       yield* wanted.await
       wanted.closeUnsafe()
-      sent = offset
-      const isCommitted = yield* assigned.commit({ offset: sent, metadata: "" }).pipe(
+      const sent = newest!
+      const isCommitted = yield* assigned.commit(sent).pipe(
         Effect.map(() => {
           onCommitted()
           return true
         }),
         Effect.catch((error) => Effect.as(Effect.logDebug(error.message), false))
       )
-      if (sent === offset) settled.openUnsafe()
-      if (isCommitted) return
+      if (isCommitted) {
+        if (sent === newest) settled.openUnsafe()
+        return
+      }
       yield* Effect.raceFirst(Effect.sleep(AGAIN), wanted.await)
       wanted.openUnsafe()
-    }).pipe(Effect.forever, Effect.forkScoped)
+    }).pipe(
+      Effect.forever,
+      Effect.raceFirst(assigned.revoked),
+      Effect.ensuring(
+        Effect.sync(() => {
+          isOver = true
+          settled.openUnsafe()
+        })
+      ),
+      Effect.forkScoped
+    )
     return {
       commit: (next) => {
-        offset = next
+        if (isOver) return
+        newest = next
         settled.closeUnsafe()
         wanted.openUnsafe()
       },

@@ -196,7 +196,7 @@ export const processPartition = (
       }
       count.published(batch, records.length, clock.currentTimeMillisUnsafe() * 1000)
       if (batch.nextOffset <= liveFrom) return
-      commits.commit(batch.nextOffset)
+      commits.commit({ offset: batch.nextOffset, metadata: "" })
       if (clock.currentTimeMillisUnsafe() - savedAt >= settings.SNAPSHOT_MS)
         yield* snapshot(batch.nextOffset, batch.recordTime)
     })

@@ -8,6 +8,7 @@ import type { Settings } from "../schema/Settings.ts"
 import { TickQueue } from "../schema/TickColumns.ts"
 import { Archive } from "./Archive.ts"
 import { type Bookmark, fromMetadata, toMetadata } from "./bookmark.ts"
+import { commitLater } from "./commitLater.ts"
 import { crashPoint } from "./crashPoint.ts"
 import { Drain } from "./Drain.ts"
 import { follow, type TickBatch } from "./follow.ts"
@@ -44,6 +45,7 @@ export const writeArchive = (
     const partition = (assigned: AssignedPartition) =>
       Effect.gen(function* () {
         const { committed } = assigned
+        const commits = yield* commitLater(assigned, () => crashPoint("after-archive-commit"))
         const { start } = yield* log.bounds("normalized_ticks", assigned.partition)
         let bookmark: Bookmark | undefined =
           committed === undefined
@@ -93,10 +95,7 @@ export const writeArchive = (
           received.add(ticks + replays)
           sent.add(ticks)
           if (replays > 0) replayed.add(replays)
-          yield* assigned
-            .commit({ offset: next.offset, metadata: toMetadata(next.mark) })
-            .pipe(Effect.catch((error) => Effect.logDebug(error.message)))
-          crashPoint("after-archive-commit")
+          commits.commit({ offset: next.offset, metadata: toMetadata(next.mark) })
         })
         const reader = { reader: "follow-archive", partition: assigned.partition, incarnation, context }
         /** Completes a range that was begun here, by this group before a crash or by a member that is one no longer. */
@@ -151,7 +150,9 @@ export const writeArchive = (
           Effect.raceFirst(assigned.revoked),
           Effect.ensuring(Effect.sync(() => held.add(0)))
         )
-      })
+        // What was written last is committed before the partition is let go, unless it is another's by now.
+        yield* commits.settled
+      }).pipe(Effect.scoped)
 
     yield* log
       .assignments("archive", "normalized_ticks")

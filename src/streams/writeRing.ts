@@ -1,8 +1,13 @@
-/** Decides what the ring takes: live ticks of each instrument's newest day, partition by partition. */
-import { Clock, Effect, Stream } from "effect"
+/**
+ * Decides what the ring takes: live ticks of each instrument's newest day, partition by partition; and that a ring that
+ * does not answer holds no stop up: what it lacks is in the store, and the next run goes on from the group's offset.
+ */
+import { Clock, Effect, Schedule, Stream } from "effect"
 import type { LogError } from "../schema/Errors.ts"
 import { fromMetadata, toMetadata } from "./bookmark.ts"
+import { commitLater } from "./commitLater.ts"
 import { crashPoint } from "./crashPoint.ts"
+import { Drain } from "./Drain.ts"
 import { follow } from "./follow.ts"
 import { type LostOffsetsSettings, lostOffsets } from "./lostOffsets.ts"
 import * as metrics from "./metrics.ts"
@@ -11,12 +16,18 @@ import { RecentTicks } from "./RecentTicks.ts"
 import { retrySink } from "./sinkRetry.ts"
 import { type AssignedPartition, TickLog } from "./TickLog.ts"
 
+/** Once a stop has begun, an append that takes longer is given up, and the group with it. */
+const GIVE_UP_MS = 2000
+const LOOK = "100 millis"
+
+/** Runs until it is interrupted, or gives up in a stop. */
 export const writeRing = Effect.fnUntraced(function* (
   settings: LostOffsetsSettings
-): Effect.fn.Return<void, LogError, TickLog | RecentTicks | Readiness> {
+): Effect.fn.Return<void, LogError, TickLog | RecentTicks | Readiness | Drain> {
   const log = yield* TickLog
   const lost = yield* lostOffsets("recent", "normalized_ticks", settings)
   const ring = yield* RecentTicks
+  const drain = yield* Drain
   const clock = yield* Clock.Clock
   const context = yield* Effect.context<never>()
   const incarnation = log.incarnation("normalized_ticks")
@@ -26,8 +37,22 @@ export const writeRing = Effect.fnUntraced(function* (
   const replayed = metrics.bind(metrics.stageDiscarded, { stage: "ring", reason: "replay" }, context)
   const flush = metrics.bind(metrics.sinkFlush, { sink: "ring" }, context)
 
+  /** Since when each partition's append has been under way, ms. */
+  const writing = new Map<number, number>()
+  const giveUp = Effect.gen(function* () {
+    yield* drain.begun
+    const begun = clock.currentTimeMillisUnsafe()
+    const isLate = () => {
+      const late = clock.currentTimeMillisUnsafe() - GIVE_UP_MS
+      return begun <= late && [...writing.values()].some((since) => since <= late)
+    }
+    yield* Effect.sync(isLate).pipe(Effect.repeat({ until: (is) => is, schedule: Schedule.spaced(LOOK) }))
+    yield* Effect.logWarning("the ring does not answer: the stop goes on without it, what it lacks is in the store")
+  })
+
   const partition = (assigned: AssignedPartition) =>
     Effect.gen(function* () {
+      const commits = yield* commitLater(assigned, () => crashPoint("after-ring-commit"))
       const { start } = yield* log.bounds("normalized_ticks", assigned.partition)
       const { committed } = assigned
       const bookmark =
@@ -45,7 +70,9 @@ export const writeRing = Effect.fnUntraced(function* (
           Effect.gen(function* () {
             const ticks = batch.ticks.filter((tick) => !tick.old)
             const started = clock.currentTimeMillisUnsafe()
+            writing.set(assigned.partition, started)
             if (ticks.length > 0) yield* ring.append(ticks).pipe(retrySink("ring"))
+            writing.delete(assigned.partition)
             crashPoint("after-ring")
             flush.add((clock.currentTimeMillisUnsafe() - started) / 1000)
             const replays = batch.replays.filter((replay) => "tick" in replay).length
@@ -53,16 +80,15 @@ export const writeRing = Effect.fnUntraced(function* (
             if (replays > 0) replayed.add(replays)
             sent.add(ticks.length)
             if (ticks.length < batch.ticks.length) old.add(batch.ticks.length - ticks.length)
-            yield* assigned
-              .commit({ offset: batch.bookmark.offset, metadata: toMetadata(batch.bookmark.mark) })
-              .pipe(Effect.catch((error) => Effect.logDebug(error.message)))
-            crashPoint("after-ring-commit")
+            commits.commit({ offset: batch.bookmark.offset, metadata: toMetadata(batch.bookmark.mark) })
           })
         )
       )
-    })
+      // What was taken last is committed before the partition is let go, unless it is another's by now.
+      yield* commits.settled
+    }).pipe(Effect.ensuring(Effect.sync(() => writing.delete(assigned.partition))), Effect.scoped)
 
   yield* log
     .assignments("recent", "normalized_ticks")
-    .pipe(Stream.mapEffect(partition, { concurrency: "unbounded" }), Stream.runDrain)
+    .pipe(Stream.mapEffect(partition, { concurrency: "unbounded" }), Stream.runDrain, Effect.raceFirst(giveUp))
 })

@@ -3,12 +3,13 @@
  * the bookmarks of what it holds, and offsets committed after it; smaller transactions where the store is too slow for
  * whole ones.
  */
-import { Clock, Effect, Stream } from "effect"
+import { Clock, Effect, Scope, Stream } from "effect"
 import type { LogError } from "../schema/Errors.ts"
 import type { Settings } from "../schema/Settings.ts"
 import type { Tick } from "../schema/Tick.ts"
 import { TickQueue } from "../schema/TickColumns.ts"
 import { type Bookmark, toMetadata } from "./bookmark.ts"
+import { type CommitLater, commitLater } from "./commitLater.ts"
 import { crashPoint } from "./crashPoint.ts"
 import { Drain } from "./Drain.ts"
 import { follow, type TickBatch } from "./follow.ts"
@@ -30,7 +31,7 @@ interface Waiting {
   readonly ticks: number
   readonly replayed: number
   readonly bookmark: Bookmark
-  readonly assigned: AssignedPartition
+  readonly commits: CommitLater
 }
 
 export const writeStore = (
@@ -42,6 +43,7 @@ export const writeStore = (
     const lost = yield* lostOffsets("store", "normalized_ticks", settings)
     const drain = yield* Drain
     const clock = yield* Clock.Clock
+    const scope = yield* Effect.scope
     const context = yield* Effect.context<never>()
     const incarnation = log.incarnation("normalized_ticks")
     const received = metrics.bind(metrics.stageReceived, { stage: "store" }, context)
@@ -53,22 +55,27 @@ export const writeStore = (
     const live = new TickQueue()
     const ofReplays = new TickQueue()
     /** In the order in which batches are gathered, which is the one in which `write` takes them. */
-    const enqueue = (assigned: AssignedPartition, { ticks, replays, bookmark }: TickBatch): Waiting => {
+    const enqueue = (commits: CommitLater, { ticks, replays, bookmark }: TickBatch): Waiting => {
       live.append(ticks)
       const replayed = replays.flatMap((replay) => ("tick" in replay ? [replay.tick] : []))
       ofReplays.append(replayed)
-      return { ticks: ticks.length, replayed: replayed.length, bookmark, assigned }
+      return { ticks: ticks.length, replayed: replayed.length, bookmark, commits }
     }
 
     const partition = (assigned: AssignedPartition, push: (batch: Waiting) => Effect.Effect<void>) =>
       Effect.gen(function* () {
+        // Until the partition is another's: what was taken last is written after its reading has ended.
+        const commits = yield* Scope.provide(
+          commitLater(assigned, () => crashPoint("after-store-commit")),
+          scope
+        )
         // The store's own bookmark was written with its rows; the group's commit may lag behind it.
         const bookmarks = yield* store.bookmarks(incarnation).pipe(retrySink("store"))
         const bookmark = bookmarks.find((mine) => mine.partition === assigned.partition)
         const { start } = yield* log.bounds("normalized_ticks", assigned.partition)
         yield* lost.read(assigned, bookmark?.offset ?? start).pipe(
           follow({ reader: "follow-store", partition: assigned.partition, incarnation, bookmark, context }),
-          Stream.runForEach((batch) => push(enqueue(assigned, batch)))
+          Stream.runForEach((batch) => push(enqueue(commits, batch)))
         )
       })
 
@@ -128,15 +135,9 @@ export const writeStore = (
       if (archiveOnly > 0) dropped.add(archiveOnly)
       if (added + archiveOnly < total) absorbed.add(total - archiveOnly - added)
       // A partition given to another member meanwhile is that member's to commit; the rows are safe either way.
-      yield* Effect.forEach(
-        newest.values(),
-        ({ bookmark, assigned }) =>
-          assigned
-            .commit({ offset: bookmark.offset, metadata: toMetadata(bookmark.mark) })
-            .pipe(Effect.catch((error) => Effect.logDebug(error.message))),
-        { concurrency: "unbounded", discard: true }
-      )
-      crashPoint("after-store-commit")
+      for (const { bookmark, commits } of newest.values()) {
+        commits.commit({ offset: bookmark.offset, metadata: toMetadata(bookmark.mark) })
+      }
     })
 
     const groups = gatherFrom(
@@ -153,4 +154,4 @@ export const writeStore = (
         )
     )
     yield* Stream.runForEach(groups, write)
-  })
+  }).pipe(Effect.scoped)

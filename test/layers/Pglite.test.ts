@@ -1,8 +1,19 @@
 import { type ChildProcess, spawn } from "node:child_process"
-import { mkdtempSync, readdirSync, readFileSync, renameSync, rmSync, writeFileSync } from "node:fs"
+import {
+  existsSync,
+  lstatSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  realpathSync,
+  renameSync,
+  rmSync,
+  writeFileSync
+} from "node:fs"
 import { connect } from "node:net"
 import { tmpdir } from "node:os"
-import { join } from "node:path"
+import { dirname, join } from "node:path"
 import { createInterface } from "node:readline"
 import { fileURLToPath } from "node:url"
 import { assert, describe, it } from "@effect/vitest"
@@ -75,9 +86,12 @@ const countOf = (url: string) =>
     return found.rows[0]!.n
   })
 
+/** Where a client of PostgreSQL looks for the socket that a URL names. */
+const socketOf = (url: string): string => `${new URL(url).searchParams.get("host")}/.s.PGSQL.5432`
+
 const refused = (url: string): Effect.Effect<boolean> =>
   Effect.callback((resume) => {
-    const socket = connect(Number(new URL(url).port), "127.0.0.1")
+    const socket = connect(socketOf(url))
     socket.once("connect", () => {
       socket.destroy()
       resume(Effect.succeed(false))
@@ -104,6 +118,41 @@ describe("Pglite", () => {
       assert.deepStrictEqual(locks(dataDir), [])
       const again = yield* Pglite.start({ dataDir })
       assert.strictEqual(yield* countOf(again.url), 1)
+    })
+  )
+
+  it.live("is reached by its user only: by a socket in a folder that is closed to others, and by no port", () =>
+    Effect.gen(function* () {
+      const dataDir = yield* folder
+      const inode = (path: string) => lstatSync(path)
+      // What a process that was killed leaves is in nobody's way, and neither is a folder made with another mode.
+      mkdirSync(join(dataDir, "pglite-socket"), { mode: 0o755 })
+      writeFileSync(join(dataDir, "pglite-socket", ".s.PGSQL.5432"), "")
+      const { url } = yield* Pglite.start({ dataDir })
+      assert.strictEqual(new URL(url).hostname, "")
+      const socket = socketOf(url)
+      assert.strictEqual(socket, join(realpathSync(dataDir), "pglite-socket", ".s.PGSQL.5432"))
+      assert.isTrue(inode(socket).isSocket())
+      assert.strictEqual(inode(dirname(socket)).mode & 0o777, 0o700)
+      const { url: inMemory } = yield* Pglite.start({ dataDir: undefined })
+      assert.isTrue(inode(socketOf(inMemory)).isSocket())
+      assert.strictEqual(inode(dirname(socketOf(inMemory))).mode & 0o777, 0o700)
+    })
+  )
+
+  it.live("in a DATA_DIR whose path is too long for a socket has it in a folder of its own, gone at the end", () =>
+    Effect.gen(function* () {
+      const dataDir = join(yield* folder, "a".repeat(60), "b".repeat(60))
+      const socket = yield* Effect.scoped(
+        Effect.gen(function* () {
+          const { url } = yield* Pglite.start({ dataDir })
+          yield* Timescale.make({ url, embedded: true })
+          assert.strictEqual(lstatSync(dirname(socketOf(url))).mode & 0o777, 0o700)
+          return socketOf(url)
+        })
+      )
+      assert.isFalse(existsSync(dirname(socket)))
+      assert.isFalse(existsSync(join(dataDir, "pglite-socket")))
     })
   )
 

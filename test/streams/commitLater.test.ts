@@ -1,5 +1,5 @@
 import { assert, describe, it } from "@effect/vitest"
-import { Effect, Exit, Fiber, Scope, Stream } from "effect"
+import { Deferred, Effect, Exit, Fiber, Scope, Stream } from "effect"
 import { TestClock } from "effect/testing"
 import { LogError } from "../../src/schema/Errors.ts"
 import { commitLater } from "../../src/streams/commitLater.ts"
@@ -35,15 +35,17 @@ const partition = (refused: ReadonlyArray<number> = []) => {
   return { assigned, begun, done }
 }
 
+const at = (offset: number) => ({ offset, metadata: `at ${offset}` })
+
 describe("commits beside the work", () => {
   it.effect("go one at a time, and of those that come meanwhile only the newest", () =>
     Effect.gen(function* () {
       const { assigned, begun, done } = partition()
       let told = 0
       const commits = yield* commitLater(assigned, () => told++)
-      commits.commit(10)
+      commits.commit(at(10))
       yield* TestClock.adjust("5 millis")
-      for (const offset of [20, 30, 40]) commits.commit(offset)
+      for (const offset of [20, 30, 40]) commits.commit(at(offset))
       yield* TestClock.adjust("4 millis")
       assert.deepStrictEqual([begun, done, told], [[10], [], 0])
       yield* TestClock.adjust("1 millis")
@@ -61,7 +63,7 @@ describe("commits beside the work", () => {
       const { assigned, done } = partition()
       const commits = yield* commitLater(assigned, () => {})
       yield* commits.settled
-      commits.commit(10)
+      commits.commit(at(10))
       const waiting = yield* Effect.forkChild(
         Effect.andThen(
           commits.settled,
@@ -70,7 +72,7 @@ describe("commits beside the work", () => {
         { startImmediately: true }
       )
       yield* TestClock.adjust("5 millis")
-      commits.commit(20)
+      commits.commit(at(20))
       yield* TestClock.adjust("14 millis")
       assert.isUndefined(waiting.pollUnsafe())
       yield* TestClock.adjust("1 millis")
@@ -79,18 +81,35 @@ describe("commits beside the work", () => {
     }).pipe(Effect.scoped)
   )
 
-  it.effect("refused are no failure, are settled, and do not stop the next", () =>
+  it.effect("refused are no failure, are settled only once one is taken, and do not stop the next", () =>
     Effect.gen(function* () {
       const { assigned, begun, done } = partition([10])
       let told = 0
       const commits = yield* commitLater(assigned, () => told++)
-      commits.commit(10)
+      commits.commit(at(10))
+      const settled = yield* Effect.forkChild(commits.settled, { startImmediately: true })
       yield* TestClock.adjust("10 millis")
-      yield* commits.settled
-      commits.commit(20)
+      assert.isUndefined(settled.pollUnsafe())
+      commits.commit(at(20))
       yield* TestClock.adjust("10 millis")
-      yield* commits.settled
+      yield* Fiber.join(settled)
       assert.deepStrictEqual([begun, done, told], [[10, 20], [20], 1])
+    }).pipe(Effect.scoped)
+  )
+
+  it.effect("end, and are settled, once the partition is another's", () =>
+    Effect.gen(function* () {
+      const { assigned, begun } = partition([10])
+      const revoked = yield* Deferred.make<void>()
+      const commits = yield* commitLater({ ...assigned, revoked: Deferred.await(revoked) }, () => {})
+      commits.commit(at(10))
+      yield* TestClock.adjust("10 millis")
+      yield* Deferred.succeed(revoked, undefined)
+      yield* commits.settled
+      commits.commit(at(20))
+      yield* commits.settled
+      yield* TestClock.adjust("1 hour")
+      assert.deepStrictEqual(begun, [10])
     }).pipe(Effect.scoped)
   )
 
@@ -99,13 +118,13 @@ describe("commits beside the work", () => {
       const refused = [10]
       const { assigned, begun, done } = partition(refused)
       const commits = yield* commitLater(assigned, () => {})
-      commits.commit(10)
+      commits.commit(at(10))
       yield* TestClock.adjust("2500 millis")
       assert.deepStrictEqual([begun, done], [[10, 10, 10], []])
-      yield* commits.settled
       refused.length = 0
       yield* TestClock.adjust("1 hour")
       assert.deepStrictEqual([begun, done], [[10, 10, 10, 10], [10]])
+      yield* commits.settled
     }).pipe(Effect.scoped)
   )
 
@@ -117,10 +136,10 @@ describe("commits beside the work", () => {
         commitLater(assigned, () => {}),
         scope
       )
-      commits.commit(10)
+      commits.commit(at(10))
       yield* TestClock.adjust("5 millis")
       yield* Scope.close(scope, Exit.void)
-      commits.commit(20)
+      commits.commit(at(20))
       yield* TestClock.adjust("1 hour")
       assert.deepStrictEqual([begun, done], [[10], []])
     })
