@@ -1,9 +1,13 @@
-/** Decides whether the package works elsewhere: packed, installed in an empty folder, its demo ready and stopped clean. */
+/**
+ * Decides whether the package works elsewhere: packed, installed in an empty folder, every link of its pages leading
+ * somewhere inside it, its demo ready and stopped clean.
+ */
 import { execFileSync, spawn } from "node:child_process"
-import { mkdtempSync, readdirSync, rmSync, writeFileSync } from "node:fs"
+import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { fileURLToPath } from "node:url"
+import { linksOf } from "./links.ts"
 
 const READY_WITHIN_MS = 60_000
 const root = fileURLToPath(new URL("../", import.meta.url))
@@ -17,6 +21,20 @@ try {
   if (tarball === undefined) throw new Error("npm pack made no file")
   writeFileSync(join(folder, "package.json"), JSON.stringify({ name: "elsewhere", private: true }))
   run("npm", ["install", "--prefer-offline", "--no-audit", "--no-fund", `./${tarball}`], folder)
+
+  const installed = join(folder, "node_modules", "market-data-platform")
+  const pages = readdirSync(installed, { recursive: true, encoding: "utf8" }).filter(
+    (name) => name.endsWith(".md") && !name.startsWith("node_modules")
+  )
+  for (const page of pages) {
+    for (const link of linksOf(readFileSync(join(installed, page), "utf8"))) {
+      if (!existsSync(join(installed, page, "..", link)))
+        throw new Error(`${page} leads to ${link}: not in the package`)
+    }
+  }
+  for (const name of ["LICENSE", "deploy/compose.yaml", "deploy/Dockerfile"]) {
+    if (!existsSync(join(installed, name))) throw new Error(`${name} is not in the package`)
+  }
 
   const demo = spawn(join(folder, "node_modules", ".bin", "mdp"), ["demo"], {
     cwd: folder,
@@ -43,7 +61,7 @@ try {
   demo.kill("SIGTERM")
   const code = await exited
   if (code !== 0) throw new Error(`mdp demo exited with ${code} on SIGTERM`)
-  console.log("package: installed elsewhere, demo ready, page and REST served, stopped with 0")
+  console.log("package: installed elsewhere, links lead somewhere, demo ready, page and REST served, stopped with 0")
 } finally {
   rmSync(folder, { recursive: true, force: true })
 }

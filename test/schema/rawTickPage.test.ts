@@ -1,0 +1,39 @@
+import { readFileSync } from "node:fs"
+import { assert, describe, it } from "@effect/vitest"
+import { MAX_TOKEN, RawTickInput, readRawTick } from "../../src/schema/RawTick.ts"
+
+const read = (name: string) => readFileSync(new URL(`../../${name}`, import.meta.url), "utf8")
+const page = read("docs/raw-tick.md")
+const examples = [...page.matchAll(/```json\n(.*?)\n```/gs)].map((found) => found[1]!)
+/** The first cells of the table under a heading. */
+const namesUnder = (heading: string) =>
+  [...page.slice(page.indexOf(heading)).matchAll(/^\| `(\w+)` \|/gm)].map((found) => found[1]!)
+
+describe("the page on the raw tick", () => {
+  it("names every field that a feed may send, and no other", () => {
+    const fields = Object.keys(RawTickInput.fields).filter((name) => name !== "session")
+    const shown = page.slice(0, page.indexOf("## One example"))
+    assert.deepStrictEqual([...shown.matchAll(/^\| `(\w+)` \|/gm)].map((found) => found[1]).sort(), fields.sort())
+    assert.include(shown, String(MAX_TOKEN))
+  })
+
+  it("has examples that are taken as they stand, among them each kind of feed", () => {
+    const ticks = examples.map((example) => {
+      const tick = readRawTick(JSON.parse(example))
+      if (typeof tick === "string") throw new Error(`${example}: ${tick}`)
+      return tick
+    })
+    assert.isTrue(ticks.some(({ feed, sequence_id }) => feed === "dma" && sequence_id !== undefined))
+    assert.isTrue(ticks.some(({ feed, day_volume }) => feed === "snapshot" && day_volume >= 0))
+    assert.isTrue(ticks.some(({ sequence_id, occurrence }) => sequence_id === undefined && occurrence > 0))
+    assert.isTrue(ticks.some(({ reset }) => reset))
+    assert.isTrue(ticks.some(({ sequencing }) => sequencing === "monotonic"))
+  })
+
+  it("names every reason of a dead letter, and no other", () => {
+    const type = /export type DeadReason =([^\n]*(?:\n\s+\|[^\n]*)*)/.exec(read("src/streams/batch.ts"))?.[1] ?? ""
+    const reasons = [...type.matchAll(/"(\w+)"/g)].map((found) => found[1]!)
+    assert.isAbove(reasons.length, 5)
+    assert.deepStrictEqual(namesUnder("| reason |").sort(), reasons.sort())
+  })
+})
