@@ -1,5 +1,6 @@
-// Decides whether an installation has a Node to run on: the one that came with it comes first on npm's path, so that
-// here an older one is met only where none came. Plain old JavaScript on purpose: it is read by whatever Node is there.
+// Decides whether a checkout has a Node to run on: the one that came with it comes first on npm's path, so that here an
+// older one is met only where none came. Plain old JavaScript on purpose: it is read by whatever Node is there. No
+// install script, which npm would ask about wherever the package is installed.
 "use strict"
 const [major, minor] = process.versions.node.split(".").map(Number)
 

@@ -16,7 +16,7 @@ const run = (command: string, args: ReadonlyArray<string>, cwd: string) =>
   execFileSync(command, args, { cwd, stdio: ["ignore", "pipe", "inherit"], encoding: "utf8" })
 
 try {
-  run("npm", ["pack", "--pack-destination", folder], root)
+  run("npm", ["pack", "--silent", "--pack-destination", folder], root)
   const tarball = readdirSync(folder).find((name) => name.endsWith(".tgz"))
   if (tarball === undefined) throw new Error("npm pack made no file")
   writeFileSync(join(folder, "package.json"), JSON.stringify({ name: "elsewhere", private: true }))

@@ -40,6 +40,11 @@ describe("the package", () => {
     assert.includeMembers([...files], ["LICENSE", "deploy"])
   })
 
+  it("runs nothing where it is installed", () => {
+    const { scripts } = JSON.parse(read("package.json")) as { readonly scripts: Readonly<Record<string, string>> }
+    for (const name of ["preinstall", "install", "postinstall", "prepare"]) assert.notProperty(scripts, name)
+  })
+
   it("is installed on an older Node without a word about engines, since it brings its own", () => {
     const lock = read("package-lock.json")
     assert.strictEqual(lock, withoutEngines(lock), "run: npm run lock")
