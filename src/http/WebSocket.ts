@@ -1,40 +1,56 @@
-/** Decides how clients listen live: `/ws`, its upgrade, its messages and their bounds. The ticks themselves are the hub's. */
-import type { HttpRequest, TemplatedApp, WebSocket } from "uWebSockets.js"
-import { Effect, Result } from "effect"
-import { SIMULATED_EXCHANGE } from "../schema/Instrument.ts"
-import {
-  type Answer,
-  decodeClientMessage,
-  errorFrame,
-  MAX_MESSAGE_BYTES,
-  pongFrame,
-  type Refused,
-  type SubscribeMessage,
-  subscribedFrame
-} from "../schema/Protocol.ts"
+/**
+ * Decides how clients listen live: `/ws`, its upgrade, how many are let in, and how each is ended. What they say is
+ * their session's, the ticks are the hub's. Nothing that goes wrong with one client reaches the others, or the process.
+ */
+import type { HttpRequest, HttpResponse, TemplatedApp, us_socket_context_t, WebSocket } from "uWebSockets.js"
+import { Effect } from "effect"
+import { MAX_MESSAGE_BYTES } from "../schema/Protocol.ts"
 import type { Settings } from "../schema/Settings.ts"
-import { LIVE } from "../streams/channel.ts"
-import type { ClientSocket } from "../streams/clientQueue.ts"
+import type { ClientSocket, EndReason } from "../streams/clientQueue.ts"
 import { FanOut, type Hub } from "../streams/fanOut.ts"
-import type { HubClient } from "../streams/hubClient.ts"
 import { Instruments } from "../streams/Instruments.ts"
+import * as metrics from "../streams/metrics.ts"
 import { Readiness } from "../streams/Readiness.ts"
+import { addressOf, type ClientLog, peerOf } from "./clientLog.ts"
 import type { Guard } from "./guard.ts"
 import { type Mount, refuse, requestOrigin } from "./Server.ts"
+import { Session, type SessionSettings } from "./session.ts"
+import { Shares } from "./shares.ts"
 
 export const WEBSOCKET_PATH = "/ws"
 
 /** Without a word or a pong for so long a peer is gone; pings go out by themselves before. */
 const IDLE_SECONDS = 120
-/** Messages a client may send at once, and then each second; more close it with 1008. */
-export const MESSAGE_BURST = 100
-const MESSAGES_PER_SECOND = 20
-/** Messages that do not read before a client is closed with 1008. */
-export const MAX_STRIKES = 10
 /** uWebSockets.js: no bound of its own on what waits in a socket; a bound there would drop frames without a word. */
 const UNBOUNDED = 0
+/** What a peer that is ended may still have to read and be told why by the close frame behind it, without delay. */
+const SMALL_BYTES = 16_384
+/** How long a peer with more than that to read has, before it is cut off. */
+const LINGER_MS = 5_000
+/** The version of RFC 6455; others frame differently. */
+const VERSION = "13"
+/** 16 bytes in base64. */
+const KEY = /^[A-Za-z0-9+/]{21}[AQgw]==$/
+const MAX_PROTOCOL_CHARS = 128
 
-export type WebSocketSettings = Pick<Settings, "MAX_CLIENTS" | "MAX_CLIENT_TOKENS" | "MAX_CLIENT_CAPACITY">
+export type WebSocketSettings = SessionSettings & Pick<Settings, "MAX_CLIENTS" | "CONNECTIONS_PER_ADDRESS">
+
+/** Why an upgrade is refused, as its figure is labelled. */
+export type RefusalReason = "forbidden" | "handshake" | "not_ready" | "stopping" | "full" | "address_full" | "failed"
+
+/** What `/ws` tells whoever counts. */
+export interface WebSocketObserver {
+  /** A client is gone: the server ended it, or it `left`. */
+  readonly ended: (why: EndReason | "left") => void
+  readonly upgradeRefused: (why: RefusalReason) => void
+  readonly messageRefused: (code: string) => void
+}
+
+const silent: WebSocketObserver = {
+  ended: () => undefined,
+  upgradeRefused: () => undefined,
+  messageRefused: () => undefined
+}
 
 export interface WebSocketServices {
   readonly hub: Hub
@@ -42,17 +58,34 @@ export interface WebSocketServices {
   readonly settings: WebSocketSettings
   /** Whether the hub has read the log up to now: before that it knows less than a client that comes back. */
   readonly isReady: () => boolean
+  readonly log?: ClientLog
+  readonly observer?: WebSocketObserver
 }
 
 interface Connection {
+  readonly address: string
+  readonly peer: string
+  socket?: Socket
   session?: Session
 }
 
+/** One connection as the hub knows it. */
 class Socket implements ClientSocket {
   private readonly ws: WebSocket<Connection>
+  private readonly ending: (code: number, reason: string, why: EndReason, error: unknown) => void
+  private sends: (() => void) | undefined
+  private broken: unknown
+  /** Waits to be told why it is ended, behind what it has to read. */
+  private lingering: { readonly code: number; readonly reason: string; readonly timer: NodeJS.Timeout } | undefined
+  why: EndReason | undefined
+  private isGone = false
 
-  constructor(ws: WebSocket<Connection>) {
+  constructor(
+    ws: WebSocket<Connection>,
+    ending: (code: number, reason: string, why: EndReason, error: unknown) => void
+  ) {
     this.ws = ws
+    this.ending = ending
   }
 
   send(text: string): boolean {
@@ -63,209 +96,193 @@ class Socket implements ClientSocket {
     return this.ws.getBufferedAmount()
   }
 
+  /** What is thrown inside must not pass through the library, which would hand it to nobody. */
   cork(sends: () => void): void {
-    this.ws.cork(sends)
+    this.sends = sends
+    this.ws.cork(this.run)
+    const { broken } = this
+    if (broken === undefined) return
+    this.broken = undefined
+    throw broken
   }
 
-  end(code: number, reason: string): void {
+  private readonly run = (): void => {
+    try {
+      this.sends!()
+    } catch (error) {
+      this.broken = error ?? new Error("nothing was thrown")
+    }
+  }
+
+  end(code: number, reason: string, why: EndReason, error?: unknown): void {
+    if (this.isGone || this.why !== undefined) return
+    this.why = why
+    this.ending(code, reason, why, error)
+    if (this.buffered() <= SMALL_BYTES) this.ws.end(code, reason)
+    // What it holds is wanted back now.
+    else if (why === "overload") this.ws.close()
+    else this.lingering = { code, reason, timer: setTimeout(() => this.cutOff(), LINGER_MS) }
+  }
+
+  /** The peer has read something. */
+  drained(): void {
+    if (this.lingering === undefined || this.buffered() > SMALL_BYTES) return
+    const { code, reason, timer } = this.lingering
+    this.lingering = undefined
+    clearTimeout(timer)
     this.ws.end(code, reason)
   }
-}
 
-/** One connection: reads what the client says, and answers through its queue, in order with the ticks. */
-class Session {
-  readonly client: HubClient
-  private readonly services: WebSocketServices
-  private strikes = 0
-  private allowance = MESSAGE_BURST
-  private allowedAt = performance.now()
-
-  constructor(services: WebSocketServices, ws: WebSocket<Connection>) {
-    this.services = services
-    this.client = services.hub.connect(new Socket(ws))
+  /** The connection is no more: nothing of it may be touched. */
+  gone(): void {
+    this.isGone = true
+    clearTimeout(this.lingering?.timer)
+    this.lingering = undefined
   }
 
-  /** Takes one message; the bytes are the app's own again when this returns. */
-  message(bytes: ArrayBuffer, isBinary: boolean): void {
-    if (this.client.queue.closed) return
-    if (!this.isAllowed()) {
-      this.client.queue.end(1008, "too many messages")
-      return
-    }
-    if (bytes.byteLength > MAX_MESSAGE_BYTES) {
-      this.client.queue.end(1009, `a message holds at most ${MAX_MESSAGE_BYTES} bytes`)
-      return
-    }
-    const decoded = isBinary ? NOT_TEXT : decodeClientMessage(Buffer.from(bytes).toString("utf8"))
-    if (Result.isFailure(decoded)) {
-      this.refuse(decoded.failure)
-      return
-    }
-    const message = decoded.success
-    switch (message.action) {
-      case "subscribe":
-        this.subscribe(message)
-        break
-      case "unsubscribe":
-        for (const token of message.tokens) this.client.unsubscribe(token)
-        break
-      case "auth":
-        this.client.say(
-          errorFrame({ code: "no_keys", message: "auth: no API keys are configured, none is needed", id: message.id })
-        )
-        break
-      case "ping":
-        this.client.say(pongFrame)
-        break
-    }
-    this.client.flush()
-  }
-
-  private isAllowed(): boolean {
-    const now = performance.now()
-    const earned = ((now - this.allowedAt) / 1000) * MESSAGES_PER_SECOND
-    this.allowance = Math.min(MESSAGE_BURST, this.allowance + earned) - 1
-    this.allowedAt = now
-    return this.allowance >= 0
-  }
-
-  private refuse(refused: Refused): void {
-    this.client.say(errorFrame(refused))
-    this.client.flush()
-    if (refused.code === "bad_message" && ++this.strikes >= MAX_STRIKES) {
-      this.client.queue.end(1008, "too many bad messages")
-    }
-  }
-
-  private subscribe(message: SubscribeMessage): void {
-    const { client } = this
-    const { hub, settings } = this.services
-    const { id, replay, capacity, since } = message
-    if (capacity !== undefined && capacity > settings.MAX_CLIENT_CAPACITY) {
-      const most = settings.MAX_CLIENT_CAPACITY
-      this.refuse({ code: "bad_message", message: `capacity: expected at most ${most}, got ${capacity}`, id })
-      return
-    }
-    const channel = hub.channel(replay ?? LIVE)
-    if (channel === undefined) {
-      const text = `replay: expected the id of a replay that runs, got ${JSON.stringify(replay)}`
-      this.refuse({ code: "unknown_replay", message: text, id })
-      return
-    }
-    if (!client.join(channel)) {
-      const other = client.stream === LIVE ? "the market" : `replay ${client.stream}`
-      const text = `replay: this connection listens to ${other}; open another one for a second stream`
-      this.refuse({ code: "other_stream", message: text, id })
-      return
-    }
-    if (message.batch !== undefined) client.queue.batch = message.batch
-    if (capacity !== undefined) client.queue.resize(capacity)
-
-    const { answers, tokens, simulated } = this.resolve(message)
-    client.say(subscribedFrame(id, simulated, answers))
-    const channels = message.channels ?? ["tick", "gap"]
-    const wanted = { tick: channels.includes("tick"), gap: channels.includes("gap"), backfill: message.backfill ?? 0 }
-    for (const token of tokens) {
-      const place = since?.[token]
-      client.subscribe(token, {
-        ...wanted,
-        since: place === undefined ? undefined : { epoch: place[0], position: place[1] }
-      })
-    }
-    if (channel.lastClock !== undefined) client.say(channel.lastClock)
-  }
-
-  /** What becomes of each token or symbol asked for, in the order asked. */
-  private resolve(message: SubscribeMessage) {
-    const { instruments, settings } = this.services
-    const answers: Array<Answer> = []
-    const tokens = new Set<number>()
-    let simulated = false
-    let room = settings.MAX_CLIENT_TOKENS - this.client.tokens
-    const take = (token: number, symbol?: string): void => {
-      const named = symbol === undefined ? {} : { symbol }
-      if (!tokens.has(token)) {
-        if (!this.client.has(token) && room-- <= 0) {
-          answers.push({ instrument_token: token, ...named, accepted: false, reason: "too_many_tokens" })
-          return
-        }
-        tokens.add(token)
-      } else if (symbol === undefined) return
-      const instrument = instruments.get(token)
-      simulated ||= instrument?.exchange === SIMULATED_EXCHANGE
-      answers.push({ instrument_token: token, ...named, accepted: true, known: instrument !== undefined })
-    }
-    for (const token of message.tokens ?? []) take(token)
-    for (const symbol of message.symbols ?? []) {
-      const found = instruments.named(symbol)
-      const [only] = found
-      if (only !== undefined && found.length === 1) take(only.instrument_token, symbol)
-      else answers.push({ symbol, accepted: false, reason: only === undefined ? "unknown_symbol" : "ambiguous_symbol" })
-    }
-    return { answers, tokens, simulated }
+  cutOff(): void {
+    if (!this.isGone) this.ws.close()
   }
 }
-
-const NOT_TEXT = Result.fail<Refused>({
-  code: "bad_message",
-  message: "input: expected text, got binary",
-  id: undefined
-})
 
 /** Registers `/ws` on an app; what it answers ends every connection and lets no new one in. */
 export const mountWebSocket = (app: TemplatedApp, guard: Guard, services: WebSocketServices): (() => void) => {
-  const { hub, settings, isReady } = services
+  const { hub, settings, instruments, isReady, log } = services
+  const observer = services.observer ?? silent
+  const shares = new Shares()
   let isStopping = false
+  /** Connections that are open, those that are being ended too: in all, and by peer. */
+  let open = 0
+  const peers = new Map<string, number>()
 
-  const refusal = (req: HttpRequest) => {
+  const refusal = (req: HttpRequest, peer: string): Refusal | undefined => {
     const refused = guard(requestOrigin(req))
-    if (refused !== undefined) return { status: 403, body: { _tag: "Forbidden", ...refused }, headers: {} }
+    if (refused !== undefined) return { why: "forbidden", status: 403, body: { _tag: "Forbidden", ...refused } }
+    const wrong = handshakeProblem(req)
+    if (wrong !== undefined) return wrong
+    if (isStopping) return unavailable("stopping", "the server is stopping", "5")
     if (!isReady()) {
-      const body = { _tag: "NotReady", message: "the server is still reading what was published before its start" }
-      return { status: 503, body, headers: { "retry-after": "1" } }
+      const message = "the server is still reading what was published before its start"
+      return { ...unavailable("not_ready", message, "1"), body: { _tag: "NotReady", message } }
     }
-    if (isStopping || hub.size >= settings.MAX_CLIENTS) {
-      const message = isStopping ? "the server is stopping" : `${settings.MAX_CLIENTS} clients are connected already`
-      return { status: 503, body: { _tag: "Unavailable", message }, headers: { "retry-after": "5" } }
+    if (open >= settings.MAX_CLIENTS) {
+      return unavailable("full", `${settings.MAX_CLIENTS} clients are connected already`, "5")
+    }
+    if ((peers.get(peer) ?? 0) >= settings.CONNECTIONS_PER_ADDRESS) {
+      const message = `${settings.CONNECTIONS_PER_ADDRESS} clients of ${peer} are connected already`
+      const headers = { "retry-after": "5" }
+      return { why: "address_full", status: 429, body: { _tag: "TooManyRequests", message }, headers }
     }
     return undefined
   }
 
+  const answer = (res: HttpResponse, address: string, refused: Refusal): void => {
+    observer.upgradeRefused(refused.why)
+    log?.tell("refused", address, refused.body.message)
+    refuse(res, refused.status, refused.body, refused.headers ?? {}, true)
+  }
+
+  const upgrade = (res: HttpResponse, req: HttpRequest, context: us_socket_context_t): void => {
+    const address = addressOf(res.getRemoteAddressAsText())
+    let refused: Refusal | undefined
+    try {
+      const peer = peerOf(address)
+      refused = refusal(req, peer)
+      if (refused === undefined) {
+        const [protocol = ""] = req.getHeader("sec-websocket-protocol").slice(0, MAX_PROTOCOL_CHARS).split(",")
+        res.upgrade<Connection>({ address, peer }, req.getHeader("sec-websocket-key"), protocol.trim(), "", context)
+        return
+      }
+    } catch (error) {
+      log?.tell("failed", address, textOf(error))
+      refused = { why: "failed", status: 500, body: { _tag: "InternalError", message: "internal error" } }
+    }
+    answer(res, address, refused)
+  }
+
+  /** Whatever a handler throws ends this one client, and leaves a line. */
+  const guarded = (ws: WebSocket<Connection>, run: (connection: Connection) => void): void => {
+    const connection = ws.getUserData()
+    try {
+      run(connection)
+    } catch (error) {
+      if (connection.session !== undefined) hub.fail(connection.session.client.queue, error)
+      else {
+        log?.tell("failed", connection.address, textOf(error))
+        ws.end(1011, "internal error")
+      }
+    }
+  }
+
+  /** Pings are answered by the library, whether the peer reads or not: they count like messages, and what waits is bounded. */
+  const control = (ws: WebSocket<Connection>, bytes: ArrayBuffer): void =>
+    guarded(ws, ({ session, socket }) => {
+      if (session === undefined || session.count(bytes.byteLength)) return
+      // It is being ended and goes on: nothing more is kept for it.
+      if (socket!.why !== undefined) socket!.cutOff()
+    })
+
   app.ws<Connection>(WEBSOCKET_PATH, {
     // The app itself cuts a larger message off without a word, so that it is told here up to some size.
-    maxPayloadLength: MAX_MESSAGE_BYTES * 8,
+    maxPayloadLength: MAX_MESSAGE_BYTES * 2,
     maxBackpressure: UNBOUNDED,
     idleTimeout: IDLE_SECONDS,
     sendPingsAutomatically: true,
     // 0 is DISABLED: ticks are short, and compressing them costs more than sending them.
     compression: 0,
-    upgrade: (res, req, context) => {
-      const refused = refusal(req)
-      if (refused !== undefined) {
-        refuse(res, refused.status, refused.body, refused.headers, true)
-        return
-      }
-      res.upgrade<Connection>(
-        {},
-        req.getHeader("sec-websocket-key"),
-        req.getHeader("sec-websocket-protocol"),
-        req.getHeader("sec-websocket-extensions"),
-        context
-      )
-    },
-    open: (ws) => {
-      ws.getUserData().session = new Session(services, ws)
-    },
-    message: (ws, bytes, isBinary) => {
-      ws.getUserData().session?.message(bytes, isBinary)
-    },
-    drain: (ws) => {
-      ws.getUserData().session?.client.flush()
-    },
+    upgrade,
+    open: (ws) =>
+      guarded(ws, (connection) => {
+        const { address, peer } = connection
+        open++
+        peers.set(peer, (peers.get(peer) ?? 0) + 1)
+        const socket = new Socket(ws, (code, reason, why, error) => {
+          if (error !== undefined) log?.tell("failed", address, textOf(error))
+          else if (why !== "stopping") log?.tell("ended", address, `${code} ${reason}`)
+        })
+        connection.socket = socket
+        const sessionObserver = {
+          refused: (code: string, text: string) => {
+            observer.messageRefused(code)
+            if (code === "bad_message") log?.tell("bad input", address, text)
+          }
+        }
+        connection.session = new Session({ hub, instruments, settings, shares, observer: sessionObserver }, socket)
+      }),
+    message: (ws, bytes, isBinary) => guarded(ws, ({ session }) => session?.message(bytes, isBinary)),
+    ping: control,
+    pong: control,
+    drain: (ws) =>
+      guarded(ws, ({ session, socket }) => {
+        session?.client.flush()
+        socket?.drained()
+      }),
     close: (ws) => {
-      const { session } = ws.getUserData()
-      if (session !== undefined) hub.disconnect(session.client)
+      const { peer, socket, session } = ws.getUserData()
+      open--
+      const others = (peers.get(peer) ?? 1) - 1
+      if (others > 0) peers.set(peer, others)
+      else peers.delete(peer)
+      observer.ended(socket?.why ?? "left")
+      socket?.gone()
+      try {
+        session?.close()
+      } catch (error) {
+        log?.tell("failed", peer, textOf(error))
+      }
     }
+  })
+  // What asks for `/ws` without the key of an upgrade comes here.
+  app.get(WEBSOCKET_PATH, (res, req) => {
+    const address = addressOf(res.getRemoteAddressAsText())
+    const refused = guard(requestOrigin(req))
+    answer(
+      res,
+      address,
+      refused === undefined
+        ? (handshakeProblem(req) ?? NO_UPGRADE)
+        : { why: "forbidden", status: 403, body: { _tag: "Forbidden", ...refused } }
+    )
   })
 
   return () => {
@@ -274,16 +291,71 @@ export const mountWebSocket = (app: TemplatedApp, guard: Guard, services: WebSoc
   }
 }
 
+interface Refusal {
+  readonly why: RefusalReason
+  readonly status: number
+  readonly body: { readonly _tag: string; readonly message: string; readonly parameter?: string }
+  readonly headers?: Readonly<Record<string, string>>
+}
+
+const unavailable = (why: RefusalReason, message: string, seconds: string): Refusal => ({
+  why,
+  status: 503,
+  body: { _tag: "Unavailable", message },
+  headers: { "retry-after": seconds }
+})
+
+const NO_UPGRADE: Refusal = {
+  why: "handshake",
+  status: 426,
+  body: { _tag: "UpgradeRequired", message: "/ws is a WebSocket: expected the headers of an upgrade" },
+  headers: { upgrade: "websocket", "sec-websocket-version": VERSION }
+}
+
+/** What is wrong with an upgrade's own headers: the library looks only at how long the key is. */
+const handshakeProblem = (req: HttpRequest): Refusal | undefined => {
+  const connection = req.getHeader("connection").toLowerCase()
+  const isUpgrade =
+    req.getHeader("upgrade").toLowerCase() === "websocket" &&
+    connection.split(",").some((part) => part.trim() === "upgrade")
+  if (!isUpgrade) return NO_UPGRADE
+  const version = req.getHeader("sec-websocket-version")
+  if (version !== VERSION) {
+    const message = `Sec-WebSocket-Version: expected ${VERSION}, got ${version === "" ? "nothing" : version.slice(0, 20)}`
+    return { ...NO_UPGRADE, body: { _tag: "UpgradeRequired", message } }
+  }
+  if (KEY.test(req.getHeader("sec-websocket-key"))) return undefined
+  const message = "Sec-WebSocket-Key: expected 16 bytes in base64"
+  return { why: "handshake", status: 400, body: { _tag: "BadRequest", message } }
+}
+
+const textOf = (error: unknown): string => (error instanceof Error ? (error.stack ?? error.message) : String(error))
+
 /** `/ws` as a mount of the server. */
 export const webSocket = (settings: WebSocketSettings): Effect.Effect<Mount, never, FanOut | Instruments | Readiness> =>
   Effect.gen(function* () {
     const hub = yield* FanOut
     const instruments = yield* Instruments
     const readiness = yield* Readiness
+    const context = yield* Effect.context<never>()
+    const counted = (metric: typeof metrics.clientsEnded, label: string) => {
+      const series = new Map<string, { readonly add: (n: number) => void }>()
+      return (value: string): void => {
+        const one = series.get(value) ?? metrics.bind(metric, { [label]: value }, context)
+        series.set(value, one)
+        one.add(1)
+      }
+    }
+    const observer: WebSocketObserver = {
+      ended: counted(metrics.clientsEnded, "reason"),
+      upgradeRefused: counted(metrics.upgradesRefused, "reason"),
+      messageRefused: counted(metrics.messagesRefused, "code")
+    }
     let wasReady = false
     const isReady = () => {
       wasReady ||= Effect.runSync(readiness.report).ready
       return wasReady
     }
-    return (app, { guard }) => Effect.sync(mountWebSocket(app, guard, { hub, instruments, settings, isReady }))
+    return (app, { guard, log }) =>
+      Effect.sync(mountWebSocket(app, guard, { hub, instruments, settings, isReady, log, observer }))
   })

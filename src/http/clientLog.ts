@@ -9,7 +9,7 @@ export const LINE_BURST = 10
 const LINES_PER_SECOND = 0.2
 /** What was left out is told when the kind has been silent for so long, at the latest. */
 const TELL_MS = 10_000
-const MAX_DETAIL_CHARS = 300
+const MAX_DETAIL_CHARS = 1_000
 
 /** What happened; each kind has its own allowance, so that a flood of one hides none of the others. */
 export type ClientEvent = "refused" | "ended" | "bad input" | "failed"

@@ -1,16 +1,25 @@
-/** Decides what a WebSocket client may say and what it is told: messages decoded by schema, frames written by hand. */
+/**
+ * Decides what a WebSocket client may say and what it is told: messages decoded by schema and within bounds, frames
+ * written by hand.
+ */
 import { Result, Schema } from "effect"
 import { explain, showValue } from "./Explain.ts"
-import { InstrumentToken, MAX_TOKEN } from "./RawTick.ts"
+import { unknownName } from "./Nearest.ts"
+import { MAX_TOKEN } from "./RawTick.ts"
 import type { Tick, TickStatus } from "./Tick.ts"
 
 /** Larger messages close the connection with 1009. */
 export const MAX_MESSAGE_BYTES = 524_288
+/** Objects and arrays in one another; deeper messages are not parsed. */
+export const MAX_MESSAGE_DEPTH = 16
+/** A client's own `id` goes back to it with every answer: so many characters of JSON. */
+export const MAX_ID_CHARS = 1024
+/** Instruments that one message names; a client that wants more sends several. */
+export const MAX_LISTED = 10_000
 /** More than any ring holds; a client gets what there is. */
 export const MAX_BACKFILL = 100_000
-/** A list of names or tokens cannot be longer than the message that carries it. */
-const MAX_LISTED = MAX_MESSAGE_BYTES / 2
 const MAX_NAME_CHARS = 64
+const MAX_KEY_CHARS = 256
 
 export const CHANNELS = ["tick", "gap", "candle_1m", "candle_5m"] as const
 export const POLICIES = ["evict-oldest", "conflate", "pause", "disconnect"] as const
@@ -24,19 +33,18 @@ export interface Place {
   readonly position: number
 }
 
-const Count = Schema.Int.pipe(Schema.check(Schema.isGreaterThanOrEqualTo(0)))
 const Name = Schema.String.pipe(Schema.check(Schema.isBetweenLength(1, MAX_NAME_CHARS)))
-const tokenKey = (key: string): boolean => /^[1-9]\d{0,9}$/.test(key) && Number(key) <= MAX_TOKEN
-const list = <S extends Schema.Constraint>(item: S) =>
-  Schema.Array(item).pipe(Schema.check(Schema.isBetweenLength(1, MAX_LISTED)))
+const list = <S extends Schema.Constraint>(item: S, most: number) =>
+  Schema.Array(item).pipe(Schema.check(Schema.isBetweenLength(1, most)))
 
+/** Lists of instruments are long: `listed` looks through them, faster than a schema would. */
 const Subscribe = Schema.Struct({
   action: Schema.Literal("subscribe"),
-  tokens: Schema.optionalKey(list(InstrumentToken)),
-  symbols: Schema.optionalKey(list(Name)),
-  since: Schema.optionalKey(Schema.Record(Schema.String, Schema.Tuple([Count, Count]))),
+  tokens: Schema.optionalKey(Schema.Unknown),
+  symbols: Schema.optionalKey(Schema.Unknown),
+  since: Schema.optionalKey(Schema.Unknown),
   backfill: Schema.optionalKey(Schema.Int.pipe(Schema.check(Schema.isBetween({ minimum: 0, maximum: MAX_BACKFILL })))),
-  channels: Schema.optionalKey(list(Schema.Literals(CHANNELS))),
+  channels: Schema.optionalKey(list(Schema.Literals(CHANNELS), CHANNELS.length)),
   policy: Schema.optionalKey(Schema.Literals(POLICIES)),
   capacity: Schema.optionalKey(Schema.Int.pipe(Schema.check(Schema.isGreaterThan(0)))),
   batch: Schema.optionalKey(Schema.Boolean),
@@ -46,20 +54,27 @@ const Subscribe = Schema.Struct({
 
 const Unsubscribe = Schema.Struct({
   action: Schema.Literal("unsubscribe"),
-  tokens: list(InstrumentToken),
+  tokens: Schema.Unknown,
   id: Schema.optionalKey(Schema.Unknown)
 })
 
 const Auth = Schema.Struct({
   action: Schema.Literal("auth"),
-  key: Schema.String,
+  key: Schema.String.pipe(Schema.check(Schema.isMaxLength(MAX_KEY_CHARS))),
   id: Schema.optionalKey(Schema.Unknown)
 })
 
 const Ping = Schema.Struct({ action: Schema.Literal("ping"), id: Schema.optionalKey(Schema.Unknown) })
 
-export type SubscribeMessage = typeof Subscribe.Type
-export type UnsubscribeMessage = typeof Unsubscribe.Type
+/** What `listed` has looked through. */
+interface Listed {
+  readonly tokens?: ReadonlyArray<number>
+  readonly symbols?: ReadonlyArray<string>
+  readonly since?: Readonly<Record<string, readonly [epoch: number, position: number]>>
+}
+
+export type SubscribeMessage = Omit<typeof Subscribe.Type, keyof Listed> & Listed
+export type UnsubscribeMessage = Omit<typeof Unsubscribe.Type, "tokens"> & { readonly tokens: ReadonlyArray<number> }
 export type AuthMessage = typeof Auth.Type
 export type PingMessage = typeof Ping.Type
 export type ClientMessage = SubscribeMessage | UnsubscribeMessage | AuthMessage | PingMessage
@@ -71,14 +86,15 @@ const decoders = {
   ping: Schema.decodeUnknownResult(Ping)
 } as const
 
+const keysOf = {
+  subscribe: Object.keys(Subscribe.fields),
+  unsubscribe: Object.keys(Unsubscribe.fields),
+  auth: Object.keys(Auth.fields),
+  ping: Object.keys(Ping.fields)
+} as const
+
 /** `bad_message` counts against the client; `unsupported` is well-formed, but not served here. */
-export type ErrorCode =
-  | "bad_message"
-  | "unsupported"
-  | "unknown_replay"
-  | "other_stream"
-  | "no_keys"
-  | "too_many_tokens"
+export type ErrorCode = "bad_message" | "unsupported" | "unknown_replay" | "other_stream" | "no_keys" | "too_fast"
 
 /** A message that is refused; `id` is the client's own, where it sent one. */
 export interface Refused {
@@ -89,8 +105,36 @@ export interface Refused {
 
 const refuse = (code: ErrorCode, message: string, id?: unknown) => Result.fail<Refused>({ code, message, id })
 
-/** Reads one client message; a refusal names the field and the value. */
+const QUOTE = 34
+const BACKSLASH = 92
+const [OPEN_LIST, CLOSE_LIST, OPEN_OBJECT, CLOSE_OBJECT] = [91, 93, 123, 125]
+
+/** Whether a text nests deeper than a message may: asked before it is parsed, as everything after that would recurse. */
+const isTooDeep = (text: string): boolean => {
+  let depth = 0
+  for (let i = 0; i < text.length; i++) {
+    const char = text.charCodeAt(i)
+    if (char === QUOTE) {
+      // On to the quote that ends the string; one after an odd number of backslashes does not.
+      for (;;) {
+        i = text.indexOf('"', i + 1)
+        if (i === -1) return false
+        let escapes = 0
+        while (text.charCodeAt(i - 1 - escapes) === BACKSLASH) escapes++
+        if (escapes % 2 === 0) break
+      }
+    } else if (char === OPEN_LIST || char === OPEN_OBJECT) {
+      if (++depth > MAX_MESSAGE_DEPTH) return true
+    } else if (char === CLOSE_LIST || char === CLOSE_OBJECT) depth--
+  }
+  return false
+}
+
+/** Reads one client message; a refusal names the field and the value. It costs no more than the text is long. */
 export const decodeClientMessage = (text: string): Result.Result<ClientMessage, Refused> => {
+  if (isTooDeep(text)) {
+    return refuse("bad_message", `input: expected at most ${MAX_MESSAGE_DEPTH} levels of arrays and objects, got more`)
+  }
   let value: unknown
   try {
     value = JSON.parse(text)
@@ -101,33 +145,118 @@ export const decodeClientMessage = (text: string): Result.Result<ClientMessage, 
     return refuse("bad_message", `input: expected an object, got ${showValue(value)}`)
   }
   const { action, id } = value as { readonly action?: unknown; readonly id?: unknown }
-  if (typeof action !== "string" || !Object.hasOwn(decoders, action)) {
+  if (id !== undefined && JSON.stringify(id).length > MAX_ID_CHARS) {
+    return refuse("bad_message", `id: expected at most ${MAX_ID_CHARS} characters of JSON, got ${showValue(id)}`)
+  }
+  if (!isAction(action)) {
     const known = Object.keys(decoders)
       .map((name) => `"${name}"`)
       .join(" | ")
     return refuse("bad_message", `action: expected ${known}, got ${showValue(action)}`, id)
   }
-  const decoded: Result.Result<ClientMessage, Schema.SchemaError> = decoders[action as keyof typeof decoders](value)
+  const known = keysOf[action]
+  for (const key of Object.keys(value)) {
+    if (!known.includes(key)) return refuse("bad_message", unknownName("key", key, known), id)
+  }
+  const decoded: Result.Result<object, Schema.SchemaError> = decoders[action](value)
   if (Result.isFailure(decoded)) return refuse("bad_message", explain(decoded.failure.issue, value).message, id)
-  return decoded.success.action === "subscribe" ? served(decoded.success) : Result.succeed(decoded.success)
+  const wrong = listed(value as Readonly<Record<keyof Listed, unknown>>)
+  if (wrong !== undefined) return refuse("bad_message", wrong, id)
+  const message = decoded.success as ClientMessage
+  return message.action === "subscribe" ? served(message) : Result.succeed(message)
 }
 
-/** What the schema cannot say: one of two fields, keys that are tokens, and what is served. */
+const isAction = (action: unknown): action is keyof typeof decoders =>
+  typeof action === "string" && Object.hasOwn(decoders, action)
+
+const TOKEN_KEY = /^[1-9]\d{0,9}$/
+const isToken = (token: unknown): boolean =>
+  Number.isInteger(token) && (token as number) >= 1 && (token as number) <= MAX_TOKEN
+const TOKEN = `an instrument token, a whole number from 1 to ${MAX_TOKEN}`
+const isCount = (n: unknown): boolean => Number.isSafeInteger(n) && (n as number) >= 0
+
+const countOf = (key: string, count: number): string | undefined =>
+  count >= 1 && count <= MAX_LISTED
+    ? undefined
+    : `${key}: expected 1 to ${MAX_LISTED} in one message, got ${count}${count === 0 ? "" : "; send the rest in another"}`
+
+/** What is wrong with the lists of a message. */
+const listed = (message: Readonly<Record<keyof Listed, unknown>>): string | undefined => {
+  for (const key of ["tokens", "symbols"] as const) {
+    const items = message[key]
+    if (items === undefined) continue
+    if (!Array.isArray(items)) return `${key}: expected a list, got ${showValue(items)}`
+    const wrong = countOf(key, items.length)
+    if (wrong !== undefined) return wrong
+    for (let i = 0; i < items.length; i++) {
+      const item = items[i]
+      if (key === "tokens") {
+        if (!isToken(item)) return `tokens.${i}: expected ${TOKEN}, ${gotToken(item)}`
+      } else if (typeof item !== "string" || item === "" || item.length > MAX_NAME_CHARS) {
+        const hint = isToken(item) ? "; numbers go in tokens" : ""
+        return `symbols.${i}: expected a name of 1 to ${MAX_NAME_CHARS} characters, got ${showValue(item)}${hint}`
+      }
+    }
+  }
+  const { since } = message
+  if (since === undefined) return undefined
+  if (typeof since !== "object" || since === null || Array.isArray(since)) {
+    return `since: expected an object of [epoch, position] by instrument token, got ${showValue(since)}`
+  }
+  const places = Object.entries(since)
+  const wrong = places.length === 0 ? undefined : countOf("since", places.length)
+  if (wrong !== undefined) return wrong
+  for (const [key, place] of places) {
+    if (!TOKEN_KEY.test(key) || Number(key) > MAX_TOKEN) return `since: expected ${TOKEN}, got ${showValue(key)}`
+    if (!Array.isArray(place) || place.length !== 2) {
+      return `since.${key}: expected [epoch, position] as the last tick had them, got ${showValue(place)}`
+    }
+    const [epoch, position] = place
+    const unit = unitOf(epoch)
+    if (!isCount(epoch) || unit !== undefined) {
+      const hint = unit === undefined ? "" : `, which looks like ${unit} since 1970`
+      return `since.${key}.0: expected the epoch that ticks and backfills carry, got ${showValue(epoch)}${hint}`
+    }
+    if (!isCount(position)) {
+      return `since.${key}.1: expected a position, a whole number from 0 on, got ${showValue(position)}`
+    }
+  }
+  return undefined
+}
+
+const gotToken = (item: unknown): string => {
+  if (typeof item !== "string") return `got ${showValue(item)}`
+  return `got ${showValue(item)}${TOKEN_KEY.test(item) ? "; it goes without quotes" : "; names go in symbols"}`
+}
+
+/** The unit of a time since 1970 that somebody took for an epoch; epochs themselves lie far from all of them. */
+const unitOf = (epoch: unknown): string | undefined => {
+  if (typeof epoch !== "number") return undefined
+  // 1980 to 2100, in seconds.
+  const is = (perSecond: number) => epoch >= 315_532_800 * perSecond && epoch < 4_102_444_800 * perSecond
+  if (is(1)) return "seconds"
+  if (is(1e3)) return "milliseconds"
+  if (is(1e6)) return "microseconds"
+  return is(1e9) ? "nanoseconds" : undefined
+}
+
+/** What the schema cannot say: fields that go with one another, and what is served. */
 const served = (message: SubscribeMessage): Result.Result<ClientMessage, Refused> => {
-  const { tokens, symbols, since, channels, policy, id } = message
+  const { tokens, symbols, since, backfill, channels, policy, id } = message
   if (tokens === undefined && symbols === undefined) {
     return refuse("bad_message", "tokens: expected tokens or symbols, got nothing", id)
   }
   if (tokens !== undefined && symbols !== undefined) {
     return refuse("bad_message", `symbols: expected tokens or symbols, not both, got ${showValue(symbols)}`, id)
   }
-  for (const key of Object.keys(since ?? {})) {
-    if (!tokenKey(key)) return refuse("bad_message", `since: expected an instrument token, got ${showValue(key)}`, id)
-  }
   for (const channel of channels ?? []) {
     if (!SERVED_CHANNELS.has(channel)) {
       return refuse("unsupported", `channels: this server serves "tick" and "gap", got ${showValue(channel)}`, id)
     }
+  }
+  if (channels !== undefined && !channels.includes("tick") && (since !== undefined || backfill !== undefined)) {
+    const field = since !== undefined ? "since" : "backfill"
+    return refuse("bad_message", `${field}: goes with the channel "tick", got ${showValue(channels)} as channels`, id)
   }
   if (policy !== undefined && !SERVED_POLICIES.has(policy)) {
     return refuse("unsupported", `policy: this server serves "evict-oldest", got ${showValue(policy)}`, id)

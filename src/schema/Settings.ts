@@ -211,7 +211,17 @@ const defaulted = {
     "300000",
     "newest ticks a server keeps in memory of all instruments; full: drop-oldest, half of every ring"
   ),
+  HUB_INSTRUMENTS: setting(
+    whole(10, 10_000_000),
+    "100000",
+    "instruments a server remembers the newest ticks and place of; full: those silent longest go"
+  ),
   MAX_CLIENTS: setting(whole(1, 1_000_000), "10000", "WebSocket clients at a time; more are refused with 503"),
+  CONNECTIONS_PER_ADDRESS: setting(
+    whole(1, 1_000_000),
+    "1000",
+    "WebSocket clients of one IPv4 address or IPv6 /64 network; more are refused with 429"
+  ),
   CLIENT_CAPACITY: setting(
     whole(1, 1_000_000),
     "1000",
@@ -219,6 +229,21 @@ const defaulted = {
   ),
   MAX_CLIENT_CAPACITY: setting(whole(1, 10_000_000), "100000", "largest queue a client may ask for"),
   MAX_CLIENT_TOKENS: setting(whole(1, 10_000_000), "10000", "instruments one client may subscribe to"),
+  MAX_SUBSCRIPTIONS: setting(
+    whole(1, 100_000_000),
+    "1000000",
+    "instruments that all clients together subscribe to; more are refused by name"
+  ),
+  CLIENTS_TICKS: setting(
+    whole(100, 100_000_000),
+    "2000000",
+    "ticks queued for all clients together; full: evict, from the longest queues"
+  ),
+  CLIENTS_BYTES: setting(
+    whole(1_048_576, 1_099_511_627_776),
+    "268435456",
+    "bytes of messages, answers and unsent frames of all clients together; full: who holds most is closed with 1013"
+  ),
   CLIENT_BUFFER_BYTES: setting(
     whole(1024, 1_073_741_824),
     "65536",

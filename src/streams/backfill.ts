@@ -4,7 +4,7 @@ import { Frame, type Notice, type Published } from "./clientQueue.ts"
 import { type Instrument, isAfter } from "./instrumentStream.ts"
 
 /** Ticks in one `backfill` frame at most; more go in several, one after another. */
-export const MAX_BACKFILL_FRAME = 5_000
+export const MAX_BACKFILL_FRAME = 2_000
 
 /** What one answer to a subscription is made of. */
 export interface Backfill {

@@ -2,21 +2,23 @@
  * Decides who is sent which tick: an instrument's newest ticks are kept, and every tick is marked once for each client
  * that wants it. The market is one channel, every replay another.
  */
-import { clockFrame, evictedFrame, gapFilledFrame, gapFrame, type Place } from "../schema/Protocol.ts"
+import { backfillFrame, clockFrame, evictedFrame, gapFilledFrame, gapFrame, type Place } from "../schema/Protocol.ts"
 import type { Tick } from "../schema/Tick.ts"
 import { UNKNOWN } from "./backfill.ts"
 import { type ClientQueue, Frame, MAX_DELIVERY, type Published } from "./clientQueue.ts"
 import type { Hub } from "./fanOut.ts"
 import type { HubClient } from "./hubClient.ts"
-import { audienceOf, Instrument, type Subscription } from "./instrumentStream.ts"
+import { audienceOf, Instrument, isAfter, type Subscription } from "./instrumentStream.ts"
 
 /** The stream of the market itself; every other channel is a replay's id. */
 export const LIVE = ""
 
-/** Instruments remembered in a channel; full: those that were silent longest and that nobody asked for go. */
-export const MAX_INSTRUMENTS = 200_000
 /** Rings are not cut below this, however many instruments there are. */
-const MIN_RING = 4
+const MIN_RING = 1
+/** Publishes between two looks whether the rings may grow again. */
+const GROW_EVERY = 256
+/** The share of the instruments that goes where there are too many, so that it need not be done for each. */
+const FORGET_SHARE = 0.1
 
 /** One stream of ticks with its own memory and clients: the market, or one replay. */
 export class Channel {
@@ -31,17 +33,28 @@ export class Channel {
   private frames: Array<Frame> = []
   private marked: Array<ClientQueue> = []
   private kept = 0
+  /** Instruments that ticks have come of. */
+  private seen = 0
+  /** So many seen, and the silent are looked for. */
+  private forgetAt: number
   private uses = 0
+  private growAt = GROW_EVERY
 
   constructor(key: string, hub: Hub) {
     this.key = key
     this.hub = hub
     this.ringLimit = hub.settings.RING_TICKS
+    this.forgetAt = hub.settings.HUB_INSTRUMENTS
   }
 
   /** Ticks in memory and the most there may be. */
-  get memory(): { readonly ticks: number; readonly instruments: number; readonly ring: number } {
-    return { ticks: this.kept, instruments: this.instruments.size, ring: this.ringLimit }
+  get memory(): {
+    readonly ticks: number
+    readonly instruments: number
+    readonly seen: number
+    readonly ring: number
+  } {
+    return { ticks: this.kept, instruments: this.instruments.size, seen: this.seen, ring: this.ringLimit }
   }
 
   /** Where an instrument's stream stands. */
@@ -56,7 +69,7 @@ export class Channel {
    */
   publish(ticks: ReadonlyArray<Tick>, publishedAt = 0): void {
     const published: Published = { at: publishedAt }
-    this.uses++
+    if (++this.uses >= this.growAt) this.growRings()
     for (let from = 0; from < ticks.length; from += MAX_DELIVERY) {
       const to = Math.min(ticks.length, from + MAX_DELIVERY)
       for (let i = from; i < to; i++) {
@@ -77,8 +90,14 @@ export class Channel {
 
   /** Begins a run anew: places and ticks are forgotten, subscriptions stay. */
   restart(): void {
-    for (const instrument of this.instruments.values()) instrument.forget()
+    for (const instrument of this.instruments.values()) {
+      instrument.forget()
+      this.release(instrument)
+    }
     this.kept = 0
+    this.seen = 0
+    this.forgetAt = this.hub.settings.HUB_INSTRUMENTS
+    this.ringLimit = this.hub.settings.RING_TICKS
     for (const client of this.clients) client.restart()
   }
 
@@ -87,17 +106,22 @@ export class Channel {
     for (const client of [...this.clients]) client.leave()
     this.instruments.clear()
     this.kept = 0
+    this.seen = 0
   }
 
   /** The instrument, from now on remembered. */
   instrument(token: number): Instrument {
     const known = this.instruments.get(token)
     if (known !== undefined) return known
-    if (this.instruments.size >= MAX_INSTRUMENTS) this.forgetSilent()
     const instrument = new Instrument(token)
-    instrument.lastUse = this.uses
     this.instruments.set(token, instrument)
     return instrument
+  }
+
+  /** Nobody may want the instrument any more: one that no tick has come of is nothing then. */
+  release(instrument: Instrument): void {
+    if (instrument.isSeen || instrument.isWanted) return
+    if (this.instruments.get(instrument.token) === instrument) this.instruments.delete(instrument.token)
   }
 
   private take(tick: Tick, published: Published): void {
@@ -106,6 +130,7 @@ export class Channel {
     let first = position
     if (instrument.position === 0) {
       if (this.key === LIVE) this.hub.observer.seen(token)
+      if (++this.seen > this.forgetAt) this.forgetSilent()
     } else if (epoch === instrument.epoch) {
       if (position <= instrument.position) return
       first = instrument.position + 1
@@ -145,7 +170,8 @@ export class Channel {
     const still: Array<Subscription> = []
     for (const subscription of waiting) {
       const { place, sure } = subscription
-      if (place !== undefined && (epoch === place.epoch ? position <= place.position : sure && epoch < place.epoch)) {
+      const isBehind = place !== undefined && !isAfter(epoch, position, place)
+      if (isBehind && sure) {
         still.push(subscription)
         continue
       }
@@ -153,8 +179,10 @@ export class Channel {
       subscription.place = undefined
       audienceOf(instrument, subscription).add(subscription)
       if (subscription.tick) {
-        const first = place === undefined ? position : epoch === place.epoch ? place.position + 1 : 1
+        const first = place === undefined || isBehind ? position : epoch === place.epoch ? place.position + 1 : 1
         const before: Array<string> = []
+        // A place that nobody knew, and that the stream does not pass: where it stands instead is told first.
+        if (isBehind) before.push(backfillFrame(token, epoch, position, position - 1, false, []))
         if (first < position) before.push(evictedFrame(token, epoch, first, position - 1))
         if (gap !== undefined && subscription.gap) before.push(gap)
         this.send(new Frame(token, epoch, position, first, before, published, tick, ""), [subscription.queue])
@@ -198,14 +226,43 @@ export class Channel {
     for (const other of this.instruments.values()) this.kept -= other.cut(this.ringLimit)
   }
 
-  /** Makes room for a tenth of the instruments at a time. */
-  private forgetSilent(): void {
-    const silent = [...this.instruments.values()].filter((instrument) => !instrument.isWanted)
-    silent.sort((a, b) => a.lastUse - b.lastUse)
-    for (const instrument of silent.slice(0, Math.ceil(MAX_INSTRUMENTS / 10))) {
-      this.kept -= instrument.count
-      this.instruments.delete(instrument.token)
+  /**
+   * Rings that gave way to those of many instruments grow again when there is room for the full ones at twice their
+   * length. Looked at now and then: it goes through all instruments.
+   */
+  private growRings(): void {
+    this.growAt = this.uses + GROW_EVERY
+    const { RING_TICKS, HUB_TICKS } = this.hub.settings
+    if (this.ringLimit >= RING_TICKS) return
+    let room = HUB_TICKS - this.kept
+    for (const { count } of this.instruments.values()) {
+      if (count >= this.ringLimit) room -= this.ringLimit
+      if (room < 0) return
     }
+    this.ringLimit = Math.min(RING_TICKS, this.ringLimit * 2)
+  }
+
+  /**
+   * Forgets those that have been silent longest, a share of all at a time. What a client wants is kept, without its
+   * ticks: how many those are is bounded by the subscriptions.
+   */
+  private forgetSilent(): void {
+    const { HUB_INSTRUMENTS } = this.hub.settings
+    let left = Math.max(1, Math.ceil(HUB_INSTRUMENTS * FORGET_SHARE))
+    const uses = new Float64Array(this.instruments.size)
+    let n = 0
+    for (const instrument of this.instruments.values()) if (instrument.isSeen) uses[n++] = instrument.lastUse
+    const oldest = uses.subarray(0, n).sort()[Math.min(n, left) - 1]!
+    for (const instrument of this.instruments.values()) {
+      if (!instrument.isSeen || instrument.lastUse > oldest) continue
+      this.kept -= instrument.cut(0)
+      if (instrument.isWanted) continue
+      this.instruments.delete(instrument.token)
+      this.seen--
+      if (--left <= 0) break
+    }
+    // Where most of them are wanted they are not looked through again for each that comes.
+    this.forgetAt = this.seen <= HUB_INSTRUMENTS ? HUB_INSTRUMENTS : Math.ceil(this.seen * (1 + FORGET_SHARE))
   }
 }
 

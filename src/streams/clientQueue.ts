@@ -12,8 +12,27 @@ export interface ClientSocket {
   readonly buffered: () => number
   /** Runs `sends` so that they leave as one write. */
   readonly cork: (sends: () => void) => void
-  /** Closes once what was sent has left. */
-  readonly end: (code: number, reason: string) => void
+  /** Closes once what was sent has left; `why` names it in a figure, `error` is what broke where something did. */
+  readonly end: (code: number, reason: string, why: EndReason, error?: unknown) => void
+}
+
+/** Why the server ends a client, as its figure is labelled. */
+export type EndReason =
+  | "too_many_messages"
+  | "too_many_bytes"
+  | "too_large"
+  | "bad_messages"
+  | "unread"
+  | "overload"
+  | "failed"
+  | "stopping"
+
+/** What waits for all clients of a hub together, kept up to date by their queues. */
+export interface Held {
+  /** Ticks in queues. */
+  ticks: number
+  /** Bytes of messages to be read, of answers, and of what sockets have not sent. */
+  bytes: number
 }
 
 /** What every frame of one publish shares. */
@@ -106,6 +125,8 @@ interface Waiting {
 }
 
 const FIRST_SLOTS = 64
+/** Room that an empty queue keeps at most. */
+const KEPT_SLOTS = 4_096
 const FIRST_MARKS = 16
 /** A publish delivers at most so many ticks at a time: frames are marked by 16-bit numbers. */
 export const MAX_DELIVERY = 1_024
@@ -113,6 +134,8 @@ const NO_FRAMES: ReadonlyArray<Frame> = []
 /** A frame of a batching client is closed above this many characters or messages. */
 const BATCH_CHARS = 65_536
 const BATCH_MESSAGES = 1_000
+/** Characters that one flush hands to the socket at most, and one text more: others are to have their turn. */
+export const MAX_FLUSH_CHARS = 262_144
 /** Answers that a client asked for and does not read; above it the client is closed with 1008. */
 export const MAX_NOTICE_WEIGHT = 16_777_216
 
@@ -125,11 +148,21 @@ export class ClientQueue {
   /** When the last frame that went to the socket was published; 0 where none went since this was read. */
   lastPublished = 0
   evicted = 0
+  /** The last flush stopped for the others' sake: it is to be called again soon. */
+  unfinished = false
 
   /** Ticks it holds at most. */
   capacity: number
   private readonly socket: ClientSocket
   private readonly bufferBytes: number
+  private readonly held: Held
+  /** What of `held` is this client's. */
+  private heldTicks = 0
+  private heldBytes = 0
+  /** Bytes of the client's own messages that wait to be read. */
+  private unread = 0
+  /** Bytes that the socket had not sent when it was last asked. */
+  private unsent = 0
   /** A power of two long; `head` and `tail` count all that ever went through. */
   private slots: Array<Frame | undefined> = new Array(FIRST_SLOTS).fill(undefined)
   private head = 0
@@ -149,11 +182,14 @@ export class ClientQueue {
   private frames = NO_FRAMES
   private gathered = ""
   private gatheredMessages = 0
+  /** Characters that this flush may still hand over. */
+  private room = 0
 
-  constructor(socket: ClientSocket, capacity: number, bufferBytes: number) {
+  constructor(socket: ClientSocket, capacity: number, bufferBytes: number, held: Held = { ticks: 0, bytes: 0 }) {
     this.socket = socket
     this.capacity = capacity
     this.bufferBytes = bufferBytes
+    this.held = held
   }
 
   /** Ticks that wait. */
@@ -161,9 +197,42 @@ export class ClientQueue {
     return this.tail - this.head
   }
 
+  /** Bytes that wait for this client: its messages, its answers, and what its socket has not sent. */
+  get bytes(): number {
+    return this.heldBytes
+  }
+
   resize(capacity: number): void {
     this.capacity = capacity
-    while (this.size > capacity) this.evict()
+    this.cut(capacity)
+  }
+
+  /** Gives up the oldest ticks, down to so many. */
+  cut(ticks: number): void {
+    while (this.size > ticks) this.evict()
+    // A long queue that was is no reason to keep its room.
+    if (this.slots.length > FIRST_SLOTS && this.size * 4 < this.slots.length) this.shrink()
+    this.account()
+  }
+
+  /** Counts bytes of the client's own messages that came (or, negative, were read). */
+  receive(bytes: number): void {
+    this.unread += bytes
+    this.account()
+  }
+
+  /** Brings what is held of this client into the sum of all. */
+  private account(): void {
+    const ticks = this.tail - this.head
+    if (ticks !== this.heldTicks) {
+      this.held.ticks += ticks - this.heldTicks
+      this.heldTicks = ticks
+    }
+    const bytes = this.unread + this.unsent + this.noticeWeight
+    if (bytes !== this.heldBytes) {
+      this.held.bytes += bytes - this.heldBytes
+      this.heldBytes = bytes
+    }
   }
 
   /**
@@ -186,7 +255,7 @@ export class ClientQueue {
     // What waits goes first: in the same write where there is room for these behind it.
     if (!this.isIdle && this.size + this.marked > this.capacity) this.flush()
     this.sent = 0
-    if (this.isIdle && !this.batch && this.socket.buffered() < this.bufferBytes) {
+    if (this.isIdle && !this.batch && !this.isFull()) {
       this.frames = frames
       this.socket.cork(this.sendMarked)
       this.frames = NO_FRAMES
@@ -196,6 +265,7 @@ export class ClientQueue {
       this.flush()
     }
     this.marked = 0
+    this.account()
   }
 
   /** Puts a frame behind the others; full: tries the socket, then gives up the oldest. */
@@ -227,29 +297,31 @@ export class ClientQueue {
     this.notices.push({ at: this.tail, notice })
     this.noticeWeight += notice.weight
     if (this.noticeWeight > MAX_NOTICE_WEIGHT) this.overloaded = true
+    this.account()
   }
 
   /** Hands to the socket what it takes now. */
   flush(): void {
     if (this.closed) return
     if (this.overloaded) {
-      this.end(1008, "answers are not read")
+      this.end(1008, "answers are not read", "unread")
       return
     }
-    if (this.isIdle) return
-    if (this.socket.buffered() >= this.bufferBytes) {
-      this.blocked = true
+    this.unfinished = false
+    if (this.isFull() || this.isIdle) {
+      this.account()
       return
     }
-    this.blocked = false
+    this.room = MAX_FLUSH_CHARS
     this.socket.cork(this.drain)
+    this.account()
   }
 
   /** Lets go of everything and ends the connection. */
-  end(code: number, reason: string): void {
+  end(code: number, reason: string, why: EndReason, error?: unknown): void {
     if (this.closed) return
     this.close()
-    this.socket.end(code, reason)
+    this.socket.end(code, reason, why, error)
   }
 
   /** The connection is gone. */
@@ -264,6 +336,11 @@ export class ClientQueue {
     this.firstNotice = 0
     this.losses.clear()
     this.gathered = ""
+    this.noticeWeight = 0
+    this.unread = 0
+    this.unsent = 0
+    this.unfinished = false
+    this.account()
     for (const { notice } of waiting) notice.done?.(false)
   }
 
@@ -288,9 +365,19 @@ export class ClientQueue {
   }
 
   private grow(): void {
+    this.reslot(this.slots.length * 2)
+  }
+
+  private shrink(): void {
+    let length = FIRST_SLOTS
+    while (length < this.size) length *= 2
+    this.reslot(length)
+  }
+
+  private reslot(length: number): void {
     const size = this.tail - this.head
     const before = this.slots
-    const slots: Array<Frame | undefined> = new Array(before.length * 2).fill(undefined)
+    const slots: Array<Frame | undefined> = new Array(length).fill(undefined)
     for (let i = 0; i < size; i++) {
       slots[(this.head + i) & (slots.length - 1)] = before[(this.head + i) & (before.length - 1)]
     }
@@ -323,7 +410,6 @@ export class ClientQueue {
   }
 
   private readonly drain = (): void => {
-    const { socket } = this
     let published = 0
     for (;;) {
       if (this.firstNotice !== this.notices.length && this.notices[this.firstNotice]!.at <= this.head) {
@@ -344,9 +430,7 @@ export class ClientQueue {
       if (this.losses.size !== 0) this.tellLoss(frame.token, this.head)
       if (frame.before !== undefined) for (const text of frame.before) this.send(text)
       published = frame.published.at
-      if (this.batch) {
-        if (!this.send(frame.text())) break
-      } else if (!socket.send(frame.text()) && this.isFull()) break
+      if (!this.send(frame.text())) break
       if (this.closed) return
     }
     if (this.gathered !== "") this.sendGathered()
@@ -354,6 +438,7 @@ export class ClientQueue {
   }
 
   private rewind(): void {
+    if (this.slots.length > KEPT_SLOTS) this.slots = new Array(FIRST_SLOTS).fill(undefined)
     this.head = 0
     this.tail = 0
     this.notices.length = 0
@@ -362,10 +447,11 @@ export class ClientQueue {
     this.passedAt = 0
   }
 
-  /** False where the socket takes no more. */
+  /** False where the socket takes no more, or the others are to have their turn. */
   private send(text: string): boolean {
     if (this.closed) return false
-    if (!this.batch) return this.socket.send(text) || !this.isFull()
+    this.room -= text.length
+    if (!this.batch) return (this.socket.send(text) || !this.isFull()) && this.hasRoom()
     this.gathered = this.gathered === "" ? `[${text}` : `${this.gathered},${text}`
     if (++this.gatheredMessages < BATCH_MESSAGES && this.gathered.length < BATCH_CHARS) return true
     return this.sendGathered()
@@ -375,12 +461,19 @@ export class ClientQueue {
     const text = `${this.gathered}]`
     this.gathered = ""
     this.gatheredMessages = 0
-    return this.socket.send(text) || !this.isFull()
+    return (this.socket.send(text) || !this.isFull()) && this.hasRoom()
   }
 
   private isFull(): boolean {
-    this.blocked = this.socket.buffered() >= this.bufferBytes
+    this.unsent = this.socket.buffered()
+    this.blocked = this.unsent >= this.bufferBytes
     return this.blocked
+  }
+
+  private hasRoom(): boolean {
+    if (this.room > 0) return true
+    this.unfinished = true
+    return false
   }
 
   private tellNotice(): boolean {
@@ -420,7 +513,7 @@ export class ClientQueue {
   private tellLosses(): boolean {
     for (const token of [...this.losses.keys()]) {
       this.tellLoss(token, this.tail)
-      if (this.closed || this.isFull()) return this.losses.size === 0 && !this.closed
+      if (this.closed || this.isFull() || !this.hasRoom()) return this.losses.size === 0 && !this.closed
     }
     return true
   }

@@ -8,6 +8,7 @@ import { decodeTick } from "../schema/TickJson.ts"
 import { type Bookmark, MarkTracker } from "./bookmark.ts"
 import { END_HEADER, REPLAY_HEADER, WATERMARK_HEADER } from "./decode.ts"
 import * as metrics from "./metrics.ts"
+import { RecentMap } from "./recentMap.ts"
 import type { LogRecord } from "./TickLog.ts"
 
 /** What came of a replay run: a tick, or a watermark that every tick before it lies under. */
@@ -38,6 +39,9 @@ export interface FollowOptions {
   readonly context: Context.Context<never>
 }
 
+/** Instruments of a partition whose place is remembered, to see that positions follow on; those silent longest go. */
+const REMEMBERED_INSTRUMENTS = 20_000
+
 interface Place {
   epoch: number
   position: number
@@ -57,7 +61,7 @@ export const follow =
       const alarms = metrics.bind(metrics.orderAlarms, { reader }, context)
       alarms.add(0)
       const tracker = new MarkTracker(options.bookmark?.mark)
-      const places = new Map<number, Place>()
+      const places = new RecentMap<number, Place>(REMEMBERED_INSTRUMENTS)
       return Stream.map(records, (array): TickBatch => {
         const ticks: Array<Tick> = []
         const replays: Array<Replayed> = []

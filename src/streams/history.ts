@@ -11,9 +11,15 @@ export const HISTORY_PAGE = 2_000
 /** What is known of an instrument outside this memory. It does not fail: what cannot be had is not in the answer. */
 export interface History {
   /** The newest ticks, ascending. */
-  readonly last: (token: number, limit: number) => Promise<ReadonlyArray<TickFields>>
+  readonly last: (token: number, limit: number) => Promise<LastTicks>
   /** Ticks above a place, ascending. */
   readonly after: (token: number, place: Place, limit: number) => Promise<HistoryPage>
+}
+
+export interface LastTicks {
+  readonly ticks: ReadonlyArray<TickFields>
+  /** Something did not answer: there may be more. */
+  readonly failed: boolean
 }
 
 export interface HistoryPage {
@@ -41,7 +47,11 @@ export const historyOf = (
       Effect.map(placed),
       Effect.catch(() => Effect.succeed(undefined))
     )
-  const last = (token: number, limit: number) => recent.last(token, limit).pipe(Effect.catch(() => Effect.succeed([])))
+  const last = (token: number, limit: number) =>
+    recent.last(token, limit).pipe(
+      Effect.map((ticks): LastTicks => ({ ticks, failed: false })),
+      Effect.catch(() => Effect.succeed<LastTicks>({ ticks: [], failed: true }))
+    )
 
   return {
     last: (token, limit) => Effect.runPromise(last(token, limit)),
@@ -53,7 +63,7 @@ export const historyOf = (
             .after(token, epoch, position)
             .pipe(Effect.catch(() => Effect.succeed({ ticks: [], complete: false })))
           if (ring.complete) {
-            const newest = ring.ticks.length > 0 ? undefined : (yield* last(token, 1))[0]
+            const newest = ring.ticks.length > 0 ? undefined : (yield* last(token, 1)).ticks[0]
             const current = newest?.epoch === epoch && newest.position === position
             return { ticks: ring.ticks, more: false, current, failed: false }
           }

@@ -8,7 +8,7 @@ import { type Backfill, backfillNotice, frameOf } from "./backfill.ts"
 import { type Channel, LIVE } from "./channel.ts"
 import { ClientQueue, type ClientSocket, type Frame, textNotice } from "./clientQueue.ts"
 import type { Hub } from "./fanOut.ts"
-import { HISTORY_PAGE, type HistoryPage } from "./history.ts"
+import { HISTORY_PAGE, type HistoryPage, type LastTicks } from "./history.ts"
 import { audienceOf, isAfter, placeOf, Subscription, type Wanted } from "./instrumentStream.ts"
 
 /** Instruments of one client that are looked up outside memory at a time. */
@@ -36,6 +36,7 @@ interface Found {
   readonly done?: (sent: boolean) => void
 }
 
+const NO_LAST: LastTicks = { ticks: [], failed: true }
 const NOTHING: HistoryPage = { ticks: [], more: false, current: false, failed: true }
 
 const dayOf = (place: Place): number => Math.floor(place.epoch / 1_000_000_000)
@@ -49,12 +50,13 @@ export class HubClient {
   private readonly subscriptions = new Map<number, Subscription>()
   /** Where the streams stand that the client left, oldest first: coming back goes on from there. */
   private readonly left = new Map<number, Place>()
-  private readonly lookups: Array<() => Promise<void>> = []
+  /** Looks outside memory that are yet to be made. */
+  private readonly lookups = new Map<Subscription, () => Promise<void>>()
   private lookingUp = 0
 
   constructor(hub: Hub, socket: ClientSocket) {
     this.hub = hub
-    this.queue = new ClientQueue(socket, hub.settings.CLIENT_CAPACITY, hub.settings.CLIENT_BUFFER_BYTES)
+    this.queue = new ClientQueue(socket, hub.settings.CLIENT_CAPACITY, hub.settings.CLIENT_BUFFER_BYTES, hub.held)
   }
 
   /** The key of the channel the client is bound to. */
@@ -88,9 +90,14 @@ export class HubClient {
     this.hub.flushClient(this.queue)
   }
 
+  /** Whether ticks of a token are on their way already: then neither `since` nor `backfill` can be honoured. */
+  hasTicks(token: number): boolean {
+    return this.subscriptions.get(token)?.tick === true
+  }
+
   /**
-   * Subscribes one token, in one step with its backfill. A token that is subscribed already goes on as it was, whatever
-   * else is asked, so that nothing is sent twice and nothing left out.
+   * Subscribes one token, in one step with its backfill. A token that is subscribed already goes on as it was, so that
+   * nothing is sent twice and nothing left out: whoever asks for more is to be refused before, by `hasTicks`.
    */
   subscribe(token: number, options: SubscribeOptions): void {
     const channel = this.channel!
@@ -111,39 +118,50 @@ export class HubClient {
     const instrument = channel.instrument(token)
     const subscription = new Subscription(this.queue, instrument, options)
     this.subscriptions.set(token, subscription)
+    this.hub.subscriptions++
     const last = instrument.isSeen ? placeOf(instrument) : undefined
-    const base = options.since ?? this.left.get(token)
-    this.left.delete(token)
+    const left = this.left.get(token)
     if (!options.tick) {
       this.goLive(subscription)
-      this.answer(subscription, base ?? last)
-      if (base !== undefined) this.left.set(token, base)
+      this.answer(subscription, left ?? last)
       return
     }
+    const base = options.since ?? left
+    this.forgetLeft(token)
     if (options.since !== undefined) this.resume(subscription, options.since, last)
-    else this.begin(subscription, base, last, Math.min(options.backfill, this.hub.settings.RING_TICKS))
+    else this.begin(subscription, base, last, options.backfill)
   }
 
   unsubscribe(token: number): void {
     const subscription = this.subscriptions.get(token)
     if (subscription === undefined) return
     this.subscriptions.delete(token)
+    this.hub.subscriptions--
     const { instrument, state } = subscription
     const place = state === "live" && instrument.isSeen ? placeOf(instrument) : subscription.place
     this.drop(subscription)
     if (!subscription.tick || place === undefined) return
+    if (!this.left.has(token)) this.hub.subscriptions++
     this.left.set(token, place)
-    if (this.left.size > this.hub.settings.MAX_CLIENT_TOKENS) {
-      for (const oldest of this.left.keys()) {
-        this.left.delete(oldest)
-        break
-      }
+    if (this.left.size <= this.hub.settings.MAX_CLIENT_TOKENS) return
+    for (const oldest of this.left.keys()) {
+      this.forgetLeft(oldest)
+      break
     }
+  }
+
+  private forgetLeft(token: number): void {
+    if (this.left.delete(token)) this.hub.subscriptions--
+  }
+
+  private forgetAllLeft(): void {
+    this.hub.subscriptions -= this.left.size
+    this.left.clear()
   }
 
   /** The channel begins a run anew: what the client had of the last one counts no more. */
   restart(): void {
-    this.left.clear()
+    this.forgetAllLeft()
     for (const subscription of this.subscriptions.values()) {
       subscription.place = undefined
       if (subscription.state !== "ahead") continue
@@ -154,10 +172,10 @@ export class HubClient {
 
   /** Ends all subscriptions. */
   leave(): void {
+    this.hub.subscriptions -= this.subscriptions.size
     for (const subscription of this.subscriptions.values()) this.drop(subscription)
     this.subscriptions.clear()
-    this.left.clear()
-    this.lookups.length = 0
+    this.forgetAllLeft()
     this.channel?.clients.delete(this)
   }
 
@@ -167,8 +185,12 @@ export class HubClient {
     else if (state === "ahead") {
       const ahead = instrument.ahead!.filter((other) => other !== subscription)
       instrument.ahead = ahead.length === 0 ? undefined : ahead
-    } else if (state === "fetching") instrument.fetching--
+    } else if (state === "fetching") {
+      instrument.fetching--
+      this.lookups.delete(subscription)
+    }
     subscription.state = "over"
+    this.channel!.release(instrument)
   }
 
   private change(subscription: Subscription, wanted: Wanted): void {
@@ -219,12 +241,17 @@ export class HubClient {
     }
   }
 
-  /** A client without a place, or one that comes back: the newest ticks of the newest epoch. */
-  private begin(subscription: Subscription, base: Place | undefined, last: Place | undefined, backfill: number): void {
+  /**
+   * A client without a place, or one that comes back: the newest ticks of the newest epoch. What is asked for and not to
+   * be had, also where a limit cut it, is told as missing.
+   */
+  private begin(subscription: Subscription, left: Place | undefined, last: Place | undefined, backfill: number): void {
     const { instrument } = subscription
-    subscription.place = base
+    const { RING_TICKS } = this.hub.settings
+    subscription.place = left
+    const base = left
     if (last === undefined) {
-      if (backfill > 0 && this.hasHistory) this.lookUp(subscription, () => this.fetchLast(subscription, base, backfill))
+      if (backfill > 0 && this.hasHistory) this.lookUp(subscription, () => this.fetchLast(subscription, left, backfill))
       else {
         if (base === undefined) this.goLive(subscription)
         else this.goAhead(subscription, base, true)
@@ -238,11 +265,13 @@ export class HubClient {
       this.answer(subscription, base)
       return
     }
-    let from = { epoch: last.epoch, position: Math.max(0, last.position - backfill) }
+    const asked = { epoch: last.epoch, position: Math.max(0, last.position - backfill) }
+    let from = { epoch: last.epoch, position: Math.max(0, last.position - Math.min(backfill, RING_TICKS)) }
     if (base !== undefined && isAfter(base.epoch, base.position, from)) from = { ...base }
     if (instrument.reaches(from) || !this.hasHistory) {
       this.goLive(subscription)
-      this.notify(subscription, { base, fetched: [], from, target: last, recovered: true, answer: true })
+      const rest = { fetched: [], from, target: last, recovered: true, answer: true }
+      this.notify(subscription, { base: base ?? asked, ...rest })
       return
     }
     this.lookUp(subscription, () => this.fetchLast(subscription, base, backfill))
@@ -251,32 +280,20 @@ export class HubClient {
   /** A client that says where it stands. */
   private resume(subscription: Subscription, since: Place, last: Place | undefined): void {
     const { instrument } = subscription
-    const { RING_TICKS } = this.hub.settings
     subscription.place = since
-    if (last !== undefined) {
-      if (since.epoch === last.epoch && since.position > last.position) {
-        // Another server was quicker: what the client has already is not sent again. A place far off is no place.
-        if (since.position - last.position <= RING_TICKS) {
-          this.goAhead(subscription, since, false)
-          this.answer(subscription, since)
-        } else {
-          this.goLive(subscription)
-          this.answer(subscription, last, false)
-        }
-        return
-      }
-      if (instrument.reaches(since) && since.epoch <= last.epoch) {
-        this.goLive(subscription)
-        this.notify(subscription, {
-          base: since,
-          fetched: [],
-          from: since,
-          target: last,
-          recovered: true,
-          answer: true
-        })
-        return
-      }
+    // A place ahead of what has come in here is one only where the ring or the store knows it: another server may have
+    // been quicker. Else it is told where the stream stands.
+    if (last !== undefined && since.epoch <= last.epoch && instrument.reaches(since)) {
+      this.goLive(subscription)
+      this.notify(subscription, {
+        base: since,
+        fetched: [],
+        from: since,
+        target: last,
+        recovered: true,
+        answer: true
+      })
+      return
     }
     const days = tradingDay(this.hub.now()) - dayOf(since)
     if (this.hasHistory && days <= MAX_RESUME_DAYS && days >= -1) {
@@ -333,19 +350,21 @@ export class HubClient {
   private lookUp(subscription: Subscription, look: () => Promise<void>): void {
     subscription.state = "fetching"
     subscription.instrument.fetching++
-    this.lookups.push(look)
+    this.lookups.set(subscription, look)
     this.nextLookups()
   }
 
   private nextLookups(): void {
-    while (this.lookingUp < CLIENT_LOOKUPS) {
-      const look = this.lookups.shift()
-      if (look === undefined) return
+    for (const [subscription, look] of this.lookups) {
+      if (this.lookingUp >= CLIENT_LOOKUPS) return
+      this.lookups.delete(subscription)
       this.lookingUp++
-      void look().finally(() => {
-        this.lookingUp--
-        this.nextLookups()
-      })
+      look()
+        .catch((error) => this.hub.fail(this.queue, error))
+        .finally(() => {
+          this.lookingUp--
+          this.nextLookups()
+        })
     }
   }
 
@@ -356,16 +375,21 @@ export class HubClient {
   private async fetchLast(subscription: Subscription, base: Place | undefined, limit: number): Promise<void> {
     if (!this.isFetching(subscription)) return
     const { instrument } = subscription
-    const ticks = await this.hub.look((history) => history.last(instrument.token, limit), [])
+    const most = Math.min(limit, this.hub.settings.RING_TICKS)
+    const { ticks, failed } = await this.hub.look((history) => history.last(instrument.token, most), NO_LAST)
     if (!this.isFetching(subscription)) return
     const newest = ticks[ticks.length - 1]
     const last = instrument.isSeen ? placeOf(instrument) : undefined
     // The newest epoch alone: the answer is one frame.
     const epoch = Math.max(newest?.epoch ?? 0, last?.epoch ?? 0, base?.epoch ?? 0)
-    const oldest = last?.epoch === epoch ? Math.max(0, last.position - limit) : 0
+    const newestPosition = newest?.epoch === epoch ? newest.position : 0
+    const top = Math.max(newestPosition, last?.epoch === epoch ? last.position : 0)
+    const oldest = last?.epoch === epoch ? Math.max(0, last.position - most) : 0
     const after = base?.epoch === epoch ? Math.max(base.position, oldest) : oldest
     const fetched = ticks.filter((t) => t.epoch === epoch && t.position > after).map(frameOf)
     const found = fetched[fetched.length - 1]
+    // Who has no place yet stands right before what was asked for.
+    const asked = base ?? (top === 0 ? undefined : { epoch, position: Math.max(0, top - limit) })
     const cursor =
       found !== undefined
         ? { epoch, position: found.position }
@@ -374,7 +398,8 @@ export class HubClient {
           : last?.epoch === epoch
             ? { epoch, position: after }
             : base
-    await this.settled(subscription, { base, fetched, cursor, sure: true, answered: false, recovered: true })
+    const rest = { fetched, cursor, sure: true, answered: false }
+    await this.settled(subscription, { base: asked, ...rest, recovered: !failed })
   }
 
   private async fetchAfter(subscription: Subscription, since: Place): Promise<void> {

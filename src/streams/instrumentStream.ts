@@ -106,7 +106,7 @@ export class Instrument {
       this.start = this.start + 1 === this.ring.length ? 0 : this.start + 1
       return -gone
     }
-    if (this.count === this.ring.length) this.resize(Math.min(limit, Math.max(16, this.count * 2)))
+    if (this.count === this.ring.length) this.resize(Math.min(limit, Math.max(4, this.count * 2)))
     const i = this.start + this.count
     this.ring[i < this.ring.length ? i : i - this.ring.length] = frame
     this.count++

@@ -24,6 +24,8 @@ export const stageSent = counter("topology_stage_sent_events_total", "Ticks that
 export const stageDiscarded = counter("topology_stage_discarded_events_total", "Ticks that a stage took out, by reason")
 export const bufferSize = gauge("topology_buffer_size_events", "What waits in a bounded buffer")
 export const bufferMaxSize = gauge("topology_buffer_max_size_events", "The most a bounded buffer holds")
+export const bufferBytes = gauge("topology_buffer_size_bytes", "Bytes that wait in a bounded buffer")
+export const bufferMaxBytes = gauge("topology_buffer_max_size_bytes", "The most bytes a bounded buffer holds")
 export const sinkFlush = histogram("topology_sink_flush_seconds", {
   description: "Time a sink took to write one batch",
   boundaries: [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10]
@@ -76,6 +78,9 @@ export const httpMaxConnections = gauge(
   "topology_http_max_connections",
   "The most connections that are let be open: the process's file descriptors less those kept for drivers"
 )
+export const clientsEnded = counter("topology_clients_ended_total", "WebSocket clients that are gone, by why")
+export const upgradesRefused = counter("topology_upgrades_refused_total", "WebSocket upgrades refused, by why")
+export const messagesRefused = counter("topology_messages_refused_total", "WebSocket messages refused, by code")
 export const unknownInstruments = gauge("topology_unknown_instruments", "Tokens seen that no instrument has")
 export const instrumentsLeftOut = gauge(
   "topology_instruments_left_out",

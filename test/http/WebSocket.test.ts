@@ -1,9 +1,11 @@
+import { request } from "node:http"
 import { setFlagsFromString } from "node:v8"
 import { runInNewContext } from "node:vm"
 import { assert, describe, it } from "@effect/vitest"
 import { Effect } from "effect"
-import { MAX_STRIKES, MESSAGE_BURST } from "../../src/http/WebSocket.ts"
-import { MAX_MESSAGE_BYTES } from "../../src/schema/Protocol.ts"
+import { ClientLog } from "../../src/http/clientLog.ts"
+import { MAX_STRIKES, MESSAGE_BURST } from "../../src/http/session.ts"
+import { type Answer, MAX_MESSAGE_BYTES } from "../../src/schema/Protocol.ts"
 import type { Hub } from "../../src/streams/fanOut.ts"
 import { EPOCH, randomFrom, tickOf } from "../support/hub.ts"
 import { connect, instrumentOf, serve, type TestClient } from "../support/webSocketServer.ts"
@@ -55,6 +57,24 @@ const turns = (count: number) =>
 const caughtUp = (hub: Hub, client: TestClient, tokens: ReadonlyArray<number>) =>
   client.until(({ checker }) => tokens.every((t) => checker.place(t)?.position === hub.live.place(t)?.position))
 
+/** What a raw request for `/ws` is answered. */
+const statusOf = (port: number, headers: Readonly<Record<string, string>>) =>
+  Effect.promise(
+    () =>
+      new Promise<number>((resolve, reject) => {
+        const asked = request({ host: "127.0.0.1", port, path: "/ws", headers, agent: false }, (response) => {
+          response.resume()
+          resolve(response.statusCode ?? 0)
+        })
+        asked.on("upgrade", (_, socket) => {
+          socket.destroy()
+          resolve(101)
+        })
+        asked.on("error", reject)
+        asked.end()
+      })
+  )
+
 const allTokens = Array.from({ length: TOKENS }, (_, i) => i + 1)
 
 describe("a client of /ws", () => {
@@ -94,7 +114,7 @@ describe("a client of /ws", () => {
   it.live("that breaks off and comes back with since goes on where it was", () =>
     Effect.scoped(
       Effect.gen(function* () {
-        const { hub, url } = yield* serve({ hub: { RING_TICKS: 2000 } })
+        const { hub, url } = yield* serve({ hub: { RING_TICKS: 20_000, HUB_TICKS: 1_000_000 } })
         const running = load(hub, 3)
         let checker = (yield* connect(url)).checker
         for (let i = 0; i < 20; i++) {
@@ -121,9 +141,7 @@ describe("a client of /ws", () => {
           observer: {
             evicted: (n) => {
               evicted += n
-            },
-            delivered: () => undefined,
-            seen: () => undefined
+            }
           }
         })
         const slow = yield* connect(url, { keep: false })
@@ -270,6 +288,214 @@ describe("a client of /ws", () => {
         yield* large.until(({ closed }) => closed !== undefined)
         assert.strictEqual(large.closed!.code, 1009)
         assert.strictEqual(hub.size, 0)
+      })
+    )
+  )
+
+  it.live("that sends nesting without end hears so, wherever it is, and nobody else notices", () =>
+    Effect.scoped(
+      Effect.gen(function* () {
+        const { hub, url } = yield* serve()
+        const good = yield* connect(url)
+        good.send({ action: "subscribe", tokens: [1] })
+        const deep = `${"[".repeat(4500)}${"]".repeat(4500)}`
+        const bad = yield* connect(url)
+        const frames = [
+          deep,
+          `{"action":${deep}}`,
+          `{"action":"subscribe","tokens":${deep}}`,
+          `{"action":"subscribe","tokens":[1],"since":${deep}}`,
+          `{"action":"ping","id":${deep}}`
+        ]
+        for (const frame of frames) bad.send(frame)
+        bad.send({ action: "ping", id: 1 })
+        yield* bad.until(({ messages }) => messages.length === frames.length + 1)
+        assert.deepStrictEqual(
+          bad.messages.map((m) => (m.type === "error" ? m.code : m.type)),
+          [...frames.map(() => "bad_message"), "pong"]
+        )
+        yield* good.until(({ checker }) => checker.backfills === 1)
+        hub.publish([tickOf(1, EPOCH, 1)])
+        yield* good.until(({ checker }) => checker.ticks === 1)
+      })
+    )
+  )
+
+  it.live("that the server breaks for is closed with 1011 and leaves a line, and nobody else notices", () =>
+    Effect.scoped(
+      Effect.gen(function* () {
+        const lines: Array<string> = []
+        const ended: Array<string> = []
+        const { hub, url } = yield* serve({
+          log: new ClientLog((line) => lines.push(line)),
+          counts: { ended: (why) => ended.push(why), upgradeRefused: () => undefined, messageRefused: () => undefined },
+          instruments: [
+            new Proxy(instrumentOf(13, "BROKEN", "NSE"), {
+              get: (target, key) => {
+                if (key === "exchange") throw new Error("a defect\u001b[2J")
+                return Reflect.get(target, key)
+              }
+            })
+          ]
+        })
+        const good = yield* connect(url)
+        good.send({ action: "subscribe", tokens: [1] })
+        const bad = yield* connect(url)
+        bad.send({ action: "subscribe", tokens: [13] })
+        yield* bad.until(({ closed }) => closed !== undefined)
+        assert.deepStrictEqual(bad.closed, { code: 1011, reason: "internal error" })
+        assert.deepStrictEqual(ended, ["failed"])
+        assert.match(lines[0]!, /^client 127\.0\.0\.1 failed: Error: a defect\\u001b\[2J/)
+        yield* good.until(({ checker }) => checker.backfills === 1)
+        hub.publish([tickOf(1, EPOCH, 1)])
+        yield* good.until(({ checker }) => checker.ticks === 1)
+      })
+    )
+  )
+
+  it.live("that pings without end is closed, whether it reads or not, and so is one that sends too many bytes", () =>
+    Effect.scoped(
+      Effect.gen(function* () {
+        const ended: Array<string> = []
+        const lines: Array<string> = []
+        const { hub, url } = yield* serve({
+          log: new ClientLog((line) => lines.push(line)),
+          counts: { ended: (why) => ended.push(why), upgradeRefused: () => undefined, messageRefused: () => undefined }
+        })
+        for (const isReading of [true, false]) {
+          const pinging = yield* connect(url)
+          if (!isReading) pinging.ws.pause()
+          const bytes = Buffer.alloc(125)
+          for (let i = 0; i < 20 * MESSAGE_BURST; i++) pinging.ws.ping(bytes)
+          yield* Effect.promise(async () => {
+            while (hub.size > 0) await new Promise<void>((resolve) => setImmediate(resolve))
+          })
+          pinging.ws.resume()
+          yield* pinging.until(({ closed }) => closed !== undefined)
+          assert.deepStrictEqual(pinging.closed, { code: 1008, reason: "too many messages" })
+        }
+        const large = yield* connect(url)
+        for (let i = 0; i < 5; i++) large.send({ action: "auth", key: "x".repeat(MAX_MESSAGE_BYTES - 100) })
+        yield* large.until(({ closed }) => closed !== undefined)
+        assert.deepStrictEqual(large.closed, { code: 1008, reason: "too many bytes" })
+        assert.deepStrictEqual(ended, ["too_many_messages", "too_many_messages", "too_many_bytes"])
+        assert.deepStrictEqual(
+          lines.filter((line) => line.includes("ended")),
+          [
+            "client 127.0.0.1 ended: 1008 too many messages",
+            "client 127.0.0.1 ended: 1008 too many messages",
+            "client 127.0.0.1 ended: 1008 too many bytes"
+          ]
+        )
+      })
+    )
+  )
+
+  it.live("is refused more instruments than it may ask for at a time, and told when it may", () =>
+    Effect.scoped(
+      Effect.gen(function* () {
+        const { url } = yield* serve({ limits: { MAX_CLIENT_TOKENS: 1000 } })
+        const client = yield* connect(url)
+        const tokens = Array.from({ length: 1000 }, (_, i) => i + 1)
+        for (let i = 0; i < 5; i++) {
+          client.send({ action: "subscribe", tokens, id: i })
+          client.send({ action: "unsubscribe", tokens, id: i })
+        }
+        client.send({ action: "ping" })
+        yield* client.until(({ messages }) => messages.some((m) => m.type === "pong"))
+        const refused = client.messages.flatMap((m) => (m.type === "error" ? [m] : []))
+        assert.isAbove(refused.length, 5)
+        for (const { code, message } of refused) {
+          assert.strictEqual(code, "too_fast")
+          assert.match(message, /^tokens: too many instruments were asked for lately; these 1000 can be in \d+ s$/)
+        }
+        assert.isUndefined(client.closed)
+      })
+    )
+  )
+
+  it.live("that asks again for what it was sent is refused by name, and its stream goes on", () =>
+    Effect.scoped(
+      Effect.gen(function* () {
+        const { hub, url } = yield* serve({ limits: { MAX_SUBSCRIPTIONS: 2 } })
+        hub.publish(Array.from({ length: 20 }, (_, i) => tickOf(1, EPOCH, i + 1)))
+        const client = yield* connect(url)
+        client.send({ action: "subscribe", tokens: [1], backfill: 5 })
+        client.send({ action: "subscribe", tokens: [1, 2, 3], backfill: 10 })
+        client.send({ action: "subscribe", tokens: [1], since: { "1": [EPOCH, 3] } })
+        client.send({ action: "subscribe", tokens: [1], since: { "2": [EPOCH, 3] } })
+        client.send({ action: "ping" })
+        yield* client.until(({ messages }) => messages.some((m) => m.type === "pong"))
+        const refused: Answer = { instrument_token: 1, accepted: false, reason: "already_subscribed" }
+        const accepted = (token: number): Answer => ({ instrument_token: token, accepted: true, known: false })
+        assert.deepStrictEqual(
+          client.messages.flatMap((m) => (m.type === "subscribed" ? [m.tokens] : [])),
+          [
+            [accepted(1)],
+            [refused, accepted(2), { instrument_token: 3, accepted: false, reason: "server_full" }],
+            [refused],
+            [accepted(1)]
+          ]
+        )
+        hub.publish([tickOf(1, EPOCH, 21)])
+        yield* client.until(({ checker }) => checker.ticks === 1)
+        assert.strictEqual(client.checker.backfilled, 5)
+      })
+    )
+  )
+
+  it.live("is one of a bounded number of its address, and not let in without the handshake of RFC 6455", () =>
+    Effect.scoped(
+      Effect.gen(function* () {
+        const refusals: Array<string> = []
+        const lines: Array<string> = []
+        const { hub, url, port } = yield* serve({
+          limits: { CONNECTIONS_PER_ADDRESS: 2 },
+          log: new ClientLog((line) => lines.push(line)),
+          counts: {
+            ended: () => undefined,
+            upgradeRefused: (why) => refusals.push(why),
+            messageRefused: () => undefined
+          }
+        })
+        const first = yield* connect(url)
+        yield* connect(url)
+        assert.include((yield* Effect.flip(connect(url))).message, "429")
+        first.ws.close()
+        yield* first.until(({ closed }) => closed !== undefined)
+        yield* Effect.promise(async () => {
+          while (hub.size > 1) await new Promise<void>((resolve) => setImmediate(resolve))
+        })
+        yield* connect(url)
+        assert.deepStrictEqual(lines, ["client 127.0.0.1 refused: 2 clients of 127.0.0.1 are connected already"])
+
+        const key = "dGhlIHNhbXBsZSBub25jZQ=="
+        const whole = {
+          upgrade: "websocket",
+          connection: "Upgrade",
+          "sec-websocket-version": "13",
+          "sec-websocket-key": key
+        }
+        const cases: ReadonlyArray<readonly [number, Record<string, string>]> = [
+          [426, { ...whole, "sec-websocket-version": "8" }],
+          [426, { "sec-websocket-key": key, "sec-websocket-version": "13" }],
+          [426, {}],
+          [400, { ...whole, "sec-websocket-key": "????????????????????????" }],
+          [400, { ...whole, "sec-websocket-key": "short" }],
+          [429, whole]
+        ]
+        for (const [status, headers] of cases) {
+          assert.strictEqual(yield* statusOf(port, headers), status, JSON.stringify(headers))
+        }
+        assert.deepStrictEqual(refusals, [
+          "address_full",
+          "handshake",
+          "handshake",
+          "handshake",
+          "handshake",
+          "handshake",
+          "address_full"
+        ])
       })
     )
   )

@@ -39,8 +39,10 @@ describe("client messages", () => {
       },
       { action: "unsubscribe", tokens: [1, 2] },
       { action: "auth", key: "k" },
-      { action: "ping" },
-      { action: "ping", unknown: "fields are ignored" }
+      { action: "subscribe", tokens: [1], since: {}, backfill: 5 },
+      { action: "subscribe", tokens: [1], since: { "1": [0, 0] } },
+      { action: "ping", id: '[[[[[[[[[[[[[[[[[[[[ \\" {' },
+      { action: "ping" }
     ]) {
       const decoded = decodeClientMessage(JSON.stringify(message))
       assert.isTrue(Result.isSuccess(decoded), JSON.stringify(message))
@@ -59,7 +61,10 @@ describe("client messages", () => {
         { action: "subscribe", tokens: [1], symbols: ["A"] },
         `symbols: expected tokens or symbols, not both, got ["A"]`
       ],
-      [{ action: "subscribe", tokens: [1], since: { x: [1, 2] } }, `since: expected an instrument token, got "x"`],
+      [
+        { action: "subscribe", tokens: [1], since: { x: [1, 2] } },
+        `since: expected an instrument token, a whole number from 1 to 2147483647, got "x"`
+      ],
       [{ action: "subscribe", tokens: [1], since: { "2147483648": [1, 2] } }, "since: expected an instrument token"]
     ]
     for (const [message, expected] of cases) {
@@ -70,12 +75,24 @@ describe("client messages", () => {
     const fields: ReadonlyArray<readonly [object, string, string]> = [
       [{ tokens: [1, 0] }, "tokens.1: ", "got 0"],
       [{ tokens: [1.5] }, "tokens.0: ", "got 1.5"],
-      [{ tokens: ["1"] }, "tokens.0: ", 'got "1"'],
+      [{ tokens: ["1"] }, "tokens.0: ", 'got "1"; it goes without quotes'],
+      [{ tokens: ["NSE:TCS"] }, "tokens.0: ", 'got "NSE:TCS"; names go in symbols'],
+      [{ symbols: [738561] }, "symbols.0: ", "got 738561; numbers go in tokens"],
       [{ tokens: [2 ** 31] }, "tokens.0: ", "got 2147483648"],
-      [{ tokens: [] }, "tokens: ", "got []"],
+      [{ tokens: [] }, "tokens: expected 1 to 10000 in one message, ", "got 0"],
       [{ symbols: [""] }, "symbols.0: ", 'got ""'],
       [{ tokens: [1], since: { "1": [-1, 2] } }, "since.1.0: ", "got -1"],
-      [{ tokens: [1], since: { "1": [1] } }, "since.1.1: ", "got nothing"],
+      [{ tokens: [1], since: { "1": [1] } }, "since.1: ", "got [1]"],
+      [{ tokens: [1], since: { "1": [EPOCH, "5"] } }, "since.1.1: ", 'got "5"'],
+      [{ tokens: [1], since: { "1": [1768449600, 1] } }, "since.1.0: ", "which looks like seconds since 1970"],
+      [{ tokens: [1], since: { "1": [1768449600123, 1] } }, "since.1.0: ", "looks like milliseconds since 1970"],
+      [{ tokens: [1], since: { "1": [1768449600123456, 1] } }, "since.1.0: ", "looks like microseconds since 1970"],
+      [{ tokens: [1], since: { "1": [1.768449600123456e18, 1] } }, "since.1.0: ", "looks like nanoseconds since 1970"],
+      [{ tokens: [1], channels: ["gap"], since: {} }, 'since: goes with the channel "tick"', "as channels"],
+      [{ tokens: [1], channels: ["gap"], backfill: 5 }, 'backfill: goes with the channel "tick"', "as channels"],
+      [{ token: [1] }, "unknown key token: ", "did you mean tokens?"],
+      [{ tokens: [1], back_fill: 5 }, "unknown key back_fill: ", "did you mean backfill?"],
+      [{ tokens: [1], __proto__x: 5 }, "unknown key __proto__x: ", "replay, id"],
       [{ tokens: [1], backfill: MAX_BACKFILL + 1 }, "backfill: ", `got ${MAX_BACKFILL + 1}`],
       [{ tokens: [1], capacity: 0 }, "capacity: ", "got 0"],
       [{ tokens: [1], batch: 1 }, "batch: ", "got 1"],
@@ -89,8 +106,35 @@ describe("client messages", () => {
       assert.strictEqual(id, 7)
       assert.isTrue(told.startsWith(path) && told.endsWith(got), told)
     }
+    const many = refused({ action: "subscribe", tokens: Array.from({ length: 47_000 }, (_, i) => i + 1) })
+    assert.strictEqual(many.message, "tokens: expected 1 to 10000 in one message, got 47000; send the rest in another")
     assert.match(refused({ action: "unsubscribe" }).message, /^tokens: .*got nothing$/)
     assert.match(refused({ action: "auth", key: 5 }).message, /^key: .*got 5$/)
+  })
+
+  it("are refused wherever they nest without end, and cost no more than they are long", () => {
+    const deep = `${"[".repeat(4500)}${"]".repeat(4500)}`
+    const objects = `${'{"a":'.repeat(4500)}1${"}".repeat(4500)}`
+    for (const nested of [deep, objects, "[".repeat(500_000)]) {
+      for (const text of [
+        nested,
+        `{"action":${nested}}`,
+        `{"action":"ping","id":${nested}}`,
+        `{"action":"subscribe","tokens":${nested}}`,
+        `{"action":"subscribe","tokens":[1],"since":{"1":${nested}}}`,
+        `{"action":"subscribe","tokens":[1],"since":${nested}}`
+      ]) {
+        const { code, message, id } = refused(text)
+        assert.deepStrictEqual([code, id], ["bad_message", undefined])
+        assert.strictEqual(message, "input: expected at most 16 levels of arrays and objects, got more")
+      }
+    }
+  })
+
+  it("have an id that is sent back, and so is bounded", () => {
+    const { message, id } = refused({ action: "ping", id: ["x".repeat(2000)] })
+    assert.isTrue(message.startsWith("id: expected at most 1024 characters of JSON, got "), message)
+    assert.isUndefined(id)
   })
 
   it("that name what this server does not serve are refused by that name", () => {

@@ -248,8 +248,175 @@ describe("the hub", () => {
     client.subscribe(3, { ...plain, backfill: 1000 })
     client.flush()
     assert.deepStrictEqual(
-      socket.messages().map((m) => [m.from, m.to]),
-      [[151, 200]]
+      socket.messages().map((m) => [m.type, m.from, m.to]),
+      [
+        ["evicted", 1, 150],
+        ["backfill", 151, 200]
+      ]
+    )
+  })
+
+  it("lets rings that gave way to those of many instruments grow again when these are silent", () => {
+    const hub = make({ RING_TICKS: 100, HUB_TICKS: 400, HUB_INSTRUMENTS: 10 })
+    let position = 0
+    const publish = (tokens: ReadonlyArray<number>) => {
+      position++
+      hub.publish(tokens.map((token) => tickOf(token, EPOCH, position)))
+    }
+    const many = Array.from({ length: 10 }, (_, i) => i + 1)
+    for (let i = 0; i < 100; i++) publish(many)
+    assert.isAtMost(hub.live.memory.ring, 50)
+    // Others come and go meanwhile, so that those which fell silent are forgotten.
+    for (let i = 0; i < 3000; i++) publish([1, 2, 100 + (i % 1000)])
+    assert.strictEqual(hub.live.memory.ring, 100)
+    assert.isAtMost(hub.live.memory.ticks, 400)
+    const { socket, client } = connect(hub)
+    client.subscribe(1, { ...plain, backfill: 100 })
+    client.flush()
+    assert.strictEqual(socket.checker.backfilled, 100)
+    assert.strictEqual(socket.checker.evicted, 0)
+  })
+
+  it("remembers a bounded number of instruments: those silent longest go, but for the place of those that are wanted", () => {
+    const hub = make({ HUB_INSTRUMENTS: 1000 })
+    const { socket, client } = connect(hub)
+    hub.publish([tickOf(1, EPOCH, 5), tickOf(2, EPOCH, 5)])
+    client.subscribe(1, plain)
+    for (let token = 10; token < 20_010; token++) hub.publish([tickOf(token, EPOCH, 1), tickOf(3, EPOCH, token)])
+    assert.isAtMost(hub.live.memory.instruments, 1100)
+    assert.isUndefined(hub.live.place(2))
+    assert.deepStrictEqual(hub.live.place(1), { epoch: EPOCH, position: 5 })
+    assert.deepStrictEqual(hub.live.place(3), { epoch: EPOCH, position: 20_009 })
+    hub.publish([tickOf(1, EPOCH, 5), tickOf(1, EPOCH, 6)])
+    client.flush()
+    assert.deepStrictEqual(
+      socket.messages().map((m) => [m.type, m.position ?? m.from]),
+      [
+        ["backfill", 6],
+        ["tick", 6]
+      ]
+    )
+  })
+
+  it("remembers nothing of a token that no tick came of once nobody subscribes to it", () => {
+    const hub = make()
+    const { client } = connect(hub)
+    for (let token = 1; token <= 500; token++) client.subscribe(token, plain)
+    assert.strictEqual(hub.live.memory.instruments, 500)
+    assert.strictEqual(hub.subscriptions, 500)
+    for (let token = 1; token <= 400; token++) client.unsubscribe(token)
+    assert.strictEqual(hub.live.memory.instruments, 100)
+    hub.disconnect(client)
+    assert.strictEqual(hub.live.memory.instruments, 0)
+    assert.strictEqual(hub.subscriptions, 0)
+  })
+
+  it("takes from the longest queues where all clients together are behind too far, and tells each exactly", () => {
+    const evicted: Record<string, number> = {}
+    const hub = new Hub({
+      settings: { ...hubSettings, CLIENT_BUFFER_BYTES: 1, CLIENTS_TICKS: 1000 },
+      now: () => NOW,
+      observer: {
+        evicted: (ticks, policy) => {
+          evicted[policy] = (evicted[policy] ?? 0) + ticks
+        }
+      }
+    })
+    const peers = [1, 2, 3].map((token) => {
+      const peer = connect(hub, { fast: false })
+      peer.client.queue.resize(100_000)
+      peer.client.subscribe(token, plain)
+      peer.client.flush()
+      peer.socket.waiting = 1
+      return peer
+    })
+    hub.publish(run(3, 1, 100))
+    for (let from = 1; from <= 2000; from += 100) {
+      hub.publish([...run(1, from, from + 99), ...run(2, from, from + 99)])
+      assert.isAtMost(hub.held.ticks, 1000)
+    }
+    assert.strictEqual(peers[2]!.client.queue.size, 100)
+    assert.isAbove(evicted["evict-longest"]!, 3000)
+    assert.isUndefined(evicted["evict-oldest"])
+    for (const { socket, client } of peers) {
+      for (let i = 0; i < 3000 && client.queue.size > 0; i++) {
+        socket.read(1e9)
+        client.flush()
+      }
+      const { ticks, evicted: told } = socket.checker
+      assert.strictEqual(ticks + told, socket.checker.place(3) === undefined ? 2000 : 100)
+    }
+    assert.strictEqual(hub.held.ticks, 0)
+  })
+
+  it("ends those that hold most where all clients together hold too many bytes, and nobody else", () => {
+    const hub = make({ CLIENT_BUFFER_BYTES: 1, CLIENTS_BYTES: 1_000_000 })
+    const peers = Array.from({ length: 5 }, () => connect(hub, { fast: false }))
+    for (const { socket } of peers) socket.waiting = 1
+    const say = (i: number, bytes: number) => {
+      peers[i]!.client.say("x".repeat(bytes))
+      peers[i]!.client.flush()
+    }
+    for (let i = 0; i < 5; i++) say(i, 1000)
+    for (let n = 0; n < 50; n++) for (const i of [1, 3]) say(i, 20_000)
+    const codes = peers.map(({ socket }) => socket.ended?.code)
+    assert.deepStrictEqual([codes[0], codes[2], codes[4]], [undefined, undefined, undefined])
+    assert.include(codes, 1013)
+    assert.isAtMost(hub.held.bytes, 1_000_000)
+    for (const { client } of peers) hub.disconnect(client)
+    assert.strictEqual(hub.held.bytes, 0)
+  })
+
+  it("hands one client a bounded piece at a time, and goes on when others had their turn", async () => {
+    const hub = make({ CLIENT_CAPACITY: 10_000, CLIENT_BUFFER_BYTES: 1 })
+    const { socket, client } = connect(hub, { fast: false })
+    client.subscribe(1, plain)
+    client.flush()
+    socket.waiting = 1
+    hub.publish(run(1, 1, 5000))
+    socket.isFast = true
+    socket.waiting = 0
+    client.flush()
+    const first = socket.checker.ticks
+    assert.isAbove(first, 500)
+    assert.isBelow(first, 2500)
+    for (let i = 0; i < 20; i++) await settle()
+    assert.strictEqual(socket.checker.ticks, 5000)
+  })
+
+  it("ends the one client that something breaks for, with 1011, and serves the others", () => {
+    const hub = make()
+    const bad = connect(hub)
+    const good = connect(hub)
+    for (const { client } of [bad, good]) client.subscribe(1, plain)
+    for (const { client } of [bad, good]) client.flush()
+    Object.assign(bad.socket, {
+      cork: () => {
+        throw new Error("broken")
+      }
+    })
+    hub.publish(run(1, 1, 3))
+    assert.strictEqual(bad.socket.ended?.code, 1011)
+    assert.strictEqual(good.socket.checker.ticks, 3)
+  })
+
+  it("says what of a backfill is not to be had: where a limit cut it, or memory does not reach back", () => {
+    const hub = make({ RING_TICKS: 100 })
+    hub.publish(run(1, 1, 500))
+    hub.publish(run(2, 1, 30))
+    hub.publish(run(3, 71, 100))
+    const { socket, client } = connect(hub)
+    for (const token of [1, 2, 3]) client.subscribe(token, { ...plain, backfill: 300 })
+    client.flush()
+    assert.deepStrictEqual(
+      socket.messages().map((m) => [m.type, m.instrument_token, m.from, m.to, m.recovered]),
+      [
+        ["evicted", 1, 201, 400, undefined],
+        ["backfill", 1, 401, 500, false],
+        ["backfill", 2, 1, 30, true],
+        ["evicted", 3, 1, 70, undefined],
+        ["backfill", 3, 71, 100, false]
+      ]
     )
   })
 
@@ -355,7 +522,8 @@ const historyFrom = (all: Map<number, Array<Tick>>, part: { ring: number; store:
     last: async (token, limit) => {
       asked.push("last")
       await settle()
-      return part.up() ? (all.get(token) ?? []).slice(-Math.min(limit, part.ring)) : []
+      if (!part.up()) return { ticks: [], failed: true }
+      return { ticks: (all.get(token) ?? []).slice(-Math.min(limit, part.ring)), failed: false }
     },
     after: async (token, place, limit) => {
       asked.push("after")
@@ -479,8 +647,9 @@ describe("coming back with since", () => {
   })
 
   it("is not sent again what another server was quicker to send", async () => {
-    const { hub, publish, resume } = world()
+    const { hub, publish, remember, resume } = world()
     publish(run(1, 1, 30))
+    remember(run(1, 31, 33))
     const { socket } = await resume({ epoch: EPOCH, position: 33 })
     hub.publish(run(1, 31, 33))
     hub.publish(run(1, 34, 35))
@@ -541,9 +710,38 @@ describe("coming back with since", () => {
     assert.strictEqual(old.checker.place(1)!.position, hub.live.place(1)!.position)
   })
 
+  it("is told at once where the stream stands where its place is ahead of what exists, and goes on live", async () => {
+    for (const kept of [world(), undefined]) {
+      const hub = kept?.hub ?? make()
+      const checker = new RuleChecker()
+      for (const token of [1, 2]) checker.places.set(token, { epoch: EPOCH, position: 40 })
+      const { socket, client } = connect(hub, { checker })
+      hub.publish(run(1, 1, 30))
+      for (const token of [1, 2]) {
+        client.subscribe(token, { ...both, since: { epoch: EPOCH, position: 40 }, backfill: 0 })
+      }
+      client.flush()
+      for (let i = 0; i < 10; i++) await settle()
+      hub.publish([...run(1, 31, 31), ...run(2, 7, 8)])
+      client.flush()
+      assert.deepStrictEqual(
+        socket.messages().map((m) => [m.type, m.instrument_token, m.position ?? m.from, m.recovered]),
+        [
+          ["backfill", 1, 31, false],
+          // Nobody has seen it: that is told now, and where it stands when it is known.
+          ["backfill", 2, 41, false],
+          ["tick", 1, 31, undefined],
+          ["backfill", 2, 7, false],
+          ["tick", 2, 7, undefined],
+          ["tick", 2, 8, undefined]
+        ]
+      )
+    }
+  })
+
   it("that is left off between two pages goes on after the page that was sent", async () => {
     const history: History = {
-      last: async () => [],
+      last: async () => ({ ticks: [], failed: false }),
       after: async (token, place) => ({
         ticks: run(token, place.position + 1, place.position + 5),
         more: true,
@@ -574,7 +772,7 @@ describe("coming back with since", () => {
     let most = 0
     const asked = new Set<number>()
     const history: History = {
-      last: async () => [],
+      last: async () => ({ ticks: [], failed: false }),
       after: async (token, place) => {
         most = Math.max(most, ++open)
         asked.add(token)
@@ -708,6 +906,7 @@ describe("the rule, whatever happens", () => {
         client.flush()
       }
       if (random.chance(0.5)) await settle()
+      for (const { socket } of peers) if (socket.broken !== undefined) throw socket.broken
     }
     for (let i = 0; i < 400; i++) {
       for (const { socket, client } of peers) {

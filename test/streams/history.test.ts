@@ -91,7 +91,7 @@ describe("history", () => {
       assert.strictEqual(page.ticks.length, 10)
       const down = { last: () => Effect.fail(noCache), after: () => Effect.fail(noCache) }
       const nothing = historyOf(down, storeOf(run(1, 5)), () => NOW)
-      assert.deepStrictEqual(yield* Effect.promise(() => nothing.last(1, 5)), [])
+      assert.deepStrictEqual(yield* Effect.promise(() => nothing.last(1, 5)), { ticks: [], failed: true })
       const stored = yield* Effect.promise(() => nothing.after(1, { epoch: EPOCH, position: 2 }, 100))
       assert.deepStrictEqual(
         positions(stored),

@@ -48,7 +48,7 @@ export class RuleChecker {
         if (!recovered) this.unrecovered++
         if (data.length !== to - from + 1) this.broken(`backfill ${from}..${to} holds ${data.length} ticks`, token)
         if (data.length === 0) {
-          this.stand(token, epoch, to)
+          this.stand(token, epoch, to, recovered)
           return
         }
         data.forEach((tick, i) => {
@@ -109,7 +109,7 @@ export class RuleChecker {
   }
 
   /** An empty backfill says where the stream goes on: nothing may be left out by it. */
-  private stand(token: number, epoch: number, position: number): void {
+  private stand(token: number, epoch: number, position: number, recovered: boolean): void {
     const seen = this.places.get(token)
     if (seen === undefined) {
       // Epoch 0: nothing is known of this instrument yet, the first tick says where it stands.
@@ -117,6 +117,11 @@ export class RuleChecker {
       return
     }
     if (epoch === 0 && position === 0) return
+    // A place that nobody knows is given up, and told so; the stream may stand only behind it.
+    if (!recovered && (epoch < seen.epoch || (epoch === seen.epoch && position < seen.position))) {
+      this.places.set(token, { epoch, position })
+      return
+    }
     if (epoch < seen.epoch) this.broken(`empty backfill goes back to epoch ${epoch}`, token)
     const expected = epoch === seen.epoch ? seen.position : 0
     if (position !== expected) this.broken(`empty backfill stands at ${epoch}/${position}`, token)

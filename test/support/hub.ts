@@ -14,7 +14,11 @@ export const hubSettings: HubSettings = {
   HUB_TICKS: 300_000,
   CLIENT_CAPACITY: 1000,
   CLIENT_BUFFER_BYTES: 65_536,
-  MAX_CLIENT_TOKENS: 10_000
+  MAX_CLIENT_TOKENS: 10_000,
+  MAX_SUBSCRIPTIONS: 1_000_000,
+  CLIENTS_TICKS: 2_000_000,
+  CLIENTS_BYTES: 268_435_456,
+  HUB_INSTRUMENTS: 100_000
 }
 
 /** The price tells which tick it is, so that a test sees when one was taken for another. */
@@ -63,6 +67,8 @@ export class FakeSocket implements ClientSocket {
   readonly frames: Array<string> = []
   readonly checker: RuleChecker
   ended: { readonly code: number; readonly reason: string } | undefined
+  /** What the hub caught while it served this socket, such as a breach of the rule. */
+  broken: unknown
   waiting = 0
   sends = 0
   corks = 0
@@ -90,8 +96,9 @@ export class FakeSocket implements ClientSocket {
     sends()
   }
 
-  readonly end = (code: number, reason: string): void => {
+  readonly end = (code: number, reason: string, _why?: string, error?: unknown): void => {
     this.ended = { code, reason }
+    this.broken = error
   }
 
   /** The peer reads; the hub is to be told by `client.flush()`. */
@@ -100,6 +107,7 @@ export class FakeSocket implements ClientSocket {
   }
 
   messages(): ReadonlyArray<{ readonly type: string } & Record<string, unknown>> {
+    if (this.broken !== undefined) throw this.broken
     return this.frames.flatMap((text) => JSON.parse(text))
   }
 }

@@ -2,8 +2,9 @@
 import * as uWS from "uWebSockets.js"
 import { Effect, Result } from "effect"
 import WebSocket from "ws"
+import type { ClientLog } from "../../src/http/clientLog.ts"
 import { guard, guardRules } from "../../src/http/guard.ts"
-import { mountWebSocket, type WebSocketSettings } from "../../src/http/WebSocket.ts"
+import { mountWebSocket, type WebSocketObserver, type WebSocketSettings } from "../../src/http/WebSocket.ts"
 import type { Instrument } from "../../src/schema/Instrument.ts"
 import type { ServerMessage } from "../../src/schema/Protocol.ts"
 import { Hub, type HubObserver, type HubSettings } from "../../src/streams/fanOut.ts"
@@ -38,7 +39,9 @@ export const serve = (
     readonly limits?: Partial<WebSocketSettings>
     readonly instruments?: ReadonlyArray<Instrument>
     readonly history?: History
-    readonly observer?: HubObserver
+    readonly observer?: Partial<HubObserver>
+    readonly counts?: WebSocketObserver
+    readonly log?: ClientLog
     readonly isReady?: () => boolean
   } = {}
 ) =>
@@ -59,8 +62,17 @@ export const serve = (
           named: (symbol) =>
             list.filter((i) => i.tradingsymbol === symbol || `${i.exchange}:${i.tradingsymbol}` === symbol)
         },
-        settings: { MAX_CLIENTS: 1000, MAX_CLIENT_TOKENS: 10_000, MAX_CLIENT_CAPACITY: 100_000, ...options.limits },
-        isReady: options.isReady ?? (() => true)
+        settings: {
+          MAX_CLIENTS: 1000,
+          CONNECTIONS_PER_ADDRESS: 1000,
+          MAX_CLIENT_TOKENS: 10_000,
+          MAX_CLIENT_CAPACITY: 100_000,
+          MAX_SUBSCRIPTIONS: 1_000_000,
+          ...options.limits
+        },
+        isReady: options.isReady ?? (() => true),
+        ...(options.log === undefined ? {} : { log: options.log }),
+        ...(options.counts === undefined ? {} : { observer: options.counts })
       })
       app.listen("127.0.0.1", 0, (socket) => {
         if (socket === false) return resume(Effect.die("no port"))
