@@ -15,6 +15,7 @@ export type DeadReason =
   | "misrouted"
   | "future"
   | "jump"
+  | "conflict"
   | "defect"
 
 /** The stages that may take a tick out. */
@@ -97,9 +98,10 @@ export interface Counts {
   fills: number
   lost: number
   epochs: number
-  /** Sessions opened by a `reset`, and by a jump that went on. */
+  /** Sessions opened by a `reset`, by a jump that went on, and by numbers with another content. */
   resets: number
   jumps: number
+  restarts: number
 }
 
 /** The counts of a batch that has been decoded. */
@@ -117,7 +119,8 @@ export const countsOf = (decoded: number): Counts => ({
   lost: 0,
   epochs: 0,
   resets: 0,
-  jumps: 0
+  jumps: 0,
+  restarts: 0
 })
 
 /** The states of a partition: live, and one a replay run. */

@@ -1,11 +1,15 @@
 /**
  * Decides which copy of a tick goes on: the numbering it belongs to, whether a snapshot without numbers is needed now,
- * and whether its identity has been seen. Exact for the day, from the partition's own state.
+ * and whether its identity has been seen: with the same content it is a duplicate, with another it is none. From the
+ * partition's own state.
  */
 
+import type { RawTick } from "../schema/RawTick.ts"
 import type { Batch, Candidate, PartitionStates, Watermark } from "./batch.ts"
 import { eachTick } from "./eachTick.ts"
-import type { Connection, PartitionState } from "./partitionState.ts"
+import { contentPrint } from "./identityHash.ts"
+import { NEW, OTHER, SAME } from "./NumberSet.ts"
+import type { Connection, PartitionState, Session } from "./partitionState.ts"
 
 export interface DeduplicateOptions {
   /** How long a gap stays open, µs of record time. */
@@ -39,6 +43,19 @@ const stateAt = ({ live, runs }: PartitionStates, watermarks: ReadonlyArray<Wate
   return { stateOf, passAll: () => passUpTo(Number.POSITIVE_INFINITY) }
 }
 
+/** Found beside `NEW`, `SAME` and `OTHER`: a number above all that the session may hold. */
+const FAR = 2
+
+/** Puts a live number into a session where it is new there and fits. */
+const take = (session: Session, id: number, raw: RawTick, print: number, maxJump: number): number => {
+  if (raw.sequencing === "monotonic") return session.hashes.put(id, print)
+  const { ids } = session
+  const { highest } = ids
+  if (highest >= 0 && id > highest + maxJump) return FAR
+  if (ids.add(id)) return NEW
+  return session.contents.differs(id, raw.exchange_ts, print) ? OTHER : SAME
+}
+
 export const deduplicate =
   (states: PartitionStates, options: DeduplicateOptions) =>
   (batch: Batch): Batch => {
@@ -60,7 +77,7 @@ export const deduplicate =
       if (isReplayed) number = day.sessionNumbered(Math.max(raw.session, 0), recordTime)
       else if (sequencing !== "none") {
         const { length } = day.sessions
-        connection = day.enter(raw.connection, raw.reset, id, raw.exchange_ts, recordTime)
+        connection = day.enter(id, raw, recordTime)
         number = connection.session
         if (day.sessions.length > length) count.resets++
       }
@@ -89,50 +106,67 @@ export const deduplicate =
         count.priceless++
         return
       }
-      if (sequencing === "contiguous") {
-        let highest = session.ids.highest
-        // What a replay brings was let in when it was live.
-        if (connection !== undefined && highest >= 0) {
-          if (id > highest + maxSequenceJump) {
-            const { length } = day.sessions
-            if (!day.goOn(connection, raw.connection, id, raw.exchange_ts, recordTime, maxSequenceJump)) {
-              batch.dead.push({
-                record: candidate.record,
-                index: candidate.index,
-                kind: "jump",
-                reason: `sequence_id: expected at most ${maxSequenceJump} above the last, ${highest}, got ${id}`
-              })
-              return
-            }
-            const { run } = connection
-            number = connection.session
-            session = day.sessions[number]!
-            if (day.sessions.length > length) {
-              count.jumps++
-              session.missing.open(run!.first, id - 1, recordTime, tally)
-              state.open.add(session)
-            }
-            highest = session.ids.highest
-          }
-          connection.run = undefined
-        }
-        const { ids } = session
-        if (!ids.add(id)) {
-          const first = session.arrivals.otherTime(id, tick.feed)
-          if (first >= 0) options.onFeedLead(session.arrivals.feed(id), recordTime - first)
+      let highest = session.ids.highest
+      if (connection === undefined) {
+        // What a replay brings was let in when it was live; without numbers the content is the identity.
+        if (!(sequencing === "contiguous" ? session.ids.add(id) : session.hashes.add(id))) {
           count.duplicates++
           return
         }
-        if (!isReplayed) session.arrivals.put(id, recordTime, tick.feed)
-        if (highest >= 0) {
-          if (id > highest + 1) {
-            session.missing.open(highest + 1, id - 1, recordTime, tally)
-            if (!isReplayed) state.open.add(session)
-          } else if (id < highest) session.missing.fill(id, tally)
+      } else {
+        const print = contentPrint(raw.exchange_ts, raw.price)
+        let found = take(session, id, raw, print, maxSequenceJump)
+        if (found === FAR || found === OTHER) {
+          const { length } = day.sessions
+          const isMoved =
+            found === FAR
+              ? day.afterJump(connection, id, raw, recordTime, maxSequenceJump)
+              : day.afterConflict(connection, id, raw, print, recordTime)
+          if (isMoved) {
+            number = connection.session
+            session = day.sessions[number]!
+            if (day.sessions.length > length) {
+              if (found === FAR) count.jumps++
+              else count.restarts++
+              // Those of its run that came before it are in the DLQ: sent again in time, they fill their numbers.
+              if (session.last >= 0 && sequencing === "contiguous") {
+                session.missing.open(session.last + 1, id - 1, recordTime, tally)
+                state.open.add(session)
+              }
+            }
+            highest = session.ids.highest
+            found = take(session, id, raw, print, maxSequenceJump)
+          }
         }
-      } else if (!session.hashes.add(id)) {
-        count.duplicates++
-        return
+        connection.isMet = true
+        if (found === FAR || found === OTHER) {
+          const isFar = found === FAR
+          batch.dead.push({
+            record: candidate.record,
+            index: candidate.index,
+            kind: isFar ? "jump" : "conflict",
+            reason: isFar
+              ? `sequence_id: expected at most ${maxSequenceJump} above the last, ${highest}, got ${id}`
+              : `sequence_id: ${id} came before with another exchange_ts or price, and connection ` +
+                `${JSON.stringify(raw.connection)} did not say reset`
+          })
+          return
+        }
+        connection.run = undefined
+        if (found === SAME) {
+          const first = session.contents.otherTime(id, tick.feed)
+          if (first >= 0) options.onFeedLead(session.contents.feed(id), recordTime - first)
+          count.duplicates++
+          return
+        }
+        if (raw.exchange_ts > session.latest) session.latest = raw.exchange_ts
+        if (sequencing === "contiguous") session.contents.put(id, raw.exchange_ts, print, recordTime, tick.feed)
+      }
+      if (sequencing === "contiguous" && highest >= 0) {
+        if (id > highest + 1) {
+          session.missing.open(highest + 1, id - 1, recordTime, tally)
+          if (!isReplayed) state.open.add(session)
+        } else if (id < highest) session.missing.fill(id, tally)
       }
       tick.session = number
       candidate.state = day

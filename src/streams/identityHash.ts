@@ -1,4 +1,7 @@
-/** Decides the identity of a tick whose feed has no numbers: a 48-bit hash of its content. */
+/**
+ * Decides the identity of a tick whose feed has no numbers, a 48-bit hash of its content; and by what the content of a
+ * numbered tick is told from another under the same number.
+ */
 import type { RawTick } from "../schema/RawTick.ts"
 
 const HIGH = 4_294_967_296
@@ -43,4 +46,12 @@ export const identityHash = (raw: RawTick): number => {
   b = mix(mix(b, (occurrence / HIGH) | 0), occurrence | 0)
   const hash = finish(a) * 65_536 + (finish(b) >>> 16)
   return hash === 0 ? 1 : hash
+}
+
+/** 1 to 2^32 − 1, of exchange_ts and price: what two copies of a numbered tick have in common, from whatever feed. */
+export const contentPrint = (exchangeTs: number, price: number): number => {
+  const scaled = Math.round(price * PRICE_SCALE)
+  const stamp = mix(mix(0x3c6ef372, exchangeTs | 0), (exchangeTs / HIGH) | 0)
+  const print = finish(mix(mix(stamp, scaled | 0), Math.floor(scaled / HIGH) | 0))
+  return print === 0 ? 1 : print
 }

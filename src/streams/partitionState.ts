@@ -4,7 +4,9 @@
  */
 import type { RawTick } from "../schema/RawTick.ts"
 import { epochOf } from "../schema/Tick.ts"
+import { Contents } from "./contents.ts"
 import { IdSet } from "./IdSet.ts"
+import { contentPrint } from "./identityHash.ts"
 import { type GapTally, MissingNumbers } from "./missingNumbers.ts"
 import { NumberSet } from "./NumberSet.ts"
 
@@ -49,13 +51,15 @@ export class Session {
   readonly openingTs: number
   /** Ids of contiguous numbers. */
   readonly ids: IdSet
-  /** Ids that skip, or hashes. */
+  /** Ids that skip, with their contents, or hashes. */
   readonly hashes: NumberSet
   readonly missing = new MissingNumbers()
   /** The highest number published so far; -1 before the first. */
   last = -1
-  /** The last few numbers with the time and feed that brought them, to tell by how much a feed won. */
-  readonly arrivals = new Arrivals()
+  /** The newest stamp (µs) of what came under numbers; −1 before the first. */
+  latest = -1
+  /** What the contiguous numbers came with. */
+  readonly contents: Contents
 
   constructor(
     openedAt: number,
@@ -63,50 +67,34 @@ export class Session {
     openingId: number,
     openingTs: number,
     ids = new IdSet(),
-    hashes = new NumberSet()
+    hashes = new NumberSet(),
+    contents = new Contents()
   ) {
     this.ids = ids
     this.hashes = hashes
+    this.contents = contents
     this.openedAt = openedAt
     this.openedBy = openedBy
     this.openingId = openingId
     this.openingTs = openingTs
   }
-}
 
-const ARRIVALS = 64
-
-/** The arrivals of the last 64 numbers; made on the first use. */
-export class Arrivals {
-  #ids: Float64Array | undefined
-  #times: Float64Array | undefined
-  #feeds: Array<string> | undefined
-
-  put(id: number, time: number, feed: string): void {
-    if (this.#ids === undefined) {
-      this.#ids = new Float64Array(ARRIVALS).fill(-1)
-      this.#times = new Float64Array(ARRIVALS)
-      this.#feeds = new Array<string>(ARRIVALS).fill("")
-    }
-    const at = id % ARRIVALS
-    this.#ids[at] = id
-    this.#times![at] = time
-    this.#feeds![at] = feed
+  /** Whether the number of a packet is here with the same content. */
+  agrees(id: number, { sequencing, exchange_ts }: Numbered, print: number): boolean {
+    return sequencing === "monotonic"
+      ? this.hashes.has(id) && !this.hashes.differs(id, print)
+      : this.ids.has(id) && !this.contents.differs(id, exchange_ts, print)
   }
 
-  /** The record time (µs) at which another feed than `feed` brought `id`; -1 where none is known to have. */
-  otherTime(id: number, feed: string): number {
-    const at = id % ARRIVALS
-    return this.#ids === undefined || this.#ids[at] !== id || this.#feeds![at] === feed ? -1 : this.#times![at]!
-  }
-
-  /** The feed that brought `id`, where `otherTime` answers a time. */
-  feed(id: number): string {
-    return this.#feeds![id % ARRIVALS]!
+  /** Whether the number of a packet is here with another content. */
+  contradicts(id: number, { sequencing, exchange_ts }: Numbered, print: number): boolean {
+    return sequencing === "monotonic"
+      ? this.hashes.differs(id, print)
+      : this.ids.has(id) && this.contents.differs(id, exchange_ts, print)
   }
 }
 
-/** Numbers of one connection that do not fit its session and follow one another. */
+/** Numbers of one connection that follow one another and do not fit its session: beyond a jump, or in conflict. */
 export interface Run {
   readonly first: number
   last: number
@@ -118,12 +106,17 @@ export interface Connection {
   /** The reset last taken, so that the same packet sent again is not another one. */
   resetId: number
   resetTs: number
-  /** What it last sent from beyond a jump; undefined once a number of it fits. */
+  /** What it last sent that did not fit; undefined once a number of it does. */
   run: Run | undefined
+  /** Whether it had sent a number before the packet at hand. */
+  isMet: boolean
 }
 
 /** What is kept of the first packet of a day: it opens session 0. */
 type FirstPacket = Pick<RawTick, "instrument_token" | "connection" | "sequence_id" | "exchange_ts">
+
+/** What tells one numbered packet from another. */
+type Numbered = Pick<RawTick, "connection" | "sequencing" | "exchange_ts" | "price">
 
 /** An instrument's trading day. */
 export class InstrumentDay {
@@ -164,7 +157,8 @@ export class InstrumentDay {
   }
 
   /** The connection of a packet, in the session that it belongs to, opening one where its `reset` asks for it. */
-  enter(connection: string, reset: boolean, sequenceId: number, exchangeTs: number, recordTime: number): Connection {
+  enter(id: number, raw: RawTick, recordTime: number): Connection {
+    const { connection, exchange_ts } = raw
     const newest = this.sessions.length - 1
     let known = this.connections.get(connection)
     const isFresh = newest === 0 && this.connections.size === 0 && this.sessions[0]!.openedAt !== BEFORE
@@ -172,21 +166,22 @@ export class InstrumentDay {
       if (this.connections.size >= MAX_CONNECTIONS) {
         this.connections.delete(this.connections.keys().next().value as string)
       }
-      known = { session: newest, resetId: -1, resetTs: -1, run: undefined }
+      known = { session: newest, resetId: -1, resetTs: -1, run: undefined, isMet: false }
       this.connections.set(connection, known)
     }
-    if (!reset || (known.resetId === sequenceId && known.resetTs === exchangeTs)) return known
-    known.resetId = sequenceId
-    known.resetTs = exchangeTs
+    if (!raw.reset || (known.resetId === id && known.resetTs === exchange_ts)) return known
+    known.resetId = id
+    known.resetTs = exchange_ts
     const opened = this.sessions[newest]!
     // The other feed's copy of the opening packet has its stamp; another stamp on that number is another numbering.
-    const contradicts = opened.openingId === sequenceId && opened.openingTs !== exchangeTs
+    const contradicts =
+      (opened.openingId === id && opened.openingTs !== exchange_ts) ||
+      opened.contradicts(id, raw, contentPrint(exchange_ts, raw.price))
     const joins = opened.openedBy !== connection && recordTime - opened.openedAt < JOIN_MICROS && !contradicts
     if (isFresh || joins || this.sessions.length >= MAX_SESSIONS) {
       known.session = newest
     } else {
-      this.sessions.push(new Session(recordTime, connection, sequenceId, exchangeTs))
-      known.session = newest + 1
+      this.#open(known, id, raw, recordTime)
     }
     known.run = undefined
     return known
@@ -195,15 +190,51 @@ export class InstrumentDay {
   /**
    * What becomes of a number above all that its session may hold. It belongs to the newest session where that has
    * numbers near it, and opens the next where enough of the same connection went on to it from the first beyond the
-   * jump; false: it stands alone so far. The numbers before it in its run are the first of the new session, and missing.
+   * jump; false: it stands alone so far.
    */
-  goOn(known: Connection, name: string, id: number, exchangeTs: number, recordTime: number, maxJump: number): boolean {
+  afterJump(known: Connection, id: number, raw: Numbered, recordTime: number, maxJump: number): boolean {
     const newest = this.sessions.length - 1
     const near = this.sessions[newest]!.ids.highest
     if (known.session < newest && near >= 0 && Math.abs(id - near) <= maxJump) {
       known.session = newest
       return true
     }
+    return this.#goesOn(known, id) && this.#next(known, id, raw, recordTime)
+  }
+
+  /**
+   * What becomes of a number that its session has with another content. Of a connection not met before it belongs to an
+   * older session that has it with this one, or else opens the next, as a `reset` does. Of any other it belongs to the newest session where that has it with this content; and
+   * it opens the next where enough of the connection's went on to it, each later than all the session has, which what is
+   * sent again or put right is not. False: it stands alone so far.
+   */
+  afterConflict(known: Connection, id: number, raw: Numbered, print: number, recordTime: number): boolean {
+    const newest = this.sessions.length - 1
+    if (!known.isMet) {
+      for (let i = newest - 1; i >= 0; i--) {
+        if (!this.sessions[i]!.agrees(id, raw, print)) continue
+        known.session = i
+        return true
+      }
+      if (this.sessions.length >= MAX_SESSIONS) return false
+      this.#open(known, id, raw, recordTime)
+      return true
+    }
+    if (known.session < newest && this.sessions[newest]!.agrees(id, raw, print)) {
+      known.session = newest
+      return true
+    }
+    if (raw.exchange_ts <= this.sessions[known.session]!.latest) return false
+    if (!this.#goesOn(known, id)) return false
+    if (known.session < newest && !this.sessions[newest]!.contradicts(id, raw, print)) {
+      known.session = newest
+      return true
+    }
+    return this.#next(known, id, raw, recordTime)
+  }
+
+  /** Whether a number that does not fit is the last that it takes of its connection's run. */
+  #goesOn(known: Connection, id: number): boolean {
     const { run } = known
     // Sent again, or overtaken: neither goes on nor breaks off.
     if (run !== undefined && id >= run.first && id <= run.last) return false
@@ -213,12 +244,22 @@ export class InstrumentDay {
     }
     run.last = id
     run.count++
-    if (run.count < RUN_LENGTH || this.sessions.length >= MAX_SESSIONS) return false
-    const session = new Session(recordTime, name, id, exchangeTs)
-    session.last = run.first - 1
-    this.sessions.push(session)
-    known.session = newest + 1
+    return run.count >= RUN_LENGTH
+  }
+
+  /** Opens the session of a run: its numbers before this one are the session's first, and missing. */
+  #next(known: Connection, id: number, raw: Numbered, recordTime: number): boolean {
+    if (this.sessions.length >= MAX_SESSIONS) return false
+    const { first } = known.run!
+    this.#open(known, id, raw, recordTime).last = first - 1
     return true
+  }
+
+  #open(known: Connection, id: number, raw: Numbered, recordTime: number): Session {
+    const session = new Session(recordTime, raw.connection, id, raw.exchange_ts)
+    known.session = this.sessions.length
+    this.sessions.push(session)
+    return session
   }
 
   /** The session of a given number, opening those up to it: for replayed ticks, which carry theirs. */

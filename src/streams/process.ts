@@ -220,7 +220,11 @@ const FEEDS = ["dma", "snapshot", "other"] as const
 const feedLabel = (feed: string): (typeof FEEDS)[number] => (feed === "dma" || feed === "snapshot" ? feed : "other")
 
 /** Where a tick is found not to go on; of a `defect` it is said, and all else is found by `decode`. */
-const STAGE_OF: Partial<Record<DeadReason, StageName>> = { future: "normalize", jump: "deduplicate" }
+const STAGE_OF: Partial<Record<DeadReason, StageName>> = {
+  future: "normalize",
+  jump: "deduplicate",
+  conflict: "deduplicate"
+}
 
 const counters = (context: Context.Context<never>) => {
   const stage = (name: string, reasons: ReadonlyArray<string>) => ({
@@ -241,7 +245,7 @@ const counters = (context: Context.Context<never>) => {
     "defect"
   ])
   const normalized = stage("normalize", ["future", "defect"])
-  const deduplicated = stage("deduplicate", ["duplicate", "claimed", "suppressed", "jump", "defect"])
+  const deduplicated = stage("deduplicate", ["duplicate", "claimed", "suppressed", "jump", "conflict", "defect"])
   const sequenced = stage("sequence", ["zero_price", "defect"])
   const ofStage = { decode: decoded, normalize: normalized, deduplicate: deduplicated, sequence: sequenced }
   const publish = stage("publish", ["published"])
@@ -251,10 +255,11 @@ const counters = (context: Context.Context<never>) => {
   const epochs = metrics.bind(metrics.newEpochs, {}, context)
   const sessions = {
     reset: metrics.bind(metrics.newSessions, { reason: "reset" }, context),
-    jump: metrics.bind(metrics.newSessions, { reason: "jump" }, context)
+    jump: metrics.bind(metrics.newSessions, { reason: "jump" }, context),
+    conflict: metrics.bind(metrics.newSessions, { reason: "conflict" }, context)
   }
   // A figure that nothing has moved yet is 0, not absent.
-  for (const counter of [opened, filled, lost, epochs, sessions.reset, sessions.jump]) counter.add(0)
+  for (const counter of [opened, filled, lost, epochs, ...Object.values(sessions)]) counter.add(0)
   const degraded = metrics.bind(metrics.claimsDegraded, {}, context)
   const snapshotsDegraded = metrics.bind(metrics.snapshotsDegraded, {}, context)
   const foreign = metrics.bind(metrics.claimsForeign, {}, context)
@@ -310,6 +315,7 @@ const counters = (context: Context.Context<never>) => {
       if (count.epochs > 0) epochs.add(count.epochs)
       if (count.resets > 0) sessions.reset.add(count.resets)
       if (count.jumps > 0) sessions.jump.add(count.jumps)
+      if (count.restarts > 0) sessions.conflict.add(count.restarts)
       const byFeed = { dma: 0, snapshot: 0, other: 0 }
       let newest: Batch["ticks"][number] | undefined
       for (const candidate of ticks) {

@@ -1,14 +1,19 @@
 /**
  * Decides how state is kept in a snapshot: an instrument's scalars as JSON, its sets of ids as bytes behind it; what
  * belongs to the partition as JSON.
- * A change here is a new format: an older snapshot is then passed over, and the retained raw is run again.
+ * A change here is a new format. Format 1, which had no contents, is read as well: of its numbers none is known. Any
+ * other is passed over, and the retained raw is run again.
  */
+import { Contents } from "./contents.ts"
 import { IdSet } from "./IdSet.ts"
 import { NumberSet } from "./NumberSet.ts"
 import { InstrumentDay, type InstrumentDays, type LostDay, Session } from "./partitionState.ts"
 
 /** First byte of every encoded state. */
-const FORMAT = 1
+const FORMAT = 2
+const WITHOUT_CONTENTS = 1
+
+const isRead = (format: number | undefined): boolean => format === FORMAT || format === WITHOUT_CONTENTS
 const HEADER_BYTES = 5
 
 interface SessionWire {
@@ -18,8 +23,10 @@ interface SessionWire {
   readonly ts: number
   readonly last: number
   readonly missing: ReadonlyArray<readonly [from: number, to: number, openedAt: number]>
-  /** Bytes of the ids, then of the hashes. */
-  readonly sizes: readonly [ids: number, hashes: number]
+  /** The newest stamp; not in format 1. */
+  readonly late?: number
+  /** Bytes of the ids, of the hashes, and but in format 1 of the contents of either. */
+  readonly sizes: readonly [ids: number, hashes: number, contents?: number, prints?: number]
 }
 
 /** The run only where there is one: a snapshot of before there were any reads as one without. */
@@ -94,7 +101,7 @@ export const encodeMarks = ({ runs, recordTime, lost, expiredUpTo }: PartitionMa
 
 /** Undefined where the bytes are of another format. */
 export const decodeMarks = (bytes: Uint8Array): PartitionMarks | undefined => {
-  if (bytes[0] !== FORMAT) return undefined
+  if (!isRead(bytes[0])) return undefined
   const { runs, time, expired, lost } = JSON.parse(decoder.decode(bytes.subarray(1))) as MarksWire
   return {
     runs: new Map(runs),
@@ -143,7 +150,8 @@ export const encodeInstrument = (days: InstrumentDays): Uint8Array => {
         ts: s.openingTs,
         last: s.last,
         missing: s.missing.ranges.map(({ from, to, openedAt }) => [from, to, openedAt]),
-        sizes: [put(s.ids.encode()), put(s.hashes.encode())]
+        late: s.latest,
+        sizes: [put(s.ids.encode()), put(s.hashes.encode()), put(s.contents.encode()), put(s.hashes.encodePrints())]
       }))
     })
   )
@@ -162,7 +170,7 @@ export const encodeInstrument = (days: InstrumentDays): Uint8Array => {
 
 /** Undefined where the bytes are of another format. */
 export const decodeInstrument = (bytes: Uint8Array): InstrumentDays | undefined => {
-  if (bytes[0] !== FORMAT) return undefined
+  if (!isRead(bytes[0])) return undefined
   const length = new DataView(bytes.buffer, bytes.byteOffset).getUint32(1, true)
   const wire = JSON.parse(decoder.decode(bytes.subarray(HEADER_BYTES, HEADER_BYTES + length))) as ReadonlyArray<DayWire>
   let at = HEADER_BYTES + length
@@ -174,8 +182,11 @@ export const decodeInstrument = (bytes: Uint8Array): InstrumentDays | undefined 
   const [newest, ...others] = wire.map((w) => {
     const sessions = w.sessions.map((s) => {
       const ids = IdSet.decode(take(s.sizes[0]))
-      const hashes = NumberSet.decode(take(s.sizes[1]))
-      const session = new Session(s.at, s.by, s.id, s.ts, ids, hashes)
+      const numbers = take(s.sizes[1])
+      const contents = s.sizes[2] === undefined ? new Contents(ids.highest) : Contents.decode(take(s.sizes[2]))
+      const hashes = NumberSet.decode(numbers, take(s.sizes[3] ?? 0))
+      const session = new Session(s.at, s.by, s.id, s.ts, ids, hashes, contents)
+      session.latest = s.late ?? -1
       session.last = s.last
       session.missing.restore(s.missing.map(([from, to, openedAt]) => ({ from, to, openedAt })))
       return session
@@ -187,7 +198,7 @@ export const decodeInstrument = (bytes: Uint8Array): InstrumentDays | undefined 
     day.volumeBase = w.base
     for (const [name, session, resetId, resetTs, kept] of w.connections) {
       const run = kept === undefined ? undefined : { first: kept[0], last: kept[1], count: kept[2] }
-      day.connections.set(name, { session, resetId, resetTs, run })
+      day.connections.set(name, { session, resetId, resetTs, run, isMet: true })
     }
     return day
   })

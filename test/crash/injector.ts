@@ -54,7 +54,7 @@ const POISONS: Readonly<Record<string, (partition: number) => Uint8Array | null>
   "more than 1 MiB": () => json(tick({ connection: "x".repeat(1_100_000) })),
   NaN: () => Buffer.from(JSON.stringify(tick({})).replace('"price":10', '"price":NaN')),
   "NaN as text": () => json(tick({ price: "NaN" })),
-  "negative price": () => json(tick({ price: -1 })),
+  "price out of bounds": () => json(tick({ price: -2e9 })),
   "price with 8 decimals": () => json(tick({ price: 0.12345678 })),
   "far future": (partition) =>
     json(tick({ instrument_token: POISONED[partition], exchange_ts: (Date.now() + 86_400_000) * 1000 })),

@@ -1,6 +1,6 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Arbitrary, Schema } from "effect"
-import { NumberSet } from "../../src/streams/NumberSet.ts"
+import { NEW, NumberSet, OTHER, SAME } from "../../src/streams/NumberSet.ts"
 
 const int = (minimum: number, maximum: number) => Schema.Int.pipe(Schema.check(Schema.isBetween({ minimum, maximum })))
 
@@ -36,6 +36,30 @@ describe("NumberSet", () => {
     }
   })
 
+  it.prop(
+    "tells a number with another content from the same one, also after it came back from its bytes",
+    [numbers],
+    ([given]) => {
+      const naive = new Map<number, number>()
+      const set = new NumberSet()
+      given.forEach((n, i) => {
+        const print = 1 + (i % 3)
+        const known = naive.get(n)
+        assert.strictEqual(set.put(n, print), known === undefined ? NEW : known === print ? SAME : OTHER)
+        if (known === undefined) naive.set(n, print)
+      })
+      for (const kept of [set, NumberSet.decode(set.encode(), set.encodePrints())]) {
+        for (const [n, print] of naive) {
+          assert.isFalse(kept.differs(n, print))
+          assert.isTrue(kept.differs(n, print + 1))
+        }
+      }
+      // Numbers without contents agree with all.
+      const without = NumberSet.decode(set.encode())
+      for (const n of naive.keys()) assert.isFalse(without.differs(n, 9))
+    }
+  )
+
   it("keeps a million stamps a microsecond, a second or 2^32 apart within 28 bytes each", () => {
     for (const step of [1, 1_000_000, 2 ** 32]) {
       const set = new NumberSet()
@@ -49,6 +73,7 @@ describe("NumberSet", () => {
 
   it("refuses bytes that are not its own", () => {
     assert.throws(() => NumberSet.decode(new Uint8Array(7)), RangeError)
+    assert.throws(() => NumberSet.decode(new Uint8Array(8), new Uint8Array(8)), RangeError)
     assert.throws(() => NumberSet.decode(new Uint8Array(new Float64Array([0.5]).buffer)), RangeError)
   })
 })

@@ -49,6 +49,74 @@ describe("the state of a partition, kept and put back", () => {
     assert.strictEqual(pipeline(kept.states).run([tick(14, 2, { sequence_id: 2 })]).count.fills, 1)
   })
 
+  it("reads a state of before contents were kept: none of its numbers is in conflict, those that follow are", () => {
+    const { run, states } = pipeline()
+    run([1, 2, 3].map((id) => tick(id, 1, { sequence_id: id })))
+    const { newest } = states.live.instruments.get(1)!
+    const [session] = newest.sessions
+    const ids = session!.ids.encode()
+    const json = Buffer.from(
+      JSON.stringify([
+        {
+          token: 1,
+          day: newest.day,
+          epoch: newest.epoch,
+          position: 3,
+          dma: newest.lastDma,
+          published: 3,
+          base: -1,
+          touched: newest.touched,
+          connections: [["dma", 0, -1, -1]],
+          sessions: [
+            { at: TEN, by: "dma", id: 1, ts: TEN, last: 3, missing: [], sizes: [ids.length, 0] },
+            { at: TEN, by: "dma", id: 1, ts: TEN, last: -1, missing: [], sizes: [0, 8] }
+          ]
+        }
+      ])
+    )
+    const head = Buffer.alloc(5)
+    head[0] = 1
+    head.writeUInt32LE(json.length, 1)
+    const hashes = new Uint8Array(new Float64Array([77]).buffer)
+    const marksOf = Buffer.concat([Buffer.from([1]), Buffer.from(JSON.stringify({ runs: [], time: TEN, lost: null }))])
+    const instruments = new Map([
+      [0, Uint8Array.from(marksOf)],
+      [1, Uint8Array.from(Buffer.concat([head, json, ids, hashes]))]
+    ])
+    const kept = restore({ instruments })!
+    assert.isTrue(kept.states.live.instruments.get(1)!.newest.sessions[1]!.hashes.has(77))
+    const after = pipeline(kept.states).run([
+      tick(4, 1, { sequence_id: 4 }),
+      tick(5, 1, { sequence_id: 2, price: 7 }),
+      tick(6, 1, { sequence_id: 4, price: 7 })
+    ])
+    assert.deepStrictEqual(
+      after.ticks.map(({ tick }) => [tick.sequence_id, tick.position]),
+      [[4, 4]]
+    )
+    assert.deepStrictEqual(
+      after.dead.map(({ kind, record: { offset } }) => [kind, offset]),
+      [["conflict", 6]]
+    )
+    assert.strictEqual(after.count.duplicates, 1)
+  })
+
+  it("knows the content of numbers again, contiguous or not", () => {
+    const { run, states } = pipeline()
+    const before = [
+      ...[1, 2, 3].map((id) => tick(id, 1, { sequence_id: id })),
+      ...[1, 5, 9].map((id) => tick(id, 2, { sequence_id: id, sequencing: "monotonic" }))
+    ]
+    run(before)
+    const kept = restore(snapshotOf(states, [1, 2], TEN, marks))!
+    const after = pipeline(kept.states).run([
+      ...before,
+      tick(10, 1, { sequence_id: 2 }),
+      tick(11, 2, { sequence_id: 5, sequencing: "monotonic" })
+    ])
+    assert.deepStrictEqual([after.count.duplicates, after.dead.length], [6, 2])
+  })
+
   it("goes on with a run beyond a jump where it was", () => {
     const { run, states } = pipeline()
     run([tick(0, 1, { sequence_id: 1 }), tick(1, 1, { sequence_id: 5e6 }), tick(2, 1, { sequence_id: 5e6 + 1 })])

@@ -47,6 +47,13 @@ const dma = (offset: number, sequence_id: number, more: object = {}): LogRecord 
     ...more
   })
 
+/** The same packet, taken in again. */
+const again = (offset: number, before: LogRecord): LogRecord => ({
+  ...before,
+  offset,
+  recordTime: TEN + offset * 1_000_000
+})
+
 const ticksOf = (batch: Batch): ReadonlyArray<Tick> => batch.ticks.map(({ tick }) => tick)
 const brief = (ticks: ReadonlyArray<Tick>) =>
   ticks.map((t) => [t.sequence_id, t.status, t.gap_from, t.session, t.position] as const)
@@ -54,7 +61,7 @@ const brief = (ticks: ReadonlyArray<Tick>) =>
 describe("the stages of a partition", () => {
   it("give every new tick the next position and drop the same identity", () => {
     const { run } = pipeline()
-    const batch = run([dma(0, 1), dma(1, 2), dma(2, 2), dma(3, 3)])
+    const batch = run([dma(0, 1), dma(1, 2), again(2, dma(1, 2)), dma(3, 3)])
     assert.deepStrictEqual(brief(ticksOf(batch)), [
       [1, "LIVE", 0, 0, 1],
       [2, "LIVE", 0, 0, 2],
@@ -111,13 +118,13 @@ describe("the stages of a partition", () => {
     )
     assert.deepStrictEqual([batch.count.jumps, batch.count.resets, batch.count.gaps], [1, 0, 1])
     // The dead letters, sent again.
-    const again = run([dma(5, 6_500_000), dma(6, 6_500_001), dma(7, 6_500_004)])
-    assert.deepStrictEqual(brief(ticksOf(again)), [
+    const letters = run([again(5, dma(1, 6_500_000)), again(6, dma(2, 6_500_001)), dma(7, 6_500_004)])
+    assert.deepStrictEqual(brief(ticksOf(letters)), [
       [6_500_000, "STALE", 0, 1, 4],
       [6_500_001, "STALE", 0, 1, 5],
       [6_500_004, "LIVE", 0, 1, 6]
     ])
-    assert.deepStrictEqual([again.count.fills, again.dead.length], [2, 0])
+    assert.deepStrictEqual([letters.count.fills, letters.dead.length], [2, 0])
   })
 
   it("keep apart who jumps: neither stray numbers, nor those of several connections, make a session", () => {
@@ -361,7 +368,7 @@ describe("the stages of a partition", () => {
     const kept = pipeline(undefined, { ZERO_PRICE: "keep" }).run(records)
     assert.deepStrictEqual(
       ticksOf(kept).map((t) => t.price),
-      [0, 0, 7, 0, 0]
+      [0, 0, 7, 0, 101, 0]
     )
   })
 
@@ -418,6 +425,105 @@ describe("the stages of a partition", () => {
         [1, 2]
       ]
     )
+  })
+
+  it("open a session where a connection not met before starts again without a word, and lose none of its ticks", () => {
+    for (const sequencing of ["contiguous", "monotonic"]) {
+      const { run } = pipeline()
+      const batch = run([
+        ...Array.from({ length: 600 }, (_, i) => dma(i, 1 + i, { connection: "a", sequencing })),
+        // The last numbers are known by their content, the first by the stamps around them.
+        ...Array.from({ length: 600 }, (_, i) => dma(600 + i, 1 + i, { connection: "b", sequencing })),
+        // The other feed's copies, and the first connection once more.
+        ...Array.from({ length: 600 }, (_, i) =>
+          again(1200 + i, dma(600 + i, 1 + i, { connection: "c", feed: "snapshot", sequencing }))
+        ),
+        again(1800, dma(599, 600, { connection: "a", sequencing })),
+        dma(1801, 601, { connection: "a", sequencing }),
+        // A third that goes on with the first numbering under another name.
+        again(1802, dma(1801, 601, { connection: "d", sequencing }))
+      ])
+      assert.deepStrictEqual(
+        ticksOf(batch).map((t) => [t.session, t.sequence_id, t.status]),
+        [
+          ...Array.from({ length: 600 }, (_, i) => [0, 1 + i, "LIVE"]),
+          ...Array.from({ length: 600 }, (_, i) => [1, 1 + i, "LIVE"]),
+          [0, 601, "LIVE"],
+          [1, 601, "LIVE"]
+        ],
+        sequencing
+      )
+      assert.deepStrictEqual([batch.count.restarts, batch.count.duplicates, batch.dead.length], [1, 601, 0], sequencing)
+    }
+  })
+
+  it("open the next session on a reset soon after another's whose numbers have other contents", () => {
+    const { run } = pipeline()
+    const batch = run([
+      dma(0, 5, { connection: "a", reset: true }),
+      dma(1, 6, { connection: "a" }),
+      dma(2, 6, { connection: "b", reset: true }),
+      dma(3, 7, { connection: "b" }),
+      // It agrees with the newest.
+      again(4, dma(3, 7, { connection: "c", reset: true })),
+      dma(5, 8, { connection: "c" })
+    ])
+    assert.deepStrictEqual(
+      ticksOf(batch).map((t) => [t.session, t.sequence_id]),
+      [
+        [0, 5],
+        [0, 6],
+        [1, 6],
+        [1, 7],
+        [1, 8]
+      ]
+    )
+    assert.deepStrictEqual([batch.count.resets, batch.count.duplicates], [1, 1])
+  })
+
+  it("keep what a known connection sends in conflict as dead letters, until later numbers follow one another", () => {
+    const { run } = pipeline()
+    const corrected = (offset: number, sequence_id: number) =>
+      dma(offset, sequence_id, { exchange_ts: TEN + sequence_id, price: 7 })
+    const batch = run([
+      ...[0, 1, 2, 3, 4].map((offset) => dma(offset, 1 + offset)),
+      // Put right afterwards: each stamped before the newest.
+      corrected(5, 1),
+      corrected(6, 2),
+      corrected(7, 3),
+      corrected(8, 4),
+      // One stray number.
+      dma(9, 2),
+      dma(10, 6),
+      // Started again under the same name.
+      dma(11, 1),
+      dma(12, 2),
+      dma(13, 3),
+      dma(14, 4),
+      // Its first, sent again from the DLQ.
+      again(15, dma(11, 1)),
+      again(16, dma(12, 2))
+    ])
+    assert.deepStrictEqual(brief(ticksOf(batch)).slice(5), [
+      [6, "LIVE", 0, 0, 6],
+      [3, "STALE", 1, 1, 7],
+      [4, "LIVE", 0, 1, 8],
+      [1, "STALE", 0, 1, 9],
+      [2, "STALE", 0, 1, 10]
+    ])
+    assert.deepStrictEqual(
+      batch.dead.map(({ kind, record: { offset } }) => [kind, offset]),
+      [5, 6, 7, 8, 9, 11, 12].map((offset) => ["conflict", offset])
+    )
+    assert.match(batch.dead[0]!.reason, /^sequence_id: 1 came before with another exchange_ts or price, .*"dma"/)
+    assert.deepStrictEqual([batch.count.restarts, batch.count.duplicates], [1, 0])
+  })
+
+  it("count what is sent again of long ago as duplicates, however far back its content is", () => {
+    const { run } = pipeline()
+    const day = Array.from({ length: 5000 }, (_, i) => dma(i, 1 + i))
+    const batch = run([...day, ...day.map((record, i) => again(5000 + i, record))])
+    assert.deepStrictEqual([batch.count.duplicates, batch.dead.length, batch.ticks.length], [5000, 0, 5000])
   })
 
   it("let a snapshot without numbers pass only in a gap or in DMA silence, and count the rest", () => {
@@ -517,7 +623,7 @@ describe("the stages of a partition", () => {
 
   it("tell which feed won and by how much", () => {
     const { run, leads } = pipeline()
-    run([dma(0, 1), dma(3, 1, { feed: "snapshot" }), dma(4, 1)])
+    run([dma(0, 1), again(3, dma(0, 1, { feed: "snapshot" })), again(4, dma(0, 1))])
     assert.deepStrictEqual(leads, [["dma", 3_000_000]])
   })
 
@@ -653,7 +759,8 @@ const mixed = (seed: number, length: number): ReadonlyArray<LogRecord> => {
   const next = random(seed)
   const last = [0, 0, 0]
   let time = TEN
-  return Array.from({ length }, (_, offset) => {
+  const made: Array<LogRecord> = []
+  const make = (offset: number): LogRecord => {
     time += Math.floor(next() * 400_000)
     const token = Math.floor(next() * 3)
     const kind = next()
@@ -666,6 +773,8 @@ const mixed = (seed: number, length: number): ReadonlyArray<LogRecord> => {
     if (isNumbered) last[token] = Math.max(last[token]!, sequence_id)
     const isOld = next() < 0.05
     const isReplay = next() < 0.1
+    const isAgain = next() < 0.1 && offset > 0
+    if (isAgain) return { ...made[Math.floor(next() * offset)]!, offset, recordTime: time }
     return record(
       offset,
       time,
@@ -681,7 +790,9 @@ const mixed = (seed: number, length: number): ReadonlyArray<LogRecord> => {
       },
       isReplay ? { replay: "r.1" } : undefined
     )
-  })
+  }
+  for (let offset = 0; offset < length; offset++) made.push(make(offset))
+  return made
 }
 
 describe("determinism (P2)", () => {
@@ -730,6 +841,8 @@ describe("determinism (P2)", () => {
     assert.strictEqual(toRecords(batch).length + out, records.length)
     assert.isAbove(priceless, 0)
     assert.isAbove(duplicates, 0)
+    assert.isAbove(batch.count.restarts, 0)
+    assert.isAbove(batch.count.jumps, 0)
     assert.isAbove(suppressed, 0)
   })
 
