@@ -7,7 +7,6 @@ import * as uWS from "uWebSockets.js"
 import { Context, Effect, Layer, type Scope } from "effect"
 import { HttpEffect, HttpRouter, type HttpServerRequest } from "effect/http"
 import { StartError } from "../schema/Errors.ts"
-import { Instruments } from "../streams/Instruments.ts"
 import { bodyLimit } from "./Api.ts"
 import { routeCheck } from "./answers.ts"
 import type { ClientLog } from "./clientLog.ts"
@@ -20,6 +19,7 @@ import { HttpSettings } from "./HttpSettings.ts"
 import { type Head, header } from "./head.ts"
 import { MAX_JSON_DEPTH, nestsTooDeep } from "./jsonDepth.ts"
 import { OPENAPI_PATH, routes } from "./routes.ts"
+import { SIMULATED_HEADER } from "./simulatedMark.ts"
 
 export { requestOrigin } from "./head.ts"
 
@@ -128,7 +128,6 @@ export const layer = (mounts: ReadonlyArray<Mount> = [], bounds: Bounds = {}) =>
     Server,
     Effect.gen(function* () {
       const settings = yield* HttpSettings
-      const instruments = yield* Instruments
       const rules = yield* Effect.fromResult(guardRules(settings.HOST, settings.ALLOWED_ORIGINS))
       const check = guard(rules)
       const dashboard = yield* Effect.try({
@@ -155,11 +154,10 @@ export const layer = (mounts: ReadonlyArray<Mount> = [], bounds: Bounds = {}) =>
                 ["access-control-allow-origin", origin],
                 ["access-control-allow-headers", "authorization, content-type, content-encoding"],
                 ["access-control-allow-methods", "GET, HEAD, POST, PATCH, DELETE, OPTIONS"],
-                ["access-control-expose-headers", "retry-after, x-simulated"],
+                ["access-control-expose-headers", `retry-after, ${SIMULATED_HEADER}`],
                 ["vary", "origin"]
               ] as const)
-            : []),
-          ...(instruments.simulated() ? ([["x-simulated", "true"]] as const) : [])
+            : [])
         ]
       }
 

@@ -11,6 +11,7 @@ import { readCursor, refusedCursor, writeCursor } from "./cursor.ts"
 import { BadRequest } from "./errors.ts"
 import { storeFailure } from "./failures.ts"
 import { readRange, refuseUnknown } from "./range.ts"
+import { markSimulated } from "./simulatedMark.ts"
 import { CSV_HEADER, csvLine, encodeBar, encodeTick, json } from "./wire.ts"
 
 /** Rows of a streamed answer read and written at a time: some 250 KB. */
@@ -69,6 +70,7 @@ export const historicalRoutes = HttpApiBuilder.group(
       ticks: ({ query, request }) =>
         Effect.gen(function* () {
           const range = yield* readRange(query, instruments)
+          yield* markSimulated(instruments.isSimulated([range.token]))
           const after = yield* readAfter(range.token, query.cursor)
           const page = (from: TickCursor | undefined, limit: number) =>
             store.ticks({
@@ -118,6 +120,7 @@ export const historicalRoutes = HttpApiBuilder.group(
       candles: ({ query }) =>
         Effect.gen(function* () {
           const range = yield* readRange(query, instruments)
+          yield* markSimulated(instruments.isSimulated([range.token]))
           const segment = instruments.segment(range.token)
           const fill = query.fill ?? "none"
           const session = query.session ?? "all"

@@ -1,9 +1,11 @@
 /** Decides how the last ticks are answered: one quote a token, in the order asked. */
 import { Effect } from "effect"
 import { HttpApiBuilder } from "effect/http-api"
+import { Instruments } from "../streams/Instruments.ts"
 import { TickStore } from "../streams/TickStore.ts"
 import { Api } from "./Api.ts"
 import { storeFailure } from "./failures.ts"
+import { markSimulated } from "./simulatedMark.ts"
 import { encodeQuote, json } from "./wire.ts"
 
 export const quotesRoute = HttpApiBuilder.group(
@@ -11,9 +13,13 @@ export const quotesRoute = HttpApiBuilder.group(
   "quotes",
   Effect.fnUntraced(function* (handlers) {
     const store = yield* TickStore
+    const instruments = yield* Instruments
     return handlers.handleAll({
       quotes: ({ query }) =>
-        store.quotes([...new Set(query.tokens)]).pipe(
+        Effect.andThen(
+          markSimulated(instruments.isSimulated(query.tokens)),
+          store.quotes([...new Set(query.tokens)])
+        ).pipe(
           Effect.map((quotes) =>
             json(`{"quotes":[${query.tokens.map((token) => encodeQuote(token, quotes.get(token))).join(",")}]}`)
           ),

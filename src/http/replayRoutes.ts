@@ -1,10 +1,11 @@
 /** Decides how replays are started, listed, steered and ended over REST. */
 import { Effect } from "effect"
 import { HttpApiBuilder } from "effect/http-api"
-import { Replays } from "../streams/Replays.ts"
+import { type Replay, Replays } from "../streams/Replays.ts"
 import { Api } from "./Api.ts"
 import { BadRequest, Conflict, NotFound } from "./errors.ts"
 import { overloaded, storeFailure } from "./failures.ts"
+import { markSimulated } from "./simulatedMark.ts"
 
 const refused = ({ message, parameter }: { readonly message: string; readonly parameter: string }) =>
   Effect.fail(new BadRequest({ message, parameter }))
@@ -16,9 +17,12 @@ export const replayRoutes = HttpApiBuilder.group(
   "replays",
   Effect.fnUntraced(function* (handlers) {
     const replays = yield* Replays
+    const mark = (shown: ReadonlyArray<Replay>) => markSimulated(shown.some(({ id }) => replays.isSimulated(id)))
+    const marked = (shown: Replay) => mark([shown])
     return handlers.handleAll({
       startReplay: ({ payload }) =>
         replays.start(payload).pipe(
+          Effect.tap(marked),
           Effect.catchTags({
             ReplayRefused: refused,
             UnknownSymbol: unknown,
@@ -26,10 +30,16 @@ export const replayRoutes = HttpApiBuilder.group(
             StoreError: (error) => Effect.fail(storeFailure(error))
           })
         ),
-      listReplays: () => Effect.map(replays.list, (list) => ({ replays: list })),
-      replay: ({ params }) => replays.get(params.id).pipe(Effect.catchTag("UnknownReplay", unknown)),
+      listReplays: () =>
+        replays.list.pipe(
+          Effect.tap(mark),
+          Effect.map((list) => ({ replays: list }))
+        ),
+      replay: ({ params }) =>
+        replays.get(params.id).pipe(Effect.tap(marked), Effect.catchTag("UnknownReplay", unknown)),
       changeReplay: ({ params, payload }) =>
         replays.change(params.id, payload).pipe(
+          Effect.tap(marked),
           Effect.catchTags({
             ReplayRefused: refused,
             UnknownReplay: unknown,

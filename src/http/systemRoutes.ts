@@ -47,7 +47,6 @@ export const systemRoutes = HttpApiBuilder.group(
           const { tokens, unlisted } = instruments.unknown()
           return HttpServerResponse.jsonUnsafe({
             ...describe(),
-            simulated: instruments.simulated(),
             unknown_tokens: tokens,
             unknown_tokens_unlisted: unlisted,
             ready,

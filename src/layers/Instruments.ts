@@ -52,7 +52,6 @@ interface Loaded {
   /** By full and by bare symbol, in capitals. */
   readonly bySymbol: ReadonlyMap<string, ReadonlyArray<Instrument>>
   readonly index: InstrumentIndex
-  readonly simulated: boolean
   /** `NFO NIFTY`: what has derivatives, by their exchange. */
   readonly underlyings: ReadonlySet<string>
 }
@@ -84,7 +83,6 @@ function* loading(list: ReadonlyArray<Instrument>): Slices<Loaded> {
   const bySymbol = new Map<string, Array<Instrument>>()
   const byToken = new Map<number, Instrument>()
   const underlyings = new Set<string>()
-  let simulated = false
   for (const [n, instrument] of list.entries()) {
     for (const name of [instrument.tradingsymbol, fullSymbol(instrument)]) {
       const same = bySymbol.get(name.toUpperCase())
@@ -93,10 +91,9 @@ function* loading(list: ReadonlyArray<Instrument>): Slices<Loaded> {
     }
     byToken.set(instrument.instrument_token, instrument)
     if (instrument.expiry !== null) underlyings.add(`${instrument.exchange} ${instrument.name ?? ""}`)
-    simulated ||= instrument.exchange === SIMULATED_EXCHANGE
     if (pause(n)) yield
   }
-  return { list, byToken, bySymbol, index: yield* building(list), simulated, underlyings }
+  return { list, byToken, bySymbol, index: yield* building(list), underlyings }
 }
 
 /** The lines of a text, one after another, without their ends. */
@@ -230,7 +227,10 @@ export const layer = Layer.effect(
           DERIVATIVES.some((contracts) => loaded.underlyings.has(`${contracts} ${tradingsymbol}`))
         return segmentOf({ exchange, asset_class, hasDerivatives })
       },
-      simulated: () => loaded.simulated,
+      isSimulated: (tokens) => {
+        for (const token of tokens) if (loaded.byToken.get(token)?.exchange === SIMULATED_EXCHANGE) return true
+        return false
+      },
       seen: (tokens) => {
         const before = unknown.size
         for (const token of tokens) {

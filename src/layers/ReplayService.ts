@@ -63,6 +63,7 @@ interface Entry {
   readonly to: number
   readonly total: number
   readonly detached: boolean
+  readonly isSimulated: boolean
   readonly pace: Pace
   state: ReplayState
   failure: { readonly _tag: string; readonly message: string } | undefined
@@ -351,6 +352,7 @@ const make = (settings: ReplaySettings) =>
         to,
         total,
         detached: request.detached === true,
+        isSimulated: instruments.isSimulated(tokens),
         pace,
         state: request.paused === true ? "paused" : "running",
         failure: undefined,
@@ -451,6 +453,7 @@ const make = (settings: ReplaySettings) =>
       get: (id) => Effect.map(find(id), show),
       change,
       stop: (id) => Effect.flatMap(find(id), stopEntry),
+      isSimulated: (id) => entries.get(id)?.isSimulated === true,
       returned: (partition, items) => {
         const releases = reassembler.take(partition, items)
         for (const release of releases) tell(release)

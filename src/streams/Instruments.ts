@@ -37,8 +37,8 @@ export class Instruments extends Context.Service<
      * numbers them. `undefined` where no trading hours are known.
      */
     readonly segment: (token: number) => Segment | undefined
-    /** Whether any instrument of the simulator's exchange is known. */
-    readonly simulated: () => boolean
+    /** Whether one of these tokens is an instrument of the simulator's exchange. */
+    readonly isSimulated: (tokens: Iterable<number>) => boolean
     /** Notes tokens that ticks came for; those that no instrument has are listed. */
     readonly seen: (tokens: Iterable<number>) => void
     /** Tokens seen that no instrument has, in the order seen; a bounded number, then only counted. */

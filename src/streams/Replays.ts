@@ -113,6 +113,8 @@ export class Replays extends Context.Service<
     ) => Effect.Effect<Replay, UnknownReplay | ReplayRefused | ReplayOver>
     /** Ends it; asking again changes nothing. It stays listed as ended. */
     readonly stop: (id: string) => Effect.Effect<void, UnknownReplay>
+    /** Whether a simulated instrument is in it; false where it is not known. */
+    readonly isSimulated: (id: string) => boolean
     /** Takes what the server's reader of a partition found for replays; runs that are not this server's are passed over. */
     readonly returned: (partition: number, items: ReadonlyArray<Replayed>) => void
   }

@@ -350,28 +350,75 @@ describe("the server", () => {
     }).pipe(Effect.scoped)
   )
 
-  it.live("marks its answers while a simulated instrument is known", () =>
+  it.live("marks the answers about simulated instruments, and no others", () =>
     Effect.gen(function* () {
       const rows = new Rows()
-      const simulated: Instrument = {
-        instrument_token: 1,
-        tradingsymbol: "SIM1",
-        exchange: "SIM",
-        asset_class: "EQ",
-        tick_size: 0.05,
-        name: null,
-        expiry: null,
-        strike: null,
-        option_type: null,
-        lot_size: 1
+      for (const [instrument_token, exchange] of [
+        [1, "SIM"],
+        [2, "NSE"]
+      ] as const) {
+        const instrument: Instrument = {
+          instrument_token,
+          tradingsymbol: `S${instrument_token}`,
+          exchange,
+          asset_class: "EQ",
+          tick_size: 0.05,
+          name: "SHARE",
+          expiry: null,
+          strike: null,
+          option_type: null,
+          lot_size: 1
+        }
+        rows.instruments.set(instrument_token, instrument)
+        rows.ticks.push({
+          instrument_token,
+          exchange_ts: 1_768_535_100_000_000,
+          sequence_id: 1,
+          price: 100,
+          volume: 1,
+          status: "LIVE",
+          epoch: 20_469_000_033_300,
+          position: 1,
+          feed: "dma",
+          session: 0,
+          sequencing: "contiguous",
+          received_ts: 1_768_535_100_000_000
+        })
       }
-      const real = yield* open()
-      assert.isUndefined((yield* ask(real.port, "/healthz")).headers["x-simulated"])
-      rows.instruments.set(1, simulated)
       const { port } = yield* open({}, rows)
-      for (const path of ["/healthz", "/nope", "/topology"]) {
-        assert.strictEqual((yield* ask(port, path)).headers["x-simulated"], "true")
+      const marked = (path: string, how: Asked = {}) =>
+        Effect.map(ask(port, path, how), ({ headers, status, text }) => {
+          assert.isBelow(status, 300, `${path}: ${text}`)
+          return headers["x-simulated"]
+        })
+      const api = "/api/v1"
+      for (const path of ["/healthz", "/topology", `${api}/calendar?exchange=NSE&date=2026-01-16`]) {
+        assert.isUndefined(yield* marked(path), path)
       }
+      const ranged = (token: number) => `instrument_token=${token}&from=1768535000000000&to=1768535200000000`
+      const about = (token: number): ReadonlyArray<string> => [
+        `${api}/instruments/${token}`,
+        `${api}/instruments/search?query=s${token}`,
+        `${api}/quotes?tokens=${token}`,
+        `${api}/historical/ticks?${ranged(token)}`,
+        `${api}/historical/candles?${ranged(token)}&interval=1m`
+      ]
+      for (const path of about(1)) assert.strictEqual(yield* marked(path), "true", path)
+      for (const path of about(2)) assert.isUndefined(yield* marked(path), path)
+      // One of several is enough, also where the answer is streamed.
+      assert.strictEqual(yield* marked(`${api}/instruments/search?query=share`), "true")
+      assert.strictEqual(yield* marked(`${api}/quotes?tokens=2,1`), "true")
+      const streamed = { headers: { accept: "text/csv" } }
+      assert.strictEqual(yield* marked(`${api}/historical/ticks?${ranged(1)}`, streamed), "true")
+      const replay = (token: number): Asked => ({
+        method: "POST",
+        headers: { "content-type": "application/json" },
+        body: JSON.stringify({ tokens: [token], date: "2026-01-16", paused: true })
+      })
+      assert.isUndefined(yield* marked(`${api}/replays`, replay(2)))
+      assert.isUndefined(yield* marked(`${api}/replays`))
+      assert.strictEqual(yield* marked(`${api}/replays`, replay(1)), "true")
+      assert.strictEqual(yield* marked(`${api}/replays`), "true")
     }).pipe(Effect.scoped)
   )
 

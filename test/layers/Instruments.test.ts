@@ -164,7 +164,7 @@ describe("instruments in memory", () => {
       const instruments = yield* Instruments
       const readiness = yield* Readiness
       const store = yield* TickStore
-      assert.isFalse(instruments.simulated())
+      assert.isFalse(instruments.isSimulated([1]))
       yield* store.putInstruments([
         {
           instrument_token: 1,
@@ -182,7 +182,8 @@ describe("instruments in memory", () => {
       assert.strictEqual(instruments.get(1), undefined)
       yield* TestClock.adjust("63 seconds")
       assert.strictEqual(instruments.get(1)?.tradingsymbol, "SIM1")
-      assert.isTrue(instruments.simulated())
+      assert.isTrue(instruments.isSimulated([5, 1]))
+      assert.isFalse(instruments.isSimulated([5]))
       isSilent = true
       yield* TestClock.adjust("63 seconds")
       assert.strictEqual(instruments.get(1)?.tradingsymbol, "SIM1")

@@ -415,8 +415,8 @@ new Pipeline(
     processesNote: $("processes-note"),
     trouble: $("trouble")
   },
-  ({ simulated, stopped: why }) => {
-    if (simulated !== undefined) $("simulated").hidden = !simulated
+  ({ stopped: why }) => {
+    $("simulated").hidden = !watchlist.isSimulated
     stopped = why
     showConnection(connection.state, connection.detail)
   }

@@ -48,7 +48,7 @@ const stoppedOf = ({ ready, degraded }) =>
     : degraded.find((name) => name === "process: nobody runs it" || name === "log" || name === "server")
 
 export class Pipeline {
-  /** `told({ simulated, stopped })` hears of every look: `stopped` is why no live ticks can come, if so. */
+  /** `told({ stopped })` hears of every look: `stopped` is why no live ticks can come, if so. */
   constructor(parts, told) {
     this.parts = parts
     this.told = told
@@ -91,7 +91,7 @@ export class Pipeline {
       this.show(topology)
       this.showProcesses(topology)
       this.showTrouble(topology)
-      this.told({ simulated: topology.simulated === true, stopped: stoppedOf(topology) })
+      this.told({ stopped: stoppedOf(topology) })
       if (this.round++ % 4 === 0) this.showDelays(bucketsOf(await ask("/metrics")))
       this.parts.state.textContent = ""
       this.parts.state.classList.remove("warn")

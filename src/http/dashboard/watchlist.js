@@ -3,6 +3,8 @@ import { decimalsOf, element, percent, price, quantity, short, span } from "./fo
 
 const STORED = "market-data-platform.watchlist"
 export const MAX_WATCHED = 200
+/** The simulator's exchange. */
+const SIMULATED_EXCHANGE = "SIM"
 const SPARK_TICKS = 60
 /** Without a tick for so long an instrument counts as quiet. */
 const QUIET_SECONDS = 20
@@ -133,6 +135,11 @@ export class Watchlist {
 
   get isFull() {
     return this.items.size >= MAX_WATCHED
+  }
+
+  /** Whether something that is shown is made up. */
+  get isSimulated() {
+    return [...this.items.values()].some((item) => item.instrument?.exchange === SIMULATED_EXCHANGE)
   }
 
   add(token, instrument) {
