@@ -2,6 +2,7 @@
 import { Bars } from "./bars.js"
 import { CandleChart } from "./chart.js"
 import { date, element, percent, price, quantity, short, signed, time } from "./format.js"
+import { Letters } from "./letters.js"
 import { Pipeline } from "./pipeline.js"
 import { Replays } from "./replays.js"
 import { ask } from "./rest.js"
@@ -421,6 +422,17 @@ new Pipeline(
     showConnection(connection.state, connection.detail)
   }
 )
+
+new Letters({
+  form: $("letters-form"),
+  reason: $("letters-reason"),
+  retry: $("letters-retry"),
+  total: $("letters-total"),
+  problem: $("letters-problem"),
+  note: $("letters-note"),
+  list: $("letters-list"),
+  empty: $("letters-empty")
+})
 
 new Search($("search"), $("results"), (token, instrument) => {
   if (watchlist.isFull && !watchlist.items.has(token)) {

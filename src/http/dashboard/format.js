@@ -76,6 +76,15 @@ export const duration = (seconds) =>
         ? `${(seconds * 1000).toFixed(seconds < 0.01 ? 1 : 0)}ms`
         : `${seconds.toFixed(1)}s`
 
+/** What a text may hide or turn round with: controls, marks of direction, and what has no width. */
+const UNSEEN = /[\p{Cc}\p{Cf}\p{Zl}\p{Zp}\p{Cs}]/gu
+
+/** Text that others wrote, at most so long, with what cannot be seen in it spelt out. */
+export const foreign = (text, most) => {
+  const shown = text.slice(0, most).replace(UNSEEN, (char) => `\\u{${char.codePointAt(0).toString(16)}}`)
+  return text.length > most ? `${shown}…` : shown
+}
+
 /** An element with a class, a text and children; data only ever becomes text. */
 export const element = (tag, className, ...children) => {
   const made = document.createElement(tag)
