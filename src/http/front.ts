@@ -10,7 +10,7 @@ import { Allowance, type Spent } from "./allowance.ts"
 import { addressOf, ClientLog, peerOf } from "./clientLog.ts"
 import { Exchange, type Refusal, refuseAtOnce } from "./exchange.ts"
 import type { Guard } from "./guard.ts"
-import { type Head, headRefusal, readHead } from "./head.ts"
+import { type Head, type HeadRefusal, headRefusal, readHead, upgradeRefusal } from "./head.ts"
 import { type Kind, Slots } from "./slots.ts"
 
 /** Bytes of bodies held at a time, all requests together; more are refused with 429. */
@@ -34,6 +34,12 @@ const TURN_MS = 4
 const SWEEP_MS = 500
 const BAD_INPUT = new Set([400, 413, 415, 501])
 const RETRY_AFTER = { "retry-after": "1" }
+
+const NO_UPGRADE: HeadRefusal = {
+  status: 426,
+  parameter: "upgrade",
+  message: "upgrade: expected the handshake of a WebSocket"
+}
 
 /** How long, and how slow, the parts of a request may be. */
 export interface Times {
@@ -169,7 +175,7 @@ export class Front {
   }
 
   /** Counts a refused request, and leaves its line. */
-  count(head: Head, kind: Kind, refusal: Refusal): void {
+  count(head: Head, kind: string, refusal: Refusal): void {
     this.refusedCount(kind, refusal.reason)
     // Who asks for what is not there is mostly a person who mistypes, and reads the answer.
     if (refusal.status === 404 || refusal.status === 405) return
@@ -221,12 +227,7 @@ export class Front {
     const head = readHead(res, req)
     const malformed = headRefusal(head)
     if (malformed !== undefined) {
-      const { status, parameter, message } = malformed
-      const _tag = status === 400 ? "BadRequest" : "NotImplemented"
-      const refusal = { status, reason: "malformed", body: { _tag, message, parameter } }
-      this.count(head, kind(head), refusal)
-      // Where the request ends nobody can say: nothing of what follows is read.
-      refuseAtOnce(res, head.method, refusal, true)
+      this.refuseHead(res, head, kind(head), malformed)
       return undefined
     }
     const refused = this.guard(head.origin)
@@ -237,6 +238,23 @@ export class Front {
       body: { _tag: "Forbidden", ...refused }
     })
     return undefined
+  }
+
+  /** Refuses a request by its form. Where it ends nobody can say: nothing of what follows is read. */
+  private refuseHead(res: HttpResponse, head: Head, kind: string, { status, parameter, message }: HeadRefusal): void {
+    const tags = { 400: "BadRequest", 426: "UpgradeRequired", 501: "NotImplemented" }
+    const headers = status === 426 ? { upgrade: "websocket", "sec-websocket-version": "13" } : {}
+    const refusal = { status, reason: "malformed", body: { _tag: tags[status], message, parameter }, headers }
+    this.count(head, kind, refusal)
+    refuseAtOnce(res, head.method, refusal, true)
+  }
+
+  /** Reads the head of a WebSocket's handshake; one that is none is answered here. Where it comes from, its route asks. */
+  private admitUpgrade(res: HttpResponse, req: HttpRequest): boolean {
+    const head = readHead(res, req)
+    const malformed = headRefusal(head) ?? upgradeRefusal(head)
+    if (malformed !== undefined) this.refuseHead(res, head, "websocket", malformed)
+    return malformed === undefined
   }
 
   /** A request that has its place; where there is none it is refused. */
@@ -303,6 +321,15 @@ export class Front {
         if (name === "ws") {
           return <Data>(pattern: string, behavior: WebSocketBehavior<Data>) => {
             target.ws(pattern, this.guardedBehavior(behavior))
+            // What the library takes for no handshake at all, as it has no key.
+            target.any(pattern, (res, req) =>
+              this.shielded(
+                () =>
+                  this.admit(res, req, () => "ordinary") &&
+                  this.refuseHead(res, readHead(res, req), "websocket", NO_UPGRADE),
+                () => res.close()
+              )
+            )
             return guardedApp
           }
         }
@@ -333,7 +360,7 @@ export class Front {
       ...(upgrade && {
         upgrade: (res, req, context) =>
           this.shielded(
-            () => upgrade(res, req, context),
+            () => this.admitUpgrade(res, req) && upgrade(res, req, context),
             () => res.close()
           )
       }),

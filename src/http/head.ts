@@ -1,5 +1,6 @@
 /** Decides how a request's head is read, and which heads are refused that the server underneath lets through. */
 import type { HttpRequest, HttpResponse } from "uWebSockets.js"
+import { showValue } from "../schema/Explain.ts"
 import { addressOf, peerOf } from "./clientLog.ts"
 import type { RequestOrigin } from "./guard.ts"
 
@@ -18,9 +19,9 @@ export interface Head {
   readonly length: number | undefined
 }
 
-/** Why a head is refused: 400, or 501 for what HTTP has and this server has not. */
+/** Why a head is refused: 400, 426 for no WebSocket, or 501 for what HTTP has and this server has not. */
 export interface HeadRefusal {
-  readonly status: 400 | 501
+  readonly status: 400 | 426 | 501
   readonly parameter: string
   readonly message: string
 }
@@ -90,4 +91,26 @@ export const headRefusal = (head: Head): HeadRefusal | undefined => {
     return { status: 400, parameter: "content-length", message }
   }
   return hosts > 1 ? { status: 400, parameter: "Host", message: `Host: expected once, got ${hosts} times` } : undefined
+}
+
+/** A handshake of a WebSocket, by RFC 6455: the library asks for a key only, and takes any version. */
+export const upgradeRefusal = (head: Head): HeadRefusal | undefined => {
+  const version = header(head, "sec-websocket-version")
+  if (version !== "13") {
+    const message = `sec-websocket-version: expected 13, got ${version === "" ? "nothing" : showValue(version)}`
+    return { status: 426, parameter: "sec-websocket-version", message }
+  }
+  const tokens = (name: string) =>
+    header(head, name)
+      .toLowerCase()
+      .split(",")
+      .map((token) => token.trim())
+  if (!tokens("upgrade").includes("websocket") || !tokens("connection").includes("upgrade")) {
+    const message = "upgrade: expected Upgrade: websocket and Connection: Upgrade"
+    return { status: 426, parameter: "upgrade", message }
+  }
+  // 16 bytes in base64.
+  return /^[A-Za-z0-9+/]{22}==$/.test(header(head, "sec-websocket-key"))
+    ? undefined
+    : { status: 400, parameter: "sec-websocket-key", message: "sec-websocket-key: expected 16 bytes in base64" }
 }

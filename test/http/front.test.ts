@@ -2,6 +2,7 @@ import { gzipSync } from "node:zlib"
 import { assert, describe, it } from "@effect/vitest"
 import { Deferred, Effect, Metric } from "effect"
 import { MAX_BODY_BYTES, MAX_INGEST_BYTES } from "../../src/http/Api.ts"
+import { connectionLimit, RESERVED_DESCRIPTORS } from "../../src/http/front.ts"
 import { memoryStore, Rows } from "./memoryStore.ts"
 import { halfPost, rawClient } from "./rawClient.ts"
 import { ask, type Serving, serve } from "./serving.ts"
@@ -325,6 +326,46 @@ describe("a head", () => {
   )
 })
 
+describe("a handshake", () => {
+  it.live("that is none is refused, and what is wrong with it named", () =>
+    Effect.gen(function* () {
+      const { port } = yield* open({
+        mounts: [
+          (app) => {
+            app.ws("/native", {
+              upgrade: (res, req, context) => {
+                res.upgrade({}, req.getHeader("sec-websocket-key"), "", "", context)
+              },
+              message: () => {}
+            })
+            return undefined
+          }
+        ]
+      })
+      const key = "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
+      const upgrade = "Upgrade: websocket\r\nConnection: keep-alive, Upgrade\r\n"
+      const version = "Sec-WebSocket-Version: 13\r\n"
+      for (const [headers, status, named] of [
+        [upgrade + version + key, 101, ""],
+        [version + key, 426, "upgrade"],
+        [`Upgrade: h2c\r\nConnection: Upgrade\r\n${version}${key}`, 426, "upgrade"],
+        [`${upgrade}Sec-WebSocket-Version: 8\r\n${key}`, 426, "sec-websocket-version"],
+        [upgrade + key, 426, "sec-websocket-version"],
+        [upgrade + version, 426, "upgrade"],
+        [`${upgrade}${version}Sec-WebSocket-Key: short\r\n`, 426, "upgrade"],
+        [`${upgrade}${version}Sec-WebSocket-Key: ${"*".repeat(22)}==\r\n`, 400, "sec-websocket-key"],
+        [`Host: evil.example.com\r\n${upgrade}${version}${key}`, 400, "Host"]
+      ] as const) {
+        const client = yield* rawClient(port, `GET /native HTTP/1.1\r\n${HOST}${headers}\r\n`)
+        const said = status === 101 ? yield* client.until(/\r\n\r\n/) : yield* client.ended
+        assert.match(said, new RegExp(`^HTTP/1\\.1 ${status} `), headers)
+        if (status !== 101) assert.include(said, `"parameter":"${named}"`, headers)
+        if (status === 426) assert.include(said.toLowerCase(), "sec-websocket-version: 13", headers)
+      }
+    }).pipe(Effect.scoped)
+  )
+})
+
 describe("a handler that throws", () => {
   it.live("costs its own connection, and nothing else", () =>
     Effect.gen(function* () {
@@ -352,6 +393,12 @@ describe("a handler that throws", () => {
 })
 
 describe("connections", () => {
+  it("leave the drivers their descriptors", () => {
+    assert.strictEqual(connectionLimit(1024), 1024 - RESERVED_DESCRIPTORS)
+    assert.strictEqual(connectionLimit(100), 50)
+    assert.isAbove(connectionLimit(), 0)
+  })
+
   it.live("beyond the most that may be are ended at once, and the others go on", () =>
     Effect.gen(function* () {
       const { port } = yield* open({ bounds: { connections: 5 } })
