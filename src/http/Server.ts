@@ -229,7 +229,8 @@ export const layer = (mounts: ReadonlyArray<Mount> = [], bounds: Bounds = {}) =>
             if (!exchange.isOver) start(body)
           })
         if (!takesBody(head)) {
-          soon(undefined)
+          // A route that takes a body gets an empty one.
+          soon(method === "POST" || method === "PATCH" ? new Uint8Array(0) : undefined)
           return
         }
         const limit = bodyLimit(path)

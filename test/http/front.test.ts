@@ -200,6 +200,23 @@ describe("a body", () => {
     }).pipe(Effect.scoped)
   )
 
+  it.live("that is none is an empty one", () =>
+    Effect.gen(function* () {
+      const { port } = yield* open()
+      for (const [path, type, status] of [
+        [INGEST, "application/x-ndjson", 200],
+        ["/api/v1/instruments", "text/csv", 400],
+        ["/api/v1/replays", "application/json", 400]
+      ] as const) {
+        for (const length of ["", "Content-Length: 0\r\n"]) {
+          const head = `POST ${path} HTTP/1.1\r\n${HOST}Content-Type: ${type}\r\n${length}\r\n`
+          const client = yield* rawClient(port, head)
+          assert.match(yield* client.until(/\}$/), new RegExp(`^HTTP/1\\.1 ${status} `), head)
+        }
+      }
+    }).pipe(Effect.scoped)
+  )
+
   it.live("loses no line to a byte order mark", () =>
     Effect.gen(function* () {
       const { port } = yield* open()
