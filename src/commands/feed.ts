@@ -319,6 +319,7 @@ const file = Command.make(
         if (named === MAX_NAMED_ROWS) process.stderr.write("further rows are skipped and counted without a line\n")
       },
       refused: () => refused?.ticks ?? 0,
+      ...(isOnKafka(given, flags.url) ? { maxAheadMs: given.MAX_FUTURE_SKEW_MS } : {}),
       progress: (p, isFinal) => {
         const share =
           p.totalBytes === undefined ? "" : `, ${((100 * p.bytes) / Math.max(1, p.totalBytes)).toFixed(0)} %`

@@ -14,6 +14,7 @@ import { type RawTick, readRawTick } from "../schema/RawTick.ts"
 import { encodeRawTick } from "../schema/RawTickJson.ts"
 import { MAX_MICROS, MIN_MICROS, parseIso } from "../schema/Time.ts"
 import { publishPatiently, RawSink, type RawSinkTick } from "../streams/RawSink.ts"
+import { ahead } from "./RawSink.ts"
 
 /** How a field's text is read; `reset` is the only yes or no. */
 const kinds = {
@@ -53,6 +54,11 @@ export interface FileFeedOptions extends RowOptions {
   readonly onError: "fail" | "skip"
   /** Called with each row skipped, in words. */
   readonly onSkip?: (reason: string) => void
+  /**
+   * How far ahead of this machine's clock a row may be, in milliseconds: where nobody answers each tick, one that is
+   * further would only be found in the DLQ. Without it that is for the sink to say.
+   */
+  readonly maxAheadMs?: number
   /** How many ticks the sink took from here and did not let in, so far; they count as skipped. */
   readonly refused?: () => number
   /** Called once a second, and last with `isFinal`, however it ended. */
@@ -462,20 +468,26 @@ async function* linesOf(chunks: Readable, counts: Counts): AsyncGenerator<Readon
 async function* batchesOf(
   source: Source,
   options: FileFeedOptions,
-  counts: Counts
+  counts: Counts,
+  nowMicros: () => number
 ): AsyncGenerator<ReadonlyArray<RawSinkTick>> {
   const reader = new RowReader(options, source.connection)
+  const maxAhead = options.maxAheadMs === undefined ? Number.POSITIVE_INFINITY : options.maxAheadMs * 1000
   let number = 0
   let batch: Array<RawSinkTick> = []
   for await (const lines of linesOf(source.chunks, counts)) {
+    const now = nowMicros()
     for (const line of lines) {
       number += 1
       const isHeader = reader.needsHeader
-      const read =
+      let read =
         line === undefined || line.length > MAX_LINE_CHARS
           ? new BadRow(`longer than ${MAX_LINE_CHARS} characters`)
           : reader.read(line.endsWith("\r") ? line.slice(0, -1) : line)
       if (read === undefined) continue
+      if (!(read instanceof BadRow) && read.exchange_ts - now > maxAhead) {
+        read = new BadRow(ahead((read.exchange_ts - now) / 1000, "this machine's clock"), "exchange_ts")
+      }
       if (!isHeader) counts.rows += 1
       if (read instanceof BadRow) {
         const reason = describeBad(source.name, number, read)
@@ -527,7 +539,8 @@ export const run = (
       })
       return Effect.gen(function* () {
         const sink = yield* RawSink
-        const batches = batchesOf(source, options, counts)
+        const clock = yield* Clock.Clock
+        const batches = batchesOf(source, options, counts, () => clock.currentTimeMillisUnsafe() * 1000)
         const read = () => {
           const next = batches.next()
           // A failure is met when this batch is awaited, which may be a while from now.

@@ -161,6 +161,15 @@ export const layerHttp = (url: string, { onRefused, patience }: HttpSinkOptions)
   })
 }
 
-/** In one line, such as `3 ticks rejected: exchange_ts: 16.0 s ahead of the server's clock`. */
-export const describeRefused = ({ reason, ticks }: Refused): string =>
-  `${ticks} ${ticks === 1 ? "tick" : "ticks"} rejected: ${reason}`
+/** How far a stamp is ahead of a clock, such as `is 16.0 s ahead of the server's clock`. */
+export const ahead = (ms: number, clock: string): string => `is ${(ms / 1000).toFixed(1)} s ahead of ${clock}`
+
+/** How an instance says it, from where it stands: `which is 16003 ms ahead`. */
+const IS_AHEAD = /^exchange_ts: .*\bis (\d{1,15}) ms ahead\b/
+
+/** In one line, such as `3 ticks rejected: exchange_ts is 16.0 s ahead of the server's clock`. */
+export const describeRefused = ({ reason, ticks }: Refused): string => {
+  const found = IS_AHEAD.exec(reason)
+  const why = found === null ? reason : `exchange_ts ${ahead(Number(found[1]), "the server's clock")}`
+  return `${ticks} ${ticks === 1 ? "tick" : "ticks"} rejected: ${why}`
+}

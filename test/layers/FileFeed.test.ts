@@ -4,6 +4,7 @@ import { join } from "node:path"
 import { gzipSync } from "node:zlib"
 import { assert, describe, it } from "@effect/vitest"
 import { Deferred, Effect, Fiber, Layer } from "effect"
+import { TestClock } from "effect/testing"
 import * as FileFeed from "../../src/layers/FileFeed.ts"
 import { makeZone } from "../../src/schema/NaiveTime.ts"
 import { type RawTick, readRawTick } from "../../src/schema/RawTick.ts"
@@ -241,6 +242,21 @@ describe("the file feed", () => {
         sent: 1,
         skipped: 1
       })
+    })
+  )
+
+  it.effect("names a row that is further ahead of this machine's clock than the pipeline takes", () =>
+    Effect.gen(function* () {
+      yield* TestClock.setTime(Date.parse("2026-01-15T03:45:00Z"))
+      const row = (time: string) => `7,2026-01-15T03:${time}Z,1\n`
+      const text = `instrument_token,exchange_ts,price\n${row("45:05")}${row("45:16")}${row("44:00")}`
+      const limited = { maxAheadMs: 5000 }
+      const why = "ticks.csv line 3, exchange_ts: is 16.0 s ahead of this machine's clock"
+      assert.strictEqual(failureOf(yield* feed(text, limited)), why)
+      const { progress, skipped } = yield* feed(text, { ...limited, onError: "skip" })
+      assert.deepStrictEqual(skipped, [why])
+      assert.deepInclude(progress, { sent: 2, skipped: 1 })
+      assert.deepInclude((yield* feed(text)).progress, { sent: 3 })
     })
   )
 

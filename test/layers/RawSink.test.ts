@@ -435,6 +435,31 @@ describe("a raw sink over HTTP", () => {
     })
   )
 
+  it.live("says how far a feed's clock is ahead", () =>
+    Effect.gen(function* () {
+      const { url } = yield* serving((_, response) =>
+        response.end(
+          JSON.stringify({
+            accepted: 0,
+            rejected: [
+              {
+                line: 1,
+                reason:
+                  "exchange_ts: expected at most 5000 ms ahead of the clock here, got 1768535116003000, " +
+                  "which is 16003 ms ahead: is the sender's clock right?"
+              }
+            ]
+          })
+        )
+      )
+      const failed = yield* Effect.flip(publishTo(url, [tick(1, "a"), tick(2, "b")]))
+      assert.strictEqual(
+        failed.message,
+        `${url} took 0 of 2 ticks; 2 ticks rejected: exchange_ts is 16.0 s ahead of the server's clock`
+      )
+    })
+  )
+
   it.live("says what another answer means, and who does not answer", () =>
     Effect.gen(function* () {
       const { url } = yield* serving((_, response) =>
