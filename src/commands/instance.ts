@@ -29,13 +29,19 @@ import { archive, Crashed, caches, log, store } from "./services.ts"
 
 /** The share of the embedded log that one archive object may hold: waiting for more would block the log. */
 const ARCHIVE_SHARE_OF_LOG = 0.25
+/** What a tick takes in the log, and more than most do. */
+const TICK_BYTES = 512
 
 /** What an embedded instance may not do: hold more for the archive than its log can spare. */
 export const embedded = (given: Settings): Settings => ({
   ...given,
   ARCHIVE_BATCH_TICKS: Math.max(
     1,
-    Math.min(given.ARCHIVE_BATCH_TICKS, Math.floor(given.LOG_CAPACITY_RECORDS * ARCHIVE_SHARE_OF_LOG))
+    Math.min(
+      given.ARCHIVE_BATCH_TICKS,
+      Math.floor(given.LOG_CAPACITY_RECORDS * ARCHIVE_SHARE_OF_LOG),
+      Math.floor((given.LOG_CAPACITY_BYTES / TICK_BYTES) * ARCHIVE_SHARE_OF_LOG)
+    )
   )
 })
 

@@ -74,7 +74,12 @@ export const log = (given: Settings) =>
         capacity: given.LOG_CAPACITY_RECORDS,
         dlqCapacity: given.DLQ_CAPACITY_RECORDS,
         retained: given.LOG_RETAINED_RECORDS,
-        batch: given.PROCESS_BATCH_RECORDS
+        batch: given.PROCESS_BATCH_RECORDS,
+        bytes: {
+          capacity: given.LOG_CAPACITY_BYTES,
+          dlqCapacity: given.DLQ_CAPACITY_BYTES,
+          retained: given.LOG_RETAINED_BYTES
+        }
       })
 
 /** Claims, rings, snapshots and workers' figures: in Redis where REDIS_URL names it, else in this process's memory. */

@@ -3,7 +3,8 @@ import { Effect } from "effect"
 import { HttpApiBuilder } from "effect/http-api"
 import { showValue } from "../schema/Explain.ts"
 import { MAX_REJECTED_LINES, type RejectedLine } from "../schema/InstrumentFile.ts"
-import { readRawTick } from "../schema/RawTick.ts"
+import { type RawTick, readRawTick } from "../schema/RawTick.ts"
+import { encodeRawTick } from "../schema/RawTickJson.ts"
 import * as metrics from "../streams/metrics.ts"
 import { publishWithin, RawSink, type RawSinkTick } from "../streams/RawSink.ts"
 import { Api, MAX_INGEST_BYTES, MAX_INGEST_LINE_BYTES } from "./Api.ts"
@@ -17,10 +18,17 @@ const CARRIAGE_RETURN = 0x0d
 /** Lines read before others get a turn: about a millisecond's work. */
 const LINES_AT_A_TIME = 500
 
+/** A longer line is kept as the tick that it is, without the fields that nobody reads: the log holds it for long. */
+const KEPT_LINE_BYTES = 1024
+/** Lines of one instrument are copied into pieces of so many bytes: the last of them held holds no more than its piece. */
+const PIECE_BYTES = 16 * 1024
+
 interface Line {
   readonly token: number
   readonly from: number
   readonly to: number
+  /** What is kept of it, where that is not all. */
+  readonly value: Uint8Array | undefined
 }
 
 /**
@@ -29,19 +37,30 @@ interface Line {
  */
 const ticksOf = (body: Uint8Array, lines: ReadonlyArray<Line>): ReadonlyArray<RawSinkTick> => {
   const sizes = new Map<number, number>()
-  for (const { token, from, to } of lines) sizes.set(token, (sizes.get(token) ?? 0) + to - from)
-  const copies = new Map<number, { readonly bytes: Uint8Array; at: number }>()
-  for (const [token, size] of sizes) copies.set(token, { bytes: new Uint8Array(size), at: 0 })
-  return lines.map(({ token, from, to }) => {
-    const copy = copies.get(token)!
-    const start = copy.at
-    copy.bytes.set(body.subarray(from, to), start)
-    copy.at += to - from
-    return { token, value: copy.bytes.subarray(start, copy.at) }
+  for (const { token, from, to, value } of lines) {
+    if (value === undefined) sizes.set(token, (sizes.get(token) ?? 0) + to - from)
+  }
+  const pieces = new Map<number, { bytes: Uint8Array; at: number; left: number }>()
+  return lines.map(({ token, from, to, value }) => {
+    if (value !== undefined) return { token, value }
+    let piece = pieces.get(token)
+    if (piece === undefined) {
+      piece = { bytes: new Uint8Array(0), at: 0, left: sizes.get(token)! }
+      pieces.set(token, piece)
+    }
+    if (piece.at + to - from > piece.bytes.byteLength) {
+      piece.bytes = new Uint8Array(Math.max(to - from, Math.min(PIECE_BYTES, piece.left)))
+      piece.at = 0
+    }
+    const start = piece.at
+    piece.bytes.set(body.subarray(from, to), start)
+    piece.at += to - from
+    piece.left -= to - from
+    return { token, value: piece.bytes.subarray(start, piece.at) }
   })
 }
 
-const readLine = (bytes: Buffer): number | string => {
+const readLine = (bytes: Buffer): RawTick | string => {
   if (bytes.length > MAX_INGEST_LINE_BYTES) {
     return `expected at most ${MAX_INGEST_LINE_BYTES} bytes, got ${bytes.length}`
   }
@@ -53,8 +72,7 @@ const readLine = (bytes: Buffer): number | string => {
   } catch {
     return `expected a JSON object, got ${showValue(text)}`
   }
-  const tick = readRawTick(value)
-  return typeof tick === "string" ? tick : tick.instrument_token
+  return readRawTick(value)
 }
 
 /** Which lines are raw ticks, and why the others are not. Empty lines are passed over. */
@@ -74,8 +92,10 @@ const readLines = (body: Uint8Array) =>
       if (number % LINES_AT_A_TIME === 0) yield* Effect.yieldNow
       if (to > from) {
         const read = readLine(buffer.subarray(from, to))
-        if (typeof read === "number") lines.push({ token: read, from, to })
-        else {
+        if (typeof read !== "string") {
+          const value = to - from > KEPT_LINE_BYTES ? Buffer.from(encodeRawTick(read)) : undefined
+          lines.push({ token: read.instrument_token, from, to, value })
+        } else {
           rejectedTotal += 1
           if (rejected.length < MAX_REJECTED_LINES) rejected.push({ line: number, reason: read })
         }

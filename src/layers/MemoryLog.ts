@@ -1,7 +1,7 @@
 /**
- * Decides how the log lives in one process: partitions as bounded arrays in memory, consumer groups with real
- * assignment, a fresh incarnation at every start. What a group has yet to take is never dropped: a full partition
- * blocks its producers.
+ * Decides how the log lives in one process: partitions as arrays in memory, bounded in records and in bytes, consumer
+ * groups with real assignment, a fresh incarnation at every start. What a group has yet to take is never dropped: a full
+ * partition blocks its producers.
  */
 import { randomUUID } from "node:crypto"
 import { type Array as Arr, Cause, Clock, Deferred, Effect, Layer, Queue, Stream } from "effect"
@@ -25,6 +25,28 @@ export interface MemoryLogOptions {
   readonly retained: number
   /** Records handed to a reader at a time. */
   readonly batch: number
+  /** The same limits in bytes (`sizeOf`); by default none. */
+  readonly bytes?: {
+    readonly capacity: number
+    readonly dlqCapacity: number
+    readonly retained: number
+  }
+}
+
+/** Bytes handed to a reader at a time, unless a single record has more. */
+export const READ_BYTES = 1024 * 1024
+
+/** What a record takes beside its texts and its value: its object, its place in the array, the value's view. */
+const RECORD_BYTES = 160
+const HEADER_BYTES = 32
+
+/** About what a record takes in memory. */
+export const sizeOf = ({ key, value, headers }: NewRecord): number => {
+  let size = RECORD_BYTES + (value === null ? 0 : value.byteLength) + (key === null ? 0 : key.length)
+  if (headers !== undefined) {
+    for (const name in headers) size += HEADER_BYTES + name.length + headers[name]!.length * 2
+  }
+  return size
 }
 
 /** One partition: `records[i]` has offset `start + i - head`. Dropping is amortised by moving `head`. */
@@ -34,6 +56,8 @@ class PartitionLog {
   head = 0
   /** Offset of the oldest record still held. */
   start = 0
+  /** What the records held take. */
+  bytes = 0
   lastRecordTime = 0
   /** Readers waiting for the next record, and producers waiting for room. */
   readers: Array<() => void> = []
@@ -46,7 +70,10 @@ class PartitionLog {
   }
 
   drop(count: number): void {
-    for (let i = 0; i < count; i++) this.records[this.head + i] = undefined as never
+    for (let i = 0; i < count; i++) {
+      this.bytes -= sizeOf(this.records[this.head + i]!)
+      this.records[this.head + i] = undefined as never
+    }
     this.head += count
     this.start += count
     if (this.head > 1024 && this.head * 2 > this.records.length) {
@@ -55,15 +82,35 @@ class PartitionLog {
     }
   }
 
-  /** Drops what nobody holds beyond `retained`; wakes producers that wait for room. */
-  trim(retained: number): void {
-    let free = this.end
-    for (const held of this.holds.values()) if (held < free) free = held
-    const count = Math.min(free, this.end - retained) - this.start
-    if (count > 0) {
-      this.drop(count)
-      for (const wake of this.producers.splice(0)) wake()
+  /** The oldest offset that some group or reader has yet to take; the end where there is none. */
+  get held(): number {
+    let oldest = this.end
+    for (const offset of this.holds.values()) if (offset < oldest) oldest = offset
+    return Math.max(oldest, this.start)
+  }
+
+  /** Drops what nobody holds beyond so many records and bytes. */
+  trim(records: number, bytes: number): void {
+    const { held } = this
+    const count = Math.min(held, this.end - records) - this.start
+    if (count > 0) this.drop(count)
+    while (this.bytes > bytes && this.start < held) this.drop(1)
+  }
+
+  /** The records from an index on, up to a number of them and `READ_BYTES`, and one at least. */
+  slice(at: number, most: number): ReadonlyArray<LogRecord> {
+    const { records } = this
+    const end = Math.min(records.length, at + most)
+    let to = at
+    for (let bytes = 0; to < end; to++) {
+      bytes += sizeOf(records[to]!)
+      if (bytes > READ_BYTES && to > at) break
     }
+    return records.slice(at, to)
+  }
+
+  wakeProducers(): void {
+    for (const wake of this.producers.splice(0)) wake()
   }
 
   wakeReaders(): void {
@@ -97,16 +144,41 @@ const make = (options: MemoryLogOptions): Effect.Effect<TickLog["Service"]> =>
     const groups = new Map<string, Group>()
     let nextMember = 0
 
+    const most = options.bytes?.capacity ?? Number.POSITIVE_INFINITY
+    const mostOfDlq = options.bytes?.dlqCapacity ?? Number.POSITIVE_INFINITY
+    const retainedBytes = options.bytes?.retained ?? Number.POSITIVE_INFINITY
+    const trim = (log: PartitionLog): void => log.trim(options.retained, retainedBytes)
+    /** After a hold has moved. */
+    const release = (log: PartitionLog): void => {
+      trim(log)
+      log.wakeProducers()
+    }
+
     const logOf = (topic: Topic, partition: number): PartitionLog => {
       const log = topics.get(topic)?.partitions[partition]
       if (log === undefined) throw new RangeError(`${topic} has no partition ${partition}`)
       return log
     }
 
-    const append = (topic: Topic, partition: number, records: ReadonlyArray<NewRecord>): Effect.Effect<number> =>
-      Effect.suspend(() => {
+    const append = (topic: Topic, partition: number, records: ReadonlyArray<NewRecord>) =>
+      Effect.suspend((): Effect.Effect<number, LogError> => {
         const log = logOf(topic, partition)
-        const capacity = topic === "raw_ticks_dlq" ? options.dlqCapacity : options.capacity
+        const isDlq = topic === "raw_ticks_dlq"
+        let size = 0
+        for (const record of records) {
+          const bytes = sizeOf(record)
+          if (isDlq && bytes > mostOfDlq) {
+            return new LogError({
+              operation: "append",
+              topic,
+              partition,
+              outcome: "failed",
+              reason: "too_large",
+              message: `a record of ${bytes} bytes: ${topic} holds ${mostOfDlq} a partition`
+            })
+          }
+          size += bytes
+        }
         const write = (): number => {
           const now = Math.floor(Number(clock.currentTimeNanosUnsafe() / 1000n))
           const recordTime = Math.max(now, log.lastRecordTime)
@@ -116,15 +188,21 @@ const make = (options: MemoryLogOptions): Effect.Effect<TickLog["Service"]> =>
           for (const { key, value, headers } of records) {
             log.records.push({ key, value, headers, offset: offset++, recordTime })
           }
-          if (topic === "raw_ticks_dlq" && log.end - log.start > capacity) log.drop(log.end - log.start - capacity)
-          else log.trim(options.retained)
+          log.bytes += size
+          if (isDlq) {
+            const over = log.end - log.start - options.dlqCapacity
+            if (over > 0) log.drop(over)
+            while (log.bytes > mostOfDlq) log.drop(1)
+          } else trim(log)
           log.wakeReaders()
           return first
         }
-        // An append larger than the whole capacity is let in once the partition is otherwise free of held records.
+        // An append larger than the whole capacity is let in once nobody holds anything.
         const hasRoom = () => {
-          log.trim(options.retained)
-          return topic === "raw_ticks_dlq" || log.end - log.start === 0 || heldRecords(log) + records.length <= capacity
+          if (isDlq) return true
+          trim(log)
+          const held = log.end - log.held
+          return held === 0 || (held + records.length <= options.capacity && log.bytes + size <= most + retainedBytes)
         }
         if (hasRoom()) return Effect.succeed(write())
         return Effect.callback<number>((resume) => {
@@ -139,13 +217,6 @@ const make = (options: MemoryLogOptions): Effect.Effect<TickLog["Service"]> =>
           })
         })
       })
-
-    /** Records that some reader has yet to take. */
-    const heldRecords = (log: PartitionLog): number => {
-      let oldest = log.end
-      for (const held of log.holds.values()) if (held < oldest) oldest = held
-      return log.end - Math.max(oldest, log.start)
-    }
 
     /** The next array at or after `from`; waits for one. `undefined` once `closed` completes. */
     const pull = (topic: Topic, log: PartitionLog, from: { offset: number }, isClosed: () => boolean) =>
@@ -166,7 +237,7 @@ const make = (options: MemoryLogOptions): Effect.Effect<TickLog["Service"]> =>
           }
           if (from.offset >= log.end) return undefined
           const at = log.head + from.offset - log.start
-          const records = log.records.slice(at, at + options.batch)
+          const records = log.slice(at, options.batch)
           from.offset += records.length
           return Effect.succeed(records as unknown as Arr.NonEmptyReadonlyArray<LogRecord>)
         }
@@ -194,14 +265,14 @@ const make = (options: MemoryLogOptions): Effect.Effect<TickLog["Service"]> =>
           Effect.suspend(() => {
             // What was handed out last has been worked on by now: the hold follows the reader.
             log.holds.set(holder, position.offset)
-            log.trim(options.retained)
+            release(log)
             return pull(topic, log, position, () => false)
           })
         ).pipe(
           Stream.ensuring(
             Effect.sync(() => {
               log.holds.delete(holder)
-              log.trim(options.retained)
+              release(log)
             })
           )
         )
@@ -270,7 +341,7 @@ const make = (options: MemoryLogOptions): Effect.Effect<TickLog["Service"]> =>
             }
             group.committed.set(partition, commit)
             log.holds.set(group, commit.offset)
-            log.trim(options.retained)
+            release(log)
             return Effect.void
           })
       }
@@ -328,7 +399,7 @@ const make = (options: MemoryLogOptions): Effect.Effect<TickLog["Service"]> =>
           const log = logOf(topic, partition)
           const first = Math.max(from, log.start)
           const at = log.head + first - log.start
-          const records = log.records.slice(at, at + limit)
+          const records = log.slice(at, limit)
           return { records, next: first + records.length }
         }),
       bounds: (topic, partition) =>
@@ -336,6 +407,11 @@ const make = (options: MemoryLogOptions): Effect.Effect<TickLog["Service"]> =>
           const log = logOf(topic, partition)
           return { start: log.start, end: log.end }
         }),
+      bytes: Effect.sync(() =>
+        [...topics].flatMap(([topic, { partitions }]) =>
+          partitions.map(({ bytes }, partition) => ({ topic, partition, bytes }))
+        )
+      ),
       offsetAt: (topic, partition, micros) =>
         Effect.sync(() => {
           const log = logOf(topic, partition)

@@ -2,7 +2,7 @@
 import { Effect, Exit, Layer, Semaphore } from "effect"
 import { FeedError, type LogError, Overloaded } from "../schema/Errors.ts"
 import { partitionOf } from "../schema/Partition.ts"
-import { bind, bufferSize } from "../streams/metrics.ts"
+import { bind, bufferBytes, bufferMaxBytes, bufferSize } from "../streams/metrics.ts"
 import { RawSink, type RawSinkTick } from "../streams/RawSink.ts"
 import { type NewRecord, TickLog } from "../streams/TickLog.ts"
 import { type InstanceAnswer, type Patience, patiently, refusalOf } from "./Instance.ts"
@@ -11,8 +11,21 @@ import { type InstanceAnswer, type Patience, patiently, refusalOf } from "./Inst
 export const MAX_WAITING_BYTES = 64 * 1024 * 1024
 /** Records handed to the log at a time, so that one call never asks for more room than a partition has. */
 const APPEND_RECORDS = 1000
+/** Bytes of them, unless a single record has more. */
+const APPEND_BYTES = 1024 * 1024
 /** Times that an append is sent again because the topic was made anew. */
 const ANEW_TIMES = 3
+
+/** Where an append that begins at `from` ends. */
+const endOfAppend = (records: ReadonlyArray<NewRecord>, from: number): number => {
+  const most = Math.min(records.length, from + APPEND_RECORDS)
+  let to = from
+  for (let bytes = 0; to < most; to++) {
+    bytes += records[to]!.value?.byteLength ?? 0
+    if (bytes > APPEND_BYTES && to > from) break
+  }
+  return to
+}
 
 /** Into the log of this process: one append a partition at a time whoever calls, partitions side by side. */
 export const layerLog: Layer.Layer<RawSink, never, TickLog> = Layer.effect(
@@ -20,17 +33,21 @@ export const layerLog: Layer.Layer<RawSink, never, TickLog> = Layer.effect(
   Effect.gen(function* () {
     const log = yield* TickLog
     const turns = Array.from({ length: log.partitions }, () => Semaphore.makeUnsafe(1))
-    const waitingTicks = bind(bufferSize, { buffer: "raw_sink" }, yield* Effect.context<never>())
+    const context = yield* Effect.context<never>()
+    const waitingTicks = bind(bufferSize, { buffer: "raw_sink" }, context)
+    const waitingBytes = bind(bufferBytes, { buffer: "raw_sink" }, context)
+    bind(bufferMaxBytes, { buffer: "raw_sink" }, context).add(MAX_WAITING_BYTES)
     let bytesWaiting = 0
     let ticksWaiting = 0
 
     const append = (partition: number, records: ReadonlyArray<NewRecord>): Effect.Effect<void, LogError> =>
       turns[partition]!.withPermit(
         Effect.gen(function* () {
-          for (let from = 0; from < records.length; from += APPEND_RECORDS) {
+          for (let from = 0, to = 0; from < records.length; from = to) {
+            to = endOfAppend(records, from)
             // A feed counts on no offset: into a topic made anew it sends again, and one that is there twice is dropped.
             yield* log
-              .append("raw_ticks", partition, records.slice(from, from + APPEND_RECORDS))
+              .append("raw_ticks", partition, records.slice(from, to))
               .pipe(Effect.retry({ while: (error) => error.reason === "incarnation", times: ANEW_TIMES }))
           }
         })
@@ -61,6 +78,7 @@ export const layerLog: Layer.Layer<RawSink, never, TickLog> = Layer.effect(
           bytesWaiting += sign * bytes
           ticksWaiting += sign * ticks.length
           waitingTicks.add(ticksWaiting)
+          waitingBytes.add(bytesWaiting)
         }
         count(1)
         // A partition that fails does not interrupt the others: an append cut short is one whose outcome nobody knows.

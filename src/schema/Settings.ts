@@ -171,15 +171,27 @@ const defaulted = {
     "20000",
     "records a partition of the embedded log holds; full: block"
   ),
+  LOG_CAPACITY_BYTES: setting(
+    whole(1_048_576, 68_719_476_736),
+    "16777216",
+    "bytes of them, what a record takes in memory beside its own included; full: block"
+  ),
   LOG_RETAINED_RECORDS: setting(
     whole(0, 10_000_000),
     "1000",
     "records a partition of the embedded log keeps after every reader has passed them"
   ),
+  LOG_RETAINED_BYTES: setting(whole(0, 68_719_476_736), "1048576", "bytes of them"),
   DLQ_CAPACITY_RECORDS: setting(
     whole(1, 10_000_000),
     "10000",
     "records a partition of the embedded DLQ holds; full: drop-oldest"
+  ),
+  DLQ_CAPACITY_BYTES: setting(
+    // A cut dead letter always goes in.
+    whole(1_048_576, 68_719_476_736),
+    "8388608",
+    "bytes of them; full: drop-oldest"
   ),
   PROCESS_BATCH_RECORDS: setting(whole(1, 100_000), "2000", "records a stage handles at a time"),
   STORE_BATCH_TICKS: setting(whole(1, 100_000), "5000", "ticks the store writes in one transaction at most"),

@@ -91,6 +91,10 @@ export class TickLog extends Context.Service<
       topic: Topic,
       partition: number
     ) => Effect.Effect<{ readonly start: number; readonly end: number }, LogError>
+    /** What each partition takes of this process's memory; undefined where the log is not in it. */
+    readonly bytes?: Effect.Effect<
+      ReadonlyArray<{ readonly topic: Topic; readonly partition: number; readonly bytes: number }>
+    >
     /** The first offset whose record time is at or after `micros`; the end where there is none. */
     readonly offsetAt: (topic: Topic, partition: number, micros: number) => Effect.Effect<number, LogError>
     /** A member of a group: each partition assigned to it, as it is assigned. */

@@ -2,11 +2,19 @@
 import { Effect, Schedule } from "effect"
 import type { Settings } from "../schema/Settings.ts"
 import * as metrics from "./metrics.ts"
-import { TickLog } from "./TickLog.ts"
+import { TickLog, TOPICS } from "./TickLog.ts"
 
 /** Samples for ever. */
 export const observe = (
-  settings: Pick<Settings, "KAFKA_BROKERS" | "LOG_CAPACITY_RECORDS" | "DLQ_CAPACITY_RECORDS">
+  settings: Pick<
+    Settings,
+    | "KAFKA_BROKERS"
+    | "LOG_CAPACITY_RECORDS"
+    | "LOG_CAPACITY_BYTES"
+    | "LOG_RETAINED_BYTES"
+    | "DLQ_CAPACITY_RECORDS"
+    | "DLQ_CAPACITY_BYTES"
+  >
 ): Effect.Effect<void, never, TickLog> =>
   Effect.gen(function* () {
     const log = yield* TickLog
@@ -21,12 +29,22 @@ export const observe = (
     const capacities =
       settings.KAFKA_BROKERS === undefined
         ? ([
-            ["raw_ticks", settings.LOG_CAPACITY_RECORDS],
-            ["normalized_ticks", settings.LOG_CAPACITY_RECORDS],
-            ["raw_ticks_dlq", settings.DLQ_CAPACITY_RECORDS]
+            ["raw_ticks", settings.LOG_CAPACITY_RECORDS, settings.LOG_CAPACITY_BYTES + settings.LOG_RETAINED_BYTES],
+            [
+              "normalized_ticks",
+              settings.LOG_CAPACITY_RECORDS,
+              settings.LOG_CAPACITY_BYTES + settings.LOG_RETAINED_BYTES
+            ],
+            ["raw_ticks_dlq", settings.DLQ_CAPACITY_RECORDS, settings.DLQ_CAPACITY_BYTES]
           ] as const)
         : []
-    for (const [buffer, most] of capacities) metrics.bind(metrics.bufferMaxSize, { buffer }, context).add(most)
+    for (const [buffer, records, bytes] of capacities) {
+      metrics.bind(metrics.bufferMaxSize, { buffer }, context).add(records)
+      metrics.bind(metrics.bufferMaxBytes, { buffer }, context).add(bytes)
+    }
+    const fillBytes = TOPICS.map(
+      (topic) => [topic, metrics.bind(metrics.bufferBytes, { buffer: topic }, context)] as const
+    )
     const sample = Effect.gen(function* () {
       const fullest = { raw_ticks: 0, normalized_ticks: 0, raw_ticks_dlq: 0 }
       for (const { group, topic, partition, records } of yield* log.lag) {
@@ -46,6 +64,11 @@ export const observe = (
       fill.raw_ticks.add(fullest.raw_ticks)
       fill.normalized_ticks.add(fullest.normalized_ticks)
       fill.raw_ticks_dlq.add(fullest.raw_ticks_dlq)
+      if (log.bytes === undefined) return
+      const held = yield* log.bytes
+      for (const [topic, gauge] of fillBytes) {
+        gauge.add(held.reduce((most, one) => (one.topic === topic ? Math.max(most, one.bytes) : most), 0))
+      }
     })
     yield* sample.pipe(
       Effect.catch((error) => Effect.logDebug(`lag cannot be read: ${error.message}`)),

@@ -74,6 +74,8 @@ export interface TopologyEdge {
     readonly capacity: number
     readonly unit: string
     readonly whenFull: WhenFull
+    /** The same limit in bytes, where there is one beside. */
+    readonly bytes?: number
   }
 }
 
@@ -85,7 +87,9 @@ export interface TopologyDescription {
 export type TopologySettings = Pick<
   Settings,
   | "LOG_CAPACITY_RECORDS"
+  | "LOG_CAPACITY_BYTES"
   | "DLQ_CAPACITY_RECORDS"
+  | "DLQ_CAPACITY_BYTES"
   | "STORE_BATCH_TICKS"
   | "ARCHIVE_BATCH_TICKS"
   | "RING_TICKS"
@@ -103,9 +107,15 @@ export const describe = (settings: TopologySettings): TopologyDescription => {
     name: string,
     capacity: number,
     unit: string,
-    whenFull: WhenFull
-  ): TopologyEdge => ({ from, to, buffer: { name, capacity, unit, whenFull } })
+    whenFull: WhenFull,
+    bytes?: number
+  ): TopologyEdge => ({
+    from,
+    to,
+    buffer: { name, capacity, unit, whenFull, ...(bytes === undefined ? {} : { bytes }) }
+  })
   const raw = settings.LOG_CAPACITY_RECORDS
+  const rawBytes = settings.LOG_CAPACITY_BYTES
   return {
     nodes: [
       node("dma", "source", "tick-by-tick feed"),
@@ -136,7 +146,7 @@ export const describe = (settings: TopologySettings): TopologyDescription => {
       { from: "snapshot", to: "raw_ticks" },
       { from: "ingest", to: "raw_ticks" },
       buffered("replay", "raw_ticks", "replay", settings.REPLAY_WINDOW_TICKS, "ticks, all replays", "block"),
-      buffered("raw_ticks", "decode", "raw_ticks", raw, "records a partition", "block"),
+      buffered("raw_ticks", "decode", "raw_ticks", raw, "records a partition", "block", rawBytes),
       { from: "decode", to: "normalize" },
       { from: "normalize", to: "deduplicate" },
       { from: "deduplicate", to: "sequence" },
@@ -148,9 +158,10 @@ export const describe = (settings: TopologySettings): TopologyDescription => {
         "raw_ticks_dlq",
         settings.DLQ_CAPACITY_RECORDS,
         "records a partition",
-        "drop-oldest"
+        "drop-oldest",
+        settings.DLQ_CAPACITY_BYTES
       ),
-      buffered("normalized_ticks", "follow-store", "normalized_ticks", raw, "records a partition", "block"),
+      buffered("normalized_ticks", "follow-store", "normalized_ticks", raw, "records a partition", "block", rawBytes),
       buffered("follow-store", "store", "store", settings.STORE_BATCH_TICKS * 2, "ticks", "block"),
       { from: "normalized_ticks", to: "follow-ring" },
       buffered("follow-ring", "ring", "ring", settings.RING_TICKS, "ticks an instrument", "drop-oldest"),
@@ -167,6 +178,10 @@ export const describe = (settings: TopologySettings): TopologyDescription => {
     ]
   }
 }
+
+/** What a buffer holds at most. */
+const capacityOf = ({ capacity, unit, bytes }: NonNullable<TopologyEdge["buffer"]>): string =>
+  bytes === undefined ? `${capacity} ${unit}` : `${capacity} ${unit}, ${bytes} bytes`
 
 /** As a Mermaid flow chart. */
 export const toMermaid = ({ nodes, edges }: TopologyDescription): string => {
@@ -189,7 +204,7 @@ export const toMermaid = ({ nodes, edges }: TopologyDescription): string => {
     ...edges.map(({ from, to, buffer }) =>
       buffer === undefined
         ? `  ${id(from)} --> ${id(to)}`
-        : `  ${id(from)} -->|"${buffer.capacity} ${buffer.unit}, full: ${buffer.whenFull}"| ${id(to)}`
+        : `  ${id(from)} -->|"${capacityOf(buffer)}, full: ${buffer.whenFull}"| ${id(to)}`
     )
   ].join("\n")
 }
@@ -203,7 +218,7 @@ export const toText = ({ nodes, edges }: TopologyDescription): string => {
     const out = edges.filter((edge) => edge.from === n.id)
     out.forEach(({ to, buffer }, i) => {
       const branch = i === out.length - 1 ? "└─►" : "├─►"
-      const held = buffer === undefined ? "" : `  (${buffer.capacity} ${buffer.unit}; full: ${buffer.whenFull})`
+      const held = buffer === undefined ? "" : `  (${capacityOf(buffer)}; full: ${buffer.whenFull})`
       lines.push(`${" ".repeat(width)}  ${branch} ${to}${held}`)
     })
   }

@@ -1,6 +1,7 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Deferred, Effect, Stream } from "effect"
 import { partitionOf } from "../../src/schema/Partition.ts"
+import { readRawTick } from "../../src/schema/RawTick.ts"
 import type { TickLog } from "../../src/streams/TickLog.ts"
 import { memoryStore, Rows } from "./memoryStore.ts"
 import { ask, PARTITIONS, type Serving, serve } from "./serving.ts"
@@ -29,6 +30,27 @@ const records = (log: TickLog["Service"]) =>
   ).pipe(Effect.map((all) => all.flat()))
 
 describe("ingest over REST", () => {
+  it.live("keeps a long line as the tick that it is, and no more of the request than its ticks", () =>
+    Effect.gen(function* () {
+      const { port, log } = yield* open()
+      const padded = (price: number, pad: number) => line(738561, price).replace(/}$/, `,"note":"${"x".repeat(pad)}"}`)
+      const short = padded(1, 500)
+      const lines = [...Array.from({ length: 100 }, () => short), padded(2, 100_000), padded(3, 1_000_000)]
+      const answer = yield* ingest(port, lines.join("\n"))
+      assert.strictEqual((answer.json as { readonly accepted: number }).accepted, 102)
+      const kept = (yield* log.slice("raw_ticks", partitionOf(738561, log.partitions), 0, 1000)).records
+      const texts = kept.map(({ value }) => Buffer.from(value!).toString())
+      assert.deepStrictEqual(texts.slice(0, 100), lines.slice(0, 100))
+      assert.deepStrictEqual(
+        texts.slice(100).map((text) => readRawTick(JSON.parse(text))),
+        lines.slice(100).map((text) => readRawTick(JSON.parse(text)))
+      )
+      for (const text of texts.slice(100)) assert.isBelow(text.length, 300)
+      // The last record that is held would hold its whole piece with it.
+      for (const { value } of kept) assert.isAtMost(value!.buffer.byteLength, 16 * 1024)
+    }).pipe(Effect.scoped)
+  )
+
   it.live("puts the good lines into raw_ticks as they came, and says why the others are not good", () =>
     Effect.gen(function* () {
       const { port, log } = yield* open()

@@ -41,6 +41,28 @@ const readAll = (log: TickLog["Service"], partition: number) =>
   })
 
 describe("a raw sink over the log", () => {
+  it.effect("hands the log about a MiB at a time, and a tick that has more by itself", () => {
+    const MIB = 1024 * 1024
+    const appended: Array<ReadonlyArray<number>> = []
+    const noting = Layer.effect(
+      TickLog,
+      Effect.map(TickLog, (log) => ({
+        ...log,
+        append: (_topic, _partition, records) =>
+          Effect.sync(() => {
+            appended.push(records.map(({ value }) => value!.byteLength))
+            return 0
+          })
+      }))
+    ).pipe(Layer.provide(memoryLog))
+    return Effect.gen(function* () {
+      const sink = yield* RawSink
+      const sized = (size: number): RawSinkTick => ({ token: 1, value: new Uint8Array(size) })
+      yield* sink.publish([sized(MIB / 2), sized(MIB / 2), sized(1), sized(2 * MIB), sized(3)])
+      assert.deepStrictEqual(appended, [[MIB / 2, MIB / 2], [1], [2 * MIB], [3]])
+    }).pipe(Effect.provide(layerLog.pipe(Layer.provide(noting))))
+  })
+
   it.live("puts each tick in its token's partition under its token, with its headers, in order", () =>
     Effect.gen(function* () {
       const sink = yield* RawSink
