@@ -25,7 +25,17 @@ const DRAIN_POLL = "20 millis"
 /** The share of the deadline after which a stop says what it waits for. */
 const SAY_AT = 0.5
 
-/** Runs a part for ever: a failure is logged whole, shown as degraded for a while, and the part started again. */
+/** What the world did is a sentence; only a defect of this software is told with where it happened. */
+const reasonOf = (cause: Cause.Cause<unknown>): string => {
+  const failure = Cause.findErrorOption(cause)
+  if (failure._tag === "Some") {
+    const { message } = failure.value as { readonly message?: unknown }
+    if (typeof message === "string" && message !== "") return message
+  }
+  return Cause.pretty(cause)
+}
+
+/** Runs a part for ever: a failure is logged, shown as degraded for a while, and the part started again. */
 export const supervise = <E, R>(
   name: string,
   part: Effect.Effect<unknown, E, R>
@@ -34,7 +44,7 @@ export const supervise = <E, R>(
     Effect.tapCause((cause) =>
       Cause.hasInterruptsOnly(cause)
         ? Effect.void
-        : Effect.logError(`${name} failed and starts again: ${Cause.pretty(cause)}`)
+        : Effect.logError(`${name} failed and starts again: ${reasonOf(cause)}`)
     ),
     Effect.sandbox,
     restart(name, Schedule.spaced(RESTART_WAIT)),

@@ -44,7 +44,7 @@ const awaited =
     Layer.effectContext(
       Effect.gen(function* () {
         const scope = yield* Effect.scope
-        const tell = Effect.delay(Effect.logWarning(`waiting for ${what}: ${limit}`), SILENCE)
+        const tell = Effect.delay(Effect.logInfo(`waiting for ${what}: ${limit}`), SILENCE)
         const telling = yield* Effect.forkChild(tell)
         return yield* Layer.buildWithScope(service, scope).pipe(Effect.ensuring(Fiber.interrupt(telling)))
       })

@@ -13,7 +13,7 @@ export const dropOldDays = (
   Effect.gen(function* () {
     if (settings.STORE_DAYS === 0) return yield* Effect.never
     const store = yield* TickStore
-    const once = store.dropOldDays.pipe(retrySink("old days", true))
+    const once = store.dropOldDays.pipe(retrySink("old days", { isLong: true }))
     return yield* Effect.forever(
       Effect.gen(function* () {
         const dropped = yield* once

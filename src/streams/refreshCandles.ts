@@ -10,7 +10,7 @@ export const refreshCandles = (
 ): Effect.Effect<never, never, TickStore | Readiness> =>
   Effect.gen(function* () {
     const store = yield* TickStore
-    const once = store.refreshCandles.pipe(retrySink("candles", true))
+    const once = store.refreshCandles.pipe(retrySink("candles", { isLong: true }))
     return yield* Effect.forever(
       Effect.flatMap(once, (marks) => (marks > 0 ? Effect.yieldNow : Effect.sleep(settings.CANDLE_REFRESH_MS)))
     )

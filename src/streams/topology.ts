@@ -12,6 +12,7 @@ import type { Readiness } from "./Readiness.ts"
 import { restart } from "./restart.ts"
 import type { StateSnapshots } from "./StateSnapshots.ts"
 import { TickLog } from "./TickLog.ts"
+import { together } from "./together.ts"
 
 /** A partition that failed is recovered after 0.1 s, doubling to 5 s. */
 const restarts = Schedule.min([Schedule.exponential("100 millis"), Schedule.spaced("5 seconds")]).pipe(
@@ -28,6 +29,7 @@ export const runProcess = (
   Effect.gen(function* () {
     const log = yield* TickLog
     const lost = yield* lostOffsets("process", "raw_ticks", settings)
+    const sayOf = together("process", { isOnce: true })
     yield* log.assignments("process", "raw_ticks").pipe(
       Stream.mapEffect(
         (assigned) =>
@@ -40,9 +42,7 @@ export const runProcess = (
             settings,
             lost
           ).pipe(
-            Effect.tapError((error) =>
-              Effect.logError(`partition ${assigned.partition} ends and is recovered: ${error.message}`)
-            ),
+            Effect.tapError((error) => sayOf(assigned.partition)(`fails and is recovered: ${error.message}`)),
             restart("process", restarts),
             Effect.raceFirst(assigned.revoked)
           ),

@@ -16,7 +16,7 @@ export const watchStore: Effect.Effect<never, never, TickStore | Readiness> = Ef
   const store = yield* TickStore
   return yield* store
     .bookmarks(NO_INCARNATION)
-    .pipe(retrySink("history", false, SILENT_MS), Effect.andThen(Effect.sleep(LOOK)), Effect.forever)
+    .pipe(retrySink("history", { silentMs: SILENT_MS }), Effect.andThen(Effect.sleep(LOOK)), Effect.forever)
 })
 
 /** `log` is degraded while the log does not answer. */
@@ -24,5 +24,5 @@ export const watchLog: Effect.Effect<never, never, TickLog | Readiness> = Effect
   const log = yield* TickLog
   return yield* log
     .bounds("normalized_ticks", 0)
-    .pipe(retrySink("log", false, SILENT_MS), Effect.andThen(Effect.sleep(LOOK)), Effect.forever)
+    .pipe(retrySink("log", { silentMs: SILENT_MS }), Effect.andThen(Effect.sleep(LOOK)), Effect.forever)
 })

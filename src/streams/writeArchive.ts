@@ -18,6 +18,7 @@ import * as metrics from "./metrics.ts"
 import type { Readiness } from "./Readiness.ts"
 import { retrySink } from "./sinkRetry.ts"
 import { type AssignedPartition, type LogRecord, TickLog } from "./TickLog.ts"
+import { together } from "./together.ts"
 
 /** A batch whose ticks lie in the queue. */
 interface Waiting {
@@ -42,8 +43,11 @@ export const writeArchive = (
     const replayed = metrics.bind(metrics.stageDiscarded, { stage: "archive", reason: "replay" }, context)
     const flush = metrics.bind(metrics.sinkFlush, { sink: "archive" }, context)
 
+    const sayOf = together("archive")
+
     const partition = (assigned: AssignedPartition) =>
       Effect.gen(function* () {
+        const say = sayOf(assigned.partition)
         const { committed } = assigned
         const commits = yield* commitLater(assigned, () => crashPoint("after-archive-commit"))
         const { start } = yield* log.bounds("normalized_ticks", assigned.partition)
@@ -83,7 +87,11 @@ export const writeArchive = (
           if (ticks > 0) {
             const taken = yield* archive
               .write(range, queue.peek(ticks))
-              .pipe(Effect.asVoid, Effect.catchTag("RangeTaken", Effect.succeed), retrySink("archive", true))
+              .pipe(
+                Effect.asVoid,
+                Effect.catchTag("RangeTaken", Effect.succeed),
+                retrySink("archive", { isLong: true, say })
+              )
             if (taken !== undefined) return yield* taken
             queue.drop(ticks)
             crashPoint("after-archive-write")
@@ -123,7 +131,9 @@ export const writeArchive = (
           // A range begun over what is gone cannot be completed: the next one begins where the log does.
           first = yield* lost.held(assigned.partition, first)
           for (;;) {
-            const begun = yield* archive.begun(incarnation, assigned.partition, first).pipe(retrySink("archive"))
+            const begun = yield* archive
+              .begun(incarnation, assigned.partition, first)
+              .pipe(retrySink("archive", { say }))
             if (begun === undefined) break
             yield* complete(begun.last)
             // The reader ended before the range did: the partition was taken away, or a stop has begun.

@@ -15,6 +15,7 @@ import type { Readiness } from "./Readiness.ts"
 import { RecentTicks } from "./RecentTicks.ts"
 import { retrySink } from "./sinkRetry.ts"
 import { type AssignedPartition, TickLog } from "./TickLog.ts"
+import { together } from "./together.ts"
 
 /** Once a stop has begun, an append that takes longer is given up, and the group with it. */
 const GIVE_UP_MS = 2000
@@ -50,8 +51,11 @@ export const writeRing = Effect.fnUntraced(function* (
     yield* Effect.logWarning("the ring does not answer: the stop goes on without it, what it lacks is in the store")
   })
 
+  const sayOf = together("ring")
+
   const partition = (assigned: AssignedPartition) =>
     Effect.gen(function* () {
+      const say = sayOf(assigned.partition)
       const commits = yield* commitLater(assigned, () => crashPoint("after-ring-commit"))
       const { start } = yield* log.bounds("normalized_ticks", assigned.partition)
       const { committed } = assigned
@@ -71,7 +75,7 @@ export const writeRing = Effect.fnUntraced(function* (
             const ticks = batch.ticks.filter((tick) => !tick.old)
             const started = clock.currentTimeMillisUnsafe()
             writing.set(assigned.partition, started)
-            if (ticks.length > 0) yield* ring.append(ticks).pipe(retrySink("ring"))
+            if (ticks.length > 0) yield* ring.append(ticks).pipe(retrySink("ring", { say }))
             writing.delete(assigned.partition)
             crashPoint("after-ring")
             flush.add((clock.currentTimeMillisUnsafe() - started) / 1000)

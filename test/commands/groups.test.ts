@@ -2,6 +2,7 @@ import { assert, describe, it } from "@effect/vitest"
 import { Effect, Fiber, Layer, Logger } from "effect"
 import { TestClock } from "effect/testing"
 import { supervise } from "../../src/commands/groups.ts"
+import { LogError } from "../../src/schema/Errors.ts"
 import { Readiness } from "../../src/streams/Readiness.ts"
 
 const degraded = Effect.gen(function* () {
@@ -37,6 +38,29 @@ describe("a part that fails", () => {
       yield* TestClock.adjust("1 minute")
       assert.deepStrictEqual(yield* degraded, [])
       yield* Fiber.interrupt(supervised)
+    }).pipe(Effect.provide(Layer.merge(Readiness.layer, Logger.layer([logger]))))
+  })
+
+  it.effect("says in one sentence what the world did to it, and where a defect of its own happened", () => {
+    const lines: Array<string> = []
+    const logger = Logger.make(({ message }) => {
+      lines.push(String(message))
+    })
+    const anew = new LogError({
+      operation: "read",
+      topic: "raw_ticks",
+      partition: -1,
+      outcome: "failed",
+      message: "topic raw_ticks was deleted and made anew",
+      reason: "incarnation"
+    })
+    return Effect.gen(function* () {
+      const parts = [Effect.fail(anew), Effect.die(new Error("a bug"))]
+      const running = yield* Effect.forEach(parts, (part) => Effect.forkChild(supervise("process", part)))
+      yield* TestClock.adjust("0 seconds")
+      assert.strictEqual(lines[0], "process failed and starts again: topic raw_ticks was deleted and made anew")
+      assert.match(lines[1]!, /^process failed and starts again: Error: a bug\n\s+at /)
+      yield* Fiber.interruptAll(running)
     }).pipe(Effect.provide(Layer.merge(Readiness.layer, Logger.layer([logger]))))
   })
 })

@@ -68,7 +68,7 @@ describe("a sink that fails", () => {
       assert.deepStrictEqual(lines.slice(1), ["store works again"])
       assert.deepStrictEqual(yield* degraded, [])
       // Long work is not silent before it is done.
-      const working = yield* Effect.forkChild(retrySink("candles", true)(Effect.never))
+      const working = yield* Effect.forkChild(retrySink("candles", { isLong: true })(Effect.never))
       yield* TestClock.adjust("5 minutes")
       assert.deepStrictEqual([yield* degraded, lines.length], [[], 2])
       yield* Fiber.interrupt(working)
