@@ -101,6 +101,8 @@ const UNGROUPED = ""
 const SAY_AGAIN_MS = 60_000
 /** Longest time a stop waits for the group to be told. */
 const LEAVE_MS = 2000
+/** A broker may learn so much later than the others that a topic was made anew. */
+const PROPAGATION_MS = 250
 
 type Records = Arr.NonEmptyReadonlyArray<LogRecord>
 
@@ -712,6 +714,23 @@ const make = Effect.fnUntraced(function* (options: KafkaOptions) {
   return {
     partitions,
     incarnation: (topic) => topics.get(topic)!.incarnation,
+    latest: (topic) =>
+      Effect.suspend(() => {
+        const state = topics.get(topic)!
+        const before = state.incarnation
+        const lookTwice = async () => {
+          // A look under way may have begun before what made its asker ask.
+          await looking?.catch(() => undefined)
+          await look()
+          if (state.incarnation !== before) return
+          await pause(PROPAGATION_MS)
+          await look()
+        }
+        return Effect.map(
+          Effect.tryPromise({ try: lookTwice, catch: (cause) => failure("read", state, -1, inOneLine(cause)) }),
+          () => state.incarnation
+        )
+      }),
     append: (topic, partition, records, incarnation) =>
       Effect.suspend((): Effect.Effect<number, LogError> => {
         const state = known(topic, partition)

@@ -382,6 +382,7 @@ const make = (options: MemoryLogOptions): Effect.Effect<TickLog["Service"]> =>
     return {
       partitions: options.partitions,
       incarnation: (topic) => topics.get(topic)!.incarnation,
+      latest: (topic) => Effect.succeed(topics.get(topic)!.incarnation),
       append: (topic, partition, records, incarnation = topics.get(topic)!.incarnation) =>
         incarnation === topics.get(topic)!.incarnation
           ? append(topic, partition, records)

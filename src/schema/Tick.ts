@@ -47,12 +47,15 @@ export const tradingDayStart = (day: number): number => day * MICROS_PER_DAY - I
 /** `YYYY-MM-DD` of a trading day. */
 export const tradingDate = (day: number): string => new Date(day * 86_400_000).toISOString().slice(0, 10)
 
+/** Epochs that a trading day has room for. */
+export const EPOCHS_PER_DAY = 1_000_000_000
+
 /**
  * The epoch that a state gives which saw its first tick of `day` at `recordTime` (µs): day × 10⁹ + seconds from
  * the day's IST midnight. A tick slightly ahead of the record clock at midnight counts as second 0.
  */
 export const epochOf = (day: number, recordTime: number): number =>
-  day * 1_000_000_000 + Math.max(0, Math.floor((recordTime - tradingDayStart(day)) / 1_000_000))
+  day * EPOCHS_PER_DAY + Math.max(0, Math.floor((recordTime - tradingDayStart(day)) / 1_000_000))
 
 export interface TickOrder {
   readonly exchange_ts: number

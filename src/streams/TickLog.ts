@@ -64,6 +64,8 @@ export class TickLog extends Context.Service<
     readonly partitions: number
     /** Names one life of a topic: a topic made anew has another. Offsets mean nothing without it. */
     readonly incarnation: (topic: Topic) => string
+    /** The same as the log itself says just now: a topic may have been made anew since this process last looked. */
+    readonly latest: (topic: Topic) => Effect.Effect<string, LogError>
     /**
      * Appends in order and answers the first offset once the log has them for good. Waits where the log is full; one
      * append a partition may be under way. All or nothing, unless it fails with outcome `unknown`. Where it is meant

@@ -11,6 +11,19 @@ import { TickLog } from "./TickLog.ts"
 /** How far back a server begins. */
 export const BACK_MICROS = 5 * 60 * 1_000_000
 
+/** Offsets looked through for the last that is a record's. */
+const TAIL = 500
+
+/** The offset after the last record of a partition: what a transaction left behind it is no record, and none is waited for. */
+const lastRecordEnd = (partition: number, from: number) =>
+  Effect.gen(function* () {
+    const log = yield* TickLog
+    const { end } = yield* log.bounds("normalized_ticks", partition)
+    const { records } = yield* log.slice("normalized_ticks", partition, Math.max(from, end - TAIL), TAIL)
+    const last = records[records.length - 1]
+    return last === undefined ? from : last.offset + 1
+  })
+
 /** Hands each batch of each partition to `take`, a plain call that never waits. Ready once it has caught up. */
 export const broadcast = (take: (batch: TickBatch) => void): Effect.Effect<void, LogError, TickLog | Readiness> =>
   Effect.gen(function* () {
@@ -26,12 +39,12 @@ export const broadcast = (take: (batch: TickBatch) => void): Effect.Effect<void,
     const partition = (number: number) =>
       Effect.gen(function* () {
         const from = yield* log.offsetAt("normalized_ticks", number, since)
-        const { end } = yield* log.bounds("normalized_ticks", number)
+        const end = yield* lastRecordEnd(number, from)
         const reached = Effect.suspend(() => (--behind === 0 ? caughtUp : Effect.void))
         let isBehind = from < end
         if (!isBehind) yield* reached
         yield* log.read("normalized_ticks", number, from).pipe(
-          follow({ reader: "follow-server", partition: number, incarnation, bookmark: undefined, context }),
+          follow({ reader: "follow-server", partition: number, incarnation, log, bookmark: undefined, context }),
           Stream.runForEach((batch) => {
             take(batch)
             if (!isBehind || batch.bookmark.offset < end) return Effect.void

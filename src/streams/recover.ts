@@ -2,19 +2,20 @@
  * Decides from where a partition is run again, with which state, and up to which source nothing is published: by the
  * snapshot, by what `normalized_ticks` holds since, or from the retained raw of the day where there is no snapshot.
  */
-import { Clock, Effect, Stream } from "effect"
+import { Clock, Effect } from "effect"
 import type { LogError } from "../schema/Errors.ts"
-import { type Tick, tradingDay, tradingDayStart } from "../schema/Tick.ts"
+import { EPOCHS_PER_DAY, type Tick, tradingDay, tradingDayStart } from "../schema/Tick.ts"
 import { decodeTick } from "../schema/TickJson.ts"
 import type { PartitionStates } from "./batch.ts"
 import { REPLAY_HEADER } from "./decode.ts"
 import { sourceKey } from "./lostDay.ts"
 import type { LostOffsets } from "./lostOffsets.ts"
 import { PartitionState, type Seen } from "./partitionState.ts"
+import { END_SLACK } from "./rawSources.ts"
 import { RunStates } from "./runStates.ts"
 import { type StateSnapshot, StateSnapshots } from "./StateSnapshots.ts"
 import { decodeInstrument, decodeMarks, encodeInstrument, encodeMarks } from "./stateCodec.ts"
-import { type AssignedPartition, TickLog } from "./TickLog.ts"
+import { type AssignedPartition, type LogRecord, TickLog } from "./TickLog.ts"
 
 /** The highest source published; nothing at or below it is published again. */
 export interface Through {
@@ -94,49 +95,75 @@ export const restore = (
   return { states: { live, runs: new RunStates() }, runs: new Map(marks.runs), recordTime: marks.recordTime }
 }
 
+/** As `restore`; a snapshot on which it fails is none. */
+const restoreIfSound = (snapshot: StateSnapshot) => {
+  try {
+    return restore(snapshot)
+  } catch {
+    return undefined
+  }
+}
+
+/** Records of `normalized_ticks` looked at in a turn. */
+const PIECE = 2000
+
 /**
  * The highest source of a raw incarnation in a normalized partition, from an offset to its end, and whether all from
- * that offset on was still there. Each live tick of it is shown to `onTick`.
+ * that offset on was still there. Each live tick of it is shown to `onTick`. Sources that the raw log cannot have given
+ * are passed over: somebody else wrote them.
  */
 const highestSource = (
   partition: number,
   from: number,
   rawIncarnation: string,
   onTick: (tick: Tick) => void = () => {},
-  /** Shown those of other raw incarnations. */
-  onOther: (tick: Tick) => void = () => {}
+  /** Shown those of other raw incarnations before the first of this one, with their record time. */
+  onOther: (tick: Tick, recordTime: number) => void = () => {}
 ) =>
   Effect.gen(function* () {
     const log = yield* TickLog
     const { start, end } = yield* log.bounds("normalized_ticks", partition)
-    const first = Math.max(from, start)
+    // After the other: all that was published by then has a place below this end.
+    const limit = (yield* log.bounds("raw_ticks", partition)).end + END_SLACK
     let { offset, index } = NOTHING
-    if (first < end) {
-      yield* log.read("normalized_ticks", partition, first).pipe(
-        Stream.takeUntil((records) => records[records.length - 1]!.offset >= end - 1),
-        Stream.runForEach((records) =>
-          Effect.sync(() => {
-            for (const { value, headers, unreadable } of records) {
-              const isNone = value === null || value.length === 0 || unreadable !== undefined
-              const tick = isNone ? undefined : decodeTick(value)
-              if (tick === undefined) continue
-              const { source } = tick
-              const isLive = headers?.[REPLAY_HEADER] === undefined
-              if (source[0] !== rawIncarnation) {
-                if (isLive) onOther(tick)
-                continue
-              }
-              if (isLive) onTick(tick)
-              if (source[1] > offset || (source[1] === offset && source[2] > index)) {
-                offset = source[1]
-                index = source[2]
-              }
-            }
-          })
-        )
-      )
+    let isMet = false
+    const see = ({ value, headers, unreadable, recordTime }: LogRecord) => {
+      const isNone = value === null || value.length === 0 || unreadable !== undefined
+      const tick = isNone ? undefined : decodeTick(value)
+      if (tick === undefined) return
+      const { source } = tick
+      const isLive = (headers?.[REPLAY_HEADER] ?? "") === ""
+      if (source[0] !== rawIncarnation) {
+        if (isLive && !isMet) onOther(tick, recordTime)
+        return
+      }
+      if (source[1] >= limit) return
+      isMet = true
+      if (isLive) onTick(tick)
+      if (source[1] > offset || (source[1] === offset && source[2] > index)) {
+        offset = source[1]
+        index = source[2]
+      }
+    }
+    // In pieces, not as a stream: what lies last may be no record, and none comes after it while this goes on.
+    for (let at = Math.max(from, start); at < end; ) {
+      const { records, next } = yield* log.slice("normalized_ticks", partition, at, PIECE)
+      for (const record of records) see(record)
+      if (next <= at) break
+      at = next
     }
     return { through: { offset, index }, isWhole: from >= start }
+  })
+
+/** A record stamped so much later (µs) than the raw log's first is not from before the raw topic was made anew. */
+const ANEW_MICROS = 60_000_000
+
+/** The record time of the first record of a raw partition, µs; there is none yet: for ever. */
+const firstRecordTime = (partition: number, start: number) =>
+  Effect.gen(function* () {
+    const log = yield* TickLog
+    const { records } = yield* log.slice("raw_ticks", partition, start, 1)
+    return records[0]?.recordTime ?? Number.POSITIVE_INFINITY
   })
 
 /** The state and the place from which an assigned partition goes on. */
@@ -158,7 +185,7 @@ export const recover = (
         Effect.as(Effect.logWarning(`partition ${partition}: no snapshot: ${error.message}`), undefined)
       )
     )
-    const restored = snapshot === undefined ? undefined : restore(snapshot)
+    const restored = snapshot === undefined ? undefined : restoreIfSound(snapshot)
     const runsFrom = restored === undefined ? [] : [...restored.runs.values()]
     if (
       snapshot !== undefined &&
@@ -201,7 +228,8 @@ export const recover = (
     const since = committed === undefined ? 0 : yield* log.offsetAt("normalized_ticks", partition, tradingDayStart(day))
     const seen = new Map<number, Seen>()
     const see = (tick: Tick) => {
-      if (tradingDay(tick.exchange_ts) !== day) return
+      // No epoch of ours is of another day than its tick: what somebody else wrote raises none.
+      if (tradingDay(tick.exchange_ts) !== day || Math.floor(tick.epoch / EPOCHS_PER_DAY) !== day) return
       const before = seen.get(tick.instrument_token)
       if (before === undefined) seen.set(tick.instrument_token, { session: tick.session, epoch: tick.epoch })
       else {
@@ -209,6 +237,7 @@ export const recover = (
         before.epoch = Math.max(before.epoch, tick.epoch)
       }
     }
+    const begunAt = yield* firstRecordTime(partition, raw.start)
     /** What the day had when `raw_ticks` was made anew in the midst of it, and what was published of it since. */
     let isAnew = false
     const published = new Set<string>()
@@ -217,8 +246,8 @@ export const recover = (
       since,
       rawIncarnation,
       (tick) => (isAnew ? published.add(sourceKey(tick.source)) : see(tick)),
-      (tick) => {
-        if (tradingDay(tick.exchange_ts) !== day) return
+      (tick, recordTime) => {
+        if (tradingDay(tick.exchange_ts) !== day || recordTime > begunAt + ANEW_MICROS) return
         isAnew = true
         see(tick)
       }

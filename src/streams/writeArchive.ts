@@ -105,7 +105,7 @@ export const writeArchive = (
           if (replays > 0) replayed.add(replays)
           commits.commit({ offset: next.offset, metadata: toMetadata(next.mark) })
         })
-        const reader = { reader: "follow-archive", partition: assigned.partition, incarnation, context }
+        const reader = { reader: "follow-archive", partition: assigned.partition, incarnation, log, context }
         /** Completes a range that was begun here, by this group before a crash or by a member that is one no longer. */
         const complete = (last: number) =>
           lost.read(assigned, first).pipe(

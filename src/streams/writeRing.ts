@@ -69,7 +69,7 @@ export const writeRing = Effect.fnUntraced(function* (
               mark: fromMetadata(committed.metadata)
             }
       yield* lost.read(assigned, bookmark?.offset ?? start).pipe(
-        follow({ reader: "follow-ring", partition: assigned.partition, incarnation, bookmark, context }),
+        follow({ reader: "follow-ring", partition: assigned.partition, incarnation, log, bookmark, context }),
         Stream.runForEach((batch) =>
           Effect.gen(function* () {
             const ticks = batch.ticks.filter((tick) => !tick.old)

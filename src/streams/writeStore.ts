@@ -74,7 +74,7 @@ export const writeStore = (
         const bookmark = bookmarks.find((mine) => mine.partition === assigned.partition)
         const { start } = yield* log.bounds("normalized_ticks", assigned.partition)
         yield* lost.read(assigned, bookmark?.offset ?? start).pipe(
-          follow({ reader: "follow-store", partition: assigned.partition, incarnation, bookmark, context }),
+          follow({ reader: "follow-store", partition: assigned.partition, incarnation, log, bookmark, context }),
           Stream.runForEach((batch) => push(enqueue(commits, batch)))
         )
       })

@@ -32,11 +32,33 @@ const record = (offset: number, of: Tick, headers?: Record<string, string>): Log
   headers
 })
 
+/** A raw topic with its incarnations one after the other, each known from the look on that tells of it. */
+const rawLog = (
+  end: number,
+  ...lives: ReadonlyArray<string>
+): FollowOptions["log"] & { readonly looks: () => number } => {
+  let looks = 0
+  return {
+    incarnation: () => lives[0]!,
+    latest: () => Effect.sync(() => lives[Math.min(++looks, lives.length - 1)]!),
+    bounds: () => Effect.succeed({ start: 0, end }),
+    looks: () => looks
+  }
+}
+
 const run = (records: ReadonlyArray<LogRecord>, more: Partial<FollowOptions> = {}) =>
   Effect.gen(function* () {
     const context = yield* Effect.context<never>()
     const batches = yield* Stream.make(records).pipe(
-      follow({ reader: "test", partition: 3, incarnation: "n", bookmark: undefined, context, ...more }),
+      follow({
+        reader: "test",
+        partition: 3,
+        incarnation: "n",
+        bookmark: undefined,
+        log: rawLog(1000, "raw"),
+        context,
+        ...more
+      }),
       Stream.runCollect
     )
     const figures = Object.fromEntries(
@@ -156,6 +178,128 @@ describe("a reader of normalized ticks", () => {
       })
       const { batch } = yield* run([record(0, rich)])
       assert.deepStrictEqual(batch.ticks[0], rich)
+    })
+  )
+
+  const FOREIGN = "topology_stage_discarded_events_total foreign"
+  const REPEATED = "topology_stage_discarded_events_total repeated"
+
+  it.effect(
+    "counts and passes what names another incarnation than the raw topic's, also one that a mark has taken up",
+    () =>
+      Effect.gen(function* () {
+        const records = [
+          record(10, tick(5, 1)),
+          record(11, tick(0, 9, { source: ["mirrored", 9e15, 0] })),
+          record(12, tick(6, 2)),
+          record(13, tick(0, 9, { source: ["another", 3, 0] })),
+          record(14, tick(7, 3))
+        ]
+        const log = rawLog(1000, "raw")
+        const { batch, figures } = yield* run(records, { log })
+        assert.deepStrictEqual(
+          batch.ticks.map((t) => t.position),
+          [1, 2, 3]
+        )
+        assert.deepStrictEqual(batch.bookmark.mark, { incarnation: "raw", offset: 7, index: 0, left: [] })
+        assert.deepStrictEqual([figures[FOREIGN], figures[REPEATED], log.looks()], [2, undefined, 1])
+
+        const mark = { incarnation: "mirrored", offset: 9e15, index: 0, left: ["raw"] }
+        const bookmark = { partition: 3, incarnation: "n", offset: 10, mark }
+        const healed = yield* run(records, { bookmark })
+        assert.deepStrictEqual(
+          healed.batch.ticks.map((t) => t.position),
+          [1, 2, 3]
+        )
+        assert.deepStrictEqual(healed.batch.bookmark.mark?.incarnation, "raw")
+      })
+  )
+
+  it.effect(
+    "counts and passes what names an offset that the raw log has not given, also one that a mark has taken up",
+    () =>
+      Effect.gen(function* () {
+        const records = [
+          record(10, tick(5, 1)),
+          record(11, tick(0, 9, { source: ["raw", 9e15, 0] })),
+          record(12, tick(6, 2))
+        ]
+        const { batch, figures } = yield* run(records)
+        assert.deepStrictEqual(
+          batch.ticks.map((t) => t.position),
+          [1, 2]
+        )
+        assert.deepStrictEqual([figures[FOREIGN], figures[REPEATED]], [1, undefined])
+        const mark = { incarnation: "raw", offset: 9e15, index: 0, left: [] }
+        const healed = yield* run(records, { bookmark: { partition: 3, incarnation: "n", offset: 10, mark } })
+        assert.strictEqual(healed.batch.ticks.length, 2)
+      })
+  )
+
+  it.effect("takes what was published before the raw topic was made anew, and what is published since", () =>
+    Effect.gen(function* () {
+      const records = [
+        record(10, tick(900, 1)),
+        record(11, tick(0, 1, { source: ["anew", 0, 0], epoch: 8 })),
+        record(12, tick(901, 2)),
+        record(13, tick(1, 2, { source: ["anew", 1, 0], epoch: 8 }))
+      ]
+      // It is made anew while it is read; or it was before this process started.
+      for (const log of [rawLog(1000, "raw", "anew"), rawLog(1000, "anew")]) {
+        const { batch } = yield* run(records, { log })
+        assert.deepStrictEqual(
+          batch.ticks.map((t) => [t.source[0], t.source[1]]),
+          [
+            ["raw", 900],
+            ["anew", 0],
+            ["anew", 1]
+          ]
+        )
+      }
+    })
+  )
+
+  it.effect("takes nothing of another incarnation that was written long after the raw topic's was known", () =>
+    Effect.gen(function* () {
+      const late = { ...record(10, tick(5, 1, { source: ["mirrored", 5, 0] })), recordTime: 301_000_000 }
+      const { batch, figures } = yield* run([late])
+      assert.deepStrictEqual([batch.ticks.length, batch.bookmark.mark, figures[FOREIGN]], [0, undefined, 1])
+    })
+  )
+
+  it.effect("asks the log nothing where sources are as they should be, and seldom as it grows", () =>
+    Effect.gen(function* () {
+      let asked = 0
+      const log = {
+        ...rawLog(0, "raw"),
+        bounds: () => Effect.sync(() => ({ start: 0, end: 100_000 * asked++ }))
+      }
+      const context = yield* Effect.context<never>()
+      const arrays = Array.from({ length: 500 }, (_, i) => [record(i, tick(i * 100, i))])
+      yield* Stream.fromIterable(arrays).pipe(
+        follow({ reader: "test", partition: 3, incarnation: "n", bookmark: undefined, context, log }),
+        Stream.runDrain
+      )
+      assert.strictEqual(asked, 2)
+      assert.strictEqual(log.looks(), 0)
+    }).pipe(Effect.provideService(Metric.MetricRegistry, new Map()))
+  )
+
+  it.effect("counts and passes headers of a replay that none has written", () =>
+    Effect.gen(function* () {
+      const headers: ReadonlyArray<Record<string, string>> = [
+        { replay: "x y" },
+        { replay: "x".repeat(65) },
+        { replay: "x", watermark: "1e15" },
+        { replay: "x", watermark: "0" },
+        { replay: "x", watermark: "1", end: "" },
+        { replay: "x", watermark: "1" }
+      ]
+      const forged = headers.map((of, i) => record(10 + i, tick(5 + i, 1), of))
+      const { batch, figures } = yield* run([...forged, record(20, tick(20, 1), { replay: "", watermark: "1" })])
+      assert.deepStrictEqual(batch.replays, [])
+      assert.strictEqual(batch.ticks.length, 1)
+      assert.strictEqual(figures[FOREIGN], headers.length)
     })
   )
 

@@ -31,7 +31,7 @@ const Services = Layer.mergeAll(
 )
 
 /** Published while `raw_ticks` was another topic. */
-const before = (sequence_id: number) =>
+const earlier = (sequence_id: number) =>
   makeTick({
     instrument_token: 1,
     exchange_ts: (START + sequence_id) * 1000,
@@ -89,7 +89,7 @@ describe("raw_ticks deleted and made anew in the midst of a day", () => {
       yield* TestClock.setTime(START)
       const log = yield* TickLog
       const claims = yield* Claims
-      const old = range(1, 20).map(before)
+      const old = range(1, 20).map(earlier)
       yield* log.append(
         "normalized_ticks",
         0,
@@ -127,7 +127,7 @@ describe("raw_ticks deleted and made anew in the midst of a day", () => {
       yield* TestClock.setTime(START)
       const log = yield* TickLog
       const claims = yield* Claims
-      const old = range(1, 20).map(before)
+      const old = range(1, 20).map(earlier)
       yield* log.append(
         "normalized_ticks",
         0,
@@ -150,6 +150,44 @@ describe("raw_ticks deleted and made anew in the midst of a day", () => {
       assert.deepStrictEqual(
         all.map(({ sequence_id, position }) => [sequence_id, position]),
         range(21, 30).map((id, i) => [id, i + 1])
+      )
+    }).pipe(
+      Effect.provide(Layer.fresh(Services)),
+      Effect.provideService(Metric.MetricRegistry, new Map()),
+      Effect.provideService(References.MinimumLogLevel, "None")
+    )
+  )
+})
+
+describe("a partition run again over what somebody else wrote into normalized_ticks", () => {
+  it.effect("publishes all of its raw records, and takes no source, epoch or incarnation for its own", () =>
+    Effect.gen(function* () {
+      yield* TestClock.setTime(START)
+      const log = yield* TickLog
+      yield* log.append("raw_ticks", 0, range(1, 10).map(raw))
+      yield* processAll
+      yield* TestClock.adjust("2 minutes")
+      const incarnation = log.incarnation("raw_ticks")
+      const forged = [
+        { ...earlier(99), source: [incarnation, 9e15, 0] as const },
+        { ...earlier(98), source: ["mirrored", 9e15, 0] as const, epoch: 9e15 },
+        { ...earlier(97), source: [incarnation, 3, 0] as const, epoch: 9e15 }
+      ]
+      yield* log.append(
+        "normalized_ticks",
+        0,
+        forged.map((tick) => ({ key: "1", value: Buffer.from(encodeTick(tick)) }))
+      )
+      yield* log.append("raw_ticks", 0, range(11, 20).map(raw))
+      yield* processAll
+      const found = yield* publishedSince(13)
+      assert.deepStrictEqual(
+        found.map(({ sequence_id, position }) => [sequence_id, position]),
+        range(11, 20).map((id) => [id, id])
+      )
+      assert.deepStrictEqual(
+        new Set(found.map(({ epoch }) => epoch)),
+        new Set([epochOf(tradingDay(START * 1000), START * 1000)])
       )
     }).pipe(
       Effect.provide(Layer.fresh(Services)),

@@ -108,6 +108,7 @@ export const fixedLog: Layer.Layer<TickLog> = Layer.effect(
     TickLog.of({
       ...log,
       incarnation: (topic) => `${topic}-1`,
+      latest: (topic) => Effect.succeed(`${topic}-1`),
       append: (topic, partition, records) => log.append(topic, partition, records)
     })
   )
@@ -129,6 +130,7 @@ export const pipeline = (taken: (batch: TickBatch) => void) =>
           reader: "server",
           partition,
           incarnation: log.incarnation("normalized_ticks"),
+          log,
           bookmark: undefined,
           context: yield* Effect.context<never>()
         }),
