@@ -1,6 +1,7 @@
 /** Decides the commands `mdp feed sim` and `mdp feed file`: their flags, and what they say while they run. */
 import { Effect, Layer, Option, Result, Schema } from "effect"
 import { Argument, Command, Flag } from "effect/cli"
+import { BAR_INTERVALS } from "../layers/barTicks.ts"
 import * as FileFeed from "../layers/FileFeed.ts"
 import { type Patience, patiently, refusalOf } from "../layers/Instance.ts"
 import { describeRefused, type HttpSinkOptions, layerHttp, layerLog, type Refused } from "../layers/RawSink.ts"
@@ -278,6 +279,10 @@ const file = Command.make(
       ),
       Flag.optional
     ),
+    bars: Flag.Literals("bars", BAR_INTERVALS).pipe(
+      described("rows are bars of this interval, with open, high, low, close and volume: four ticks each"),
+      Flag.optional
+    ),
     onError: Flag.Literals("on-error", ["fail", "skip"]).pipe(
       described("what a bad row does", "fail"),
       Flag.withDefault("fail")
@@ -291,7 +296,8 @@ const file = Command.make(
       hasHeader: !flags.noHeader,
       map: flags.map,
       set: flags.set,
-      zone: Option.getOrUndefined(flags.tz)
+      zone: Option.getOrUndefined(flags.tz),
+      ...(Option.isSome(flags.bars) ? { bars: flags.bars.value } : {})
     }
     const wrong = FileFeed.checkRowOptions(rows)
     if (wrong !== undefined) return yield* wrongUsage(`--map, --set: ${wrong}`)

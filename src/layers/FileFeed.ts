@@ -14,6 +14,7 @@ import { type RawTick, readRawTick } from "../schema/RawTick.ts"
 import { encodeRawTick } from "../schema/RawTickJson.ts"
 import { MAX_MICROS, MIN_MICROS, parseIso } from "../schema/Time.ts"
 import { publishPatiently, RawSink, type RawSinkTick } from "../streams/RawSink.ts"
+import { type BarInterval, barProblem, barTicks, type FileBar } from "./barTicks.ts"
 import { ahead } from "./RawSink.ts"
 
 /** How a field's text is read; `reset` is the only yes or no. */
@@ -29,11 +30,32 @@ const kinds = {
   reset: "flag",
   connection: "text",
   occurrence: "number",
-  received_ts: "time"
+  received_ts: "time",
+  open: "number",
+  high: "number",
+  low: "number",
+  close: "number"
 } as const
 export type FileField = keyof typeof kinds
 export const fileFields = Object.keys(kinds) as ReadonlyArray<FileField>
-const required: ReadonlyArray<FileField> = ["instrument_token", "exchange_ts", "price"]
+
+const PRICES = ["open", "high", "low", "close"] as const
+/** Fields of a file of bars. What numbers a tick is not among them: each bar becomes four. */
+const BAR_FIELDS: ReadonlyArray<FileField> = [
+  "instrument_token",
+  "exchange_ts",
+  ...PRICES,
+  "volume",
+  "feed",
+  "connection"
+]
+const TICK_FIELDS = fileFields.filter((field) => !(PRICES as ReadonlyArray<FileField>).includes(field))
+const fieldsOf = (options: RowOptions): ReadonlyArray<FileField> =>
+  options.bars === undefined ? TICK_FIELDS : BAR_FIELDS
+const requiredOf = (options: RowOptions): ReadonlyArray<FileField> =>
+  options.bars === undefined
+    ? ["instrument_token", "exchange_ts", "price"]
+    : ["instrument_token", "exchange_ts", ...PRICES]
 
 export const isFileField = (name: string): name is FileField => Object.hasOwn(kinds, name)
 
@@ -46,6 +68,8 @@ export interface RowOptions {
   readonly set: ReadonlyMap<FileField, string>
   /** What naive times are meant in; without one they are refused. */
   readonly zone: Zone | undefined
+  /** Rows are bars of this interval, `exchange_ts` their start; without it they are ticks. */
+  readonly bars?: BarInterval
 }
 
 export interface FileFeedOptions extends RowOptions {
@@ -125,6 +149,12 @@ const typed = (field: FileField, text: string): unknown => {
 /** What is wrong with `--map` and `--set` before any row is read; undefined where nothing is. */
 export const checkRowOptions = (options: RowOptions): string | undefined => {
   const { format, hasHeader, map, set, zone } = options
+  for (const field of [...map.keys(), ...set.keys()]) {
+    if (fieldsOf(options).includes(field)) continue
+    return options.bars === undefined
+      ? `${field} is of bars: --bars says that the rows are some`
+      : `${field} is none of a bar's fields, which are ${BAR_FIELDS.join(", ")}`
+  }
   for (const [field, column] of map) {
     if (set.has(field)) return `${field} is both mapped and set`
     if (format === "csv" && !hasHeader && !/^[1-9]\d{0,5}$/.test(column)) {
@@ -132,6 +162,12 @@ export const checkRowOptions = (options: RowOptions): string | undefined => {
     }
   }
   if (set.has("volume") && set.has("day_volume")) return "volume and day_volume are both set"
+  for (const field of PRICES) {
+    const text = set.get(field)
+    if (text !== undefined && typeof typed(field, text) !== "number") {
+      return `${field}: expected number, got ${showValue(text)}`
+    }
+  }
   const sample: Record<string, unknown> = { instrument_token: 1, exchange_ts: MIN_MICROS, price: 1 }
   for (const [field, text] of set) {
     if (kinds[field] === "time") {
@@ -147,7 +183,7 @@ export const checkRowOptions = (options: RowOptions): string | undefined => {
   const read = readRawTick(sample)
   if (typeof read === "string") return read
   if (format === "csv" && !hasHeader) {
-    const missing = required.find((field) => !map.has(field) && !set.has(field))
+    const missing = requiredOf(options).find((field) => !map.has(field) && !set.has(field))
     if (missing !== undefined) return `${missing} is neither mapped nor set, and there is no header to find it by`
   }
   return undefined
@@ -220,8 +256,8 @@ export class RowReader {
     }
   }
 
-  /** The tick of a line; undefined for a blank line and for the header; or what is wrong. */
-  read(line: string): RawTick | BadRow | undefined {
+  /** The ticks of a line; undefined for a blank line and for the header; or what is wrong. */
+  read(line: string): ReadonlyArray<RawTick> | BadRow | undefined {
     if (line.trim() === "") return undefined
     if (this.#options.format === "ndjson") return this.#finish(this.#object(line))
     if (this.#columns === undefined) return this.#header(line)
@@ -237,7 +273,7 @@ export class RowReader {
     const names = splitCsvLine(line)?.map((name) => name.trim())
     if (names === undefined) return new BadRow("a quote is not closed, or text follows a closing quote")
     const columns: Array<readonly [FileField, number]> = []
-    for (const field of fileFields) {
+    for (const field of fieldsOf(this.#options)) {
       if (this.#options.set.has(field)) continue
       const wanted = this.#options.map.get(field)
       let at = names.indexOf(wanted ?? field)
@@ -248,7 +284,7 @@ export class RowReader {
       if (at >= 0) columns.push([field, at])
       else if (wanted !== undefined)
         return new BadRow(`no column ${showValue(wanted)} for it, there are ${showNames(names)}`, field)
-      else if (required.includes(field))
+      else if (requiredOf(this.#options).includes(field))
         return new BadRow(`no column of that name (--map ${field}=COLUMN), there are ${showNames(names)}`, field)
     }
     // A column named by its number is found in any line, so also in one that is data.
@@ -296,7 +332,7 @@ export class RowReader {
     return Object.assign(given, this.#constants)
   }
 
-  #finish(given: Record<string, unknown> | BadRow): RawTick | BadRow {
+  #finish(given: Record<string, unknown> | BadRow): ReadonlyArray<RawTick> | BadRow {
     if (given instanceof BadRow) return given
     for (const field of ["exchange_ts", "received_ts"] as const) {
       if (given[field] === undefined) continue
@@ -304,6 +340,34 @@ export class RowReader {
       if (typeof time === "string") return new BadRow(time, field, this.#columnOf(field))
       given[field] = time
     }
+    if (this.#options.bars !== undefined) return this.#bar(given, this.#options.bars)
+    const tick = this.#tick(given)
+    return tick instanceof BadRow ? tick : [tick]
+  }
+
+  #bar(given: Record<string, unknown>, interval: BarInterval): ReadonlyArray<RawTick> | BadRow {
+    for (const field of ["exchange_ts", ...PRICES] as const) {
+      const value = given[field]
+      if (typeof value === "number") continue
+      return new BadRow(`expected number, got ${showValue(value)}`, field, this.#columnOf(field))
+    }
+    const { close, connection, exchange_ts, feed, high, instrument_token, low, open, volume = 0 } = given
+    if (typeof volume !== "number" || !Number.isSafeInteger(volume) || volume < 0) {
+      return new BadRow(`expected a whole number from 0, got ${showValue(volume)}`, "volume", this.#columnOf("volume"))
+    }
+    const bar = { exchange_ts, open, high, low, close, volume } as FileBar
+    const problem = barProblem(bar, interval)
+    if (problem !== undefined) return new BadRow(problem.reason, problem.field, this.#columnOf(problem.field))
+    const ticks: Array<RawTick> = []
+    for (const tick of barTicks(bar, interval)) {
+      const read = this.#tick({ instrument_token, feed, connection, ...tick })
+      if (read instanceof BadRow) return read
+      ticks.push(read)
+    }
+    return ticks
+  }
+
+  #tick(given: Record<string, unknown>): RawTick | BadRow {
     const tick = readRawTick(given)
     if (typeof tick === "string") {
       const field = /^(\w+): /.exec(tick)?.[1] ?? ""
@@ -485,8 +549,9 @@ async function* batchesOf(
           ? new BadRow(`longer than ${MAX_LINE_CHARS} characters`)
           : reader.read(line.endsWith("\r") ? line.slice(0, -1) : line)
       if (read === undefined) continue
-      if (!(read instanceof BadRow) && read.exchange_ts - now > maxAhead) {
-        read = new BadRow(ahead((read.exchange_ts - now) / 1000, "this machine's clock"), "exchange_ts")
+      if (!(read instanceof BadRow)) {
+        const last = read[read.length - 1]!.exchange_ts
+        if (last - now > maxAhead) read = new BadRow(ahead((last - now) / 1000, "this machine's clock"), "exchange_ts")
       }
       if (!isHeader) counts.rows += 1
       if (read instanceof BadRow) {
@@ -499,7 +564,9 @@ async function* batchesOf(
         options.onSkip?.(reason)
         continue
       }
-      batch.push({ token: read.instrument_token, value: Buffer.from(encodeRawTick(read)) })
+      for (const tick of read) {
+        batch.push({ token: tick.instrument_token, value: Buffer.from(encodeRawTick(tick)) })
+      }
       if (batch.length >= BATCH_TICKS) {
         yield batch
         batch = []

@@ -9,6 +9,8 @@ import * as FileFeed from "../../src/layers/FileFeed.ts"
 import { makeZone } from "../../src/schema/NaiveTime.ts"
 import { type RawTick, readRawTick } from "../../src/schema/RawTick.ts"
 import { RawSink } from "../../src/streams/RawSink.ts"
+import type { StoredTick } from "../../src/streams/TickStore.ts"
+import { barsOf } from "../http/memoryStore.ts"
 
 const collecting = (each: Effect.Effect<void> = Effect.void) => {
   const ticks: Array<RawTick> = []
@@ -257,6 +259,56 @@ describe("the file feed", () => {
       assert.deepStrictEqual(skipped, [why])
       assert.deepInclude(progress, { sent: 2, skipped: 1 })
       assert.deepInclude((yield* feed(text)).progress, { sent: 3 })
+    })
+  )
+
+  it.effect("makes of bars the ticks that give these bars again, the same each time", () =>
+    Effect.gen(function* () {
+      const bars = [
+        "2026-01-16 09:15:00,100.05,101,99.5,100.5,403",
+        "2026-01-16 09:16:00,100.5,102,100.5,100.5,1",
+        "2026-01-16 09:17:00,100,100,-1.5,-1,0",
+        "2026-01-16 09:18:00,7,7,7,7,8"
+      ]
+      const text = `date,open,high,low,Close,volume\n${bars.join("\n")}\n`
+      const how = {
+        bars: "1m",
+        map: fields({ exchange_ts: "date", close: "Close" }),
+        set: fields({ instrument_token: "7" })
+      } as const
+      const { progress, ticks } = yield* feed(text, how)
+      assert.deepInclude(progress, { rows: 4, sent: 16, skipped: 0 })
+      const made = barsOf(ticks as unknown as ReadonlyArray<StoredTick>, "1m")
+      assert.deepStrictEqual(
+        made.map((b) => [b.ts, b.open, b.high, b.low, b.close, b.volume]),
+        bars.map((row, i) => [Date.UTC(2026, 0, 16, 3, 45 + i) * 1000, ...row.split(",").slice(1).map(Number)])
+      )
+      assert.isTrue(ticks.every((t, i) => i === 0 || t.exchange_ts > ticks[i - 1]!.exchange_ts))
+      assert.deepStrictEqual((yield* feed(text, how)).ticks, ticks)
+      const rising = ticks.slice(0, 4).map((t) => t.price)
+      assert.deepStrictEqual(rising, [100.05, 99.5, 101, 100.5])
+    })
+  )
+
+  it.effect("names what is wrong with a bar", () =>
+    Effect.gen(function* () {
+      const header = "exchange_ts,open,high,low,close,volume\n"
+      const how = { bars: "5m", set: fields({ instrument_token: "7" }) } as const
+      for (const [row, message] of [
+        [
+          "2026-01-16 09:16:00,1,1,1,1,1",
+          "column 1 (exchange_ts): expected the start of a bar of 5m, counted from 09:15 IST"
+        ],
+        ["2026-01-16 09:15:00,5,4,1,2,1", "column 3 (high): expected the highest of its bar (5, 1, 2), got 4"],
+        ["2026-01-16 09:15:00,5,6,3,2,1", "column 4 (low): expected the lowest of its bar (5, 6, 2), got 3"],
+        ["2026-01-16 09:15:00,5,6,,2,1", "column 4 (low): expected number, got nothing"],
+        ["2026-01-16 09:15:00,5,6,1,2,-1", "column 6 (volume): expected a whole number from 0, got -1"]
+      ] as const) {
+        assert.strictEqual(failureOf(yield* feed(`${header}${row}\n`, how)), `ticks.csv line 2, ${message}`)
+      }
+      const options = { ...csv, bars: "1m", map: fields({ price: "close" }) } as const
+      assert.include(FileFeed.checkRowOptions(options), "price is none of a bar's fields")
+      assert.include(FileFeed.checkRowOptions({ ...csv, map: fields({ open: "o" }) }), "open is of bars: --bars")
     })
   )
 
