@@ -48,18 +48,22 @@ const numberText = <A extends Schema.Constraint & { readonly Encoded: number }>(
 const TokenText = numberText(InstrumentToken)
 const LimitText = numberText(Schema.Int.pipe(Schema.check(Schema.isBetween({ minimum: 1, maximum: MAX_LIMIT }))))
 const Text = Schema.String.pipe(Schema.check(Schema.isBetweenLength(1, MAX_TEXT)))
+const TOKENS_WANTED = `1 to ${MAX_QUOTES} instrument tokens, comma-separated`
 const TokensText = Schema.String.pipe(
   Schema.check(
-    Schema.makeFilter((text: string) => {
-      const tokens = text.split(",")
-      return (
-        (tokens.length <= MAX_QUOTES &&
-          tokens.every(
-            (token) => /^\s*\d{1,10}\s*$/.test(token) && Number(token) >= 1 && Number(token) <= MAX_TOKEN
-          )) ||
-        `Expected 1 to ${MAX_QUOTES} instrument tokens, comma-separated`
-      )
-    })
+    Schema.makeFilter(
+      (text: string) => {
+        const tokens = text.split(",")
+        return (
+          (tokens.length <= MAX_QUOTES &&
+            tokens.every(
+              (token) => /^\s*\d{1,10}\s*$/.test(token) && Number(token) >= 1 && Number(token) <= MAX_TOKEN
+            )) ||
+          `Expected ${TOKENS_WANTED}`
+        )
+      },
+      { expected: TOKENS_WANTED }
+    )
   ),
   Schema.decodeTo(Schema.Array(InstrumentToken), {
     decode: SchemaGetter.transform((text: string) => text.split(",").map(Number)),
@@ -165,6 +169,12 @@ const CalendarDay = Schema.Struct({
 /** Turns an input that its schema refuses into the contract's 400, naming the parameter and the value. */
 export class SchemaRefusals extends HttpApiMiddleware.Service<SchemaRefusals>()(
   "market-data-platform/http/SchemaRefusals",
+  { error: [errors.BadRequest] }
+) {}
+
+/** Refuses parameters that a route does not know, by name. */
+export class KnownParameters extends HttpApiMiddleware.Service<KnownParameters>()(
+  "market-data-platform/http/KnownParameters",
   { error: [errors.BadRequest] }
 ) {}
 
@@ -404,6 +414,9 @@ const system = HttpApiGroup.make("system", { topLevel: true }).add(
 export const Api = HttpApi.make("market-data-platform")
   .add(instruments, ingest, quotes, historical, calendar, replays, dlq, system)
   .middleware(SchemaRefusals)
+  .middleware(KnownParameters)
+  // A key that is not known is a mistake: what it asks for would be left out without a word.
+  .annotate(HttpApi.PayloadParseOptions, { onExcessProperty: "error" })
   .annotateMerge(
     OpenApi.annotations({
       title: "Market Data Platform",

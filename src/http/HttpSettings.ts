@@ -5,7 +5,7 @@ import type { FrontSettings } from "./front.ts"
 
 export class HttpSettings extends Context.Service<
   HttpSettings,
-  Pick<Settings, "HOST" | "PORT" | "ALLOWED_ORIGINS" | "INGEST_WAIT_MS" | "DRAIN_DEADLINE_MS"> &
+  Pick<Settings, "HOST" | "PORT" | "ALLOWED_ORIGINS" | "INGEST_WAIT_MS" | "MAX_FUTURE_SKEW_MS" | "DRAIN_DEADLINE_MS"> &
     FrontSettings & {
       /** The pipeline as data, for `/topology`. */
       readonly describe: () => object

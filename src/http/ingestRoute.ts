@@ -1,5 +1,5 @@
 /** Decides how raw ticks are taken in over REST: line by line, answered once the log has the good ones. */
-import { Effect } from "effect"
+import { Clock, Effect } from "effect"
 import { HttpApiBuilder } from "effect/http-api"
 import { showValue } from "../schema/Explain.ts"
 import { MAX_REJECTED_LINES, type RejectedLine } from "../schema/InstrumentFile.ts"
@@ -75,23 +75,36 @@ const readLine = (bytes: Buffer): RawTick | string => {
   return readRawTick(value)
 }
 
+/** What of a stamp can be told at once: the pipeline holds it against the log's clock, which is not far from ours. */
+const refuseFuture = (exchangeTs: number, now: number, skewMs: number): string | undefined =>
+  exchangeTs <= now + skewMs * 1000
+    ? undefined
+    : `exchange_ts: expected at most ${skewMs} ms ahead of the clock here, got ${exchangeTs}, which is ` +
+      `${Math.round((exchangeTs - now) / 1000)} ms ahead: is the sender's clock right?`
+
 /** Which lines are raw ticks, and why the others are not. Empty lines are passed over. */
-const readLines = (body: Uint8Array) =>
+const readLines = (body: Uint8Array, skewMs: number) =>
   Effect.gen(function* () {
     const buffer = Buffer.from(body.buffer, body.byteOffset, body.byteLength)
     const lines: Array<Line> = []
     const rejected: Array<RejectedLine> = []
     let rejectedTotal = 0
     let number = 0
+    const clock = yield* Clock.Clock
+    let now = clock.currentTimeMillisUnsafe() * 1000
     for (let from = 0; from < buffer.length; ) {
       const newline = buffer.indexOf(NEWLINE, from)
       const next = newline < 0 ? buffer.length : newline + 1
       let to = newline < 0 ? buffer.length : newline
       if (to > from && buffer[to - 1] === CARRIAGE_RETURN) to -= 1
       number += 1
-      if (number % LINES_AT_A_TIME === 0) yield* Effect.yieldNow
+      if (number % LINES_AT_A_TIME === 0) {
+        yield* Effect.yieldNow
+        now = clock.currentTimeMillisUnsafe() * 1000
+      }
       if (to > from) {
-        const read = readLine(buffer.subarray(from, to))
+        const tick = readLine(buffer.subarray(from, to))
+        const read = typeof tick === "string" ? tick : (refuseFuture(tick.exchange_ts, now, skewMs) ?? tick)
         if (typeof read !== "string") {
           const value = to - from > KEPT_LINE_BYTES ? Buffer.from(encodeRawTick(read)) : undefined
           lines.push({ token: read.instrument_token, from, to, value })
@@ -110,7 +123,7 @@ export const ingestRoute = HttpApiBuilder.group(
   "ingest",
   Effect.fnUntraced(function* (handlers) {
     const sink = yield* RawSink
-    const { INGEST_WAIT_MS } = yield* HttpSettings
+    const { INGEST_WAIT_MS, MAX_FUTURE_SKEW_MS } = yield* HttpSettings
     const context = yield* Effect.context<never>()
     const stage = { stage: "ingest" }
     const received = metrics.bind(metrics.stageReceived, stage, context)
@@ -120,7 +133,7 @@ export const ingestRoute = HttpApiBuilder.group(
       ingest: ({ payload }) =>
         Effect.gen(function* () {
           const body = yield* readBody(payload, MAX_INGEST_BYTES)
-          const { lines, rejected, rejectedTotal } = yield* readLines(body)
+          const { lines, rejected, rejectedTotal } = yield* readLines(body, MAX_FUTURE_SKEW_MS)
           if (lines.length > 0) yield* publishWithin(sink, ticksOf(body, lines), INGEST_WAIT_MS)
           received.add(lines.length + rejectedTotal)
           sent.add(lines.length)

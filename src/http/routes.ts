@@ -13,6 +13,7 @@ import { instrumentRoutes } from "./instrumentRoutes.ts"
 import { quotesRoute } from "./quotesRoute.ts"
 import { replayRoutes } from "./replayRoutes.ts"
 import { systemRoutes } from "./systemRoutes.ts"
+import { layerKnownParameters } from "./unknownParameters.ts"
 
 export const OPENAPI_PATH = "/openapi.json"
 
@@ -36,6 +37,6 @@ export const routes = (dashboard: ReadonlyArray<DashboardFile>) =>
       dlqRoutes,
       systemRoutes
     ]),
-    Layer.provide(layerSchemaRefusals),
+    Layer.provide([layerSchemaRefusals, layerKnownParameters]),
     Layer.provide(HttpServer.layerServices)
   )

@@ -12,7 +12,7 @@ import { splitCsvLine } from "../schema/InstrumentFile.ts"
 import { isNaive, type Zone } from "../schema/NaiveTime.ts"
 import { type RawTick, readRawTick } from "../schema/RawTick.ts"
 import { encodeRawTick } from "../schema/RawTickJson.ts"
-import { MAX_MICROS, MIN_MICROS, parseIso } from "../schema/Time.ts"
+import { isTime, MIN_MICROS, parseIso, timeHint } from "../schema/Time.ts"
 import { publishPatiently, RawSink, type RawSinkTick } from "../streams/RawSink.ts"
 import { type BarInterval, barProblem, barTicks, type FileBar } from "./barTicks.ts"
 import { ahead } from "./RawSink.ts"
@@ -116,13 +116,8 @@ const DIGITS = /^\d+$/
 const WANTED_TIME = "expected epoch microseconds or ISO-8601 with an offset"
 
 const microsOf = (micros: number): number | string => {
-  if (Number.isSafeInteger(micros) && micros >= MIN_MICROS && micros <= MAX_MICROS) return micros
-  const unit = [
-    ["seconds", 1_000_000],
-    ["milliseconds", 1000],
-    ["nanoseconds", 0.001]
-  ].find(([, factor]) => micros * (factor as number) >= MIN_MICROS && micros * (factor as number) <= MAX_MICROS)
-  return `${WANTED_TIME}, got ${micros}${unit === undefined ? "" : `, which looks like ${unit[0]}`}`
+  if (isTime(micros)) return micros
+  return `${WANTED_TIME}, got ${micros}${timeHint(micros)}`
 }
 
 /** A time in epoch microseconds; a sentence where it is none. */

@@ -2,9 +2,8 @@
  * Decides how a refused input is put in words: the field, what was expected, and the value that came. What came is
  * somebody else's: whatever it is, showing it throws nothing, costs no more than what is shown, and is fit for a terminal.
  */
-import { SchemaIssue } from "effect"
-
-const format = SchemaIssue.makeFormatterStandardSchemaV1()
+import { type SchemaAST, SchemaIssue } from "effect"
+import { unknownName } from "./Nearest.ts"
 
 /** One refused field. `path` is empty where the whole input is wrong. */
 export interface Refusal {
@@ -90,14 +89,128 @@ export const showValue = (value: unknown): string => {
   }
 }
 
+type Path = ReadonlyArray<PropertyKey>
+
+/** What a schema node or check says of itself, by annotation. */
+interface Said {
+  readonly expected?: unknown
+  readonly hint?: unknown
+}
+
+const WORDS: Readonly<Record<string, string>> = {
+  String: "text",
+  Number: "a number",
+  Boolean: "true or false",
+  Null: "null",
+  Arrays: "a list",
+  Objects: "an object"
+}
+/** Choices named one by one; of more only the first. */
+const MAX_CHOICES = 12
+
+/** What a check of the library says, in words for whoever sent the value. */
+const inWords = (text: string, isText: boolean): string =>
+  text
+    .replace(/^a value with a length (?=between|of)/, `${isText ? "text" : "a list"} with a length `)
+    .replace(/^a value (?=between|greater|less)/, "a number ")
+    .replace(/^an integer$/, "a whole number")
+
+/** What the last of a schema's checks says that it wants. */
+const checkedWords = (ast: SchemaAST.AST): string | undefined => {
+  const words = (ast.checks ?? [])
+    .map((check) => check.annotations?.expected)
+    .filter((said) => typeof said === "string")
+  const last = words[words.length - 1]
+  return last === undefined ? undefined : inWords(last, ast._tag === "String")
+}
+
+/** What a schema expects, in plain words: an annotation `expected` of its own, else by its kind. Never its name. */
+export const expectedOf = (ast: SchemaAST.AST): string => {
+  // What is written is what a client sends, not what it becomes.
+  const wire = ast.encoding === undefined ? ast : ast.encoding[ast.encoding.length - 1]!.to
+  const said = ast.annotations?.expected ?? wire.annotations?.expected
+  if (typeof said === "string") return said
+  if (wire._tag === "Literal") return JSON.stringify(wire.literal)
+  if (wire._tag === "Union") {
+    const choices = [...new Set(wire.types.map(expectedOf))]
+    const shown = choices.slice(0, MAX_CHOICES)
+    return choices.length > MAX_CHOICES ? `one of ${shown.join(", ")}, …` : shown.join(" or ")
+  }
+  return checkedWords(wire) ?? WORDS[wire._tag] ?? "something else"
+}
+
+/** The names that an object of this schema has. */
+const namesOf = (ast: SchemaAST.AST): ReadonlyArray<string> =>
+  ast._tag === "Objects" ? ast.propertySignatures.map(({ name }) => String(name)) : []
+
+interface Found {
+  readonly path: Path
+  /** Without the value; a sentence of its own where `isWhole`. */
+  readonly text: string
+  readonly isWhole?: boolean
+  readonly hint?: (value: unknown) => string
+}
+
+/** More about a value that is refused, such as which unit it seems to be in. */
+const hintOf = (said: unknown): Pick<Found, "hint"> => {
+  const hint = (said as Said | undefined)?.hint
+  return typeof hint === "function" ? { hint: hint as (value: unknown) => string } : {}
+}
+
+const lower = (text: string): string => text.charAt(0).toLowerCase() + text.slice(1)
+
+/** The leaves of an issue, each with the path to it. `missing` is what the schema around expects of a key. */
+const leaves = (issue: SchemaIssue.Issue, path: Path, around?: SchemaAST.AST): ReadonlyArray<Found> => {
+  switch (issue._tag) {
+    case "Encoding":
+      return leaves(issue.issue, path, around).map((found) =>
+        found.hint === undefined ? { ...found, ...hintOf(issue.ast.annotations) } : found
+      )
+    case "Pointer":
+      return leaves(issue.issue, [...path, ...issue.path], around)
+    case "Composite":
+      return issue.issues.flatMap((inner) => leaves(inner, path, issue.ast))
+    case "AnyOf":
+      // Where one member came near, what that one says is more.
+      return issue.issues.length !== 1
+        ? [{ path, text: `expected ${expectedOf(issue.ast)}`, ...hintOf(issue.ast.annotations) }]
+        : leaves(issue.issues[0]!, path, around).map((found) =>
+            found.hint === undefined ? { ...found, ...hintOf(issue.ast.annotations) } : found
+          )
+    case "Filter": {
+      const [found] = format(issue).issues
+      return [{ path, text: lower(found?.message ?? "expected another value"), ...hintOf(issue.filter.annotations) }]
+    }
+    case "MissingKey": {
+      const key = path[path.length - 1]
+      const property =
+        around?._tag === "Objects" ? around.propertySignatures.find(({ name }) => name === key)?.type : undefined
+      return [{ path, text: `expected ${property === undefined ? "a value" : expectedOf(property)}` }]
+    }
+    case "UnexpectedKey": {
+      const text = unknownName("key", String(path[path.length - 1]), namesOf(issue.ast))
+      return [{ path, text, isWhole: true }]
+    }
+    case "InvalidType":
+      return [{ path, text: `expected ${expectedOf(issue.ast)}`, ...hintOf(issue.ast.annotations) }]
+    default: {
+      const [found] = format(issue).issues
+      return [{ path, text: lower(found?.message ?? "expected another value") }]
+    }
+  }
+}
+
+const format = SchemaIssue.makeFormatterStandardSchemaV1()
+
 /** The refused fields of an input, in the order the schema met them. */
 export const refusals = (issue: SchemaIssue.Issue, input: unknown): ReadonlyArray<Refusal> =>
-  format(issue).issues.map((found) => {
-    const keys = (found.path ?? []).map((part) => (typeof part === "object" ? part.key : part))
+  leaves(issue, []).map(({ path: keys, text, isWhole, hint }) => {
     // A key may be the input's own.
     const path = keys.map((key) => showText(String(key))).join(".")
-    const expected = found.message.charAt(0).toLowerCase() + found.message.slice(1)
-    return { path, message: `${path === "" ? "input" : path}: ${expected}, got ${showValue(valueAt(input, keys))}` }
+    if (isWhole === true) return { path, message: text }
+    const value = valueAt(input, keys)
+    const more = hint === undefined ? "" : hint(value)
+    return { path, message: `${path === "" ? "input" : path}: ${text}, got ${showValue(value)}${more}` }
   })
 
 /** The first refused field in one line, such as `price: expected a value greater than or equal to 0, got -1`. */

@@ -1,4 +1,5 @@
 /** Decides which known name is meant by one that is not known, and how it is refused: by name, with the nearest. */
+import { printableUpTo } from "./printable.ts"
 
 /** What is shown of a name from outside. */
 const MAX_SHOWN_CHARS = 40
@@ -37,7 +38,10 @@ export const nearest = (name: string, known: ReadonlyArray<string>): string | un
   let least = Number.POSITIVE_INFINITY
   for (const candidate of known) {
     const other = plain(candidate)
-    const isPart = asked.length > 2 && other.length > 2 && (other.startsWith(asked) || asked.startsWith(other))
+    const isPart =
+      asked.length > 2 &&
+      other.length > 2 &&
+      (other.startsWith(asked) || other.endsWith(asked) || asked.startsWith(other))
     const away = distance(asked, other)
     const allowed = Math.max(1, Math.floor(Math.max(asked.length, other.length) / 3))
     const cost = isPart ? Math.min(away, allowed) : away
@@ -47,12 +51,6 @@ export const nearest = (name: string, known: ReadonlyArray<string>): string | un
     }
   }
   return best
-}
-
-/** A name from outside, cut, without what a terminal would obey. */
-const shown = (name: string): string => {
-  const text = JSON.stringify(name.slice(0, MAX_SHOWN_CHARS)).slice(1, -1)
-  return name.length > MAX_SHOWN_CHARS ? `${text}…` : text
 }
 
 /**
@@ -67,5 +65,5 @@ export const unknownName = (kind: string, name: string, known: ReadonlyArray<str
       : known.length === 0
         ? "none is taken here"
         : `known: ${known.join(", ")}`
-  return `unknown ${kind} ${shown(name)}: ${hint}`
+  return `unknown ${kind} ${printableUpTo(name, MAX_SHOWN_CHARS)}: ${hint}`
 }

@@ -39,19 +39,52 @@ export const MAX_MICROS = 4_102_444_800_000_000
 export const isTime = (micros: number | null | undefined): micros is number =>
   Number.isSafeInteger(micros) && micros! >= MIN_MICROS && micros! <= MAX_MICROS
 
+const UNITS = [
+  ["seconds", 1_000_000],
+  ["milliseconds", 1000],
+  ["nanoseconds", 0.001]
+] as const
+
+/** The unit in which a number would be a time, where it is none in microseconds. */
+export const unitOf = (time: number): "seconds" | "milliseconds" | "nanoseconds" | undefined =>
+  UNITS.find(([, micros]) => time * micros >= MIN_MICROS && time * micros <= MAX_MICROS)?.[0]
+
+const NUMBER = /^\d{1,25}(\.\d{1,9})?$/
+const NAIVE = /^\d{4}-\d{2}-\d{2}([T ]\d{2}:\d{2}(:\d{2}(\.\d+)?)?)?$/
+
+/** What a refused time seems to be, to stand after "got …": another unit, or a time without an offset. */
+export const timeHint = (value: unknown): string => {
+  const isText = typeof value === "string"
+  const number = typeof value === "number" ? value : isText && NUMBER.test(value) ? Number(value) : undefined
+  if (number !== undefined) {
+    const unit = unitOf(number)
+    return unit === undefined ? "" : `, which looks like ${unit}`
+  }
+  return isText && NAIVE.test(value) ? ", which has no offset: +05:30 is India's" : ""
+}
+
+/** The same in a query string, where a `+` that is not encoded has become a space. */
+export const queryTimeHint = (value: unknown): string => {
+  if (typeof value !== "string") return timeHint(value)
+  if (/:\d{2}(\.\d+)? \d{2}:?\d{2}$/.test(value)) return ", where a + has become a space: write it as %2B"
+  return NAIVE.test(value) ? ", which has no offset: %2B05:30 is India's" : timeHint(value)
+}
+
 export const Micros = Schema.Int.pipe(
   Schema.check(
     Schema.isBetween(
       { minimum: MIN_MICROS, maximum: MAX_MICROS },
-      { message: "Expected epoch microseconds between 1980 and 2100" }
+      { message: "Expected epoch microseconds between 1980 and 2100", hint: timeHint }
     )
   )
 )
 
-const WANTED = "Expected epoch microseconds or ISO-8601 with an offset, such as 2026-01-15T09:15:00+05:30"
+const WANTED = "epoch microseconds or ISO-8601 with an offset, such as 2026-01-15T09:15:00+05:30"
 
 const IsoText = Schema.String.pipe(
-  Schema.check(Schema.makeFilter((text: string) => parseIso(text) !== undefined || WANTED))
+  Schema.check(
+    Schema.makeFilter((text: string) => parseIso(text) !== undefined || `Expected ${WANTED}`, { hint: timeHint })
+  )
 )
 const encodeMicros = SchemaGetter.transform((micros: number) => String(micros))
 
@@ -64,13 +97,21 @@ export const Time = Schema.Union([
       encode: encodeMicros
     })
   )
-])
+]).annotate({ expected: WANTED, hint: timeHint })
 
 const digits = /^\d{1,16}$/
 
 /** A time in a query string, where microseconds are digits too. */
 export const TimeFromString = Schema.String.pipe(
-  Schema.check(Schema.makeFilter((text: string) => digits.test(text) || parseIso(text) !== undefined || WANTED)),
+  Schema.check(
+    Schema.makeFilter(
+      (text: string) =>
+        digits.test(text) ||
+        parseIso(text) !== undefined ||
+        "Expected epoch microseconds or ISO-8601 with an offset, such as 2026-01-15T03:45:00Z",
+      { hint: queryTimeHint }
+    )
+  ),
   Schema.decodeTo(Micros, {
     decode: SchemaGetter.transform((text: string) => (digits.test(text) ? Number(text) : parseIso(text)!)),
     encode: encodeMicros
@@ -102,4 +143,4 @@ export const TradingDate = Schema.String.pipe(
           : "Expected a date such as 2026-01-15")
     )
   )
-).annotate({ format: "date" })
+).annotate({ format: "date", expected: "a date such as 2026-01-15" })

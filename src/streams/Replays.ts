@@ -16,7 +16,11 @@ export const MAX_REPLAY_SYMBOLS = 10_000
 export const Speed = Schema.Union([
   Schema.Finite.pipe(Schema.check(Schema.isBetween({ minimum: MIN_SPEED, maximum: MAX_SPEED }))),
   Schema.Literal("inf")
-]).annotate({ identifier: "Speed" })
+]).annotate({
+  identifier: "Speed",
+  expected: `a number from ${MIN_SPEED} to ${MAX_SPEED}, or "inf"`,
+  description: "times the market's own pace; inf: as fast as it goes"
+})
 export type Speed = typeof Speed.Type
 
 const TimeOfDay = Schema.String.pipe(

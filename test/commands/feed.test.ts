@@ -156,13 +156,17 @@ describe("mdp feed file", () => {
     const args = ["feed", "file", file, ...how, "--tz", "Asia/Kolkata", "--url", url]
     const failed = await runToEnd(args)
     assert.strictEqual(failed.code, 1)
-    assert.strictEqual(failed.stderr, 'mdp: ticks.csv line 2, column 2 (price): expected number, got "oops"\n')
+    assert.strictEqual(
+      failed.stderr,
+      'mdp: ticks.csv line 2, column 2 (price): expected a number between -1000000000 and 1000000000, got "oops"\n'
+    )
     assert.strictEqual(failed.stdout, "rows read 2, sent 1, skipped 0\n")
     const skipped = await runToEnd([...args, "--on-error", "skip"])
     assert.deepStrictEqual(skipped, {
       code: 0,
       stdout: "rows read 3, sent 2, skipped 1\n",
-      stderr: 'skipped ticks.csv line 2, column 2 (price): expected number, got "oops"\n'
+      stderr:
+        'skipped ticks.csv line 2, column 2 (price): expected a number between -1000000000 and 1000000000, got "oops"\n'
     })
     assert.strictEqual(ticks.length, 3)
   })

@@ -56,7 +56,7 @@ describe("mdp instruments import", () => {
       yield* withFile(text, (file) =>
         Effect.gen(function* () {
           const done = yield* mdp(["instruments", "import", file, "--url", url])
-          const rejected = `${file}:3: instrument_token: expected number, got "x"\n`
+          const rejected = `${file}:3: instrument_token: expected a number between 1 and 2147483647, got "x"\n`
           assert.deepStrictEqual(done, {
             code: 1,
             out: "added 1, changed 0, expired 0, rejected 1\n",

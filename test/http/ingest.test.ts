@@ -103,6 +103,51 @@ describe("ingest over REST", () => {
     }).pipe(Effect.scoped)
   )
 
+  it.live("refuses at once what the pipeline would not take: a stamp ahead of the clock, or in another unit", () =>
+    Effect.gen(function* () {
+      const { port, log } = yield* open({ settings: { MAX_FUTURE_SKEW_MS: 5000 } })
+      const now = Date.now() * 1000
+      const stamped = (exchange_ts: unknown) => JSON.stringify({ instrument_token: 1, exchange_ts, price: 1 })
+      const seconds = Math.floor(now / 1e6)
+      const stamps = [
+        now,
+        now + 16_000_000,
+        new Date(now / 1000 + 60_000).toISOString(),
+        -1,
+        seconds,
+        now / 1000,
+        now * 1000,
+        String(now),
+        "2026-01-16T09:15:00",
+        1e300
+      ]
+      const answer = yield* ingest(port, stamps.map(stamped).join("\n"))
+      const report = answer.json as {
+        readonly accepted: number
+        readonly rejected: ReadonlyArray<{ readonly line: number; readonly reason: string }>
+      }
+      assert.strictEqual(report.accepted, 1)
+      assert.deepStrictEqual(
+        report.rejected.map(({ line }) => line),
+        [2, 3, 4, 5, 6, 7, 8, 9, 10]
+      )
+      const [ahead, iso, negative, s, ms, ns, text, naive] = report.rejected.map(({ reason }) => reason)
+      for (const reason of [ahead, iso]) {
+        assert.match(
+          reason!,
+          /^exchange_ts: expected at most 5000 ms ahead of the clock here, got \d+, which is \d+ ms/
+        )
+      }
+      assert.match(negative!, /^exchange_ts: expected epoch microseconds between 1980 and 2100, got -1$/)
+      assert.match(s!, /got \d+, which looks like seconds$/)
+      assert.match(ms!, /got \d+, which looks like milliseconds$/)
+      assert.match(ns!, /got \d+, which looks like nanoseconds$/)
+      assert.match(text!, /^exchange_ts: expected epoch microseconds or ISO-8601 with an offset/)
+      assert.match(naive!, /which has no offset: \+05:30 is India's$/)
+      assert.lengthOf(yield* records(log), 1)
+    }).pipe(Effect.scoped)
+  )
+
   it.live("names the first hundred bad lines and counts the rest, and refuses a line above 1 MiB alone", () =>
     Effect.gen(function* () {
       const { port } = yield* open()

@@ -51,6 +51,7 @@ export const serve = ({ store, settings, log, mounts, bounds, audience = nobody 
       HTTP_STREAMS: 32,
       HTTP_ADDRESS_PERCENT: 100,
       INGEST_WAIT_MS: 5000,
+      MAX_FUTURE_SKEW_MS: 5000,
       DRAIN_DEADLINE_MS: 10_000,
       describe: () => ({ nodes: [], edges: [] }),
       ...settings

@@ -136,7 +136,7 @@ describe("the file feed", () => {
   const wrong: ReadonlyArray<readonly [string, string, Partial<FileFeed.RowOptions>]> = [
     [
       "a,exchange_ts,instrument_token,price\n1,2026-01-15 09:15:00,1,1\n1,2026-01-15 09:15:00,1,abc",
-      'ticks.csv line 3, column 4 (price): expected number, got "abc"',
+      'ticks.csv line 3, column 4 (price): expected a number between -1000000000 and 1000000000, got "abc"',
       {}
     ],
     [
@@ -146,7 +146,7 @@ describe("the file feed", () => {
     ],
     [
       "exchange_ts,instrument_token,price\n2026-01-15 09:15:00,1,",
-      "ticks.csv line 2, column 3 (price): missing key, got nothing",
+      "ticks.csv line 2, column 3 (price): expected a number between -1000000000 and 1000000000, got nothing",
       {}
     ],
     ["exchange_ts,instrument_token,price\n2026-01-15 09:15:00,1", "ticks.csv line 2: expected 3 fields, got 2", {}],
@@ -193,7 +193,7 @@ describe("the file feed", () => {
     ['{"price":', "ticks.csv line 1, column 10: not JSON: Unexpected end of JSON input", ndjson],
     [
       '{"instrument_token":1,"exchange_ts":1768448700000000,"price":"1"}',
-      'ticks.csv line 1, price: expected number, got "1"',
+      'ticks.csv line 1, price: expected a number between -1000000000 and 1000000000, got "1"',
       ndjson
     ],
     [
@@ -451,7 +451,10 @@ describe("what rows are to be read by", () => {
       "instrument_token is neither mapped nor set, and there is no header to find it by"
     )
     assert.strictEqual(check({ set: fields({ volume: "1", day_volume: "2" }) }), "volume and day_volume are both set")
-    assert.strictEqual(check({ set: fields({ instrument_token: "x" }) }), 'instrument_token: expected number, got "x"')
+    assert.strictEqual(
+      check({ set: fields({ instrument_token: "x" }) }),
+      'instrument_token: expected a number between 1 and 2147483647, got "x"'
+    )
     assert.strictEqual(
       check({ set: fields({ exchange_ts: "2026-01-15 09:15:00" }), zone: undefined })?.slice(0, 24),
       "exchange_ts: expected ep"

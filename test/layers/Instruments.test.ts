@@ -35,7 +35,7 @@ describe("instruments in memory", () => {
         added: 5,
         changed: 0,
         expired: 0,
-        rejected: [{ line: 6, reason: 'instrument_token: expected number, got "x"' }],
+        rejected: [{ line: 6, reason: 'instrument_token: expected a number between 1 and 2147483647, got "x"' }],
         rejected_total: 1
       })
       assert.strictEqual(instruments.get(738561)?.name, "RELIANCE INDUSTRIES")

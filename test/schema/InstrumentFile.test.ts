@@ -52,7 +52,7 @@ describe("the broker's instruments file", () => {
   it("says of a refused line which column and value it was", () => {
     const { read } = lines()
     const refusals: ReadonlyArray<readonly [string, string]> = [
-      ["x,1,A,A,0,,0,0.05,1,EQ,NSE,NSE", 'instrument_token: expected number, got "x"'],
+      ["x,1,A,A,0,,0,0.05,1,EQ,NSE,NSE", 'instrument_token: expected a number between 1 and 2147483647, got "x"'],
       ["0,1,A,A,0,,0,0.05,1,EQ,NSE,NSE", "instrument_token: expected a value between 1 and 2147483647, got 0"],
       ["1,1,,A,0,,0,0.05,1,EQ,NSE,NSE", 'tradingsymbol: expected a value with a length between 1 and 50, got ""'],
       ["1,1,A,A,0,,0,0.05,1,XX,NSE,NSE", 'instrument_type: expected EQ, FUT, CE or PE, got "XX"'],
@@ -85,7 +85,7 @@ describe("the broker's instruments file", () => {
         "1,1,A\ud83d,A,0,,0,0.05,1,EQ,NSE,NSE",
         'tradingsymbol: expected text without control characters, got "A\\ud83d"'
       ],
-      ["1,1,A,A,0,,,0.05,1,CE,NFO-OPT,NFO", 'strike: expected number | null, got ""'],
+      ["1,1,A,A,0,,,0.05,1,CE,NFO-OPT,NFO", 'strike: expected a number between 0 and 1000000000 or null, got ""'],
       ["1,1,A,A,0,,0,0.05,1,EQ,NSE,nse!", 'exchange: expected 1 to 10 capitals or digits, got "nse!"'],
       ["1,1,A", "expected 12 fields, got 3"],
       ['1,1,"A,A,0,,0,0.05,1,EQ,NSE,NSE', "a quote is not closed, or text follows a closing quote"]

@@ -25,7 +25,7 @@ describe("an unknown name", () => {
     assert.strictEqual(unknownName("parameter", "form", RANGE), "unknown parameter form: did you mean from?")
     assert.strictEqual(unknownName("key", "speed", ["a", "b"]), "unknown key speed: known: a, b")
     assert.strictEqual(unknownName("parameter", "x", []), "unknown parameter x: none is taken here")
-    assert.strictEqual(unknownName("key", "\u001b[2J\n", ["a"]), "unknown key \\u001b[2J\\n: known: a")
+    assert.strictEqual(unknownName("key", "\u001b[2J\n", ["a"]), "unknown key \\u001b[2J\\u000a: known: a")
     assert.isBelow(unknownName("key", "\u0000".repeat(1_000_000), ["a"]).length, 300)
   })
 })
