@@ -1,7 +1,8 @@
-/** Decides what the pages say that the code knows: the graph in topology.md, the settings in README.md. */
+/** Decides what the pages say that the code knows: the graph in topology.md, the settings in README.md, the metrics. */
 import { readFileSync, writeFileSync } from "node:fs"
 import { Result } from "effect"
 import { readSettings, settingsTable } from "../src/schema/Settings.ts"
+import { catalog } from "../src/streams/metrics.ts"
 import { describe, toMermaid } from "../src/streams/topology.ts"
 
 const BEGIN = "<!-- begin: from the code; npm run pages writes it anew -->"
@@ -38,8 +39,19 @@ const settings = (): string =>
     ...settingsTable.map((s) => `| \`${s.name}\` | ${s.default ?? ""} | ${cell(s.description)} |`)
   ].join("\n")
 
+/** Every figure of `/metrics` that the platform itself has. */
+const metrics = (): string =>
+  [
+    "| metric | kind | labels | what it is |",
+    "| --- | --- | --- | --- |",
+    ...catalog.map(
+      ({ name, type, labels, description }) =>
+        `| \`${name}\` | ${type} | ${labels.map((label) => `\`${label}\``).join(", ")} | ${cell(description)} |`
+    )
+  ].join("\n")
+
 /** The pages with a part made from the code. */
-export const pages = { "topology.md": graph, "README.md": settings } as const
+export const pages = { "topology.md": graph, "README.md": settings, "docs/metrics.md": metrics } as const
 
 /** A page with the part between its marks made anew. */
 export const renew = (page: string, section: () => string): string => {

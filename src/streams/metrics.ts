@@ -9,78 +9,151 @@ type Labelled<M> = M & { readonly labelled: (labels: Labels) => M }
 const labelled = <M extends object>(of: (attributes: Labels | undefined) => M): Labelled<M> =>
   Object.assign(of(undefined), { labelled: of })
 
-const counter = (name: string, description: string) =>
-  labelled((attributes) => Metric.counter(name, { description, incremental: true, attributes }))
-const gauge = (name: string, description: string) =>
-  labelled((attributes) => Metric.gauge(name, { description, attributes }))
-const histogram = (name: string, options: { readonly description: string; readonly boundaries: Array<number> }) =>
-  labelled((attributes) => Metric.histogram(name, { ...options, attributes }))
+/** One figure as a page tells of it. */
+export interface MetricDescription {
+  readonly name: string
+  readonly type: "counter" | "gauge" | "histogram"
+  readonly labels: ReadonlyArray<string>
+  readonly description: string
+}
+
+const described: Array<MetricDescription> = []
+/** Every figure there is, in the order of this file. */
+export const catalog: ReadonlyArray<MetricDescription> = described
+
+/** A counter with the names of its labels. */
+const counter = (name: string, description: string, ...labels: ReadonlyArray<string>) => {
+  described.push({ name, type: "counter", labels, description })
+  return labelled((attributes) => Metric.counter(name, { description, incremental: true, attributes }))
+}
+const gauge = (name: string, description: string, ...labels: ReadonlyArray<string>) => {
+  described.push({ name, type: "gauge", labels, description })
+  return labelled((attributes) => Metric.gauge(name, { description, attributes }))
+}
+const histogram = (
+  name: string,
+  options: { readonly description: string; readonly boundaries: Array<number> },
+  ...labels: ReadonlyArray<string>
+) => {
+  described.push({ name, type: "histogram", labels, description: options.description })
+  return labelled((attributes) => Metric.histogram(name, { ...options, attributes }))
+}
 
 export const stageReceived = counter(
   "topology_stage_received_events_total",
-  "Ticks (records at decode) that a stage took in"
+  "Ticks (records at decode) that a stage took in",
+  "stage"
 )
-export const stageSent = counter("topology_stage_sent_events_total", "Ticks that a stage handed on")
-export const stageDiscarded = counter("topology_stage_discarded_events_total", "Ticks that a stage took out, by reason")
-export const bufferSize = gauge("topology_buffer_size_events", "What waits in a bounded buffer")
-export const bufferMaxSize = gauge("topology_buffer_max_size_events", "The most a bounded buffer holds")
-export const bufferBytes = gauge("topology_buffer_size_bytes", "Bytes that wait in a bounded buffer")
-export const bufferMaxBytes = gauge("topology_buffer_max_size_bytes", "The most bytes a bounded buffer holds")
-export const sinkFlush = histogram("topology_sink_flush_seconds", {
-  description: "Time a sink took to write one batch",
-  boundaries: [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10]
-})
-export const consumerLag = gauge("topology_consumer_lag_records", "Records a group has yet to read")
+export const stageSent = counter("topology_stage_sent_events_total", "Ticks that a stage handed on", "stage")
+export const stageDiscarded = counter(
+  "topology_stage_discarded_events_total",
+  "Ticks that a stage took out, by reason",
+  "stage",
+  "reason"
+)
+export const bufferSize = gauge("topology_buffer_size_events", "What waits in a bounded buffer", "buffer")
+export const bufferMaxSize = gauge("topology_buffer_max_size_events", "The most a bounded buffer holds", "buffer")
+export const bufferBytes = gauge("topology_buffer_size_bytes", "Bytes that wait in a bounded buffer", "buffer")
+export const bufferMaxBytes = gauge("topology_buffer_max_size_bytes", "The most bytes a bounded buffer holds", "buffer")
+export const sinkFlush = histogram(
+  "topology_sink_flush_seconds",
+  {
+    description: "Time a sink took to write one batch",
+    boundaries: [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10]
+  },
+  "sink"
+)
+export const consumerLag = gauge(
+  "topology_consumer_lag_records",
+  "Records between what a group has committed and the end of the log",
+  "group",
+  "topic",
+  "partition"
+)
 export const heldRecords = gauge(
   "topology_group_held_records",
-  "Records a group has taken and gathers before it writes and commits them; they count in its lag until then"
+  "Records a group has taken and gathers before it writes and commits them; they count in its lag until then",
+  "group",
+  "topic",
+  "partition"
 )
 export const lostRecords = counter(
   "topology_log_lost_records_total",
-  "Records that the log no longer held when a group was to take them"
+  "Records that the log no longer held when a group was to take them",
+  "group",
+  "topic",
+  "partition"
 )
-export const tickLatency = histogram("topology_tick_latency_seconds", {
-  description: "Time a tick took over one edge: exchange to received, received to published, published to client",
-  boundaries: [0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1, 5, 60]
-})
+export const tickLatency = histogram(
+  "topology_tick_latency_seconds",
+  {
+    description: "Time a tick took over one edge: exchange to received, received to published, published to client",
+    boundaries: [0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1, 5, 60]
+  },
+  "edge"
+)
 export const gaps = counter("topology_gaps_total", "Gaps opened in contiguous sequences")
 export const gapFills = counter("topology_gap_fills_total", "Missing numbers that came while their gap was open")
 export const lostTicks = counter(
   "topology_lost_ticks_total",
   "Missing numbers that had not come when their gap was given up"
 )
-export const feedWins = counter("topology_feed_wins_total", "Ticks published, by the feed that brought them first")
-export const feedLead = histogram("topology_feed_lead_seconds", {
-  description: "By how much the winning feed was ahead when the other's copy came",
-  boundaries: [0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1, 5]
-})
+export const feedWins = counter(
+  "topology_feed_wins_total",
+  "Ticks published, by the feed that brought them first",
+  "feed"
+)
+export const feedLead = histogram(
+  "topology_feed_lead_seconds",
+  {
+    description: "By how much the winning feed was ahead when the other's copy came",
+    boundaries: [0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1, 5]
+  },
+  "feed"
+)
 export const claimsDegraded = gauge("topology_claims_degraded", "1 while ticks pass without a claim")
 export const snapshotsDegraded = gauge("topology_snapshots_degraded", "1 while partition states cannot be kept")
 export const claimsForeign = counter("topology_claims_foreign_total", "Ticks that another writer had claimed")
-export const orderAlarms = counter("topology_order_alarms_total", "Positions that were not the last one plus one")
+export const orderAlarms = counter(
+  "topology_order_alarms_total",
+  "Positions that were not the last one plus one",
+  "reader"
+)
 export const newEpochs = counter("topology_new_epochs_total", "Instrument days begun afresh")
 export const newSessions = counter(
   "topology_new_sessions_total",
-  "Numberings begun in the midst of an instrument's day, by what opened them"
+  "Numberings begun in the midst of an instrument's day, by what opened them",
+  "reason"
 )
 export const subscribers = gauge("topology_subscribers", "WebSocket clients connected")
-export const evictions = counter("topology_evictions_total", "Ticks taken from slow clients' queues, by policy")
+export const evictions = counter(
+  "topology_evictions_total",
+  "Ticks taken from slow clients' queues, by policy",
+  "policy"
+)
 export const httpRequestsActive = gauge(
   "topology_http_requests_active",
-  "Requests under way, by kind: operator, body (being received), ordinary, stream, drain (refused, still being sent)"
+  "Requests under way, by kind: operator, body (being received), ordinary, stream, drain (refused, still being sent)",
+  "kind"
 )
 export const httpRefused = counter(
   "topology_http_refused_total",
-  "Connections and requests refused or ended before their answer was whole, by kind and reason"
+  "Connections and requests refused or ended before their answer was whole, by kind and reason",
+  "kind",
+  "reason"
 )
 export const httpConnections = gauge("topology_http_connections", "Connections that are open, WebSockets included")
 export const httpMaxConnections = gauge(
   "topology_http_max_connections",
   "The most connections that are let be open: the process's file descriptors less those kept for drivers"
 )
-export const clientsEnded = counter("topology_clients_ended_total", "WebSocket clients that are gone, by why")
-export const upgradesRefused = counter("topology_upgrades_refused_total", "WebSocket upgrades refused, by why")
-export const messagesRefused = counter("topology_messages_refused_total", "WebSocket messages refused, by code")
+export const clientsEnded = counter("topology_clients_ended_total", "WebSocket clients that are gone, by why", "reason")
+export const upgradesRefused = counter(
+  "topology_upgrades_refused_total",
+  "WebSocket upgrades refused, by why",
+  "reason"
+)
+export const messagesRefused = counter("topology_messages_refused_total", "WebSocket messages refused, by code", "code")
 export const unknownInstruments = gauge("topology_unknown_instruments", "Tokens seen that no instrument has")
 export const instrumentsLeftOut = gauge(
   "topology_instruments_left_out",

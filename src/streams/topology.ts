@@ -68,7 +68,7 @@ export interface TopologyNode {
 export interface TopologyEdge {
   readonly from: string
   readonly to: string
-  /** The bounded buffer on the edge, where there is one; its name is the label of its metrics. */
+  /** The bounded buffer on the edge, where there is one; its name is the label of its metrics, where it has some. */
   readonly buffer?: {
     readonly name: string
     readonly capacity: number
@@ -86,6 +86,7 @@ export interface TopologyDescription {
 
 export type TopologySettings = Pick<
   Settings,
+  | "KAFKA_BROKERS"
   | "LOG_CAPACITY_RECORDS"
   | "LOG_CAPACITY_BYTES"
   | "DLQ_CAPACITY_RECORDS"
@@ -115,6 +116,9 @@ export const describe = (settings: TopologySettings): TopologyDescription => {
     buffer: { name, capacity, unit, whenFull, ...(bytes === undefined ? {} : { bytes }) }
   })
   const raw = settings.LOG_CAPACITY_RECORDS
+  // Kafka holds what its retention says: no buffer of a process, and never full for who writes.
+  const logged = (...edge: Parameters<typeof buffered>): TopologyEdge =>
+    settings.KAFKA_BROKERS === undefined ? buffered(...edge) : { from: edge[0], to: edge[1] }
   const rawBytes = settings.LOG_CAPACITY_BYTES
   return {
     nodes: [
@@ -145,14 +149,14 @@ export const describe = (settings: TopologySettings): TopologyDescription => {
       { from: "dma", to: "raw_ticks" },
       { from: "snapshot", to: "raw_ticks" },
       { from: "ingest", to: "raw_ticks" },
-      buffered("replay", "raw_ticks", "replay", settings.REPLAY_WINDOW_TICKS, "ticks, all replays", "block"),
-      buffered("raw_ticks", "decode", "raw_ticks", raw, "records a partition", "block", rawBytes),
+      buffered("replay", "raw_ticks", "replay_window", settings.REPLAY_WINDOW_TICKS, "ticks, all replays", "block"),
+      logged("raw_ticks", "decode", "raw_ticks", raw, "records a partition", "block", rawBytes),
       { from: "decode", to: "normalize" },
       { from: "normalize", to: "deduplicate" },
       { from: "deduplicate", to: "sequence" },
       { from: "sequence", to: "publish" },
       { from: "publish", to: "normalized_ticks" },
-      buffered(
+      logged(
         "publish",
         "raw_ticks_dlq",
         "raw_ticks_dlq",
@@ -161,7 +165,7 @@ export const describe = (settings: TopologySettings): TopologyDescription => {
         "drop-oldest",
         settings.DLQ_CAPACITY_BYTES
       ),
-      buffered("normalized_ticks", "follow-store", "normalized_ticks", raw, "records a partition", "block", rawBytes),
+      logged("normalized_ticks", "follow-store", "normalized_ticks", raw, "records a partition", "block", rawBytes),
       buffered("follow-store", "store", "store", settings.STORE_BATCH_TICKS * 2, "ticks", "block"),
       { from: "normalized_ticks", to: "follow-ring" },
       buffered("follow-ring", "ring", "ring", settings.RING_TICKS, "ticks an instrument", "drop-oldest"),

@@ -30,6 +30,13 @@ describe("the topology as data", () => {
     for (const { buffer } of topology.edges) if (buffer !== undefined) assert.isAbove(buffer.capacity, 0)
   })
 
+  it("calls no capacity a log's own that Kafka keeps by its retention", () => {
+    const onKafka = describeTopology({ ...settings, KAFKA_BROKERS: "kafka:9092" })
+    const names = onKafka.edges.flatMap(({ buffer }) => (buffer === undefined ? [] : [buffer.name]))
+    assert.deepStrictEqual(names.sort(), ["archive", "client", "replay_window", "ring", "store"])
+    assert.strictEqual(onKafka.edges.length, topology.edges.length)
+  })
+
   it("has a node for every stage that counts", () => {
     const ids = new Set(topology.nodes.map((node) => node.id))
     const counted = ["process", "writeStore", "writeRing", "writeArchive", "broadcast"].flatMap((file) => [
