@@ -29,7 +29,7 @@ import type { Shares, Work } from "./shares.ts"
 export const MESSAGE_BURST = 100
 const MESSAGES_PER_SECOND = 20
 /** Bytes that a client may send at once, and then each second. */
-export const BYTE_BURST = 2 * MAX_MESSAGE_BYTES
+export const BYTE_BURST = 4 * MAX_MESSAGE_BYTES
 const BYTES_PER_SECOND = 131_072
 /** Of the instruments that a client may subscribe to, how often it may ask for all of them at once, and each second. */
 const INSTRUMENT_BURST = 2

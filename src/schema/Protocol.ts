@@ -9,13 +9,15 @@ import { MAX_TOKEN } from "./RawTick.ts"
 import type { Tick, TickStatus } from "./Tick.ts"
 
 /** Larger messages close the connection with 1009. */
-export const MAX_MESSAGE_BYTES = 524_288
+export const MAX_MESSAGE_BYTES = 262_144
 /** Objects and arrays in one another; deeper messages are not parsed. */
 export const MAX_MESSAGE_DEPTH = 16
 /** A client's own `id` goes back to it with every answer: so many characters of JSON. */
 export const MAX_ID_CHARS = 1024
 /** Instruments that one message names; a client that wants more sends several. */
 export const MAX_LISTED = 10_000
+/** Of them, those that one message says the place of. */
+export const MAX_PLACES = 2_000
 /** More than any ring holds; a client gets what there is. */
 export const MAX_BACKFILL = 100_000
 const MAX_NAME_CHARS = 64
@@ -105,36 +107,49 @@ export interface Refused {
 
 const refuse = (code: ErrorCode, message: string, id?: unknown) => Result.fail<Refused>({ code, message, id })
 
-const QUOTE = 34
-const BACKSLASH = 92
+const [QUOTE, BACKSLASH, COMMA, COLON] = [34, 92, 44, 58]
 const [OPEN_LIST, CLOSE_LIST, OPEN_OBJECT, CLOSE_OBJECT] = [91, 93, 123, 125]
+/** Keys and lists of a message besides those of `since`. */
+const MAX_OTHER_PARTS = 64
+/** A place is two of them. */
+const MAX_VALUES = MAX_LISTED + 2 * MAX_PLACES + MAX_OTHER_PARTS
 
-/** Whether a text nests deeper than a message may: asked before it is parsed, as everything after that would recurse. */
-const isTooDeep = (text: string): boolean => {
+/**
+ * What is wrong with the shape of a text, whatever it says: asked before it is parsed, as deep values are a matter of
+ * the stack from there on, and many keys cost far more than many numbers.
+ */
+const shapeProblem = (text: string): string | undefined => {
   let depth = 0
+  let lists = 0
+  let keys = 0
+  let values = 1
+  let isString = false
   for (let i = 0; i < text.length; i++) {
     const char = text.charCodeAt(i)
-    if (char === QUOTE) {
-      // On to the quote that ends the string; one after an odd number of backslashes does not.
-      for (;;) {
-        i = text.indexOf('"', i + 1)
-        if (i === -1) return false
-        let escapes = 0
-        while (text.charCodeAt(i - 1 - escapes) === BACKSLASH) escapes++
-        if (escapes % 2 === 0) break
-      }
+    if (char === QUOTE) isString = !isString
+    else if (isString) {
+      if (char === BACKSLASH) i++
     } else if (char === OPEN_LIST || char === OPEN_OBJECT) {
-      if (++depth > MAX_MESSAGE_DEPTH) return true
+      lists++
+      if (++depth > MAX_MESSAGE_DEPTH) {
+        return `input: expected at most ${MAX_MESSAGE_DEPTH} levels of arrays and objects, got more`
+      }
     } else if (char === CLOSE_LIST || char === CLOSE_OBJECT) depth--
+    else if (char === COMMA) values++
+    else if (char === COLON) keys++
   }
-  return false
+  const most = MAX_PLACES + MAX_OTHER_PARTS
+  if (values > MAX_VALUES) {
+    return `input: expected at most ${MAX_LISTED} instruments in one message, got ${values} values; send the rest in another`
+  }
+  if (lists <= most && keys <= most) return undefined
+  return `since: expected at most ${MAX_PLACES} places in one message, got ${Math.max(lists, keys)} lists or keys; send the rest in another`
 }
 
 /** Reads one client message; a refusal names the field and the value. It costs no more than the text is long. */
 export const decodeClientMessage = (text: string): Result.Result<ClientMessage, Refused> => {
-  if (isTooDeep(text)) {
-    return refuse("bad_message", `input: expected at most ${MAX_MESSAGE_DEPTH} levels of arrays and objects, got more`)
-  }
+  const shape = shapeProblem(text)
+  if (shape !== undefined) return refuse("bad_message", shape)
   let value: unknown
   try {
     value = JSON.parse(text)
@@ -175,10 +190,10 @@ const isToken = (token: unknown): boolean =>
 const TOKEN = `an instrument token, a whole number from 1 to ${MAX_TOKEN}`
 const isCount = (n: unknown): boolean => Number.isSafeInteger(n) && (n as number) >= 0
 
-const countOf = (key: string, count: number): string | undefined =>
-  count >= 1 && count <= MAX_LISTED
+const countOf = (key: string, count: number, least: number, most: number): string | undefined =>
+  count >= least && count <= most
     ? undefined
-    : `${key}: expected 1 to ${MAX_LISTED} in one message, got ${count}${count === 0 ? "" : "; send the rest in another"}`
+    : `${key}: expected ${least} to ${most} in one message, got ${count}${count === 0 ? "" : "; send the rest in another"}`
 
 /** What is wrong with the lists of a message. */
 const listed = (message: Readonly<Record<keyof Listed, unknown>>): string | undefined => {
@@ -186,7 +201,7 @@ const listed = (message: Readonly<Record<keyof Listed, unknown>>): string | unde
     const items = message[key]
     if (items === undefined) continue
     if (!Array.isArray(items)) return `${key}: expected a list, got ${showValue(items)}`
-    const wrong = countOf(key, items.length)
+    const wrong = countOf(key, items.length, 1, MAX_LISTED)
     if (wrong !== undefined) return wrong
     for (let i = 0; i < items.length; i++) {
       const item = items[i]
@@ -204,7 +219,7 @@ const listed = (message: Readonly<Record<keyof Listed, unknown>>): string | unde
     return `since: expected an object of [epoch, position] by instrument token, got ${showValue(since)}`
   }
   const places = Object.entries(since)
-  const wrong = places.length === 0 ? undefined : countOf("since", places.length)
+  const wrong = countOf("since", places.length, 0, MAX_PLACES)
   if (wrong !== undefined) return wrong
   for (const [key, place] of places) {
     if (!TOKEN_KEY.test(key) || Number(key) > MAX_TOKEN) return `since: expected ${TOKEN}, got ${showValue(key)}`

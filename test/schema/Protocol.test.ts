@@ -106,8 +106,17 @@ describe("client messages", () => {
       assert.strictEqual(id, 7)
       assert.isTrue(told.startsWith(path) && told.endsWith(got), told)
     }
-    const many = refused({ action: "subscribe", tokens: Array.from({ length: 47_000 }, (_, i) => i + 1) })
-    assert.strictEqual(many.message, "tokens: expected 1 to 10000 in one message, got 47000; send the rest in another")
+    const many = refused({ action: "subscribe", tokens: Array.from({ length: 10_001 }, (_, i) => i + 1) })
+    assert.strictEqual(many.message, "tokens: expected 1 to 10000 in one message, got 10001; send the rest in another")
+    assert.strictEqual(
+      refused({ action: "subscribe", tokens: Array.from({ length: 47_000 }, (_, i) => i + 1) }).message,
+      "input: expected at most 10000 instruments in one message, got 47001 values; send the rest in another"
+    )
+    const since = Object.fromEntries(Array.from({ length: 2_100 }, (_, i) => [i + 1, [EPOCH, 1]]))
+    assert.strictEqual(
+      refused({ action: "subscribe", tokens: [1], since }).message,
+      "since: expected at most 2000 places in one message, got 2103 lists or keys; send the rest in another"
+    )
     assert.match(refused({ action: "unsubscribe" }).message, /^tokens: .*got nothing$/)
     assert.match(refused({ action: "auth", key: 5 }).message, /^key: .*got 5$/)
   })
