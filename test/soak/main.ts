@@ -2,7 +2,7 @@
  * Decides `npm run test:soak`: four long scenarios on real processes, each at full length unless told otherwise. Each
  * prints its figures; one claim that does not hold, and the end is 1.
  */
-import { parseArgs } from "node:util"
+import { inspect, parseArgs } from "node:util"
 import { missing, serviceNames } from "../../scripts/servers/install.ts"
 import { ENGINES, type Engine } from "../crash/cluster.ts"
 import { burst } from "./burst.ts"
@@ -95,7 +95,7 @@ for (const { name, play, options } of chosen) {
   try {
     await play(options, report)
   } catch (error) {
-    report.check(name, false, error instanceof Error ? (error.stack ?? error.message) : String(error))
+    report.check(name, false, error instanceof Error ? inspect(error) : String(error))
   }
   process.stdout.write(report.failures === 0 ? `${name} holds\n` : `${name}: ${report.failures} claims do not hold\n`)
   if (report.failures > 0) failed++

@@ -146,6 +146,12 @@ export const misbehave = async ({ engine, seconds, rate }: SoakOptions, report: 
     report.check("no good client was disconnected or evicted", undisturbed === CLIENTS, `${undisturbed} of ${CLIENTS}`)
     const ended = processes.filter(({ mdp }) => mdp.isOver).map(({ name }) => name)
     report.check("worker and server live", ended.length === 0, ended.join(", ") || "both")
+  } catch (error) {
+    for (const { name, mdp } of processes) {
+      const state = mdp.isOver ? `ended with ${mdp.code ?? mdp.signal}` : "lives"
+      report.tell(`${name}: ${state}; its last lines:\n${mdp.stderr.slice(-2000)}`)
+    }
+    throw error
   } finally {
     for (const client of clients) client.close()
     await ground.close()
