@@ -7,6 +7,7 @@ import { InstrumentToken, MAX_TOKEN } from "../schema/RawTick.ts"
 import { TimeFromString, TradingDate } from "../schema/Time.ts"
 import { Replay, ReplayChange, ReplayRequest } from "../streams/Replays.ts"
 import * as errors from "./errors.ts"
+import { describeApi } from "./openApi.ts"
 
 export const BASE = "/api/v1"
 export const DEFAULT_LIMIT = 1000
@@ -25,6 +26,7 @@ export const MAX_INSTRUMENTS_BYTES = 32 * MIB
 export const MAX_BODY_BYTES = 256 * 1024
 const MAX_TEXT = 100
 const MAX_REASON_CHARS = 200
+const MAX_CURSOR_CHARS = 500
 /** It names every partition's end. */
 const MAX_RETRY_CURSOR_CHARS = 32_768
 
@@ -78,7 +80,7 @@ const range = {
   from: Schema.optionalKey(TimeFromString),
   to: Schema.optionalKey(TimeFromString),
   limit: Schema.optionalKey(LimitText),
-  cursor: Schema.optionalKey(Schema.String.pipe(Schema.check(Schema.isBetweenLength(1, 500))))
+  cursor: Schema.optionalKey(Schema.String.pipe(Schema.check(Schema.isBetweenLength(1, MAX_CURSOR_CHARS))))
 }
 
 // Answers ---------------------------------------------------------------------------------------------------------
@@ -332,7 +334,7 @@ const dlq = HttpApiGroup.make("dlq")
         limit: Schema.optionalKey(
           numberText(Schema.Int.pipe(Schema.check(Schema.isBetween({ minimum: 1, maximum: MAX_LETTERS }))))
         ),
-        cursor: Schema.optionalKey(Schema.String.pipe(Schema.check(Schema.isBetweenLength(1, 500)))),
+        cursor: Schema.optionalKey(Schema.String.pipe(Schema.check(Schema.isBetweenLength(1, MAX_CURSOR_CHARS)))),
         reason: Schema.optionalKey(Reason),
         partition: Schema.optionalKey(numberText(Place)),
         order: Schema.optionalKey(Schema.Literals(["oldest", "newest"]))
@@ -421,6 +423,14 @@ export const Api = HttpApi.make("market-data-platform")
     OpenApi.annotations({
       title: "Market Data Platform",
       version: "1",
+      transform: describeApi({
+        limit: MAX_LIMIT,
+        letters: MAX_LETTERS,
+        quotes: MAX_QUOTES,
+        text: MAX_TEXT,
+        reason: MAX_REASON_CHARS,
+        cursor: MAX_CURSOR_CHARS
+      }),
       description:
         'Market data by REST. Times in answers are epoch microseconds. Live ticks come over the WebSocket at /ws. Every error is {"_tag","message","parameter"?}.'
     })

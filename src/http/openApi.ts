@@ -1,0 +1,306 @@
+/**
+ * Decides how the API is described in OpenAPI beyond what its schemas say: parameters as the types that they are, where
+ * the query has text, with a description and an example each; bodies with an example; what every route may be answered.
+ */
+import { MAX_PRICE, MAX_TOKEN } from "../schema/RawTick.ts"
+import { MAX_DATE, MAX_MICROS, MIN_DATE, MIN_MICROS } from "../schema/Time.ts"
+
+type Json = Readonly<Record<string, unknown>>
+interface Parameter {
+  readonly name: string
+  readonly in: string
+}
+interface Operation {
+  operationId: string
+  parameters?: Array<Parameter & Json>
+  requestBody?: { content: Record<string, Json> }
+  responses: Record<string, Json>
+}
+interface Description {
+  paths: Record<string, Record<string, Operation>>
+  components: { schemas: Record<string, Json>; responses?: Record<string, Json> }
+  servers?: ReadonlyArray<Json>
+  [key: string]: unknown
+}
+
+interface Documented {
+  readonly schema: Json
+  readonly description: string
+  readonly example: unknown
+}
+
+/** The largest limits, which `Api.ts` has. */
+export interface Limits {
+  readonly limit: number
+  readonly letters: number
+  readonly quotes: number
+  readonly text: number
+  readonly reason: number
+  readonly cursor: number
+}
+
+const TIME = {
+  oneOf: [
+    { type: "integer", minimum: MIN_MICROS, maximum: MAX_MICROS, description: "epoch microseconds" },
+    { type: "string", format: "date-time", description: "ISO-8601 with an offset" }
+  ]
+}
+const TOKEN = { type: "integer", minimum: 1, maximum: MAX_TOKEN }
+const DATE = { type: "string", format: "date", description: `${MIN_DATE} to ${MAX_DATE}` }
+
+/** By name, or by operation and name where the same name means two things. */
+const parametersOf = (limits: Limits): Readonly<Record<string, Documented>> => {
+  const text = { type: "string", minLength: 1, maxLength: limits.text }
+  return {
+    query: {
+      schema: { type: "string", maxLength: limits.text },
+      description: "part of a symbol or name, in any case; empty or absent: all",
+      example: "infy"
+    },
+    exchange: { schema: text, description: "the exchange, or one segment of it for the calendar", example: "NSE" },
+    asset_class: {
+      schema: { type: "string", enum: ["EQ", "FUT", "OPT", "INDEX"] },
+      description: "only instruments of this class",
+      example: "EQ"
+    },
+    limit: {
+      schema: { type: "integer", minimum: 1, maximum: limits.limit, default: 1000 },
+      description: "rows of one page; means nothing where the whole range streams",
+      example: 100
+    },
+    "dlq.letters limit": {
+      schema: { type: "integer", minimum: 1, maximum: limits.letters, default: 100 },
+      description: "letters of one page",
+      example: 100
+    },
+    token: { schema: TOKEN, description: "the broker's token of the instrument", example: 738561 },
+    tokens: {
+      schema: { type: "array", items: TOKEN, minItems: 1, maxItems: limits.quotes },
+      description: "instrument tokens, comma-separated",
+      example: [738561, 408065]
+    },
+    instrument_token: {
+      schema: TOKEN,
+      description: "the instrument, by the broker's token; this or symbol, not both",
+      example: 738561
+    },
+    symbol: {
+      schema: text,
+      description: "the instrument as EXCHANGE:TRADINGSYMBOL, or the bare symbol where only one exchange has it",
+      example: "NSE:RELIANCE"
+    },
+    from: {
+      schema: TIME,
+      description: "start of the range, inclusive: epoch microseconds, or ISO-8601 with an offset (a + is written %2B)",
+      example: "2026-01-16T03:45:00Z"
+    },
+    to: { schema: TIME, description: "end of the range, exclusive; as from", example: 1_768_557_600_000_000 },
+    cursor: {
+      schema: { type: "string", minLength: 1, maxLength: limits.cursor },
+      description: "next_cursor of the answer before, to go on where it ended; of the same request only",
+      example: ""
+    },
+    interval: {
+      schema: { type: "string", enum: ["1m", "5m", "15m", "30m", "1h", "1d"] },
+      description: "the length of a bar",
+      example: "5m"
+    },
+    fill: {
+      schema: { type: "string", enum: ["none", "previous"], default: "none" },
+      description: "previous: a bar at the last close for every open interval without a tick",
+      example: "none"
+    },
+    session: {
+      schema: { type: "string", enum: ["all", "regular"], default: "all" },
+      description: "regular: only bars with a moment of continuous trading or closing auction",
+      example: "all"
+    },
+    date: { schema: DATE, description: "the trading date (IST)", example: "2026-01-16" },
+    id: { schema: text, description: "the replay's id, as starting it answered", example: "3f2a9c1d7b60" },
+    reason: {
+      schema: { type: "string", minLength: 1, maxLength: limits.reason },
+      description: "only letters whose reason holds this text",
+      example: "price"
+    },
+    partition: {
+      schema: { type: "integer", minimum: 0, maximum: 1023 },
+      description: "only letters of this partition of the DLQ",
+      example: 0
+    },
+    order: {
+      schema: { type: "string", enum: ["oldest", "newest"], default: "oldest" },
+      description: "newest: the newest letters of all partitions, newest first, in one page without cursor",
+      example: "newest"
+    }
+  }
+}
+
+const QUANTITY = { type: "integer", minimum: 0, maximum: Number.MAX_SAFE_INTEGER }
+const NAME = { type: "string", minLength: 1, maxLength: 64 }
+
+/** What any feed may send; `RawTick.ts` decides, and a test holds the two together. */
+const RAW_TICK: Json = {
+  type: "object",
+  description: "A raw tick as any feed or other system may send it. Fields that are not named here are not kept.",
+  required: ["instrument_token", "exchange_ts", "price"],
+  properties: {
+    instrument_token: { ...TOKEN, description: "the broker's token; also the record's key in Kafka, in decimal" },
+    exchange_ts: { ...TIME, description: "exchange time, at most MAX_FUTURE_SKEW_MS ahead of the clock" },
+    price: {
+      type: "number",
+      minimum: -MAX_PRICE,
+      maximum: MAX_PRICE,
+      description: "rupees, at most 7 decimals; 0 from a snapshot feed, or beside day_volume, means no price"
+    },
+    feed: { ...NAME, default: "dma", description: "who sends it: dma, snapshot, or a name of one's own" },
+    volume: { ...QUANTITY, default: 0, description: "quantity of this tick; or send day_volume" },
+    day_volume: { ...QUANTITY, description: "the day's total so far, instead of volume" },
+    sequence_id: { ...QUANTITY, description: "the feed's number of this tick, for this instrument" },
+    sequencing: {
+      type: "string",
+      enum: ["contiguous", "monotonic", "none"],
+      description: "contiguous: every number appears, a hole is a gap; monotonic: may skip; default by sequence_id"
+    },
+    reset: { type: "boolean", default: false, description: "the numbering of this connection starts again here" },
+    connection: { ...NAME, description: "names one connection or one run of a file; the feed's name if absent" },
+    occurrence: {
+      ...QUANTITY,
+      default: 0,
+      description: "counts up where a feed without numbers meets the same content again at the same exchange_ts"
+    },
+    received_ts: { ...TIME, description: "when the sender got it; the log's own time if absent" }
+  },
+  examples: [
+    {
+      feed: "dma",
+      instrument_token: 738561,
+      exchange_ts: "2026-01-16T03:45:00.123456Z",
+      price: 2500.5,
+      volume: 100,
+      sequence_id: 42
+    }
+  ]
+}
+
+const RAW_LINE =
+  '{"feed":"dma","instrument_token":738561,"exchange_ts":"2026-01-16T03:45:00.123456Z","price":2500.5,"volume":100,"sequence_id":42}\n'
+const INSTRUMENT_FILE =
+  "instrument_token,exchange_token,tradingsymbol,name,last_price,expiry,strike,tick_size,lot_size,instrument_type,segment,exchange\n" +
+  "738561,2885,RELIANCE,RELIANCE INDUSTRIES,0,,0,0.05,1,EQ,NSE,NSE\n"
+
+/** An example of each body, and what its schema says beside it. */
+const BODIES: Readonly<Record<string, { readonly example: unknown; readonly schema?: Json }>> = {
+  "ingest.ingest": {
+    example: RAW_LINE,
+    schema: { type: "string", description: "one JSON object a line, each as components/schemas/RawTick" }
+  },
+  "instruments.importInstruments": {
+    example: INSTRUMENT_FILE,
+    schema: { type: "string", description: "the broker's instruments file, with its header line" }
+  },
+  "replays.startReplay": { example: { symbols: ["NSE:RELIANCE"], date: "2026-01-16", speed: 10, paused: true } },
+  "replays.changeReplay": { example: { state: "running", speed: 100 } },
+  "dlq.retryLetters": { example: { reason: "price" } }
+}
+
+const errorBody = (tag: string): Json => ({
+  "application/json": {
+    schema: {
+      type: "object",
+      required: ["_tag", "message"],
+      properties: { _tag: { type: "string", enum: [tag] }, message: { type: "string" }, parameter: { type: "string" } }
+    }
+  }
+})
+const RETRY_AFTER = {
+  "retry-after": {
+    description: "seconds after which to ask again",
+    schema: { type: "integer", minimum: 0 },
+    required: true
+  }
+}
+
+/** What the server in front of the routes may answer to any request. */
+const COMMON: Readonly<Record<string, readonly [name: string, response: Json]>> = {
+  "400": [
+    "BadRequest",
+    { description: "an input that is refused; parameter names it", content: errorBody("BadRequest") }
+  ],
+  "403": ["Forbidden", { description: "a foreign Host or Origin", content: errorBody("Forbidden") }],
+  "405": [
+    "MethodNotAllowed",
+    {
+      description: "the path is right, the method is not; Allow lists those that are",
+      content: errorBody("MethodNotAllowed")
+    }
+  ],
+  "408": ["RequestTimeout", { description: "the request came too slowly", content: errorBody("RequestTimeout") }],
+  "429": [
+    "TooManyRequests",
+    { description: "full for now", headers: RETRY_AFTER, content: errorBody("TooManyRequests") }
+  ],
+  "431": ["HeadersTooLarge", { description: "the head is larger than the server takes; the connection closes" }],
+  "500": ["InternalError", { description: "a defect; the server's log says why", content: errorBody("InternalError") }],
+  "503": [
+    "Unavailable",
+    {
+      description:
+        "as many requests as the server takes are under way, something behind it does not answer, or it stops",
+      headers: RETRY_AFTER,
+      content: errorBody("Unavailable")
+    }
+  ]
+}
+
+/** Descriptions that the generator leaves as the bare name of the error. */
+const SAID: Readonly<Record<string, string>> = {
+  "200": "what was asked for",
+  "201": "made",
+  "204": "done",
+  "400": "an input that is refused; parameter names it",
+  "403": "a foreign Host or Origin",
+  "404": "there is no such thing",
+  "409": "what is asked does not fit the state that the thing is in",
+  "413": "the body is larger than its route takes",
+  "415": "the body's content type or coding is not one that its route takes",
+  "429": "full for now",
+  "500": "a defect; the server's log says why",
+  "503": "something behind the server does not answer, or it is not ready"
+}
+
+/** The description with all of this, for the API's `transform` annotation. */
+export const describeApi =
+  (limits: Limits) =>
+  (generated: Record<string, unknown>): Record<string, unknown> => {
+    const spec = generated as unknown as Description
+    const documented = parametersOf(limits)
+    for (const operations of Object.values(spec.paths)) {
+      for (const operation of Object.values(operations)) {
+        for (const parameter of operation.parameters ?? []) {
+          const known = documented[`${operation.operationId} ${parameter.name}`] ?? documented[parameter.name]
+          if (known === undefined) throw new Error(`${operation.operationId}: ${parameter.name} is not described`)
+          const { schema, description, example } = known
+          Object.assign(parameter, { schema, description })
+          if (example !== "") Object.assign(parameter, { example })
+          if (schema.type === "array") Object.assign(parameter, { style: "form", explode: false })
+        }
+        const body = BODIES[operation.operationId]
+        for (const content of Object.values(operation.requestBody?.content ?? {})) Object.assign(content, body)
+        for (const [status, response] of Object.entries(operation.responses)) {
+          const said = SAID[status]
+          if (said !== undefined) Object.assign(response, { description: said })
+          if (status === "429" || status === "503") {
+            const headers = (response as { readonly headers?: Json }).headers
+            if (headers?.["retry-after"] !== undefined) Object.assign(response, { headers: RETRY_AFTER })
+          }
+        }
+        for (const [status, [name]] of Object.entries(COMMON)) {
+          operation.responses[status] ??= { $ref: `#/components/responses/${name}` }
+        }
+      }
+    }
+    spec.components.schemas.RawTick = RAW_TICK
+    spec.components.responses = Object.fromEntries(Object.values(COMMON))
+    spec.servers = [{ url: "/", description: "the server that this description came from" }]
+    return spec
+  }
