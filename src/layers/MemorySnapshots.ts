@@ -26,7 +26,7 @@ const make = (): StateSnapshots["Service"] => {
         const kept = partitions.get(partition)?.get(rawIncarnation)
         return kept === undefined ? undefined : { ...kept, instruments: new Map(kept.instruments) }
       }),
-    save: (partition, changed, since) =>
+    save: (partition, { gone = [], ...changed }, since) =>
       Effect.sync(() => {
         let incarnations = partitions.get(partition)
         if (incarnations === undefined) {
@@ -40,7 +40,8 @@ const make = (): StateSnapshots["Service"] => {
         if (before === undefined && incarnations.size >= MAX_INCARNATIONS) {
           incarnations.delete(incarnations.keys().next().value!)
         }
-        const instruments = before?.instruments ?? new Map<number, Uint8Array>()
+        const instruments = (gone === "others" ? undefined : before?.instruments) ?? new Map<number, Uint8Array>()
+        if (gone !== "others") for (const token of gone) instruments.delete(token)
         for (const [token, state] of changed.instruments) instruments.set(token, state.slice())
         incarnations.set(changed.rawIncarnation, { ...changed, instruments })
         return true

@@ -4,7 +4,7 @@
  */
 import { Duration, Effect, Layer } from "effect"
 import { CacheError } from "../schema/Errors.ts"
-import { type StateSnapshot, StateSnapshots } from "../streams/StateSnapshots.ts"
+import { type ChangedState, type StateSnapshot, StateSnapshots } from "../streams/StateSnapshots.ts"
 import { type Commands, RedisConnection, script } from "./Redis.ts"
 
 export interface RedisSnapshotsOptions {
@@ -20,7 +20,8 @@ const READINGS = 10
 /**
  * KEYS[1], and KEYS[2] where the number of partitions is kept, put back where it went with Redis's data. ARGV: seconds to
  * live, raw offset, normalized offset, normalized incarnation, raw offset of the snapshot that is changed (empty: none),
- * number of partitions (empty: not known), then token and state of each instrument. One who stands behind what is kept has lost the
+ * number of partitions (empty: not known), how many instruments are gone (`others`: all not named), those, then token and
+ * state of each other. One who stands behind what is kept has lost the
  * partition, and changes nothing: 0. Where the snapshot to change is gone, with Redis's data, a part of the state must
  * not stand for the whole: 2, and nothing changes. Else 1.
  */
@@ -29,14 +30,25 @@ local call = redis.call
 local kept = call('HGET', KEYS[1], 'rawOffset')
 if kept and tonumber(ARGV[2]) < tonumber(kept) then return 0 end
 if ARGV[5] ~= '' and (not kept or tonumber(kept) < tonumber(ARGV[5])) then return 2 end
+local from = 8
+if ARGV[7] == 'others' then
+  local saves = call('HGET', KEYS[1], 'saves')
+  call('UNLINK', KEYS[1])
+  if saves then call('HSET', KEYS[1], 'saves', saves) end
+else
+  from = 8 + tonumber(ARGV[7])
+  for gone = 8, from - 1, 1000 do
+    call('HDEL', KEYS[1], unpack(ARGV, gone, math.min(gone + 999, from - 1)))
+  end
+end
 call('HSET', KEYS[1], 'rawOffset', ARGV[2], 'normalizedOffset', ARGV[3], 'normalizedIncarnation', ARGV[4])
 call('HINCRBY', KEYS[1], 'saves', 1)
 if ARGV[6] ~= '' then
   call('SET', KEYS[2], ARGV[6], 'NX')
   call('EXPIRE', KEYS[2], ARGV[1])
 end
-for from = 7, #ARGV, 1000 do
-  call('HSET', KEYS[1], unpack(ARGV, from, math.min(from + 999, #ARGV)))
+for at = from, #ARGV, 1000 do
+  call('HSET', KEYS[1], unpack(ARGV, at, math.min(at + 999, #ARGV)))
 end
 call('EXPIRE', KEYS[1], ARGV[1])
 return 1
@@ -78,15 +90,18 @@ const make = (options: RedisSnapshotsOptions): Effect.Effect<StateSnapshots["Ser
     const countKeyOf = (rawIncarnation: string) => `${prefix}partitions:${rawIncarnation}`
     const keyOf = (rawIncarnation: string, partition: number) => `${prefix}state:${partition}:${rawIncarnation}`
 
-    const save = ({ run }: Commands, partition: number, changed: StateSnapshot, since: number | undefined) => {
+    const save = ({ run }: Commands, partition: number, changed: ChangedState, since: number | undefined) => {
+      const { gone = [] } = changed
       const args: Array<string | Buffer> = [
         seconds,
         String(changed.rawOffset),
         String(changed.normalizedOffset),
         changed.normalizedIncarnation,
         since === undefined ? "" : String(since),
-        String(counts.get(changed.rawIncarnation) ?? "")
+        String(counts.get(changed.rawIncarnation) ?? ""),
+        gone === "others" ? gone : String(gone.length)
       ]
+      if (gone !== "others") for (const token of gone) args.push(String(token))
       for (const [token, state] of changed.instruments) args.push(String(token), Buffer.from(state))
       return run(SAVE, [keyOf(changed.rawIncarnation, partition), countKeyOf(changed.rawIncarnation)], args)
     }

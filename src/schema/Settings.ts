@@ -165,6 +165,12 @@ const defaulted = {
     "DMA silence after which a snapshot without sequence passes, in record time"
   ),
   MAX_FUTURE_SKEW_MS: setting(whole(0, 3_600_000), "5000", "how far ahead of record time an exchange_ts may be"),
+  PROCESS_INSTRUMENTS: setting(
+    whole(16, 10_000_000),
+    "20000",
+    "instruments whose day a partition holds, in memory and in its kept state; full: those silent longest are forgotten, " +
+      "and begin a new epoch when they come back"
+  ),
   SNAPSHOT_MS: setting(whole(10, 3_600_000), "3000", "how often the state of a partition is kept"),
   LOG_CAPACITY_RECORDS: setting(
     whole(100, 10_000_000),

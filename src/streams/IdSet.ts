@@ -25,10 +25,16 @@ const bitCount = (word: number): number => {
  */
 type Page = number | ReadonlyArray<number>
 
+const NO_BITS = new Uint32Array(0)
+
 export class IdSet {
-  readonly #pages = new Map<number, Page>()
+  /** The page that was there first, while it is alone: most instruments have no other. */
+  #loneNumber = -1
+  #lone: Page = 0
+  /** All pages, once there are two. */
+  #pages: Map<number, Page> | undefined
   /** All bitmaps of the set, one after the other. */
-  #bits = new Uint32Array(0)
+  #bits = NO_BITS
   #bitmaps = 0
   #size = 0
   #highest = -1
@@ -66,11 +72,35 @@ export class IdSet {
   has(id: number): boolean {
     const number = Math.floor(id / PAGE_IDS)
     const within = id - number * PAGE_IDS
-    const page = this.#pages.get(number)
+    const page = this.#page(number)
     if (page === undefined) return false
     if (typeof page !== "number") return page.includes(within)
     if (page >= 0) return page === within
     return (this.#bits[(-1 - page) * PAGE_WORDS + (within >>> 5)]! & (1 << (within & 31))) !== 0
+  }
+
+  #page(number: number): Page | undefined {
+    if (this.#pages !== undefined) return this.#pages.get(number)
+    return number === this.#loneNumber ? this.#lone : undefined
+  }
+
+  #setPage(number: number, page: Page): void {
+    if (this.#pages !== undefined) this.#pages.set(number, page)
+    else if (this.#loneNumber < 0 || this.#loneNumber === number) {
+      this.#loneNumber = number
+      this.#lone = page
+    } else {
+      this.#pages = new Map([
+        [this.#loneNumber, this.#lone],
+        [number, page]
+      ])
+    }
+  }
+
+  /** The numbers of its pages, ascending. */
+  #numbers(): Float64Array {
+    if (this.#pages !== undefined) return Float64Array.from(this.#pages.keys()).sort()
+    return this.#loneNumber < 0 ? new Float64Array(0) : Float64Array.of(this.#loneNumber)
   }
 
   #addElsewhere(id: number): boolean {
@@ -78,16 +108,16 @@ export class IdSet {
     const number = Math.floor(id / PAGE_IDS)
     const start = number * PAGE_IDS
     const within = id - start
-    const page = this.#pages.get(number)
+    const page = this.#page(number)
     if (page === undefined) {
-      this.#pages.set(number, within)
+      this.#setPage(number, within)
       return true
     }
     if (typeof page !== "number") {
       if (page.includes(within)) return false
       if (page.length < SPARSE_MAX) {
         // A fresh array of the exact length: a push would reserve room for sixteen more in every sparse page.
-        this.#pages.set(number, [...page, within])
+        this.#setPage(number, [...page, within])
         return true
       }
       const base = this.#newBitmap(number)
@@ -99,7 +129,7 @@ export class IdSet {
     }
     if (page >= 0) {
       if (page === within) return false
-      this.#pages.set(number, [page, within])
+      this.#setPage(number, [page, within])
       return true
     }
     this.#start = start
@@ -120,7 +150,7 @@ export class IdSet {
       larger.set(this.#bits)
       this.#bits = larger
     }
-    this.#pages.set(number, -1 - this.#bitmaps)
+    this.#setPage(number, -1 - this.#bitmaps)
     this.#bitmaps += 1
     return base
   }
@@ -130,7 +160,7 @@ export class IdSet {
    * one run (first, last), a list (count, ids) or the bitmap; a day without losses costs 13 bytes per 4,096 ids.
    */
   encode(): Uint8Array {
-    const numbers = Float64Array.from(this.#pages.keys()).sort()
+    const numbers = this.#numbers()
     const parts = new Uint8Array(this.#encodedLimit())
     const view = new DataView(parts.buffer)
     let at = 0
@@ -164,12 +194,12 @@ export class IdSet {
   }
 
   #encodedLimit(): number {
-    return this.#bitmaps * (9 + PAGE_IDS / 8) + (this.#pages.size - this.#bitmaps) * (10 + SPARSE_MAX * 2)
+    return this.#bitmaps * (9 + PAGE_IDS / 8) + (this.#numbers().length - this.#bitmaps) * (10 + SPARSE_MAX * 2)
   }
 
   /** The ids of a page within it, ascending. */
   #pageIds(number: number): Uint16Array {
-    const page = this.#pages.get(number)!
+    const page = this.#page(number)!
     if (typeof page !== "number") return Uint16Array.from(page).sort()
     if (page >= 0) return Uint16Array.of(page)
     const base = (-1 - page) * PAGE_WORDS

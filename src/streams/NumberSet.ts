@@ -3,7 +3,7 @@
  * hash of its content where that says more than the number.
  */
 
-const FIRST_CAPACITY = 16
+const FIRST_CAPACITY = 4
 /** Above this share of used slots the table doubles: linear probing stays at a few steps. */
 const MAX_LOAD = 0.6
 

@@ -12,6 +12,12 @@ export interface StateSnapshot {
   readonly instruments: ReadonlyMap<number, Uint8Array>
 }
 
+/** What of a partition's state is put into its snapshot. */
+export interface ChangedState extends StateSnapshot {
+  /** Instruments that are taken out of it; `others`: all that are not named. */
+  readonly gone?: ReadonlyArray<number> | "others"
+}
+
 export class StateSnapshots extends Context.Service<
   StateSnapshots,
   {
@@ -19,10 +25,10 @@ export class StateSnapshots extends Context.Service<
     readonly partitions: (rawIncarnation: string, partitions: number) => Effect.Effect<number, CacheError>
     readonly load: (rawIncarnation: string, partition: number) => Effect.Effect<StateSnapshot | undefined, CacheError>
     /**
-     * Puts the changed instruments and the marks in one step; those not named keep what they had. `since` is the raw
+     * Puts the changed instruments and the marks, and takes out those gone, in one step; the others keep what they had. `since` is the raw
      * offset of the snapshot that they changed from; undefined: all instruments are named. False: that snapshot is gone,
      * nothing was put, and all of them are to be saved.
      */
-    readonly save: (partition: number, changed: StateSnapshot, since?: number) => Effect.Effect<boolean, CacheError>
+    readonly save: (partition: number, changed: ChangedState, since?: number) => Effect.Effect<boolean, CacheError>
   }
 >()("market-data-platform/streams/StateSnapshots") {}

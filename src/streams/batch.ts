@@ -102,6 +102,9 @@ export interface Counts {
   resets: number
   jumps: number
   restarts: number
+  /** Instruments forgotten, and held after it. */
+  forgotten: number
+  instruments: number
 }
 
 /** The counts of a batch that has been decoded. */
@@ -120,7 +123,9 @@ export const countsOf = (decoded: number): Counts => ({
   epochs: 0,
   resets: 0,
   jumps: 0,
-  restarts: 0
+  restarts: 0,
+  forgotten: 0,
+  instruments: 0
 })
 
 /** The states of a partition: live, and one a replay run. */

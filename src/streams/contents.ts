@@ -30,7 +30,7 @@ const codeOf = (feed: string): number => {
 /** A place in the ring: when its number came (µs of record time; −1 where that is not known), and hash × 256 + feed. */
 const STRIDE = 2
 const EMPTY = new Float64Array(0)
-const HEADER_BYTES = 24
+const HEADER_BYTES = 32
 const BLOCK_BYTES = 24
 
 export class Contents {
@@ -41,6 +41,10 @@ export class Contents {
   /** The place of a number is itself modulo the capacity; it is that number's while no higher one has taken it. */
   #ring = EMPTY
   #count = 0
+  /** The first number, which is in no ring while it is alone. */
+  #loneId = -1
+  #loneTime = -1
+  #loneTag = 0
   /** The block last used, so that a run of numbers never looks its block up. */
   #block = -1
   #from = Number.POSITIVE_INFINITY
@@ -55,14 +59,17 @@ export class Contents {
 
   /** Remembers a number that is new, with its stamp and the hash of its content, and who brought it when (µs). */
   put(id: number, exchangeTs: number, print: number, time: number, feed: string): void {
-    if (this.#count >= this.#capacity && this.#capacity < RECENT_NUMBERS) this.#grow()
+    const tag = print * 256 + codeOf(feed)
+    if (this.#count === 0) {
+      this.#loneId = id
+      this.#loneTime = time
+      this.#loneTag = tag
+    } else {
+      if (this.#count >= this.#capacity && this.#capacity < RECENT_NUMBERS) this.#grow()
+      this.#place(Math.max(id, this.#highest), id, time, tag)
+    }
     this.#count++
     if (id > this.#highest) this.#highest = id
-    if (id > this.#highest - this.#capacity) {
-      const place = (id % this.#capacity) * STRIDE
-      this.#ring[place] = time
-      this.#ring[place + 1] = print * 256 + codeOf(feed)
-    }
     const block = Math.floor(id / BLOCK_NUMBERS)
     if (block !== this.#block) this.#turnTo(block)
     if (exchangeTs < this.#from) this.#from = exchangeTs
@@ -72,10 +79,8 @@ export class Contents {
   /** Whether a number that was seen came with another content than this. Of an old one only what is sure counts. */
   differs(id: number, exchangeTs: number, print: number): boolean {
     if (id <= this.#unknownUpTo) return false
-    if (id > this.#highest - this.#capacity) {
-      const tag = this.#ring[(id % this.#capacity) * STRIDE + 1]!
-      if (tag !== 0) return Math.floor(tag / 256) !== print
-    }
+    const tag = this.#tag(id)
+    if (tag !== 0) return Math.floor(tag / 256) !== print
     const block = Math.floor(id / BLOCK_NUMBERS)
     if (block === this.#block) return exchangeTs < this.#from || exchangeTs > this.#to
     const known = this.#blocks?.get(block)
@@ -85,7 +90,8 @@ export class Contents {
   /** The record time (µs) at which another feed than `feed` brought `id`; -1 where none is known to have. */
   otherTime(id: number, feed: string): number {
     const tag = this.#tag(id)
-    return tag === 0 || tag % 256 === codeOf(feed) ? -1 : this.#ring[(id % this.#capacity) * STRIDE]!
+    if (tag === 0 || tag % 256 === codeOf(feed)) return -1
+    return this.#capacity === 0 ? this.#loneTime : this.#ring[(id % this.#capacity) * STRIDE]!
   }
 
   /** The feed that brought `id`, where `otherTime` answers a time. */
@@ -94,8 +100,16 @@ export class Contents {
   }
 
   #tag(id: number): number {
+    if (this.#capacity === 0) return id === this.#loneId ? this.#loneTag : 0
     const isRecent = id > this.#unknownUpTo && id > this.#highest - this.#capacity
     return isRecent ? this.#ring[(id % this.#capacity) * STRIDE + 1]! : 0
+  }
+
+  #place(highest: number, id: number, time: number, tag: number): void {
+    if (id <= highest - this.#capacity) return
+    const place = (id % this.#capacity) * STRIDE
+    this.#ring[place] = time
+    this.#ring[place + 1] = tag
   }
 
   #grow(): void {
@@ -103,6 +117,7 @@ export class Contents {
     const old = this.#ring
     this.#capacity = before === 0 ? FIRST_CAPACITY : before * 2
     this.#ring = new Float64Array(this.#capacity * STRIDE)
+    if (before === 0) this.#place(this.#highest, this.#loneId, this.#loneTime, this.#loneTag)
     for (let id = Math.max(0, this.#highest - before + 1); id <= this.#highest; id++) {
       const from = (id % before) * STRIDE
       const to = (id % this.#capacity) * STRIDE
@@ -122,17 +137,19 @@ export class Contents {
     this.#to = known?.[1] ?? Number.NEGATIVE_INFINITY
   }
 
-  /** Little-endian: unknownUpTo, highest, count of puts (float64 each), and all that is known but who brought it when. */
+  /** Little-endian: unknownUpTo, highest, count of puts, the first number (float64 each), and all that is known but who brought it when. */
   encode(): Uint8Array {
     const blocks = new Map(this.#blocks)
     if (this.#block >= 0) blocks.set(this.#block, [this.#from, this.#to])
-    const bytes = new Uint8Array(HEADER_BYTES + 2 + this.#capacity * 4 + blocks.size * BLOCK_BYTES)
+    const bytes = new Uint8Array(HEADER_BYTES + 6 + this.#capacity * 4 + blocks.size * BLOCK_BYTES)
     const view = new DataView(bytes.buffer)
     view.setFloat64(0, this.#unknownUpTo, true)
     view.setFloat64(8, this.#highest, true)
     view.setFloat64(16, this.#count, true)
     view.setUint16(HEADER_BYTES, this.#capacity, true)
-    let at = HEADER_BYTES + 2
+    view.setFloat64(24, this.#loneId, true)
+    view.setUint32(HEADER_BYTES + 2, Math.floor(this.#loneTag / 256), true)
+    let at = HEADER_BYTES + 6
     for (let i = 0; i < this.#capacity; i++, at += 4) {
       view.setUint32(at, Math.floor(this.#ring[i * STRIDE + 1]! / 256), true)
     }
@@ -155,11 +172,16 @@ export class Contents {
     contents.#count = view.getFloat64(16, true)
     contents.#capacity = capacity
     contents.#ring = new Float64Array(capacity * STRIDE)
-    let at = HEADER_BYTES + 2
-    for (let i = 0; i < capacity; i++, at += 4) {
+    const tagAt = (at: number) => {
       const print = view.getUint32(at, true)
+      return print === 0 ? 0 : print * 256 + MAX_FEEDS
+    }
+    contents.#loneId = view.getFloat64(24, true)
+    contents.#loneTag = tagAt(HEADER_BYTES + 2)
+    let at = HEADER_BYTES + 6
+    for (let i = 0; i < capacity; i++, at += 4) {
       contents.#ring[i * STRIDE] = -1
-      contents.#ring[i * STRIDE + 1] = print === 0 ? 0 : print * 256 + MAX_FEEDS
+      contents.#ring[i * STRIDE + 1] = tagAt(at)
     }
     for (; at < bytes.length; at += BLOCK_BYTES) {
       const block = view.getFloat64(at, true)

@@ -36,7 +36,7 @@ export interface DecodeOptions {
 const MAX_JSON_ERROR_CHARS = 200
 
 /** Tokens whose partition is remembered; one more and all are forgotten: hashing them again is cheap. */
-const MAX_ROUTES = 1_000_000
+const MAX_ROUTES = 65_536
 
 /**
  * An array of raw records as a batch of candidates, in order. A tick found in a wrong partition is to be forwarded to

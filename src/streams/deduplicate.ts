@@ -106,7 +106,7 @@ export const deduplicate =
         count.priceless++
         return
       }
-      let highest = session.ids.highest
+      let highest = session.highest
       if (connection === undefined) {
         // What a replay brings was let in when it was live; without numbers the content is the identity.
         if (!(sequencing === "contiguous" ? session.ids.add(id) : session.hashes.add(id))) {
@@ -134,7 +134,7 @@ export const deduplicate =
                 state.open.add(session)
               }
             }
-            highest = session.ids.highest
+            highest = session.highest
             found = take(session, id, raw, print, maxSequenceJump)
           }
         }
@@ -180,5 +180,8 @@ export const deduplicate =
     count.admitted = kept.length
     count.epochs += states.live.begun
     states.live.begun = 0
+    count.forgotten = states.live.forgotten
+    states.live.forgotten = 0
+    count.instruments = states.live.instruments.size
     return batch
   }

@@ -120,6 +120,14 @@ export const orderAlarms = counter(
   "reader"
 )
 export const newEpochs = counter("topology_new_epochs_total", "Instrument days begun afresh")
+export const processInstruments = gauge(
+  "topology_process_instruments",
+  "Instruments whose day a partition of process holds"
+)
+export const processForgotten = counter(
+  "topology_process_instruments_forgotten_total",
+  "Instruments silent longest whose day was forgotten because there were too many"
+)
 export const newSessions = counter(
   "topology_new_sessions_total",
   "Numberings begun in the midst of an instrument's day, by what opened them",

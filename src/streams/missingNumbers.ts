@@ -16,12 +16,16 @@ export interface GapTally {
   lost: number
 }
 
+/** Of the many sessions where nothing is missing: nobody puts anything into it. */
+const NONE: Array<Range> = []
+
 export class MissingNumbers {
   /** By time of opening, which record time makes ascending. */
-  #ranges: Array<Range> = []
+  #ranges: Array<Range> = NONE
 
   /** Opens [from, to] at a record time (µs). */
   open(from: number, to: number, recordTime: number, tally: GapTally): void {
+    if (this.#ranges === NONE) this.#ranges = []
     this.#ranges.push({ from, to, openedAt: recordTime })
     tally.gaps++
     this.#bound(tally)
@@ -70,7 +74,7 @@ export class MissingNumbers {
 
   /** Puts back what a snapshot held. */
   restore(ranges: ReadonlyArray<Range>): void {
-    this.#ranges = [...ranges]
+    this.#ranges = ranges.length === 0 ? NONE : [...ranges]
   }
 
   get ranges(): ReadonlyArray<Readonly<Range>> {

@@ -1,9 +1,10 @@
 /**
  * Decides what a partition remembers of its instruments: per instrument and trading day the sessions with their seen
- * ids and open gaps, the volume accounted for and the position given. All of it follows from the raw partition alone.
+ * ids and open gaps, the volume accounted for and the position given; and which instruments are forgotten where there are
+ * too many. All of it follows from the raw partition alone.
  */
 import type { RawTick } from "../schema/RawTick.ts"
-import { epochOf } from "../schema/Tick.ts"
+import { epochOf, type Sequencing, tradingDayStart } from "../schema/Tick.ts"
 import { Contents } from "./contents.ts"
 import { IdSet } from "./IdSet.ts"
 import { contentPrint } from "./identityHash.ts"
@@ -18,6 +19,8 @@ export const OLD_DAY_HOLD_MICROS = 3_600_000_000
 export const MAX_SESSIONS = 1000
 /** Connections remembered an instrument day; one more drops the oldest, which then counts as new. */
 export const MAX_CONNECTIONS = 64
+/** Where there are too many instruments, so large a part of all that may be goes at once: the search for them costs. */
+const FORGOTTEN_PART = 1 / 16
 /** A reset joins the newest session if another connection opened it less than this long ago (µs of record time). */
 export const JOIN_MICROS = 60_000_000
 /** So many numbers of one connection beyond a jump, each going on from the one before, open the next session. */
@@ -42,6 +45,8 @@ export interface Seen {
   epoch: number
 }
 
+const NO_BYTES = new Uint8Array(0)
+
 /** One numbering of an instrument's day. */
 export class Session {
   readonly openedAt: number
@@ -49,48 +54,84 @@ export class Session {
   /** The number and stamp (µs) of the packet that opened it. */
   readonly openingId: number
   readonly openingTs: number
-  /** Ids of contiguous numbers. */
-  readonly ids: IdSet
-  /** Ids that skip, with their contents, or hashes. */
-  readonly hashes: NumberSet
+  #ids: IdSet | undefined
+  #hashes: NumberSet | undefined
+  #contents: Contents | undefined
   readonly missing = new MissingNumbers()
   /** The highest number published so far; -1 before the first. */
   last = -1
   /** The newest stamp (µs) of what came under numbers; −1 before the first. */
   latest = -1
-  /** What the contiguous numbers came with. */
-  readonly contents: Contents
 
   constructor(
     openedAt: number,
     openedBy: string,
     openingId: number,
     openingTs: number,
-    ids = new IdSet(),
-    hashes = new NumberSet(),
-    contents = new Contents()
+    ids?: IdSet,
+    hashes?: NumberSet,
+    contents?: Contents
   ) {
-    this.ids = ids
-    this.hashes = hashes
-    this.contents = contents
+    this.#ids = ids
+    this.#hashes = hashes
+    this.#contents = contents
     this.openedAt = openedAt
     this.openedBy = openedBy
     this.openingId = openingId
     this.openingTs = openingTs
   }
 
+  // Each is made for the first that it is to hold: most sessions use one of them, and many instruments have one tick.
+
+  /** Ids of contiguous numbers. */
+  get ids(): IdSet {
+    this.#ids ??= new IdSet()
+    return this.#ids
+  }
+
+  /** Ids that skip, with their contents, or hashes. */
+  get hashes(): NumberSet {
+    this.#hashes ??= new NumberSet()
+    return this.#hashes
+  }
+
+  /** What the contiguous numbers came with. */
+  get contents(): Contents {
+    this.#contents ??= new Contents()
+    return this.#contents
+  }
+
+  /** The highest contiguous number; −1 while there is none. */
+  get highest(): number {
+    return this.#ids === undefined ? -1 : this.#ids.highest
+  }
+
+  /** What there is of them, as bytes. */
+  encode(): readonly [ids: Uint8Array, hashes: Uint8Array, contents: Uint8Array, prints: Uint8Array] {
+    return [
+      this.#ids?.encode() ?? NO_BYTES,
+      this.#hashes?.encode() ?? NO_BYTES,
+      this.#contents?.encode() ?? NO_BYTES,
+      this.#hashes?.encodePrints() ?? NO_BYTES
+    ]
+  }
+
   /** Whether the number of a packet is here with the same content. */
   agrees(id: number, { sequencing, exchange_ts }: Numbered, print: number): boolean {
-    return sequencing === "monotonic"
-      ? this.hashes.has(id) && !this.hashes.differs(id, print)
-      : this.ids.has(id) && !this.contents.differs(id, exchange_ts, print)
+    return this.#has(id, sequencing) && !this.#differs(id, sequencing, exchange_ts, print)
   }
 
   /** Whether the number of a packet is here with another content. */
   contradicts(id: number, { sequencing, exchange_ts }: Numbered, print: number): boolean {
-    return sequencing === "monotonic"
-      ? this.hashes.differs(id, print)
-      : this.ids.has(id) && this.contents.differs(id, exchange_ts, print)
+    return this.#has(id, sequencing) && this.#differs(id, sequencing, exchange_ts, print)
+  }
+
+  #has(id: number, sequencing: Sequencing): boolean {
+    return (sequencing === "monotonic" ? this.#hashes?.has(id) : this.#ids?.has(id)) ?? false
+  }
+
+  #differs(id: number, sequencing: Sequencing, exchangeTs: number, print: number): boolean {
+    return sequencing === "monotonic" ? this.hashes.differs(id, print) : this.contents.differs(id, exchangeTs, print)
   }
 }
 
@@ -102,6 +143,7 @@ export interface Run {
 }
 
 export interface Connection {
+  readonly name: string
   session: number
   /** The reset last taken, so that the same packet sent again is not another one. */
   resetId: number
@@ -125,7 +167,8 @@ export class InstrumentDay {
   readonly epoch: number
   position = 0
   readonly sessions: Array<Session>
-  readonly connections = new Map<string, Connection>()
+  /** In the order in which they came: there are one or two, and seldom more. */
+  connections: ReadonlyArray<Connection> = []
   /** Record time of the last tick of feed `dma`. */
   lastDma = Number.NEGATIVE_INFINITY
   /** Volume published. */
@@ -143,31 +186,35 @@ export class InstrumentDay {
   }
 
   /** A day that begins with a packet. */
-  static begin(day: number, recordTime: number, first: FirstPacket): InstrumentDay {
+  static begin(day: number, epoch: number, recordTime: number, first: FirstPacket): InstrumentDay {
     const session = new Session(recordTime, first.connection, first.sequence_id ?? -1, first.exchange_ts)
-    return new InstrumentDay(first.instrument_token, day, epochOf(day, recordTime), recordTime, [session])
+    return new InstrumentDay(first.instrument_token, day, epoch, recordTime, [session])
   }
 
   /** A day that went on before with a state that was lost: in its newest session, and in a later epoch. */
-  static resume(day: number, recordTime: number, first: FirstPacket, seen: Seen | undefined): InstrumentDay {
+  static resume(
+    day: number,
+    epoch: number,
+    recordTime: number,
+    first: FirstPacket,
+    seen: Seen | undefined
+  ): InstrumentDay {
     const length = 1 + (seen?.session ?? 0)
     const sessions = Array.from({ length }, () => new Session(BEFORE, "", -1, -1))
-    const epoch = Math.max(epochOf(day, recordTime), 1 + (seen?.epoch ?? 0))
-    return new InstrumentDay(first.instrument_token, day, epoch, recordTime, sessions)
+    const later = Math.max(epoch, 1 + (seen?.epoch ?? 0))
+    return new InstrumentDay(first.instrument_token, day, later, recordTime, sessions)
   }
 
   /** The connection of a packet, in the session that it belongs to, opening one where its `reset` asks for it. */
   enter(id: number, raw: RawTick, recordTime: number): Connection {
     const { connection, exchange_ts } = raw
     const newest = this.sessions.length - 1
-    let known = this.connections.get(connection)
-    const isFresh = newest === 0 && this.connections.size === 0 && this.sessions[0]!.openedAt !== BEFORE
+    let known = this.#connection(connection)
+    const isFresh = newest === 0 && this.connections.length === 0 && this.sessions[0]!.openedAt !== BEFORE
     if (known === undefined) {
-      if (this.connections.size >= MAX_CONNECTIONS) {
-        this.connections.delete(this.connections.keys().next().value as string)
-      }
-      known = { session: newest, resetId: -1, resetTs: -1, run: undefined, isMet: false }
-      this.connections.set(connection, known)
+      known = { name: connection, session: newest, resetId: -1, resetTs: -1, run: undefined, isMet: false }
+      // Exactly as long as what it holds: a push would reserve room for sixteen more in every instrument.
+      this.connections = [...this.connections.slice(1 - MAX_CONNECTIONS), known]
     }
     if (!raw.reset || (known.resetId === id && known.resetTs === exchange_ts)) return known
     known.resetId = id
@@ -194,7 +241,7 @@ export class InstrumentDay {
    */
   afterJump(known: Connection, id: number, raw: Numbered, recordTime: number, maxJump: number): boolean {
     const newest = this.sessions.length - 1
-    const near = this.sessions[newest]!.ids.highest
+    const near = this.sessions[newest]!.highest
     if (known.session < newest && near >= 0 && Math.abs(id - near) <= maxJump) {
       known.session = newest
       return true
@@ -262,6 +309,12 @@ export class InstrumentDay {
     return session
   }
 
+  #connection(name: string): Connection | undefined {
+    const { connections } = this
+    for (let i = 0; i < connections.length; i++) if (connections[i]!.name === name) return connections[i]
+    return undefined
+  }
+
   /** The session of a given number, opening those up to it: for replayed ticks, which carry theirs. */
   sessionNumbered(number: number, recordTime: number): number {
     while (this.sessions.length <= number && this.sessions.length < MAX_SESSIONS) {
@@ -283,11 +336,22 @@ export class InstrumentDay {
 export interface InstrumentDays {
   newest: InstrumentDay
   /** Older days, a few, in no order. */
-  readonly others: Array<InstrumentDay>
+  others: ReadonlyArray<InstrumentDay>
+}
+
+/** The others of an instrument with one day, which most have. */
+const NONE: ReadonlyArray<InstrumentDay> = []
+
+const touchedAt = ({ newest, others }: InstrumentDays): number => {
+  let { touched } = newest
+  for (const day of others) touched = Math.max(touched, day.touched)
+  return touched
 }
 
 /** The state of one partition, or of one replay run in it. */
 export class PartitionState {
+  /** Instruments held at most; one more, and those silent longest are forgotten. */
+  readonly maxInstruments: number
   readonly instruments = new Map<number, InstrumentDays>()
   /** Sessions with numbers missing, so that gaps can be given up without a tick of theirs. */
   readonly open = new Set<Session>()
@@ -299,6 +363,19 @@ export class PartitionState {
   lost: LostDay | undefined
   /** Gaps opened at or before this record time (µs) are given up, and counted. */
   expiredUpTo = Number.NEGATIVE_INFINITY
+  /**
+   * No day begins in an epoch of before this second since 1970, so that the day of an instrument that was forgotten, and
+   * comes back in the very second in which it began, is in a later epoch all the same.
+   */
+  floor = Number.NEGATIVE_INFINITY
+  /** Instruments forgotten since it was last read, for their count. */
+  forgotten = 0
+  /** Those that the next snapshot takes out; `others`: all that it does not name. */
+  gone: Set<number> | "others" = new Set()
+
+  constructor(maxInstruments = Number.POSITIVE_INFINITY) {
+    this.maxInstruments = maxInstruments
+  }
 
   /** The state of an instrument's day at a record time, begun afresh where it is not held (any more). */
   day(day: number, recordTime: number, first: FirstPacket): InstrumentDay {
@@ -306,8 +383,9 @@ export class PartitionState {
     const days = this.instruments.get(token)
     if (days === undefined) {
       this.newestDay = day
+      if (this.instruments.size >= this.maxInstruments) this.#forgetSilent()
       const begun = this.#begin(day, recordTime, first)
-      this.instruments.set(token, { newest: begun, others: [] })
+      this.instruments.set(token, { newest: begun, others: NONE })
       return begun
     }
     const { newest } = days
@@ -316,22 +394,21 @@ export class PartitionState {
       newest.touched = recordTime
       return newest
     }
-    const { others } = days
-    for (let i = others.length - 1; i >= 0; i--) {
-      if (others[i]!.touched + OLD_DAY_HOLD_MICROS <= recordTime) others.splice(i, 1)
+    for (const other of days.others) {
+      if (other.touched + OLD_DAY_HOLD_MICROS <= recordTime) this.#drop(days, other)
     }
     if (day > newest.day) {
       days.newest = this.#begin(day, recordTime, first)
-      keep(others, newest)
+      this.#keep(days, newest)
       return days.newest
     }
-    const held = others.find((other) => other.day === day)
+    const held = days.others.find((other) => other.day === day)
     if (held !== undefined) {
       held.touched = recordTime
       return held
     }
     const begun = this.#begin(day, recordTime, first)
-    keep(others, begun)
+    this.#keep(days, begun)
     return begun
   }
 
@@ -366,19 +443,48 @@ export class PartitionState {
 
   #begin(day: number, recordTime: number, first: FirstPacket): InstrumentDay {
     this.begun++
-    if (this.lost?.day !== day) return InstrumentDay.begin(day, recordTime, first)
+    const second = this.floor - tradingDayStart(day) / 1e6
+    const epoch = Math.max(epochOf(day, recordTime), day * 1_000_000_000 + second)
+    if (this.lost?.day !== day) return InstrumentDay.begin(day, epoch, recordTime, first)
     const { seen } = this.lost
-    const begun = InstrumentDay.resume(day, recordTime, first, seen.get(first.instrument_token))
+    const begun = InstrumentDay.resume(day, epoch, recordTime, first, seen.get(first.instrument_token))
     seen.delete(first.instrument_token)
     return begun
   }
-}
 
-const keep = (others: Array<InstrumentDay>, day: InstrumentDay): void => {
-  if (others.length >= MAX_OLD_DAYS) {
-    let oldest = 0
-    for (let i = 1; i < others.length; i++) if (others[i]!.touched < others[oldest]!.touched) oldest = i
-    others.splice(oldest, 1)
+  /** Forgets the instruments silent longest, by the record time of their last packet; of one time, the lowest tokens. */
+  #forgetSilent(): void {
+    const { instruments, maxInstruments } = this
+    const byAge = [...instruments].map(([token, days]) => [touchedAt(days), token] as const)
+    byAge.sort((a, b) => a[0] - b[0] || a[1] - b[1])
+    const many = Math.max(1, Math.ceil(maxInstruments * FORGOTTEN_PART), instruments.size - maxInstruments + 1)
+    for (const [, token] of byAge.slice(0, many)) {
+      const { newest, others } = instruments.get(token)!
+      for (const day of [newest, ...others]) this.#raiseFloor(day)
+      instruments.delete(token)
+      this.forgotten++
+      if (this.gone !== "others") this.gone.add(token)
+    }
+    // The list of those that went may not grow for ever where no snapshot can be kept.
+    if (this.gone !== "others" && this.gone.size > maxInstruments) this.gone = "others"
   }
-  others.push(day)
+
+  #raiseFloor({ day, epoch }: InstrumentDay): void {
+    this.floor = Math.max(this.floor, tradingDayStart(day) / 1e6 + (epoch - day * 1_000_000_000) + 1)
+  }
+
+  #keep(days: InstrumentDays, day: InstrumentDay): void {
+    if (days.others.length >= MAX_OLD_DAYS) {
+      this.#drop(
+        days,
+        days.others.reduce((oldest, other) => (other.touched < oldest.touched ? other : oldest))
+      )
+    }
+    days.others = [...days.others, day]
+  }
+
+  #drop(days: InstrumentDays, day: InstrumentDay): void {
+    this.#raiseFloor(day)
+    days.others = days.others.filter((other) => other !== day)
+  }
 }

@@ -25,7 +25,13 @@ import { type AssignedPartition, type LogRecord, TickLog } from "./TickLog.ts"
 
 export type ProcessSettings = Pick<
   Settings,
-  "GAP_HOLD_MS" | "MAX_SEQUENCE_JUMP" | "DMA_SILENCE_MS" | "MAX_FUTURE_SKEW_MS" | "ZERO_PRICE" | "SNAPSHOT_MS"
+  | "GAP_HOLD_MS"
+  | "MAX_SEQUENCE_JUMP"
+  | "DMA_SILENCE_MS"
+  | "MAX_FUTURE_SKEW_MS"
+  | "ZERO_PRICE"
+  | "SNAPSHOT_MS"
+  | "PROCESS_INSTRUMENTS"
 >
 
 /** The pure stages of a partition, joined: an array of raw records in, what is to be published out. */
@@ -33,7 +39,7 @@ export const stages = (
   states: PartitionStates,
   incarnation: string,
   place: DecodeOptions,
-  settings: Omit<ProcessSettings, "SNAPSHOT_MS">,
+  settings: Omit<ProcessSettings, "SNAPSHOT_MS" | "PROCESS_INSTRUMENTS">,
   onFeedLead: (winner: string, micros: number) => void
 ) => ({
   decode: decode(place),
@@ -51,7 +57,11 @@ export const stages = (
 /** A partition says no more than one defect in this time. */
 const SAY_DEFECT_MS = 60_000
 
-export const makeStates = (): PartitionStates => ({ live: new PartitionState(), runs: new RunStates() })
+/** The states of a partition that was never processed, with so many instruments at most. */
+export const makeStates = (maxInstruments?: number): PartitionStates => ({
+  live: new PartitionState(maxInstruments),
+  runs: new RunStates()
+})
 
 /**
  * Runs one assigned partition until it is revoked: recovered first, then live. A failed or unknown append ends it;
@@ -67,11 +77,16 @@ export const processPartition = (
     const claims = yield* Claims
     const snapshots = yield* StateSnapshots
     const clock = yield* Clock.Clock
-    const count = counters(yield* Effect.context<never>())
     const { partition } = assigned
+    const count = counters(yield* Effect.context<never>(), partition)
+    yield* Effect.addFinalizer(() => Effect.sync(() => count.held(0)))
     const incarnation = log.incarnation("raw_ticks")
     const normalizedIncarnation = log.incarnation("normalized_ticks")
-    const { states, from, liveFrom, through, runs, published, ...recovered } = yield* recover(assigned, lostOffsets)
+    const { states, from, liveFrom, through, runs, published, ...recovered } = yield* recover(
+      assigned,
+      lostOffsets,
+      settings.PROCESS_INSTRUMENTS
+    )
     const place = { partition, partitions: log.partitions }
     const stage = stages(states, incarnation, place, settings, count.lead)
 
@@ -137,13 +152,18 @@ export const processPartition = (
     let savedAt = states.live.lost !== undefined && !recovered.fromSnapshot ? 0 : clock.currentTimeMillisUnsafe()
     const snapshot = (rawOffset: number, recordTime: number) =>
       Effect.suspend(() => {
-        const changed = states.live.changedSince(savedOffset === undefined ? Number.NEGATIVE_INFINITY : savedTime)
+        const { live } = states
+        // A whole one names all there are: what else is kept there is of nobody.
+        if (savedOffset === undefined) live.gone = "others"
+        else if (live.gone === "others") savedOffset = undefined
+        const changed = live.changedSince(savedOffset === undefined ? Number.NEGATIVE_INFINITY : savedTime)
         savedAt = clock.currentTimeMillisUnsafe()
         const marks = { rawIncarnation: incarnation, rawOffset, normalizedIncarnation, normalizedOffset }
         return snapshots.save(partition, snapshotOf(states, changed, recordTime, marks), savedOffset).pipe(
           Effect.map((isKept) => {
             crashPoint("after-snapshot")
             savedOffset = isKept ? rawOffset : undefined
+            live.gone = new Set()
             savedTime = recordTime
             return count.saved()
           }),
@@ -226,7 +246,7 @@ const STAGE_OF: Partial<Record<DeadReason, StageName>> = {
   conflict: "deduplicate"
 }
 
-const counters = (context: Context.Context<never>) => {
+const counters = (context: Context.Context<never>, partition: number) => {
   const stage = (name: string, reasons: ReadonlyArray<string>) => ({
     received: metrics.bind(metrics.stageReceived, { stage: name }, context),
     sent: metrics.bind(metrics.stageSent, { stage: name }, context),
@@ -260,6 +280,9 @@ const counters = (context: Context.Context<never>) => {
   }
   // A figure that nothing has moved yet is 0, not absent.
   for (const counter of [opened, filled, lost, epochs, ...Object.values(sessions)]) counter.add(0)
+  const held = metrics.bind(metrics.processInstruments, { partition: String(partition) }, context)
+  const forgotten = metrics.bind(metrics.processForgotten, {}, context)
+  forgotten.add(0)
   const degraded = metrics.bind(metrics.claimsDegraded, {}, context)
   const snapshotsDegraded = metrics.bind(metrics.snapshotsDegraded, {}, context)
   const foreign = metrics.bind(metrics.claimsForeign, {}, context)
@@ -279,6 +302,7 @@ const counters = (context: Context.Context<never>) => {
       if (others > 0) foreign.add(others)
     },
     unclaimed: () => degraded.add(1),
+    held: (instruments: number) => held.add(instruments),
     saved: () => snapshotsDegraded.add(0),
     unsaved: () => snapshotsDegraded.add(1),
     /**
@@ -313,6 +337,8 @@ const counters = (context: Context.Context<never>) => {
       if (count.fills > 0) filled.add(count.fills)
       if (count.lost > 0) lost.add(count.lost)
       if (count.epochs > 0) epochs.add(count.epochs)
+      held.add(count.instruments)
+      if (count.forgotten > 0) forgotten.add(count.forgotten)
       if (count.resets > 0) sessions.reset.add(count.resets)
       if (count.jumps > 0) sessions.jump.add(count.jumps)
       if (count.restarts > 0) sessions.conflict.add(count.restarts)

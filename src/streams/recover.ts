@@ -13,7 +13,7 @@ import type { LostOffsets } from "./lostOffsets.ts"
 import { PartitionState, type Seen } from "./partitionState.ts"
 import { END_SLACK } from "./rawSources.ts"
 import { RunStates } from "./runStates.ts"
-import { type StateSnapshot, StateSnapshots } from "./StateSnapshots.ts"
+import { type ChangedState, type StateSnapshot, StateSnapshots } from "./StateSnapshots.ts"
 import { decodeInstrument, decodeMarks, encodeInstrument, encodeMarks } from "./stateCodec.ts"
 import { type AssignedPartition, type LogRecord, TickLog } from "./TickLog.ts"
 
@@ -56,7 +56,7 @@ export const snapshotOf = (
   changed: Iterable<number>,
   recordTime: number,
   marks: Omit<StateSnapshot, "instruments">
-): StateSnapshot => {
+): ChangedState => {
   const instruments = new Map<number, Uint8Array>()
   for (const token of changed) {
     const days = states.live.instruments.get(token)
@@ -68,23 +68,27 @@ export const snapshotOf = (
       runs: states.runs.since(recordTime),
       recordTime,
       lost: states.live.lost,
-      expiredUpTo: states.live.expiredUpTo
+      expiredUpTo: states.live.expiredUpTo,
+      floor: states.live.floor
     })
   )
-  return { ...marks, instruments }
+  const { gone, instruments: held } = states.live
+  return { ...marks, instruments, gone: gone === "others" ? gone : [...gone].filter((token) => !held.has(token)) }
 }
 
 /** The states that a snapshot holds, and what goes with them; undefined where a part of it is missing or of another format. */
 export const restore = (
-  snapshot: Pick<StateSnapshot, "instruments">
+  snapshot: Pick<StateSnapshot, "instruments">,
+  maxInstruments?: number
 ):
   | { readonly states: PartitionStates; readonly runs: Map<string, number>; readonly recordTime: number }
   | undefined => {
   const kept = snapshot.instruments.get(PARTITION_TOKEN)
   const marks = kept === undefined ? undefined : decodeMarks(kept)
   if (marks === undefined) return undefined
-  const live = new PartitionState()
+  const live = new PartitionState(maxInstruments)
   live.lost = marks.lost
+  live.floor = marks.floor
   live.expiredUpTo = marks.expiredUpTo
   for (const [token, bytes] of snapshot.instruments) {
     if (token === PARTITION_TOKEN) continue
@@ -96,9 +100,9 @@ export const restore = (
 }
 
 /** As `restore`; a snapshot on which it fails is none. */
-const restoreIfSound = (snapshot: StateSnapshot) => {
+const restoreIfSound = (snapshot: StateSnapshot, maxInstruments: number) => {
   try {
-    return restore(snapshot)
+    return restore(snapshot, maxInstruments)
   } catch {
     return undefined
   }
@@ -169,7 +173,8 @@ const firstRecordTime = (partition: number, start: number) =>
 /** The state and the place from which an assigned partition goes on. */
 export const recover = (
   assigned: AssignedPartition,
-  lostOffsets: LostOffsets
+  lostOffsets: LostOffsets,
+  maxInstruments: number
 ): Effect.Effect<Recovered, LogError, TickLog | StateSnapshots> =>
   Effect.gen(function* () {
     const log = yield* TickLog
@@ -185,7 +190,7 @@ export const recover = (
         Effect.as(Effect.logWarning(`partition ${partition}: no snapshot: ${error.message}`), undefined)
       )
     )
-    const restored = snapshot === undefined ? undefined : restoreIfSound(snapshot)
+    const restored = snapshot === undefined ? undefined : restoreIfSound(snapshot, maxInstruments)
     const runsFrom = restored === undefined ? [] : [...restored.runs.values()]
     if (
       snapshot !== undefined &&
@@ -215,7 +220,7 @@ export const recover = (
       }
     }
 
-    const live = new PartitionState()
+    const live = new PartitionState(maxInstruments)
     const fresh = {
       states: { live, runs: new RunStates() },
       runs: new Map<string, number>(),

@@ -61,6 +61,8 @@ export interface PartitionMarks {
   readonly lost: LostDay | undefined
   /** Gaps opened at or before this record time are given up, µs. */
   readonly expiredUpTo: number
+  /** The second since 1970 before which no epoch begins. */
+  readonly floor: number
 }
 
 interface MarksWire {
@@ -68,6 +70,7 @@ interface MarksWire {
   readonly time: number
   /** Not in a snapshot of before it was kept; null for never. */
   readonly expired?: number | null
+  readonly floor?: number | null
   readonly lost: {
     readonly day: number
     readonly missed: boolean
@@ -78,11 +81,12 @@ interface MarksWire {
 const encoder = new TextEncoder()
 const decoder = new TextDecoder()
 
-export const encodeMarks = ({ runs, recordTime, lost, expiredUpTo }: PartitionMarks): Uint8Array => {
+export const encodeMarks = ({ runs, recordTime, lost, expiredUpTo, floor }: PartitionMarks): Uint8Array => {
   const wire: MarksWire = {
     runs: [...runs],
     time: recordTime,
     expired: Number.isFinite(expiredUpTo) ? expiredUpTo : null,
+    floor: Number.isFinite(floor) ? floor : null,
     lost:
       lost === undefined
         ? null
@@ -102,11 +106,12 @@ export const encodeMarks = ({ runs, recordTime, lost, expiredUpTo }: PartitionMa
 /** Undefined where the bytes are of another format. */
 export const decodeMarks = (bytes: Uint8Array): PartitionMarks | undefined => {
   if (!isRead(bytes[0])) return undefined
-  const { runs, time, expired, lost } = JSON.parse(decoder.decode(bytes.subarray(1))) as MarksWire
+  const { runs, time, expired, floor, lost } = JSON.parse(decoder.decode(bytes.subarray(1))) as MarksWire
   return {
     runs: new Map(runs),
     recordTime: time,
     expiredUpTo: expired ?? Number.NEGATIVE_INFINITY,
+    floor: floor ?? Number.NEGATIVE_INFINITY,
     lost:
       lost === null
         ? undefined
@@ -127,6 +132,12 @@ export const encodeInstrument = (days: InstrumentDays): Uint8Array => {
     total += bytes.length
     return bytes.length
   }
+  const sizesOf = ([ids, hashes, contents, prints]: ReturnType<Session["encode"]>): SessionWire["sizes"] => [
+    put(ids),
+    put(hashes),
+    put(contents),
+    put(prints)
+  ]
   const wire = [days.newest, ...days.others].map(
     (d): DayWire => ({
       token: d.token,
@@ -137,8 +148,8 @@ export const encodeInstrument = (days: InstrumentDays): Uint8Array => {
       published: d.published,
       base: d.volumeBase,
       touched: d.touched,
-      connections: [...d.connections].map(
-        ([name, { session, resetId, resetTs, run }]): ConnectionWire =>
+      connections: d.connections.map(
+        ({ name, session, resetId, resetTs, run }): ConnectionWire =>
           run === undefined
             ? [name, session, resetId, resetTs]
             : [name, session, resetId, resetTs, [run.first, run.last, run.count]]
@@ -151,7 +162,7 @@ export const encodeInstrument = (days: InstrumentDays): Uint8Array => {
         last: s.last,
         missing: s.missing.ranges.map(({ from, to, openedAt }) => [from, to, openedAt]),
         late: s.latest,
-        sizes: [put(s.ids.encode()), put(s.hashes.encode()), put(s.contents.encode()), put(s.hashes.encodePrints())]
+        sizes: sizesOf(s.encode())
       }))
     })
   )
@@ -181,11 +192,17 @@ export const decodeInstrument = (bytes: Uint8Array): InstrumentDays | undefined 
   }
   const [newest, ...others] = wire.map((w) => {
     const sessions = w.sessions.map((s) => {
-      const ids = IdSet.decode(take(s.sizes[0]))
-      const numbers = take(s.sizes[1])
-      const contents = s.sizes[2] === undefined ? new Contents(ids.highest) : Contents.decode(take(s.sizes[2]))
-      const hashes = NumberSet.decode(numbers, take(s.sizes[3] ?? 0))
-      const session = new Session(s.at, s.by, s.id, s.ts, ids, hashes, contents)
+      const [ids, hashes, contents, prints] = s.sizes
+      const idSet = ids === 0 ? undefined : IdSet.decode(take(ids))
+      const numbers = take(hashes)
+      const known =
+        contents === undefined
+          ? new Contents(idSet?.highest)
+          : contents === 0
+            ? undefined
+            : Contents.decode(take(contents))
+      const numberSet = hashes === 0 ? undefined : NumberSet.decode(numbers, take(prints ?? 0))
+      const session = new Session(s.at, s.by, s.id, s.ts, idSet, numberSet, known)
       session.latest = s.late ?? -1
       session.last = s.last
       session.missing.restore(s.missing.map(([from, to, openedAt]) => ({ from, to, openedAt })))
@@ -196,10 +213,10 @@ export const decodeInstrument = (bytes: Uint8Array): InstrumentDays | undefined 
     day.lastDma = w.dma ?? Number.NEGATIVE_INFINITY
     day.published = w.published
     day.volumeBase = w.base
-    for (const [name, session, resetId, resetTs, kept] of w.connections) {
+    day.connections = w.connections.map(([name, session, resetId, resetTs, kept]) => {
       const run = kept === undefined ? undefined : { first: kept[0], last: kept[1], count: kept[2] }
-      day.connections.set(name, { session, resetId, resetTs, run, isMet: true })
-    }
+      return { name, session, resetId, resetTs, run, isMet: true }
+    })
     return day
   })
   return newest === undefined ? undefined : { newest, others }

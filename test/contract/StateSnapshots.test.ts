@@ -87,6 +87,31 @@ for (const { name, layer, isMissing } of layers) {
       }).pipe(Effect.provide(layer()))
     )
 
+    it.effect("takes out the instruments that are gone, by name or all that are not named", () =>
+      Effect.gen(function* () {
+        const snapshots = yield* StateSnapshots
+        const many = Array.from({ length: 2500 }, (_, i) => [10 + i, bytes(1)] as const)
+        yield* snapshots.save(0, snapshot(10, [[1, bytes(1)], [2, bytes(2)], ...many]))
+        yield* snapshots.save(
+          0,
+          { ...snapshot(20, [[3, bytes(3)]]), gone: [2, 9, ...many.map(([token]) => token)] },
+          10
+        )
+        assert.deepStrictEqual(
+          yield* snapshots.load("raw-1", 0),
+          snapshot(20, [
+            [1, bytes(1)],
+            [3, bytes(3)]
+          ])
+        )
+        yield* snapshots.save(0, { ...snapshot(30, [[4, bytes(4)]]), gone: "others" })
+        assert.deepStrictEqual(yield* snapshots.load("raw-1", 0), snapshot(30, [[4, bytes(4)]]))
+        // One who stands behind takes nothing out.
+        yield* snapshots.save(0, { ...snapshot(20, []), gone: "others" })
+        assert.deepStrictEqual(yield* snapshots.load("raw-1", 0), snapshot(30, [[4, bytes(4)]]))
+      }).pipe(Effect.provide(layer()))
+    )
+
     it.effect("keeps partitions apart, and another life of the topic from the one before", () =>
       Effect.gen(function* () {
         const snapshots = yield* StateSnapshots

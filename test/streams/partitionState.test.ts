@@ -117,6 +117,86 @@ describe("the state of a partition, kept and put back", () => {
     assert.deepStrictEqual([after.count.duplicates, after.dead.length], [6, 2])
   })
 
+  it("forgets the instruments silent longest where there are too many, the same ones over a restored state", () => {
+    const max = 32
+    /** Every instrument once, a third of them again and again, and now and then one that was forgotten. */
+    const at = (i: number): LogRecord => {
+      const token = i % 3 === 0 ? 1 + (i % 5) : i % 7 === 0 ? 6 + (i % 40) : 1000 + i
+      const exchange_ts = TEN + Math.floor(i / 4) * 1_000_000
+      return { ...tick(i, token, { sequence_id: i, exchange_ts }), recordTime: exchange_ts }
+    }
+    const records = Array.from({ length: 3000 }, (_, i) => at(i))
+    const published = (out: ReturnType<ReturnType<typeof pipeline>["run"]>) => out.ticks.map(({ tick }) => tick)
+    const whole = pipeline(makeStates(max))
+    const expected = published(whole.run(records))
+    assert.isAtMost(whole.states.live.instruments.size, max)
+    for (const token of [1, 2, 3, 4, 5]) assert.strictEqual(whole.states.live.instruments.has(token), true)
+
+    // Kept every 20 records, taken up again from there.
+    const kept = new Map<number, Uint8Array>()
+    let { states } = pipeline(makeStates(max))
+    const found: typeof expected = []
+    let since = Number.NEGATIVE_INFINITY
+    let forgotten = 0
+    for (let from = 0; from < records.length; from += 20) {
+      const batch = pipeline(states).run(records.slice(from, from + 20))
+      found.push(...published(batch))
+      forgotten += batch.count.forgotten
+      assert.strictEqual(batch.count.instruments, states.live.instruments.size)
+      if (states.live.gone === "others") since = Number.NEGATIVE_INFINITY
+      const { instruments, gone = [] } = snapshotOf(states, states.live.changedSince(since), batch.recordTime, marks)
+      if (gone === "others") kept.clear()
+      else for (const token of gone) kept.delete(token)
+      for (const [token, bytes] of instruments) kept.set(token, bytes)
+      since = batch.recordTime
+      assert.isAtMost(kept.size, max + 1)
+      states = restore({ instruments: kept }, max)!.states
+    }
+    assert.isAbove(forgotten, 1000)
+    assert.deepStrictEqual(found, expected)
+  })
+
+  it("begins a later epoch where a forgotten instrument comes back, even in the second in which it began", () => {
+    const { run } = pipeline(makeStates(16))
+    const once = (offset: number, token: number): LogRecord => ({
+      ...tick(0, token, { sequence_id: offset }),
+      offset,
+      recordTime: TEN + offset
+    })
+    const order = Array.from({ length: 400 }, (_, i) => once(i, 1 + (i % 20)))
+    const epochs = new Map<number, number>()
+    const positions = new Map<string, number>()
+    for (const { tick } of run(order).ticks) {
+      assert.isAtLeast(tick.epoch, epochs.get(tick.instrument_token) ?? 0)
+      epochs.set(tick.instrument_token, tick.epoch)
+      const key = `${tick.instrument_token} ${tick.epoch}`
+      assert.strictEqual(tick.position, (positions.get(key) ?? 0) + 1)
+      positions.set(key, tick.position)
+    }
+    assert.strictEqual(positions.size, 400)
+  })
+
+  it("begins a later epoch where an old day comes back that was dropped for another in the same second", () => {
+    const { run } = pipeline()
+    const day = (offset: number, ago: number): LogRecord => ({
+      ...tick(0, 1, { exchange_ts: TEN - ago * 86_400_000_000 + offset, price: 1 }),
+      offset,
+      recordTime: TEN + offset
+    })
+    const ticks = run([0, 1, 2, 3, 4, 1, 2, 3, 4].map((ago, offset) => day(offset, ago))).ticks.map(({ tick }) => tick)
+    const places = new Set(ticks.map(({ epoch, position }) => `${epoch} ${position}`))
+    assert.strictEqual(places.size, ticks.length)
+  })
+
+  it("names all that is gone, and then no more than it holds: where nothing is kept, the list does not grow", () => {
+    const { run, states } = pipeline(makeStates(16))
+    run(Array.from({ length: 20 }, (_, i) => tick(i, 1 + i)))
+    const { gone } = snapshotOf(states, [], TEN, marks)
+    assert.deepStrictEqual(gone, [1, 2, 3, 4])
+    run(Array.from({ length: 40 }, (_, i) => tick(20 + i, 100 + i)))
+    assert.strictEqual(snapshotOf(states, [], TEN, marks).gone, "others")
+  })
+
   it("goes on with a run beyond a jump where it was", () => {
     const { run, states } = pipeline()
     run([tick(0, 1, { sequence_id: 1 }), tick(1, 1, { sequence_id: 5e6 }), tick(2, 1, { sequence_id: 5e6 + 1 })])

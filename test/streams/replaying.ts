@@ -26,6 +26,7 @@ export const PROCESS_SETTINGS = {
   MAX_FUTURE_SKEW_MS: 5000,
   ZERO_PRICE: "drop" as const,
   SNAPSHOT_MS: 3000,
+  PROCESS_INSTRUMENTS: 20_000,
   ON_LOST_OFFSETS: "fail"
 } as const
 
