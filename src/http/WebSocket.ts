@@ -40,8 +40,8 @@ export type RefusalReason = "forbidden" | "handshake" | "not_ready" | "stopping"
 
 /** What `/ws` tells whoever counts. */
 export interface WebSocketObserver {
-  /** A client is gone: the server ended it, or it `left`. */
-  readonly ended: (why: EndReason | "left") => void
+  /** A client is gone: the server ended it, what the library says of its frames, or it `left`. */
+  readonly ended: (why: EndReason | LibraryReason | "left") => void
   readonly upgradeRefused: (why: RefusalReason) => void
   readonly messageRefused: (code: string) => void
 }
@@ -257,13 +257,16 @@ export const mountWebSocket = (app: TemplatedApp, guard: Guard, services: WebSoc
         session?.client.flush()
         socket?.drained()
       }),
-    close: (ws) => {
-      const { peer, socket, session } = ws.getUserData()
+    close: (ws, code, text) => {
+      const { address, peer, socket, session } = ws.getUserData()
       open--
       const others = (peers.get(peer) ?? 1) - 1
       if (others > 0) peers.set(peer, others)
       else peers.delete(peer)
-      observer.ended(socket?.why ?? "left")
+      const own = socket?.why ?? libraryReason(code, text)
+      observer.ended(own ?? "left")
+      if (own !== undefined && socket?.why === undefined)
+        log?.tell("ended", address, Buffer.from(text).toString("utf8"))
       socket?.gone()
       try {
         session?.close()
@@ -289,6 +292,18 @@ export const mountWebSocket = (app: TemplatedApp, guard: Guard, services: WebSoc
     isStopping = true
     hub.shutdown(1001, "the server is stopping")
   }
+}
+
+/** Why the library closes a connection by itself, without a close code. */
+export type LibraryReason = "too_large" | "bad_frames" | "idle"
+
+/** What the library says where it has ended a connection; the texts are its own. */
+const libraryReason = (code: number, text: ArrayBuffer): LibraryReason | undefined => {
+  if (code !== 1006) return undefined
+  const said = Buffer.from(text).toString("latin1")
+  if (said.includes("too big")) return "too_large"
+  if (said.includes("timed out")) return "idle"
+  return said.startsWith("Received invalid") ? "bad_frames" : undefined
 }
 
 interface Refusal {

@@ -64,7 +64,12 @@ export interface HubOptions {
   readonly observer?: Partial<HubObserver>
   /** Epoch microseconds. */
   readonly now?: () => number
+  /** How long after its connect a client's place may be ahead of what has come in here, in milliseconds. */
+  readonly graceMs?: number
 }
+
+/** A server that was quicker is ahead by what is under way in the log; a place further off is nobody's. */
+const GRACE_MS = 500
 
 /** All channels and all clients of one server. */
 export class Hub {
@@ -72,6 +77,7 @@ export class Hub {
   readonly history: History | undefined
   readonly observer: HubObserver
   readonly now: () => number
+  readonly graceMs: number
   /** The market itself. */
   readonly live: Channel
   private readonly channels = new Map<string, Channel>()
@@ -89,6 +95,7 @@ export class Hub {
     this.settings = options.settings
     this.history = options.history
     this.observer = { ...silent, ...options.observer }
+    this.graceMs = options.graceMs ?? GRACE_MS
     this.now = options.now ?? (() => (performance.timeOrigin + performance.now()) * 1000)
     this.live = new Channel(LIVE, this)
     this.channels.set(LIVE, this.live)

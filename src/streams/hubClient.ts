@@ -13,6 +13,8 @@ import { audienceOf, isAfter, placeOf, Subscription, type Wanted } from "./instr
 
 /** Instruments of one client that are looked up outside memory at a time. */
 const CLIENT_LOOKUPS = 4
+/** How often it is looked at whether the stream has come to a client's place. */
+const GRACE_STEP_MS = 10
 /** `since` of a day older than this is not followed day by day. */
 export const MAX_RESUME_DAYS = 7
 
@@ -53,10 +55,13 @@ export class HubClient {
   /** Looks outside memory that are yet to be made. */
   private readonly lookups = new Map<Subscription, () => Promise<void>>()
   private lookingUp = 0
+  /** Until then what another server sent may still be to come here. */
+  private readonly graceUntil: number
 
   constructor(hub: Hub, socket: ClientSocket) {
     this.hub = hub
     this.queue = new ClientQueue(socket, hub.settings.CLIENT_CAPACITY, hub.settings.CLIENT_BUFFER_BYTES, hub.held)
+    this.graceUntil = performance.now() + hub.graceMs
   }
 
   /** The key of the channel the client is bound to. */
@@ -281,8 +286,8 @@ export class HubClient {
   private resume(subscription: Subscription, since: Place, last: Place | undefined): void {
     const { instrument } = subscription
     subscription.place = since
-    // A place ahead of what has come in here is one only where the ring or the store knows it: another server may have
-    // been quicker. Else it is told where the stream stands.
+    // A place ahead of what has come in here is one only where the ring or the store knows it, or the stream comes to it
+    // soon: another server may have been quicker. Else the client is told where the stream stands.
     if (last !== undefined && since.epoch <= last.epoch && instrument.reaches(since)) {
       this.goLive(subscription)
       this.notify(subscription, {
@@ -419,7 +424,9 @@ export class HubClient {
       }
       const recovered = !page.failed
       if (instrument.reaches(cursor) || !page.more || fetched.length === 0) {
-        const sure = answered || fetched.length > 0 || page.current || instrument.reaches(cursor)
+        let sure = answered || fetched.length > 0 || page.current || instrument.reaches(cursor)
+        if (!sure) sure = await this.comes(subscription, cursor)
+        if (!this.isFetching(subscription)) return
         await this.settled(subscription, { base, fetched, cursor, sure, answered, recovered })
         return
       }
@@ -444,6 +451,17 @@ export class HubClient {
       answered = true
       base = cursor
     }
+  }
+
+  /** Whether the stream comes to a place that is a little ahead of it, within the client's grace. */
+  private async comes(subscription: Subscription, place: Place): Promise<boolean> {
+    const { instrument } = subscription
+    const isAhead = () => instrument.isSeen && instrument.epoch === place.epoch && instrument.position < place.position
+    if (!isAhead() || place.position - instrument.position > this.hub.settings.RING_TICKS) return false
+    while (this.isFetching(subscription) && isAhead() && performance.now() < this.graceUntil) {
+      await new Promise<void>((resolve) => setTimeout(resolve, GRACE_STEP_MS))
+    }
+    return instrument.reaches(place)
   }
 
   /** Settles, and waits until the answer has gone to the socket or the client with it. */

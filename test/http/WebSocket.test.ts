@@ -391,6 +391,35 @@ describe("a client of /ws", () => {
     )
   )
 
+  it.live("that the library ends for its frames is counted by what they were", () =>
+    Effect.scoped(
+      Effect.gen(function* () {
+        const ended: Array<string> = []
+        const lines: Array<string> = []
+        const { url } = yield* serve({
+          log: new ClientLog((line) => lines.push(line)),
+          counts: { ended: (why) => ended.push(why), upgradeRefused: () => undefined, messageRefused: () => undefined }
+        })
+        for (const frame of [Buffer.from([0x7b, 0xff, 0xfe, 0x7d]), Buffer.alloc(3 * MAX_MESSAGE_BYTES, "x")]) {
+          const client = yield* connect(url)
+          client.ws.send(frame, { binary: false })
+          yield* client.until(({ closed }) => closed !== undefined)
+        }
+        const gone = yield* connect(url)
+        gone.ws.close()
+        yield* gone.until(({ closed }) => closed !== undefined)
+        yield* Effect.promise(async () => {
+          while (ended.length < 3) await new Promise<void>((resolve) => setImmediate(resolve))
+        })
+        assert.deepStrictEqual(ended, ["bad_frames", "too_large", "left"])
+        assert.deepStrictEqual(lines, [
+          "client 127.0.0.1 ended: Received invalid UTF-8",
+          "client 127.0.0.1 ended: Received too big message"
+        ])
+      })
+    )
+  )
+
   it.live("is refused more instruments than it may ask for at a time, and told when it may", () =>
     Effect.scoped(
       Effect.gen(function* () {

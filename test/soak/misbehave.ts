@@ -20,12 +20,12 @@ const FLAT = 1.15
 
 /** Each kind, and what of /metrics names it: any of these grows while it is there. */
 const KINDS: Readonly<Record<string, ReadonlyArray<string>>> = {
-  "pings-unread": [],
-  "since-storm": [],
-  "many-tokens": [],
-  "never-reads": [],
-  "connect-flood": [],
-  "broken-frames": [],
+  "pings-unread": ['topology_clients_ended_total{reason="too_many_messages"}'],
+  "since-storm": ['topology_clients_ended_total{reason="too_large"}', "topology_messages_refused_total"],
+  "many-tokens": ['topology_clients_ended_total{reason="too_large"}', "topology_messages_refused_total"],
+  "never-reads": ["topology_evictions_total", 'topology_clients_ended_total{reason="unread"}'],
+  "connect-flood": ["topology_upgrades_refused_total", "topology_http_refused_total"],
+  "broken-frames": ['topology_messages_refused_total{code="bad_message"}'],
   "half-sent": [],
   "unread-streams": [],
   searches: [],

@@ -11,7 +11,12 @@ const both = { tick: true, gap: true }
 const plain = { ...both, since: undefined, backfill: 0 }
 
 const make = (settings: Partial<HubSettings> = {}, history?: History) =>
-  new Hub({ settings: { ...hubSettings, ...settings }, now: () => NOW, ...(history === undefined ? {} : { history }) })
+  new Hub({
+    settings: { ...hubSettings, ...settings },
+    now: () => NOW,
+    graceMs: 0,
+    ...(history === undefined ? {} : { history })
+  })
 
 const connect = (hub: Hub, options: { readonly fast?: boolean; readonly key?: string; checker?: RuleChecker } = {}) => {
   const socket = new FakeSocket({
@@ -708,6 +713,24 @@ describe("coming back with since", () => {
     const old = await resume({ epoch: epochOf(100, 0), position: 7 })
     assert.strictEqual(old.checker.unrecovered, 1)
     assert.strictEqual(old.checker.place(1)!.position, hub.live.place(1)!.position)
+  })
+
+  it("is not sent again what another server was quicker to send, also where only the log knows it yet", async () => {
+    const { history } = historyFrom(new Map([[1, run(1, 1, 30)]]), { ring: 50, store: () => 0, up: () => true })
+    const hub = new Hub({ settings: hubSettings, now: () => NOW, history, graceMs: 60_000 })
+    hub.publish(run(1, 1, 30))
+    const checker = new RuleChecker()
+    checker.places.set(1, { epoch: EPOCH, position: 33 })
+    const { socket, client } = connect(hub, { checker })
+    client.subscribe(1, { ...both, since: { epoch: EPOCH, position: 33 }, backfill: 0 })
+    for (let i = 0; i < 10; i++) await settle()
+    hub.publish(run(1, 31, 35))
+    while (socket.frames.length === 0) await settle()
+    hub.publish(run(1, 36, 36))
+    assert.deepStrictEqual(shown(socket), [
+      ["backfill", EPOCH, 34, 35, true],
+      ["tick", EPOCH, 36, 36]
+    ])
   })
 
   it("is told at once where the stream stands where its place is ahead of what exists, and goes on live", async () => {
