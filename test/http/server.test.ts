@@ -422,6 +422,44 @@ describe("the server", () => {
     }).pipe(Effect.scoped)
   )
 
+  it.live("answers a short search before the long ones that came first are all done", () =>
+    Effect.gen(function* () {
+      const rows = new Rows()
+      for (let instrument_token = 1; instrument_token <= 3000; instrument_token++) {
+        rows.instruments.set(instrument_token, {
+          instrument_token,
+          tradingsymbol: `S${instrument_token}`,
+          exchange: "NSE",
+          asset_class: "EQ",
+          tick_size: 0.05,
+          name: "SHARE",
+          expiry: null,
+          strike: null,
+          option_type: null,
+          lot_size: 1
+        })
+      }
+      const { port } = yield* open({}, rows)
+      const search = (limit: number) => ask(port, `/api/v1/instruments/search?query=s&limit=${limit}`)
+      let done = 0
+      const long = yield* Effect.forEach(Array.from({ length: 40 }), () =>
+        Effect.forkChild(
+          Effect.tap(search(10_000), () => Effect.sync(() => (done += 1))),
+          { startImmediately: true }
+        )
+      )
+      // The first of them is answered: the others wait in the server.
+      while (done === 0) yield* Effect.promise(() => new Promise((resolve) => setImmediate(resolve)))
+      const before = done
+      assert.lengthOf(((yield* search(10)).json as { readonly instruments: ReadonlyArray<unknown> }).instruments, 10)
+      assert.isBelow(done - before, 20)
+      for (const fiber of long) {
+        const { json } = yield* Fiber.join(fiber)
+        assert.lengthOf((json as { readonly instruments: ReadonlyArray<unknown> }).instruments, 3000)
+      }
+    }).pipe(Effect.scoped)
+  )
+
   it.live("says in one line that the port is in use", () =>
     Effect.gen(function* () {
       const { port } = yield* open()
