@@ -11,7 +11,7 @@ import { observe } from "../streams/observe.ts"
 import type { Readiness } from "../streams/Readiness.ts"
 import type { RecentTicks } from "../streams/RecentTicks.ts"
 import { refreshCandles } from "../streams/refreshCandles.ts"
-import { restart } from "../streams/restart.ts"
+import { reasonOf, restart } from "../streams/restart.ts"
 import type { StateSnapshots } from "../streams/StateSnapshots.ts"
 import { TickLog } from "../streams/TickLog.ts"
 import type { TickStore } from "../streams/TickStore.ts"
@@ -24,16 +24,6 @@ const RESTART_WAIT = "1 second"
 const DRAIN_POLL = "20 millis"
 /** The share of the deadline after which a stop says what it waits for. */
 const SAY_AT = 0.5
-
-/** What the world did is a sentence; only a defect of this software is told with where it happened. */
-const reasonOf = (cause: Cause.Cause<unknown>): string => {
-  const failure = Cause.findErrorOption(cause)
-  if (failure._tag === "Some") {
-    const { message } = failure.value as { readonly message?: unknown }
-    if (typeof message === "string" && message !== "") return message
-  }
-  return Cause.pretty(cause)
-}
 
 /** Runs a part for ever: a failure is logged, shown as degraded for a while, and the part started again. */
 export const supervise = <E, R>(

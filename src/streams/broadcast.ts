@@ -4,8 +4,10 @@
  */
 import { Clock, Effect, Stream } from "effect"
 import type { LogError } from "../schema/Errors.ts"
+import type { Bookmark } from "./bookmark.ts"
 import { follow, type TickBatch } from "./follow.ts"
 import { Readiness } from "./Readiness.ts"
+import { alone } from "./restart.ts"
 import { TickLog } from "./TickLog.ts"
 
 /** How far back a server begins. */
@@ -31,28 +33,42 @@ export const broadcast = (take: (batch: TickBatch) => void): Effect.Effect<void,
     const readiness = yield* Readiness
     const clock = yield* Clock.Clock
     const context = yield* Effect.context<never>()
-    const incarnation = log.incarnation("normalized_ticks")
     const caughtUp = yield* readiness.condition("log caught up")
     const since = clock.currentTimeMillisUnsafe() * 1000 - BACK_MICROS
+    const runAlone = alone("server")
     let behind = log.partitions
 
-    const partition = (number: number) =>
-      Effect.gen(function* () {
-        const from = yield* log.offsetAt("normalized_ticks", number, since)
+    const partition = (number: number) => {
+      /** How far it was read: a reader that failed goes on from there, unless the topic is another by then. */
+      let bookmark: Bookmark | undefined
+      let isBehind = true
+      const reached = Effect.suspend(() => {
+        if (!isBehind) return Effect.void
+        isBehind = false
+        return --behind === 0 ? caughtUp : Effect.void
+      })
+      const read = Effect.gen(function* () {
+        const incarnation = log.incarnation("normalized_ticks")
+        if (bookmark?.incarnation !== incarnation) bookmark = undefined
+        const bounds = yield* log.bounds("normalized_ticks", number)
+        const from =
+          bookmark === undefined
+            ? yield* log.offsetAt("normalized_ticks", number, since)
+            : Math.min(bounds.end, Math.max(bounds.start, bookmark.offset))
         const end = yield* lastRecordEnd(number, from)
-        const reached = Effect.suspend(() => (--behind === 0 ? caughtUp : Effect.void))
-        let isBehind = from < end
-        if (!isBehind) yield* reached
+        if (from >= end) yield* reached
         yield* log.read("normalized_ticks", number, from).pipe(
-          follow({ reader: "follow-server", partition: number, incarnation, log, bookmark: undefined, context }),
+          follow({ reader: "follow-server", partition: number, incarnation, log, bookmark, context }),
           Stream.runForEach((batch) => {
+            // Before it is taken: one that cannot be taken is passed over, and what comes after it is live.
+            bookmark = batch.bookmark
             take(batch)
-            if (!isBehind || batch.bookmark.offset < end) return Effect.void
-            isBehind = false
-            return reached
+            return batch.bookmark.offset < end ? Effect.void : reached
           })
         )
       })
+      return runAlone({ partition: number, revoked: Effect.never }, read)
+    }
     yield* Effect.forEach(
       Array.from({ length: log.partitions }, (_, number) => number),
       partition,

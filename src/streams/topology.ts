@@ -2,22 +2,16 @@
  * Decides how the stages are joined into groups, and describes that as data: nodes, edges, capacities, and what a full
  * buffer does. The commands, `/topology` and topology.md all read it from here.
  */
-import { Effect, Schedule, Stream } from "effect"
+import { Effect, Stream } from "effect"
 import type { LogError } from "../schema/Errors.ts"
 import type { Settings } from "../schema/Settings.ts"
 import type { Claims } from "./Claims.ts"
 import { type LostOffsetsSettings, lostOffsets } from "./lostOffsets.ts"
 import { type ProcessSettings, processPartition } from "./process.ts"
 import type { Readiness } from "./Readiness.ts"
-import { restart } from "./restart.ts"
+import { aloneInGroup } from "./restart.ts"
 import type { StateSnapshots } from "./StateSnapshots.ts"
 import { TickLog } from "./TickLog.ts"
-import { together } from "./together.ts"
-
-/** A partition that failed is recovered after 0.1 s, doubling to 5 s. */
-const restarts = Schedule.min([Schedule.exponential("100 millis"), Schedule.spaced("5 seconds")]).pipe(
-  Schedule.jittered
-)
 
 /**
  * The group `process`: one pipeline an assigned partition, started on assignment, ended on revocation; degraded while
@@ -29,27 +23,20 @@ export const runProcess = (
   Effect.gen(function* () {
     const log = yield* TickLog
     const lost = yield* lostOffsets("process", "raw_ticks", settings)
-    const sayOf = together("process", { isOnce: true })
-    yield* log.assignments("process", "raw_ticks").pipe(
-      Stream.mapEffect(
-        (assigned) =>
-          processPartition(
-            {
-              ...assigned,
-              read: (from, until) =>
-                Stream.unwrap(Effect.as(lost.reached(assigned.partition, from), assigned.read(from, until)))
-            },
-            settings,
-            lost
-          ).pipe(
-            Effect.tapError((error) => sayOf(assigned.partition)(`fails and is recovered: ${error.message}`)),
-            restart("process", restarts),
-            Effect.raceFirst(assigned.revoked)
-          ),
-        { concurrency: "unbounded" }
-      ),
-      Stream.runDrain
+    const run = aloneInGroup("process")((assigned) =>
+      processPartition(
+        {
+          ...assigned,
+          read: (from, until) =>
+            Stream.unwrap(Effect.as(lost.reached(assigned.partition, from), assigned.read(from, until)))
+        },
+        settings,
+        lost
+      ).pipe(Effect.raceFirst(assigned.revoked))
     )
+    yield* log
+      .assignments("process", "raw_ticks")
+      .pipe(Stream.mapEffect(run, { concurrency: "unbounded" }), Stream.runDrain)
   })
 
 /** What a full buffer does. */

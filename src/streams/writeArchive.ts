@@ -16,6 +16,7 @@ import { gather } from "./gather.ts"
 import { type LostOffsetsSettings, lostOffsets } from "./lostOffsets.ts"
 import * as metrics from "./metrics.ts"
 import type { Readiness } from "./Readiness.ts"
+import { aloneInGroup } from "./restart.ts"
 import { retrySink } from "./sinkRetry.ts"
 import { type AssignedPartition, type LogRecord, TickLog } from "./TickLog.ts"
 import { together } from "./together.ts"
@@ -166,5 +167,5 @@ export const writeArchive = (
 
     yield* log
       .assignments("archive", "normalized_ticks")
-      .pipe(Stream.mapEffect(partition, { concurrency: "unbounded" }), Stream.runDrain)
+      .pipe(Stream.mapEffect(aloneInGroup("archive")(partition), { concurrency: "unbounded" }), Stream.runDrain)
   })

@@ -13,6 +13,7 @@ import { type LostOffsetsSettings, lostOffsets } from "./lostOffsets.ts"
 import * as metrics from "./metrics.ts"
 import type { Readiness } from "./Readiness.ts"
 import { RecentTicks } from "./RecentTicks.ts"
+import { aloneInGroup } from "./restart.ts"
 import { retrySink } from "./sinkRetry.ts"
 import { type AssignedPartition, TickLog } from "./TickLog.ts"
 import { together } from "./together.ts"
@@ -94,5 +95,9 @@ export const writeRing = Effect.fnUntraced(function* (
 
   yield* log
     .assignments("recent", "normalized_ticks")
-    .pipe(Stream.mapEffect(partition, { concurrency: "unbounded" }), Stream.runDrain, Effect.raceFirst(giveUp))
+    .pipe(
+      Stream.mapEffect(aloneInGroup("ring")(partition), { concurrency: "unbounded" }),
+      Stream.runDrain,
+      Effect.raceFirst(giveUp)
+    )
 })

@@ -17,6 +17,7 @@ import { gatherFrom } from "./gather.ts"
 import { type LostOffsetsSettings, lostOffsets } from "./lostOffsets.ts"
 import * as metrics from "./metrics.ts"
 import type { Readiness } from "./Readiness.ts"
+import { alone } from "./restart.ts"
 import { retrySink } from "./sinkRetry.ts"
 import { type AssignedPartition, TickLog } from "./TickLog.ts"
 import { TickStore } from "./TickStore.ts"
@@ -62,6 +63,7 @@ export const writeStore = (
       return { ticks: ticks.length, replayed: replayed.length, bookmark, commits }
     }
 
+    const runAlone = alone("store")
     const partition = (assigned: AssignedPartition, push: (batch: Waiting) => Effect.Effect<void>) =>
       Effect.gen(function* () {
         // Until the partition is another's: what was taken last is written after its reading has ended.
@@ -69,14 +71,17 @@ export const writeStore = (
           commitLater(assigned, () => crashPoint("after-store-commit")),
           scope
         )
-        // The store's own bookmark was written with its rows; the group's commit may lag behind it.
-        const bookmarks = yield* store.bookmarks(incarnation).pipe(retrySink("store"))
-        const bookmark = bookmarks.find((mine) => mine.partition === assigned.partition)
-        const { start } = yield* log.bounds("normalized_ticks", assigned.partition)
-        yield* lost.read(assigned, bookmark?.offset ?? start).pipe(
-          follow({ reader: "follow-store", partition: assigned.partition, incarnation, log, bookmark, context }),
-          Stream.runForEach((batch) => push(enqueue(commits, batch)))
-        )
+        const reading = Effect.gen(function* () {
+          // The store's own bookmark was written with its rows; the group's commit may lag behind it.
+          const bookmarks = yield* store.bookmarks(incarnation).pipe(retrySink("store"))
+          const bookmark = bookmarks.find((mine) => mine.partition === assigned.partition)
+          const { start } = yield* log.bounds("normalized_ticks", assigned.partition)
+          yield* lost.read(assigned, bookmark?.offset ?? start).pipe(
+            follow({ reader: "follow-store", partition: assigned.partition, incarnation, log, bookmark, context }),
+            Stream.runForEach((batch) => push(enqueue(commits, batch)))
+          )
+        })
+        yield* runAlone(assigned, reading)
       })
 
     /** Ticks of one transaction: halved with each failure, so that a slow store still gets on, and doubled back. */

@@ -323,7 +323,7 @@ describe("records that retention removed before a group took them, on the embedd
         assert.strictEqual(lines.filter((line) => line.includes("was to go on")).length, 1)
         assert.deepStrictEqual((yield* lostRecords)[0], ["process raw_ticks-0", LOST])
         // It failed within the last minute.
-        assert.deepStrictEqual(yield* degraded, ["process"])
+        assert.deepStrictEqual(yield* degraded, ["process partition 0"])
         yield* Fiber.interrupt(fiber)
         assert.deepStrictEqual(yield* degraded, [])
       })
