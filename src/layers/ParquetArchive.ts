@@ -4,7 +4,10 @@
  * none is and named by the first offset, says first what a range will hold, so that whoever comes after a crash completes
  * that very range.
  *
- * An object's rows are sorted by primary key and hold each once. A reader goes through a day in parts small enough that
+ * An object's rows are sorted by primary key and hold each once, and a tick has one place in all objects of a day: a
+ * writer leaves out what stands in another already, such as one of an earlier life of the topic (docs/decisions/0018), so
+ * that whoever reads the files as they lie need not know of any of this. Of objects written before that was so, a reader
+ * gives each key once. It goes through a day in parts small enough that
  * the keys it has seen fit in memory (`MAX_KEYS`, 21 bytes each), whatever number of objects hold them.
  */
 import { Effect, Schema, type Scope, Stream } from "effect"
@@ -53,6 +56,8 @@ export const MAX_KEYS = 4_000_000
 /** Rows handed to a reader at a time: building more at once would be felt by whoever shares the loop. */
 const ROWS_AT_A_TIME = 4096
 
+const MAX_TOLD = 1000
+
 const Manifest = Schema.Struct({
   incarnation: Schema.String,
   partition: Schema.Int,
@@ -66,7 +71,7 @@ type Manifest = typeof Manifest.Type
 const decodeManifest = Schema.decodeUnknownEffect(Schema.fromJsonString(Manifest))
 
 const INCARNATION = /^[A-Za-z0-9_-]{1,128}$/
-const OBJECT = /^[A-Za-z0-9_-]+-(\d+)-(\d+)-\d+\.parquet$/
+const OBJECT = /^([A-Za-z0-9_-]+)-(\d+)-(\d+)-\d+\.parquet$/
 
 /** Parts of a day, in ascending order of tokens: as many tokens as fit, and one that alone does not fit in slices. */
 export const partsOf = (
@@ -131,6 +136,8 @@ export const make = (
   Effect.gen(function* () {
     const thread = yield* ParquetThread.make(store.readRange)
     let readers = 0
+    /** Objects that cannot be read, each said once. */
+    const told = new Set<string>()
 
     const manifestKey = (incarnation: string, partition: number, first: number): string =>
       `manifests/${incarnation}-${partition}-${first}.json`
@@ -176,20 +183,36 @@ export const make = (
         return yield* new ArchiveError({ operation: "write", message: "a manifest came and went" })
       })
 
+    /**
+     * The objects of a date that may hold ticks of a range under the same keys: those of another life of the topic, as of
+     * an embedded log before it was started again, and those of the same partition.
+     */
+    const othersOf = ({ incarnation, partition }: ArchiveRange, date: string, own: string) =>
+      Effect.map(store.list(dateFolder(date)), (listed) =>
+        listed.flatMap(({ name, source }) => {
+          const [, of, at] = OBJECT.exec(name) ?? []
+          const isOther = of !== undefined && name !== own && (of !== incarnation || Number(at) === partition)
+          return isOther ? [source] : []
+        })
+      )
+
+    /** Answers how many rows it left out. */
     const writeObject = (
       range: ArchiveRange,
       date: string,
       columns: TickColumns,
       isBegun: boolean
-    ): Effect.Effect<void, ArchiveError> =>
+    ): Effect.Effect<number, ArchiveError> =>
       Effect.gen(function* () {
         const { incarnation, partition, first, last } = range
-        const key = `${dateFolder(date)}${incarnation}-${partition}-${first}-${last}.parquet`
+        const name = `${incarnation}-${partition}-${first}-${last}.parquet`
+        const key = `${dateFolder(date)}${name}`
         // No object is there before its manifest.
-        if (isBegun && (yield* store.has(key))) return
-        const bytes = yield* thread.ask({
+        if (isBegun && (yield* store.has(key))) return 0
+        const { bytes, leftOut, unreadable } = yield* thread.ask({
           kind: "encode",
           columns,
+          others: yield* othersOf(range, date, name),
           metadata: {
             topic: "normalized_ticks",
             incarnation,
@@ -201,8 +224,14 @@ export const make = (
           }
         })
         // Where another writer of this range was quicker, its object holds the same rows.
-        yield* store.putNew(key, bytes)
+        if (bytes !== null) yield* store.putNew(key, bytes)
         crashPoint("after-object")
+        for (const reason of unreadable) {
+          if (told.has(reason)) continue
+          if (told.size < MAX_TOLD) told.add(reason)
+          yield* Effect.logWarning(`the archive has an object that cannot be read, and takes its ticks anew: ${reason}`)
+        }
+        return leftOut
       })
 
     const write: Archive["Service"]["write"] = (range, ticks) =>
@@ -219,7 +248,9 @@ export const make = (
           return yield* new ArchiveError({ operation: "write", message })
         }
         crashPoint("after-manifest")
-        for (const date of dates) yield* writeObject(range, date, byDate.get(date)!, !isNew)
+        let leftOut = 0
+        for (const date of dates) leftOut += yield* writeObject(range, date, byDate.get(date)!, !isNew)
+        return leftOut
       })
 
     const begun: Archive["Service"]["begun"] = (incarnation, partition, first) =>
@@ -234,7 +265,7 @@ export const make = (
       Effect.map(store.list(dateFolder(date)), (listed) =>
         listed
           .flatMap(({ name, source }) => {
-            const [, partition, first] = OBJECT.exec(name) ?? []
+            const [, , partition, first] = OBJECT.exec(name) ?? []
             return partition === undefined ? [] : [{ name, source, partition: Number(partition), first: Number(first) }]
           })
           .sort((a, b) => a.partition - b.partition || a.first - b.first || (a.name < b.name ? -1 : 1))

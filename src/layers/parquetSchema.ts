@@ -56,6 +56,9 @@ const COLUMNS: ReadonlyArray<SchemaElement> = [
 /** How many of the columns, from the first, `read` needs: what lies before those that only the archive keeps. */
 export const READ_COLUMNS = COLUMNS.findIndex(({ name }) => name === "source_incarnation")
 
+/** How many of the columns, from the first, hold the primary key. */
+export const KEY_COLUMNS = COLUMNS.findIndex(({ name }) => name === "sequence_id") + 1
+
 export const PARQUET_SCHEMA: Array<SchemaElement> = [{ name: "tick", num_children: COLUMNS.length }, ...COLUMNS]
 
 /** The rows `[from, to)` as ticks of the store. */

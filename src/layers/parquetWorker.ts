@@ -16,7 +16,7 @@ import {
   type TickColumns
 } from "../schema/TickColumns.ts"
 import { isInSlice, PrimaryKeys } from "./PrimaryKeys.ts"
-import { PARQUET_SCHEMA, READ_COLUMNS, ROW_GROUP_ROWS } from "./parquetSchema.ts"
+import { KEY_COLUMNS, PARQUET_SCHEMA, READ_COLUMNS, ROW_GROUP_ROWS } from "./parquetSchema.ts"
 
 /** A part of a day's rows whose keys fit in memory: tokens in [fromToken, toToken], and of their keys one in `slices`. */
 export interface Part {
@@ -39,11 +39,26 @@ export type ObjectSource =
   | { readonly kind: "object"; readonly key: string; readonly size: number }
 
 export type Request =
-  | { readonly kind: "encode"; readonly columns: TickColumns; readonly metadata: Readonly<Record<string, string>> }
+  | {
+      readonly kind: "encode"
+      readonly columns: TickColumns
+      readonly metadata: Readonly<Record<string, string>>
+      /** Objects whose rows are left out of the new one. */
+      readonly others: ReadonlyArray<ObjectSource>
+    }
   | { readonly kind: "survey"; readonly source: ObjectSource }
   | { readonly kind: "begin"; readonly part: Part }
   | { readonly kind: "rows"; readonly source: ObjectSource; readonly group: number; readonly reader: number }
   | { readonly kind: "end"; readonly reader: number }
+
+export interface Encoded {
+  /** Null where no row is left. */
+  readonly bytes: Uint8Array<ArrayBuffer> | null
+  /** Rows that other objects have. */
+  readonly leftOut: number
+  /** Of the other objects those that cannot be read, and why. */
+  readonly unreadable: ReadonlyArray<string>
+}
 
 export interface Survey {
   readonly groups: number
@@ -54,7 +69,7 @@ export interface Survey {
 
 /** What each request is answered with. */
 export interface Answers {
-  readonly encode: Uint8Array<ArrayBuffer>
+  readonly encode: Encoded
   readonly survey: Survey
   readonly begin: null
   readonly rows: StoredColumns | null
@@ -97,8 +112,11 @@ const sortedRows = (columns: TickColumns): Uint32Array => {
   return rows.subarray(0, kept)
 }
 
-const encode = (columns: TickColumns, metadata: Readonly<Record<string, string>>): Uint8Array<ArrayBuffer> => {
-  const rows = sortedRows(columns)
+const encodeRows = (
+  columns: TickColumns,
+  rows: Uint32Array,
+  metadata: Readonly<Record<string, string>>
+): Uint8Array<ArrayBuffer> => {
   const writer = new ByteWriter(1 << 20)
   const parquet = new ParquetWriter({
     writer,
@@ -158,6 +176,18 @@ const need = (key: string, from: number, to: number): Promise<Uint8Array<ArrayBu
   needed.set(needs, bytes)
   port.postMessage({ need: needs, key, from, to } satisfies Answered)
   return bytes.promise
+}
+
+/** Bytes that did not come. */
+class NeedError extends Error {}
+
+/** An object that cannot be read; `isPassing` where it may be read another time. */
+class ObjectError extends Error {
+  readonly isPassing: boolean
+  constructor(message: string, isPassing: boolean) {
+    super(message)
+    this.isPassing = isPassing
+  }
 }
 
 /** An object's bytes, and a way to say which will be asked for piece by piece. */
@@ -220,10 +250,12 @@ const withObject = async <A>(
   let opened: Opened | undefined
   try {
     opened = source.kind === "file" ? openFile(source.path) : await openObject(source.key, source.size)
-    return await use(opened, await parquetMetadataAsync(opened.buffer, { initialFetchSize: FETCH_BYTES }))
+    return await use(opened, await parquetMetadataAsync(opened.buffer, { initialFetchSize: FETCH_BYTES, parsers }))
   } catch (error) {
     const named = source.kind === "file" ? source.path : source.key
-    throw new Error(`${named}: ${error instanceof Error ? error.message : String(error)}`)
+    const code = error instanceof Error && "code" in error ? error.code : undefined
+    const isPassing = error instanceof NeedError || (code !== undefined && code !== "ENOENT")
+    throw new ObjectError(`${named}: ${error instanceof Error ? error.message : String(error)}`, isPassing)
   } finally {
     opened?.close()
   }
@@ -279,6 +311,104 @@ const survey = (source: ObjectSource): Promise<Survey> =>
     }
     return { groups: metadata.row_groups.length, tokens: Int32Array.from(tokens), counts: Int32Array.from(counts) }
   })
+
+/** The keys that a row group may hold; what its statistics do not say, it may. */
+interface GroupKeys {
+  readonly tokens: readonly [low: number, high: number]
+  readonly times: readonly [low: number, high: number]
+}
+
+/** The keys of objects read before: an object never changes. One more than so many drops the one that came first. */
+const keysOf = new Map<string, ReadonlyArray<GroupKeys>>()
+const MAX_KEYS_OF = 16_384
+
+const groupKeys = (metadata: FileMetaData, group: number): GroupKeys => {
+  const statistics = metadata.row_groups[group]!.columns[1]?.meta_data?.statistics
+  const { min_value: low, max_value: high } = statistics ?? {}
+  return {
+    tokens: tokenRange(metadata, group),
+    times: [
+      typeof low === "number" ? low : Number.NEGATIVE_INFINITY,
+      typeof high === "number" ? high : Number.POSITIVE_INFINITY
+    ]
+  }
+}
+
+const overlaps = (a: readonly [number, number], b: readonly [number, number]): boolean => a[0] <= b[1] && a[1] >= b[0]
+
+/**
+ * The sorted rows whose primary keys stand in none of the other objects. Of those only the groups are read, and only
+ * the columns of their keys, that tokens and times of the rows fall into.
+ */
+const withoutThoseOf = async (columns: TickColumns, rows: Uint32Array, others: ReadonlyArray<ObjectSource>) => {
+  const { instrument_token: token, exchange_ts: ts, sequence_id: id } = columns
+  const has = new Uint8Array(rows.length)
+  const unreadable: Array<string> = []
+  const tokens = [token[rows[0]!]!, token[rows[rows.length - 1]!]!] as const
+  let earliest = Number.POSITIVE_INFINITY
+  let latest = Number.NEGATIVE_INFINITY
+  for (const row of rows) {
+    earliest = Math.min(earliest, ts[row]!)
+    latest = Math.max(latest, ts[row]!)
+  }
+  const isMet = (keys: GroupKeys) => overlaps(keys.tokens, tokens) && overlaps(keys.times, [earliest, latest])
+  /** Marks the row with that key, if there is one. */
+  const mark = (ofToken: number, at: number, sequence: number): void => {
+    let low = 0
+    let high = rows.length - 1
+    while (low <= high) {
+      const middle = (low + high) >>> 1
+      const row = rows[middle]!
+      const order = token[row]! - ofToken || ts[row]! - at || id[row]! - sequence
+      if (order === 0) {
+        has[middle] = 1
+        return
+      }
+      if (order < 0) low = middle + 1
+      else high = middle - 1
+    }
+  }
+  for (const source of others) {
+    const name = source.kind === "file" ? source.path : source.key
+    if (keysOf.get(name)?.some(isMet) === false) continue
+    try {
+      await withObject(source, async ({ buffer, hold }, metadata) => {
+        const keys = metadata.row_groups.map((_, group) => groupKeys(metadata, group))
+        if (keysOf.size >= MAX_KEYS_OF) keysOf.delete(keysOf.keys().next().value!)
+        keysOf.set(name, keys)
+        if (!keys.some(isMet)) return
+        const scan = await parquetScan({ file: buffer, metadata, parsers })
+        for (let group = 0; group < keys.length; group++) {
+          if (!isMet(keys[group]!)) continue
+          const bytes = groupBytes(metadata, group, KEY_COLUMNS)
+          if (bytes !== undefined) await hold(...bytes)
+          const [rowStart, rowEnd] = groupRange(metadata, group)
+          const read = (column: string) => scan.readColumn({ column, rowStart, rowEnd })
+          const theirTokens = (await read("instrument_token")) as ArrayLike<number>
+          const theirTimes = (await read("exchange_ts")) as ArrayLike<number>
+          const theirIds = (await read("sequence_id")) as ArrayLike<bigint>
+          for (let i = 0; i < theirTokens.length; i++) mark(theirTokens[i]!, theirTimes[i]!, Number(theirIds[i]!))
+        }
+      })
+    } catch (error) {
+      // Bytes that do not come are asked for again. One that is gone, or no Parquet, shows nobody a tick.
+      if (error instanceof ObjectError && error.isPassing) throw error
+      unreadable.push(error instanceof Error ? error.message : String(error))
+    }
+  }
+  return { rows: rows.filter((_, i) => has[i] === 0), unreadable }
+}
+
+const encode = async ({ columns, metadata, others }: Request & { readonly kind: "encode" }): Promise<Encoded> => {
+  const sorted = sortedRows(columns)
+  const { rows, unreadable } =
+    others.length === 0 ? { rows: sorted, unreadable: [] } : await withoutThoseOf(columns, sorted, others)
+  return {
+    bytes: rows.length === 0 ? null : encodeRows(columns, rows, metadata),
+    leftOut: sorted.length - rows.length,
+    unreadable
+  }
+}
 
 /** What each reader has seen of the part it is reading. */
 const readers = new Map<
@@ -372,7 +502,7 @@ const rowsOf = (source: ObjectSource, group: number, reader: number): Promise<St
 const answer = (request: Request): Answers[keyof Answers] | Promise<Answers[keyof Answers]> => {
   switch (request.kind) {
     case "encode":
-      return encode(request.columns, request.metadata)
+      return encode(request)
     case "survey":
       return survey(request.source)
     case "begin":
@@ -387,7 +517,7 @@ const answer = (request: Request): Answers[keyof Answers] | Promise<Answers[keyo
 
 const transfers = (answered: Answers[keyof Answers]): Array<ArrayBuffer> => {
   if (answered === null) return []
-  if (answered instanceof Uint8Array) return [answered.buffer]
+  if ("leftOut" in answered) return answered.bytes === null ? [] : [answered.bytes.buffer]
   if ("counts" in answered) return [answered.tokens.buffer, answered.counts.buffer]
   return Object.values(answered).map((column) => ("indexes" in column ? column.indexes.buffer : column.buffer))
 }
@@ -397,7 +527,7 @@ port.on("message", (asked: Asked) => {
     const bytes = needed.get(asked.need)
     needed.delete(asked.need)
     if ("bytes" in asked) bytes?.resolve(asked.bytes)
-    else bytes?.reject(new Error(asked.failure))
+    else bytes?.reject(new NeedError(asked.failure))
     return
   }
   const { id, request } = asked

@@ -42,6 +42,7 @@ export const writeArchive = (
     const received = metrics.bind(metrics.stageReceived, { stage: "archive" }, context)
     const sent = metrics.bind(metrics.stageSent, { stage: "archive" }, context)
     const replayed = metrics.bind(metrics.stageDiscarded, { stage: "archive", reason: "replay" }, context)
+    const archived = metrics.bind(metrics.stageDiscarded, { stage: "archive", reason: "archived" }, context)
     const flush = metrics.bind(metrics.sinkFlush, { sink: "archive" }, context)
 
     const sayOf = together("archive")
@@ -85,15 +86,13 @@ export const writeArchive = (
           const replays = group.reduce((n, batch) => n + batch.replays, 0)
           const range = { incarnation, partition: assigned.partition, first, last: next.offset - 1 }
           const started = clock.currentTimeMillisUnsafe()
+          let leftOut = 0
           if (ticks > 0) {
-            const taken = yield* archive
+            const done = yield* archive
               .write(range, queue.peek(ticks))
-              .pipe(
-                Effect.asVoid,
-                Effect.catchTag("RangeTaken", Effect.succeed),
-                retrySink("archive", { isLong: true, say })
-              )
-            if (taken !== undefined) return yield* taken
+              .pipe(Effect.catchTag("RangeTaken", Effect.succeed), retrySink("archive", { isLong: true, say }))
+            if (typeof done !== "number") return yield* done
+            leftOut = done
             queue.drop(ticks)
             crashPoint("after-archive-write")
           }
@@ -102,7 +101,8 @@ export const writeArchive = (
           held.add(Math.max(0, taken - first))
           flush.add((clock.currentTimeMillisUnsafe() - started) / 1000)
           received.add(ticks + replays)
-          sent.add(ticks)
+          sent.add(ticks - leftOut)
+          if (leftOut > 0) archived.add(leftOut)
           if (replays > 0) replayed.add(replays)
           commits.commit({ offset: next.offset, metadata: toMetadata(next.mark) })
         })

@@ -72,7 +72,10 @@ const sorted = (ticks: ReadonlyArray<StoredTick>): ReadonlyArray<StoredTick> =>
     (a, b) => a.instrument_token - b.instrument_token || a.exchange_ts - b.exchange_ts || a.sequence_id - b.sequence_id
   )
 
-const write = (of: ArchiveRange, ticks: ReadonlyArray<Tick>): Effect.Effect<void, ArchiveError | RangeTaken, Archive> =>
+const write = (
+  of: ArchiveRange,
+  ticks: ReadonlyArray<Tick>
+): Effect.Effect<number, ArchiveError | RangeTaken, Archive> =>
   Effect.flatMap(Archive, (archive) => archive.write(of, toColumns(ticks)))
 
 /** The ticks of a day, in the order of their primary keys. */
@@ -218,6 +221,29 @@ for (const { name, place } of places) {
               .map((tick) => [tick.instrument_token, tick.exchange_ts, tick.sequence_id])
               .toSorted(([a], [b]) => a! - b!)
           )
+        }).pipe(Effect.provide(layer))
+      })
+    )
+
+    it.effect("leaves out what it has under its key already, of another life of the topic or before, and says so", () =>
+      Effect.gen(function* () {
+        const layer = yield* place
+        const ticks = run(40)
+        const more = run(20, { instrument_token: 9, exchange_ts: OPEN + 100 })
+        // As a log that was started again gives them: other places, epochs and positions, the same keys.
+        const again = [...ticks, ...more].map((tick): Tick => ({ ...tick, epoch: EPOCH + 9, position: 7 }))
+        yield* Effect.gen(function* () {
+          assert.strictEqual(yield* write(range(0, 29), ticks.slice(0, 30)), 0)
+          assert.strictEqual(yield* write(range(30, 39), ticks.slice(30)), 0)
+          assert.strictEqual(yield* write(range(0, 59, 0, "normalized-2"), again), 40)
+          // Whether that was the last step before a crash or not.
+          assert.strictEqual(yield* write(range(0, 59, 0, "normalized-2"), again), 0)
+          // All of it: there is no object then, and no harm in asking again.
+          assert.strictEqual(yield* write(range(0, 59, 3, "normalized-3"), again), 60)
+          assert.strictEqual(yield* write(range(0, 59, 3, "normalized-3"), again), 60)
+          // The state of a day was lost, and its file sent again.
+          assert.strictEqual(yield* write(range(60, 119, 0, "normalized-2"), again), 60)
+          assert.deepStrictEqual(yield* readAll(DATE), sorted([...ticks, ...again.slice(40)].map(toStored)))
         }).pipe(Effect.provide(layer))
       })
     )

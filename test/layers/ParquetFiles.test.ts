@@ -9,6 +9,7 @@ import {
   readdirSync,
   readFileSync,
   rmSync,
+  truncateSync,
   writeFileSync
 } from "node:fs"
 import { tmpdir } from "node:os"
@@ -16,7 +17,7 @@ import { join } from "node:path"
 import { fileURLToPath } from "node:url"
 import { assert, describe, it } from "@effect/vitest"
 import { Effect, Layer, Stream } from "effect"
-import { parquetMetadataAsync } from "hyparquet"
+import { parquetMetadataAsync, parquetReadObjects } from "hyparquet"
 import * as ParquetFiles from "../../src/layers/ParquetFiles.ts"
 import { tradingDate } from "../../src/schema/Tick.ts"
 import { toColumns } from "../../src/schema/TickColumns.ts"
@@ -71,6 +72,24 @@ const recover = (made: string) =>
     return begun !== undefined
   }).pipe(Effect.provide(archiveIn(made)))
 
+/** The primary keys in all files of a day, as a tool reads them that knows no more than Parquet. */
+const keysAsTheyLie = (made: string) =>
+  Effect.promise(async () => {
+    const keys: Array<string> = []
+    for (const file of filesIn(made).filter((path) => path.endsWith(".parquet"))) {
+      const bytes = new Uint8Array(readFileSync(join(made, file)))
+      const rows = await parquetReadObjects({
+        file: { byteLength: bytes.length, slice: (from, to) => bytes.slice(from, to).buffer },
+        columns: ["instrument_token", "exchange_ts", "sequence_id"],
+        parsers: { timestampFromMicroseconds: String }
+      })
+      for (const { instrument_token, exchange_ts, sequence_id } of rows) {
+        keys.push(`${instrument_token} ${exchange_ts} ${sequence_id}`)
+      }
+    }
+    return keys
+  })
+
 /** The calls by which the archive changes its folder. */
 const CALLS = ["open", "link", "rm", "mkdir"] as const
 
@@ -124,6 +143,50 @@ describe("ParquetFiles", () => {
         date: DATES[1],
         schema_version: "1"
       })
+    })
+  )
+
+  it.effect("has each tick once in its files as they lie, whatever log they came from", () =>
+    Effect.gen(function* () {
+      const made = yield* folder
+      const ticks = Array.from({ length: 40_000 }, (_, i) =>
+        makeTick({ instrument_token: 1 + (i % 7), exchange_ts: OPEN + i, sequence_id: i - 3, position: i + 1 })
+      )
+      /** A log that was fed the ticks in this order, and archived them in ranges of so many. */
+      const archived = (incarnation: string, fed: typeof ticks, size: number) =>
+        Effect.gen(function* () {
+          const archive = yield* Archive
+          let leftOut = 0
+          for (let first = 0; first < fed.length; first += size) {
+            const range = { incarnation, partition: 0, first, last: Math.min(fed.length, first + size) - 1 }
+            leftOut += yield* archive.write(range, toColumns(fed.slice(first, first + size)))
+          }
+          return leftOut
+        }).pipe(Effect.provide(archiveIn(made)))
+      assert.strictEqual(yield* archived("log-1", ticks.slice(0, 35_000), 33_333), 0)
+      assert.strictEqual(yield* archived("log-2", ticks, 20_000), 35_000)
+      assert.strictEqual(yield* archived("log-3", ticks.toReversed(), 9999), 40_000)
+      const keys = yield* keysAsTheyLie(made)
+      assert.strictEqual(keys.length, 40_000)
+      assert.strictEqual(new Set(keys).size, 40_000)
+    })
+  )
+
+  it.effect("goes on where an object of another log cannot be read, as one that was cut", () =>
+    Effect.gen(function* () {
+      const made = yield* folder
+      yield* write.pipe(Effect.provide(archiveIn(made)))
+      truncateSync(join(made, OBJECTS[0]!), 40)
+      const again = Effect.flatMap(Archive, (archive) =>
+        archive.write({ ...RANGE, incarnation: "normalized-2" }, toColumns(TICKS))
+      )
+      assert.strictEqual(yield* again.pipe(Effect.provide(archiveIn(made))), 4)
+      const [, ...others] = OBJECTS
+      const added = OBJECTS[0]!.replace("normalized-1", "normalized-2")
+      assert.deepStrictEqual(
+        filesIn(made).filter((file) => file.endsWith(".parquet")),
+        [OBJECTS[0]!, added, ...others]
+      )
     })
   )
 

@@ -125,7 +125,10 @@ const sinks = (taken: Taken) =>
       write: (range, ticks) => {
         taken.ranges.push(range)
         const { instrument_token: tokens, sequence_id: ids } = ticks
-        return taken.add(Array.from(ids, (sequence_id, i) => ({ instrument_token: tokens[i]!, sequence_id })))
+        return Effect.as(
+          taken.add(Array.from(ids, (sequence_id, i) => ({ instrument_token: tokens[i]!, sequence_id }))),
+          0
+        )
       },
       read: () => Stream.empty
     }),

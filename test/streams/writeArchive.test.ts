@@ -86,7 +86,7 @@ describe("the group that archives", () => {
               if (attempts.length === 1 || attempts.length === 5) {
                 yield* Effect.ignore(archive.write({ ...range, last: range.first + 2 }, pickRows(ticks, [0, 1, 2])))
               }
-              yield* archive.write(range, ticks)
+              return yield* archive.write(range, ticks)
             })
         }))
       ).pipe(Layer.provide(ParquetFiles.layer(folder)))
