@@ -7,7 +7,7 @@ import * as uWS from "uWebSockets.js"
 import { Context, Effect, Layer, type Scope } from "effect"
 import { HttpEffect, HttpRouter, type HttpServerRequest } from "effect/http"
 import { StartError } from "../schema/Errors.ts"
-import { bodyLimit } from "./Api.ts"
+import { BASE, bodyLimit } from "./Api.ts"
 import { routeCheck } from "./answers.ts"
 import type { ClientLog } from "./clientLog.ts"
 import { dashboardFiles } from "./dashboard.ts"
@@ -31,6 +31,9 @@ const LISTEN_EXCLUSIVE_PORT = 1
 
 /** What an operator asks: answered from memory, and also where everything else is full. */
 const OPERATOR_PATHS = new Set(["/healthz", "/readyz", "/metrics", "/topology"])
+/** Streams where it is asked to; of any other answer it shows only once it begins. */
+const TICKS_PATH = `${BASE}/historical/ticks`
+const STREAMED = /text\/csv|application\/x-ndjson/i
 /** In front of text, it says nothing: many editors put it there. */
 const BOM = Buffer.from([0xef, 0xbb, 0xbf])
 /** What they say is of the body as it was sent. */
@@ -106,6 +109,7 @@ const listen = (app: uWS.TemplatedApp, host: string, port: number): Effect.Effec
 
 const kindOf = (head: Head) => {
   if (OPERATOR_PATHS.has(head.path)) return "operator"
+  if (head.path === TICKS_PATH && STREAMED.test(header(head, "accept"))) return "stream"
   return takesBody(head) ? "body" : "ordinary"
 }
 

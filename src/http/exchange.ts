@@ -268,7 +268,8 @@ export class Exchange {
       if (!this.#isOver) this.#sendWhole(bytes, () => writeHead(res, response, extra))
       return
     }
-    if (this.#kind !== "operator" && !this.moveTo("stream")) return response.body.cancel()
+    const hasPlace = this.#kind === "operator" || this.#kind === "stream" || this.moveTo("stream")
+    if (!hasPlace) return response.body.cancel()
     const reader = response.body.getReader()
     res.cork(() => writeHead(res, response, extra))
     try {

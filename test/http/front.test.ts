@@ -139,15 +139,24 @@ describe("the places for requests", () => {
         feed: "dma",
         received_ts: START + i
       }))
+      let pages = 0
       const { port } = yield* open(
         { settings: { HTTP_STREAMS: 2 } },
-        { ticks: ({ after, limit }) => (after === undefined ? Effect.succeed(page.slice(0, limit)) : Effect.never) }
+        {
+          ticks: ({ after, limit }) => {
+            pages += 1
+            return after === undefined ? Effect.succeed(page.slice(0, limit)) : Effect.never
+          }
+        }
       )
       const path = `/api/v1/historical/ticks?instrument_token=1&from=${START}&to=${START + 1_000_000}`
       const stream = `GET ${path} HTTP/1.1\r\n${HOST}Accept: text/csv\r\n\r\n`
       for (let i = 0; i < 2; i++)
         yield* Effect.flatMap(rawClient(port, stream), ({ until }) => until(/^HTTP\/1\.1 200 /))
+      const asked = pages
       const refused = yield* ask(port, path, { headers: { accept: "text/csv" } })
+      // Before any of it is read.
+      assert.strictEqual(pages, asked)
       assert.strictEqual(refused.status, 503, refused.text.slice(0, 100))
       assert.strictEqual(refused.headers["retry-after"], "1")
       assert.strictEqual((yield* ask(port, `${path}&limit=10`)).status, 200)
@@ -338,6 +347,36 @@ describe("a head", () => {
         const said = yield* client.ended
         assert.match(said, new RegExp(`^HTTP/1\\.1 ${status} `), head)
       }
+      assert.strictEqual((yield* ask(port, "/healthz")).status, 200)
+    }).pipe(Effect.scoped)
+  )
+})
+
+describe("requests on one connection", () => {
+  it.live("are answered one after the other, and one that comes before the last is answered ends the connection", () =>
+    Effect.gen(function* () {
+      const asked = yield* Deferred.make<void>()
+      const interrupted = yield* Deferred.make<void>()
+      const { port } = yield* open(
+        {},
+        {
+          quotes: () =>
+            Deferred.succeed(asked, undefined).pipe(
+              Effect.andThen(Effect.never),
+              Effect.onInterrupt(() => Deferred.succeed(interrupted, undefined))
+            )
+        }
+      )
+      const get = (path: string) => `GET ${path} HTTP/1.1\r\n${HOST}\r\n`
+      const client = yield* rawClient(port, get("/healthz"))
+      yield* client.until(/"ok"\}/)
+      client.write(get("/readyz"))
+      yield* client.until(/"ready"/)
+      client.write(get("/api/v1/quotes?tokens=1"))
+      yield* Deferred.await(asked)
+      client.write(get("/healthz"))
+      assert.strictEqual((yield* client.ended).match(/HTTP\/1\.1 200/g)?.length, 2)
+      yield* Deferred.await(interrupted)
       assert.strictEqual((yield* ask(port, "/healthz")).status, 200)
     }).pipe(Effect.scoped)
   )
