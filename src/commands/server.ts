@@ -19,7 +19,7 @@ export const server = Command.make(
     yield* checkHost(given, insecure)
     yield* required(given, "KAFKA_BROKERS", "by mdp server; mdp run embeds what no setting names")
     yield* required(given, "DATABASE_URL", "by mdp server; mdp run embeds what no setting names")
-    for (const line of missing(given)) process.stderr.write(`${line}\n`)
+    for (const line of missing(given, "server")) process.stderr.write(`${line}\n`)
     const services = Layer.mergeAll(log(given), store(given, given.DATA_DIR), caches(given)).pipe(
       Layer.provideMerge(Readiness.layer)
     )

@@ -120,15 +120,23 @@ export const archive = (given: Settings, dataDir: string | undefined) => {
   return dataDir === undefined ? undefined : ParquetFiles.layer(join(dataDir, "archive"))
 }
 
-/** What goes missing without the services that are not named, one line each. */
-export const missing = (given: Settings): ReadonlyArray<string> => [
-  ...(given.REDIS_URL === undefined
-    ? ["REDIS_URL is not set: no claims across workers, no ring, and a restart runs the day's raw ticks again"]
-    : []),
-  ...(given.S3_BUCKET === undefined && given.DATA_DIR === undefined
-    ? ["neither S3_BUCKET nor DATA_DIR is set: nothing is archived"]
-    : [])
-]
+/** What goes missing in a process without the services that are not named, one line each. */
+export const missing = (given: Settings, role: "worker" | "server"): ReadonlyArray<string> => {
+  const lines: Array<string> = []
+  if (given.REDIS_URL === undefined) {
+    lines.push(
+      role === "worker"
+        ? "REDIS_URL is not set: no claims across workers, no ring, a restart runs the day's raw ticks again, and " +
+            "servers do not see this worker"
+        : "REDIS_URL is not set: no ring, so that backfill comes from this process and the store, and workers are not " +
+            "seen: of each group only whether anybody runs it"
+    )
+  }
+  if (role === "worker" && given.S3_BUCKET === undefined && given.DATA_DIR === undefined) {
+    lines.push("neither S3_BUCKET nor DATA_DIR is set: nothing is archived")
+  }
+  return lines
+}
 
 /** A folder that is gone when the scope ends. */
 const temporary = Effect.acquireRelease(

@@ -34,7 +34,7 @@ export const worker = Command.make(
     const given = yield* settings
     yield* required(given, "KAFKA_BROKERS", "by mdp worker; mdp run embeds what no setting names")
     yield* required(given, "DATABASE_URL", "by mdp worker; mdp run embeds what no setting names")
-    for (const line of missing(given)) process.stderr.write(`${line}\n`)
+    for (const line of missing(given, "worker")) process.stderr.write(`${line}\n`)
     const services = Layer.mergeAll(log(given), store(given, given.DATA_DIR), caches(given), Drain.layer).pipe(
       Layer.provideMerge(Readiness.layer)
     )
