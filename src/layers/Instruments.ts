@@ -3,7 +3,7 @@
  * says that they changed, which is looked at every minute, and soon after somebody asked for one that is not there:
  * another process may just have put it into the store. What the store has that is no instrument is left out.
  */
-import { Effect, Latch, Layer, Semaphore } from "effect"
+import { Clock, Effect, Latch, Layer, Semaphore } from "effect"
 import { fullSymbol, type Instrument, SIMULATED_EXCHANGE, usable } from "../schema/Instrument.ts"
 import {
   type InstrumentLines,
@@ -45,6 +45,9 @@ const SEGMENT_BYTES: Readonly<Record<number, Segment>> = {
 const REFRESH = "60 seconds"
 /** At most so often, whatever is asked for. */
 const REFRESH_AT_MOST = "3 seconds"
+/** After a reading there is none for so many times as long as it took: whoever puts again and again waits, not others. */
+const REST_TIMES = 4
+const MAX_REST_MS = 5000
 
 interface Loaded {
   readonly list: ReadonlyArray<Instrument>
@@ -141,12 +144,14 @@ export const layer = Layer.effect(
     const one = yield* Semaphore.make(1)
     let asked = 0
     let answered = 0
+    let restsUntil = 0
 
     const noteUnknown = () => unknownInstruments.updateUnsafe(unknown.size, context)
     const read = Effect.gen(function* () {
       // Before the list: what changes between the two is seen the next time.
       const found = yield* store.instrumentsVersion
       if (found === version) return
+      const begun = yield* Clock.currentTimeMillis
       const rows = yield* store.instruments(MAX_INSTRUMENTS + 1)
       const { list, leftOut, cut, first } = yield* inTurns(reading(rows.slice(0, MAX_INSTRUMENTS)))
       loaded = yield* inTurns(loading(list))
@@ -162,6 +167,8 @@ export const layer = Layer.effect(
           `instruments: the store has more than ${MAX_INSTRUMENTS}; those that expired longest ago cannot be found`
         )
       }
+      const ended = yield* Clock.currentTimeMillis
+      restsUntil = ended + Math.min(MAX_REST_MS, REST_TIMES * (ended - begun))
       for (const token of unknown) if (loaded.byToken.has(token)) unknown.delete(token)
       noteUnknown()
     })
@@ -170,13 +177,13 @@ export const layer = Layer.effect(
       asked += 1
       const mine = asked
       return one.withPermits(1)(
-        Effect.suspend(() => {
-          if (answered >= mine) return Effect.void
+        Effect.gen(function* () {
+          if (answered >= mine) return
+          const rest = restsUntil - (yield* Clock.currentTimeMillis)
+          if (rest > 0) yield* Effect.sleep(rest)
           const through = asked
-          return Effect.tap(read, () => {
-            answered = through
-            return Effect.void
-          })
+          yield* read
+          answered = through
         })
       )
     })

@@ -1,5 +1,5 @@
 import { assert, describe, it } from "@effect/vitest"
-import { Effect, Layer, Metric } from "effect"
+import { Effect, Fiber, Layer, Metric } from "effect"
 import { TestClock } from "effect/testing"
 import { layer } from "../../src/layers/Instruments.ts"
 import { StoreError } from "../../src/schema/Errors.ts"
@@ -253,6 +253,34 @@ describe("instruments in memory", () => {
       assert.deepInclude(instruments.search({ query: "a a a", limit: 10 })[0], { instrument_token: 1 })
       assert.strictEqual((yield* Metric.value(instrumentsLeftOut)).value, strange.length)
     }).pipe(Effect.provide(provided(rows)))
+  })
+
+  it.effect("rest after a long reading, so that whoever puts again and again waits, and nobody else", () => {
+    const rows = new Rows()
+    let reads = 0
+    return Effect.gen(function* () {
+      const instruments = yield* Instruments
+      const put = (token: number) => instruments.importFile(`${HEADER}\n${token},1,S${token},S,0,,0,0.05,1,EQ,NSE,NSE`)
+      const fiber = yield* Effect.forkChild(Effect.forEach([1, 2, 3, 4, 5], put), { startImmediately: true })
+      const before = reads
+      yield* TestClock.adjust("10 seconds")
+      // Two seconds for a reading, five of rest at most, which is less than four times as long.
+      assert.strictEqual(reads - before, 1)
+      assert.strictEqual(instruments.get(1)?.tradingsymbol, "S1")
+      yield* TestClock.adjust("60 seconds")
+      yield* Fiber.join(fiber)
+      assert.strictEqual(instruments.get(5)?.tradingsymbol, "S5")
+    }).pipe(
+      Effect.provide(
+        provided(rows, {
+          instruments: () =>
+            Effect.suspend(() => {
+              const found = Effect.sync(() => [...rows.instruments.values()])
+              return reads++ === 0 ? found : Effect.delay(found, "2 seconds")
+            })
+        })
+      )
+    )
   })
 
   it.effect("answer those who put at the same time with one reading after the one under way", () => {
