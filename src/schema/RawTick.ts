@@ -1,6 +1,7 @@
 /** Decides what a feed may send: the fields of a raw tick, their defaults, and how a wrong one is refused. */
 import { Result, Schema } from "effect"
 import { explain } from "./Explain.ts"
+import { isPrintable } from "./printable.ts"
 import type { Sequencing } from "./Tick.ts"
 import { MAX_MICROS, MIN_MICROS, parseIso, Time } from "./Time.ts"
 
@@ -12,6 +13,15 @@ export const MAX_TOKEN = 2_147_483_647
 export const MAX_PRICE = 1_000_000_000
 const PRICE_SCALE = 10_000_000
 const MAX_NAME_CHARS = 64
+
+/** Whether a name is shown as it is. Nearly all are ASCII: that is seen without the expression for the rest. */
+const isPlain = (name: string): boolean => {
+  for (let i = 0; i < name.length; i++) {
+    const code = name.charCodeAt(i)
+    if (code < 0x20 || code > 0x7e) return isPrintable(name)
+  }
+  return true
+}
 
 /** Whether a price's shortest decimal has at most 7 decimals. */
 export const isExactPrice = (price: number): boolean => Math.round(price * PRICE_SCALE) / PRICE_SCALE === price
@@ -27,8 +37,8 @@ const Quantity = Schema.Int.pipe(Schema.check(Schema.isGreaterThanOrEqualTo(0)))
 const Name = Schema.String.pipe(
   Schema.check(
     Schema.isBetweenLength(1, MAX_NAME_CHARS),
-    // PostgreSQL holds none.
-    Schema.makeFilter((name: string) => !name.includes("\0") || "Expected a name without NUL")
+    // PostgreSQL holds no NUL, and a name is shown on terminals, in logs and on pages.
+    Schema.makeFilter((name: string) => isPlain(name) || "Expected a name without control characters")
   )
 )
 
@@ -75,7 +85,7 @@ export interface RawTick {
 const decode = Schema.decodeUnknownResult(RawTickInput)
 
 const isName = (value: unknown): value is string =>
-  typeof value === "string" && value.length > 0 && value.length <= MAX_NAME_CHARS && !value.includes("\0")
+  typeof value === "string" && value.length > 0 && value.length <= MAX_NAME_CHARS && isPlain(value)
 
 const isQuantity = (value: unknown): value is number => Number.isSafeInteger(value) && (value as number) >= 0
 

@@ -1,5 +1,6 @@
 /** Decides when each segment trades, day by day, from the dated tables under `sessions/`. All clock times are IST. */
 import type { AssetClass } from "./Instrument.ts"
+import { FIRST_SIMULATED_TOKEN, MAX_SIMULATED_INSTRUMENTS } from "./Simulation.ts"
 import { type Calendar, HOLIDAYS, type Holiday, KNOWN_YEARS } from "./sessions/holidays.ts"
 import { HOURS, type Phase, type PhaseHours, SEGMENTS, type Segment } from "./sessions/hours.ts"
 import { SPECIAL_DAYS } from "./sessions/special.ts"
@@ -170,6 +171,32 @@ export const phaseAt = (segment: Segment, micros: number): Phase => {
   return "CLOSED"
 }
 
-/** Where continuous trading of NSE's cash market starts on a date; `undefined` where it does not trade. */
-export const continuousOpen = (date: string): number | undefined =>
-  dayPhases("NSE_EQ", date).phases.find(({ phase }) => phase === "CONTINUOUS")?.from
+/** Where continuous trading of a segment starts on a trading day (µs); `undefined` where it does not trade. */
+export const continuousOpen = (segment: Segment, day: number): number | undefined =>
+  sessionDay(segment, day).phases.find(({ phase }) => phase === "CONTINUOUS")?.from
+
+/**
+ * The exchange segment that the low byte of a broker's token names. 9 is the indices of every exchange. What no code
+ * names, and what is none of the broker's tokens, has the hours of NSE's cash market.
+ */
+const SEGMENT_CODES: ReadonlyArray<Segment | undefined> = [
+  undefined,
+  "NSE_EQ",
+  "NFO_FUT",
+  "CDS",
+  "BSE_EQ",
+  "BFO_FUT",
+  "BCD",
+  "MCX",
+  undefined,
+  "NSE_INDEX"
+]
+
+/**
+ * A segment with the hours of an instrument, told from its token alone: whatever decides by it decides the same at any
+ * time, also before the instrument is known. Whether a stock has a closing auction is not told, nor a future from an option.
+ */
+export const segmentOfToken = (token: number): Segment =>
+  token >= FIRST_SIMULATED_TOKEN && token < FIRST_SIMULATED_TOKEN + MAX_SIMULATED_INSTRUMENTS
+    ? "SIM"
+    : (SEGMENT_CODES[token & 0xff] ?? "NSE_EQ")

@@ -4,8 +4,7 @@
  */
 import { boundedVolume } from "../schema/Candle.ts"
 import type { RawTick } from "../schema/RawTick.ts"
-import { continuousOpen } from "../schema/Sessions.ts"
-import { tradingDate } from "../schema/Tick.ts"
+import { continuousOpen, segmentOfToken } from "../schema/Sessions.ts"
 import type { Batch } from "./batch.ts"
 import { eachTick } from "./eachTick.ts"
 import type { InstrumentDay } from "./partitionState.ts"
@@ -13,22 +12,20 @@ import type { InstrumentDay } from "./partitionState.ts"
 /** How long after the open a first day total is still taken to hold only what this tick and the auction traded. */
 const OPENING_MICROS = 60_000_000
 
-let knownDay = Number.NaN
-let knownOpen: number | undefined
-
-/** Whether trading has been going on for a while: always true on a day without a session. */
-const isMidDay = (exchangeTs: number, day: number): boolean => {
-  if (day !== knownDay) {
-    knownDay = day
-    knownOpen = continuousOpen(tradingDate(day))
-  }
-  return knownOpen === undefined || exchangeTs >= knownOpen + OPENING_MICROS
+/** Whether the instrument's segment has traded for a while: always true on a day on which it does not. */
+const isMidDay = (token: number, exchangeTs: number, day: number): boolean => {
+  const open = continuousOpen(segmentOfToken(token), day)
+  return open === undefined || exchangeTs >= open + OPENING_MICROS
 }
 
-/** A first total in mid-day holds what was traded before we came: it only sets the base. */
-const setBase = (state: InstrumentDay, { exchange_ts, day_volume }: RawTick, day: number): void => {
+/**
+ * A first total in mid-day holds what was traded before we came: it only sets the base. One of before the open, or with
+ * it, holds the auction and what this tick traded: all of it is today's.
+ */
+const setBase = (state: InstrumentDay, { instrument_token, exchange_ts, day_volume }: RawTick, day: number): void => {
   if (state.volumeBase >= 0) return
-  state.volumeBase = isMidDay(exchange_ts, day) ? Math.max(0, day_volume - state.published) : 0
+  const isLate = isMidDay(instrument_token, exchange_ts, day)
+  state.volumeBase = isLate ? Math.max(0, day_volume - state.published) : 0
 }
 
 export const sequence = (batch: Batch): Batch => {

@@ -26,7 +26,14 @@ describe("a raw tick as JSON", () => {
   }
 
   it("keeps what only a replayed tick has", () => {
-    const replayed = { instrument_token: 1, exchange_ts: 1_768_448_700_000_000, price: 1, sequence_id: -5, session: 2 }
+    const replayed = {
+      instrument_token: 1,
+      exchange_ts: 1_768_448_700_000_000,
+      price: 1,
+      sequence_id: -5,
+      sequencing: "none",
+      session: 2
+    }
     const tick = readRawTick(replayed, true)
     assert.isObject(tick)
     assert.deepStrictEqual(readRawTick(JSON.parse(encodeRawTick(tick as never)), true), tick)

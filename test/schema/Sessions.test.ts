@@ -1,5 +1,13 @@
 import { assert, describe, it } from "@effect/vitest"
-import { continuousOpen, dayPhases, phaseAt, SEGMENTS, type Segment, segmentOf } from "../../src/schema/Sessions.ts"
+import {
+  continuousOpen,
+  dayPhases,
+  phaseAt,
+  SEGMENTS,
+  type Segment,
+  segmentOf,
+  segmentOfToken
+} from "../../src/schema/Sessions.ts"
 import { HOLIDAYS, KNOWN_YEARS } from "../../src/schema/sessions/holidays.ts"
 import { HOURS } from "../../src/schema/sessions/hours.ts"
 import { SPECIAL_DAYS } from "../../src/schema/sessions/special.ts"
@@ -60,9 +68,9 @@ describe("Sessions", () => {
   it("knows that 2022-08-09 was Muharram, and 10 and 12 August trading days", () => {
     assert.deepStrictEqual(dayPhases("NSE_INDEX", "2022-08-09"), { holiday: "Muharram", phases: [], known: true })
     assert.deepStrictEqual(hoursOf("NSE_INDEX", "2022-08-10"), ["PRE_OPEN 09:00-09:15", "CONTINUOUS 09:15-15:30"])
-    assert.strictEqual(continuousOpen("2022-08-09"), undefined)
-    assert.strictEqual(continuousOpen("2022-08-10"), ist("2022-08-10", "09:15"))
-    assert.strictEqual(continuousOpen("2022-08-12"), ist("2022-08-12", "09:15"))
+    assert.strictEqual(continuousOpen("NSE_EQ", dayOfDate("2022-08-09")!), undefined)
+    assert.strictEqual(continuousOpen("NSE_EQ", dayOfDate("2022-08-10")!), ist("2022-08-10", "09:15"))
+    assert.strictEqual(continuousOpen("NSE_EQ", dayOfDate("2022-08-12")!), ist("2022-08-12", "09:15"))
   })
 
   it("opens Muhurat trading on a holiday, also on a Sunday, and weekend sessions", () => {
@@ -72,7 +80,7 @@ describe("Sessions", () => {
       "POST_CLOSE 14:55-15:05"
     ])
     assert.deepStrictEqual(hoursOf("MCX", "2023-11-12"), ["CONTINUOUS 18:15-19:15"])
-    assert.strictEqual(continuousOpen("2024-11-01"), ist("2024-11-01", "18:00"))
+    assert.strictEqual(continuousOpen("NSE_EQ", dayOfDate("2024-11-01")!), ist("2024-11-01", "18:00"))
     assert.deepStrictEqual(hoursOf("NFO_OPT", "2024-03-02"), ["CONTINUOUS 09:15-10:00", "CONTINUOUS 11:30-12:30"])
     assert.strictEqual(phaseAt("NSE_EQ", ist("2024-01-20", "11:00")), "CONTINUOUS")
     assert.strictEqual(phaseAt("CDS", ist("2024-01-20", "11:00")), "CLOSED")
@@ -156,5 +164,19 @@ describe("Sessions", () => {
       }
     }
     for (const { date } of SPECIAL_DAYS) assert.isDefined(dayOfDate(date))
+  })
+})
+
+describe("the segment that a token tells", () => {
+  it("is that of its low byte, SIM for the simulator's, and NSE's where no code says another", () => {
+    const of = (token: number) => segmentOfToken(token)
+    assert.deepStrictEqual([738_561, 256_265, 53_505_799, 15_995_138, 128_083_204].map(of), [
+      "NSE_EQ",
+      "NSE_INDEX",
+      "MCX",
+      "NFO_FUT",
+      "BSE_EQ"
+    ])
+    assert.deepStrictEqual([9_000_000, 9_000_001, 9_100_000, 9_100_001].map(of), ["NSE_EQ", "SIM", "SIM", "NSE_EQ"])
   })
 })

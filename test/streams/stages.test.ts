@@ -578,6 +578,45 @@ describe("the stages of a partition", () => {
     )
   })
 
+  it("take a first total as the segment of the instrument trades, whatever the time at NSE", () => {
+    /** The volumes of two totals, the first of them at a time of 2026-01-14 or another date, IST. */
+    const first = (token: number, clock: string, date = "2026-01-14") => {
+      const at = Date.parse(`${date}T${clock}+05:30`) * 1000
+      const total = (offset: number, day_volume: number) => {
+        const exchange_ts = at + offset * 1_000_000
+        return record(offset, exchange_ts, { instrument_token: token, exchange_ts, price: 1, feed: "kite", day_volume })
+      }
+      return ticksOf(pipeline().run([total(0, 50_000), total(1, 50_100)])).map((t) => t.volume)
+    }
+    const whole = [50_000, 100]
+    const only = [0, 100]
+    const MCX = 53_505_799
+    assert.deepStrictEqual(first(MCX, "09:10:00"), only)
+    assert.deepStrictEqual(first(MCX, "08:59:00"), whole)
+    assert.deepStrictEqual(first(MCX, "09:00:59"), whole)
+    assert.deepStrictEqual(first(MCX, "22:00:00"), only)
+    // A holiday of NSE's and of the morning here, which opens at 17:00; a holiday of both.
+    assert.deepStrictEqual(first(MCX, "17:00:30", "2026-01-15"), whole)
+    assert.deepStrictEqual(first(MCX, "17:01:00", "2026-01-15"), only)
+    assert.deepStrictEqual(first(738_561, "17:00:30", "2026-01-15"), only)
+    assert.deepStrictEqual(first(MCX, "17:00:30", "2026-01-26"), only)
+    for (const [token, segment] of [
+      [738_561, "NSE"],
+      [15_995_138, "NFO"],
+      [128_083_204, "BSE"],
+      [210_949_637, "BFO"],
+      [256_265, "indices"],
+      [1_000_000, "no code"]
+    ] as const) {
+      assert.deepStrictEqual(first(token, "09:10:00"), whole, segment)
+      assert.deepStrictEqual(first(token, "09:15:30"), whole, segment)
+      assert.deepStrictEqual(first(token, "09:16:00"), only, segment)
+    }
+    for (const token of [1_000_195, 1_000_198]) assert.deepStrictEqual(first(token, "09:05:00"), only, "currency")
+    // The simulator's trade at all hours, whatever their low byte.
+    for (const token of [9_000_001, 9_000_001 + 255]) assert.deepStrictEqual(first(token, "03:00:00"), only)
+  })
+
   it("count the whole of a first total that comes with the open", () => {
     const { run } = pipeline()
     const open = Date.UTC(2026, 0, 14, 3, 45) * 1000
@@ -697,6 +736,8 @@ describe("the stages of a partition", () => {
       of(6, text(`[]`)),
       of(7, text(`{${good},"price":1}`)),
       of(8, text(`{${good},"price":1,"feed":"d\\u0000a"}`)),
+      of(9, text(`{${good},"price":1,"connection":"\\u001b]0;x"}`)),
+      of(10, text(`{${good},"price":1,"connection":"${"c".repeat(65)}"}`)),
       {
         ...of(11, Buffer.from("a batch")),
         key: null,
@@ -714,13 +755,17 @@ describe("the stages of a partition", () => {
         [5, "invalid"],
         [6, "invalid"],
         [8, "invalid"],
+        [9, "invalid"],
+        [10, "invalid"],
         [11, "undecodable"]
       ]
     )
     assert.strictEqual(batch.ticks.length, 1)
     assert.strictEqual(batch.nextOffset, 12)
-    const [, , , , negative, , , nul, unreadable] = toDeadRecords(batch.dead, 3)
-    assert.match(nul!.headers!.reason!, /^feed: expected a name without NUL/)
+    const [, , , , negative, , , nul, control, long, unreadable] = toDeadRecords(batch.dead, 3)
+    assert.match(nul!.headers!.reason!, /^feed: expected a name without control characters/)
+    assert.match(control!.headers!.reason!, /^connection: expected a name without control characters/)
+    assert.match(long!.headers!.reason!, /^connection: /)
     assert.deepStrictEqual(unreadable!.headers, {
       reason: "the batch at offset 9 is none",
       topic: "raw_ticks",
@@ -741,7 +786,7 @@ describe("the stages of a partition", () => {
     const later = toDeadRecords(batch.dead, 3, { offset: 4, index: 0 })
     assert.deepStrictEqual(
       later.map(({ headers }) => headers!.offset),
-      ["5", "6", "8", "11"]
+      ["5", "6", "8", "9", "10", "11"]
     )
   })
 })
