@@ -86,7 +86,7 @@ export const log = (given: Settings) =>
 export const caches = (given: Settings) => {
   if (given.REDIS_URL === undefined) {
     return Layer.mergeAll(
-      MemoryRing.layer({ perInstrument: given.RING_TICKS, total: given.HUB_TICKS }),
+      MemoryRing.layer({ perInstrument: given.RING_TICKS, total: given.HUB_TICKS, instruments: given.HUB_INSTRUMENTS }),
       MemoryClaims.layer(),
       MemorySnapshots.layer,
       MemoryCounters.layer

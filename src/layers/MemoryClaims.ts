@@ -10,19 +10,20 @@ import { sourceKey } from "../streams/lostDay.ts"
 import { NumberSet } from "../streams/NumberSet.ts"
 
 export interface MemoryClaimsOptions {
-  /** Instruments whose claims are kept; one more drops the one whose newest day began first. */
+  /** Instruments whose claims are kept; one more drops the one silent longest. */
   readonly instruments: number
 }
 
-export const DEFAULT_OPTIONS: MemoryClaimsOptions = { instruments: 1_000_000 }
+/** More than trade in a day; anybody may name more. */
+export const DEFAULT_OPTIONS: MemoryClaimsOptions = { instruments: 100_000 }
 
 /** Raw partitions whose claims are remembered; one more drops the one that came first. */
 const MAX_RAW_PARTITIONS = 16_384
 
-/** The claims of one numbering. */
+/** The claims of one numbering; most have only one kind. */
 interface Session {
-  readonly ids: IdSet
-  readonly hashes: NumberSet
+  ids: IdSet | undefined
+  hashes: NumberSet | undefined
 }
 
 /** The claims of one instrument's trading day, by session. */
@@ -39,12 +40,16 @@ interface Asked {
 }
 
 interface Days {
+  /** The call that asked for it last. */
+  touched: number
   newest: Day
   previous: Day | undefined
 }
 
 const make = (options: MemoryClaimsOptions): Claims["Service"] => {
+  /** Those silent longest first: an instrument is put anew by the first of its ticks in a call. */
   const instruments = new Map<number, Days>()
+  let calls = 0
   const claimants = new Map<string, Asked>()
 
   const beginDay = (day: number): Day => ({ day, sessions: new Map() })
@@ -55,16 +60,18 @@ const make = (options: MemoryClaimsOptions): Claims["Service"] => {
     if (days === undefined) {
       if (instruments.size >= options.instruments) instruments.delete(instruments.keys().next().value!)
       const newest = beginDay(day)
-      instruments.set(token, { newest, previous: undefined })
+      instruments.set(token, { touched: calls, newest, previous: undefined })
       return newest
+    }
+    if (days.touched !== calls) {
+      days.touched = calls
+      instruments.delete(token)
+      instruments.set(token, days)
     }
     if (day === days.newest.day) return days.newest
     if (day > days.newest.day) {
       days.previous = days.newest
       days.newest = beginDay(day)
-      // Set anew, so that the instruments stay in the order in which their newest days began.
-      instruments.delete(token)
-      instruments.set(token, days)
       return days.newest
     }
     if (days.previous === undefined || day > days.previous.day) days.previous = beginDay(day)
@@ -77,12 +84,15 @@ const make = (options: MemoryClaimsOptions): Claims["Service"] => {
     if (day === undefined) return true
     let session = day.sessions.get(tick.session)
     if (session === undefined) {
-      session = { ids: new IdSet(), hashes: new NumberSet() }
+      session = { ids: undefined, hashes: undefined }
       day.sessions.set(tick.session, session)
     }
-    return tick.sequencing === "contiguous" && tick.sequence_id >= 0
-      ? session.ids.add(tick.sequence_id)
-      : session.hashes.add(tick.sequence_id)
+    if (tick.sequencing === "contiguous" && tick.sequence_id >= 0) {
+      session.ids ??= new IdSet()
+      return session.ids.add(tick.sequence_id)
+    }
+    session.hashes ??= new NumberSet()
+    return session.hashes.add(tick.sequence_id)
   }
 
   /** The claims of a raw partition; new ones reach through nothing. */
@@ -100,6 +110,7 @@ const make = (options: MemoryClaimsOptions): Claims["Service"] => {
   return {
     claim: (raw, ticks) =>
       Effect.sync(() => {
+        calls += 1
         const mine = asked(raw)
         const before = mine.through
         mine.through = Math.max(before, raw.through)

@@ -1,9 +1,11 @@
 /**
  * Decides how the newest ticks of each instrument are kept in one process: a circular array an instrument, full:
- * drop-oldest; and over all instruments a total, full: the instruments silent longest are dropped whole.
+ * drop-oldest; and over all a number of ticks and one of instruments, full: the instruments silent longest are dropped
+ * whole.
  */
 import { Effect, Layer } from "effect"
 import type { Tick } from "../schema/Tick.ts"
+import * as metrics from "../streams/metrics.ts"
 import { RecentTicks } from "../streams/RecentTicks.ts"
 
 export interface MemoryRingOptions {
@@ -11,10 +13,13 @@ export interface MemoryRingOptions {
   readonly perInstrument: number
   /** Ticks kept of all instruments together. */
   readonly total: number
+  /** Instruments at a time; by default as many as there are ticks. */
+  readonly instruments?: number
 }
 
-const FIRST_CAPACITY = 16
-/** How much of the total is left when instruments had to go, so that going is rare. */
+/** Most instruments that anybody may name speak once, if ever. */
+const FIRST_CAPACITY = 2
+/** How much is left of ticks and of instruments when some had to go, so that going is rare. */
 const LEFT_AFTER_DROP = 0.9
 
 const isAfter = (tick: Tick, epoch: number, position: number): boolean =>
@@ -103,16 +108,17 @@ class Ring {
   }
 }
 
-const make = (options: MemoryRingOptions): RecentTicks["Service"] => {
-  const { perInstrument, total } = options
+const make = (options: MemoryRingOptions, observe: (held: number) => void): RecentTicks["Service"] => {
+  const { perInstrument, total, instruments = total } = options
+  /** Those silent longest first: an instrument is put anew by the first of its ticks in an append. */
   const rings = new Map<number, Ring>()
   let held = 0
   let appends = 0
 
   /** Drops whole instruments, the one silent longest first. */
   const makeRoom = (): void => {
-    for (const [token, ring] of [...rings].sort(([, a], [, b]) => a.touched - b.touched)) {
-      if (held <= total * LEFT_AFTER_DROP) return
+    for (const [token, ring] of rings) {
+      if (held <= total * LEFT_AFTER_DROP && rings.size <= instruments * LEFT_AFTER_DROP) return
       rings.delete(token)
       held -= ring.size
     }
@@ -128,11 +134,15 @@ const make = (options: MemoryRingOptions): RecentTicks["Service"] => {
           if (ring === undefined) {
             ring = new Ring(perInstrument)
             rings.set(tick.instrument_token, ring)
+          } else if (ring.touched !== appends) {
+            rings.delete(tick.instrument_token)
+            rings.set(tick.instrument_token, ring)
           }
           ring.touched = appends
           held += ring.push(tick)
-          if (held > total) makeRoom()
+          if (held > total || rings.size > instruments) makeRoom()
         }
+        observe(held)
       }),
     last: (token, limit) =>
       Effect.sync(() => {
@@ -152,4 +162,10 @@ const make = (options: MemoryRingOptions): RecentTicks["Service"] => {
 }
 
 export const layer = (options: MemoryRingOptions): Layer.Layer<RecentTicks> =>
-  Layer.sync(RecentTicks, () => make(options))
+  Layer.effect(
+    RecentTicks,
+    Effect.map(Effect.context<never>(), (context) => {
+      metrics.bind(metrics.bufferMaxSize, { buffer: "ring" }, context).add(options.total)
+      return make(options, metrics.bind(metrics.bufferSize, { buffer: "ring" }, context).add)
+    })
+  )

@@ -225,4 +225,25 @@ describe("MemoryRing", () => {
       assert.strictEqual((yield* ring.last(11, 100)).length, 1)
     }).pipe(Effect.provide(MemoryRing.layer({ perInstrument: 10, total: 100 })))
   )
+
+  it.effect("keeps no more instruments than it may, whoever names how many", () =>
+    Effect.gen(function* () {
+      const ring = yield* RecentTicks
+      yield* ring.append(run(1, 10, EPOCH, 1))
+      for (let token = 2; token <= 1000; token++) {
+        yield* ring.append(run(1, 1, EPOCH, token))
+        if (token % 20 === 0) yield* ring.append(run(token + 10, token + 10, EPOCH, 1))
+      }
+      const held: Array<number> = []
+      for (let token = 1; token <= 1000; token++) if ((yield* ring.last(token, 1)).length > 0) held.push(token)
+      // The one that goes on is there, and else those heard of last.
+      assert.isAtMost(held.length, 50)
+      assert.isAtLeast(held.length, 45)
+      assert.strictEqual(held[0], 1)
+      assert.deepStrictEqual(
+        held.slice(1),
+        Array.from({ length: held.length - 1 }, (_, i) => 1000 - (held.length - 2) + i)
+      )
+    }).pipe(Effect.provide(MemoryRing.layer({ perInstrument: 10, total: 100_000, instruments: 50 })))
+  )
 })
