@@ -32,6 +32,8 @@ const MAX_ADDRESSES = 10_000
 /** Work begun in one turn of the event loop, before live ticks and operators come first again. */
 const TURN_MS = 4
 const SWEEP_MS = 500
+/** Failures of handlers are logged with their cause once in so long, and counted all. */
+const FAILURE_MS = 1000
 const BAD_INPUT = new Set([400, 413, 415, 501])
 const RETRY_AFTER = { "retry-after": "1" }
 
@@ -417,14 +419,21 @@ export const makeFront = (options: FrontOptions): Effect.Effect<Front, never, Sc
       settings.HTTP_ADDRESS_PERCENT,
       context
     )
+    const refused = (kind: string, reason: string) =>
+      metrics.bind(metrics.httpRefused, { kind, reason }, context).add(1)
+    let failedAt = Number.NEGATIVE_INFINITY
     const front = new Front(
       { ...options, connections: most },
       {
         slots,
         log,
         gauge: metrics.bind(metrics.httpConnections, {}, context),
-        refused: (kind, reason) => metrics.bind(metrics.httpRefused, { kind, reason }, context).add(1),
+        refused,
         failure: (error) => {
+          refused("handler", "failed")
+          const now = performance.now()
+          if (now - failedAt < FAILURE_MS) return
+          failedAt = now
           run(Effect.logError("a handler of the server failed", error))
         }
       }

@@ -20,6 +20,22 @@ const open = (more: Partial<Serving> = {}, change: Parameters<typeof memoryStore
 const line = (token: number) =>
   `{"instrument_token":${token},"exchange_ts":"2026-01-16T03:45:00Z","price":1,"sequence_id":1}`
 
+const ticks = (count: number) =>
+  Array.from({ length: count }, (_, i) => ({
+    instrument_token: 1,
+    exchange_ts: START + i,
+    price: 1,
+    volume: 1,
+    sequence_id: i,
+    status: "LIVE" as const,
+    session: 0,
+    sequencing: "contiguous" as const,
+    epoch: 1,
+    position: i + 1,
+    feed: "dma",
+    received_ts: START + i
+  }))
+
 /** What a metric says now, of the series with these labels; 0 before it was ever touched. */
 const figure = (name: string, labels: Readonly<Record<string, string>>) =>
   Effect.map(Metric.snapshot, (all) => {
@@ -125,20 +141,7 @@ describe("the places for requests", () => {
 
   it.live("of streams are few: more are refused, and pages are answered beside them", () =>
     Effect.gen(function* () {
-      const page = Array.from({ length: 1000 }, (_, i) => ({
-        instrument_token: 1,
-        exchange_ts: START + i,
-        price: 1,
-        volume: 1,
-        sequence_id: i,
-        status: "LIVE" as const,
-        session: 0,
-        sequencing: "contiguous" as const,
-        epoch: 1,
-        position: i + 1,
-        feed: "dma",
-        received_ts: START + i
-      }))
+      const page = ticks(1000)
       let pages = 0
       const { port } = yield* open(
         { settings: { HTTP_STREAMS: 2 } },
@@ -303,6 +306,23 @@ describe("an answer", () => {
     }).pipe(Effect.scoped)
   )
 
+  it.live("that streams ends with its connection where its client takes nothing, and its place is free again", () =>
+    Effect.gen(function* () {
+      const page = ticks(1000)
+      const { port } = yield* open(
+        { settings: { HTTP_STREAMS: 1 }, bounds: { times: { unreadMs: 200 } } },
+        { ticks: ({ limit }) => Effect.succeed(page.slice(0, limit)) }
+      )
+      const before = yield* figure("topology_http_refused_total", { kind: "stream", reason: "unread" })
+      const path = `/api/v1/historical/ticks?instrument_token=1&from=${START}&to=${START + 1_000_000}`
+      const client = yield* rawClient(port, `GET ${path} HTTP/1.1\r\n${HOST}Accept: text/csv\r\n\r\n`)
+      yield* client.until(/^HTTP\/1\.1 200 /)
+      client.socket.pause()
+      yield* reaches("topology_http_refused_total", { kind: "stream", reason: "unread" }, before + 1)
+      assert.strictEqual(yield* figure("topology_http_requests_active", { kind: "stream" }), 0)
+    }).pipe(Effect.scoped)
+  )
+
   it.live("to HEAD has no body, also where it is refused", () =>
     Effect.gen(function* () {
       const { port } = yield* open()
@@ -455,20 +475,42 @@ describe("connections", () => {
     assert.isAbove(connectionLimit(), 0)
   })
 
-  it.live("beyond the most that may be are ended at once, and the others go on", () =>
+  it.live(
+    "beyond the most that may be are ended at once, and where they are scarce none is kept for another request",
+    () =>
+      Effect.gen(function* () {
+        const { port } = yield* open({ bounds: { connections: 4 } })
+        const before = yield* figure("topology_http_refused_total", { kind: "connection", reason: "full" })
+        const get = `GET /healthz HTTP/1.1\r\n${HOST}\r\n`
+        const kept = yield* Effect.forEach([1, 2], () => rawClient(port, get))
+        for (const { until } of kept) assert.notMatch(yield* until(/"ok"\}/), /connection: close/i)
+        const silent = yield* Effect.forEach([1, 2], () => rawClient(port))
+        const more = yield* rawClient(port, get)
+        assert.strictEqual(yield* more.ended, "")
+        assert.strictEqual(
+          yield* figure("topology_http_refused_total", { kind: "connection", reason: "full" }),
+          before + 1
+        )
+        const [first] = kept
+        first!.write(get)
+        const both = yield* first!.ended
+        assert.strictEqual(both.match(/"ok"\}/g)?.length, 2)
+        assert.match(both, /connection: close/i)
+        for (const { socket } of [...kept, ...silent]) socket.destroy()
+        let isAnswered = false
+        while (!isAnswered) isAnswered = (yield* Effect.exit(ask(port, "/healthz")))._tag === "Success"
+      }).pipe(Effect.scoped)
+  )
+
+  it.live("are not all one address's", () =>
     Effect.gen(function* () {
-      const { port } = yield* open({ bounds: { connections: 5 } })
-      const kept = yield* Effect.forEach(Array.from({ length: 5 }), () =>
-        Effect.tap(rawClient(port, `GET /healthz HTTP/1.1\r\n${HOST}\r\n`), (client) => client.until(/"ok"/))
-      )
-      const before = yield* figure("topology_http_refused_total", { kind: "connection", reason: "full" })
-      const open2 = kept.filter(({ socket }) => !socket.destroyed && !socket.readableEnded)
-      assert.isAbove(open2.length, 0)
-      const more = yield* Effect.forEach(Array.from({ length: 5 }), () => rawClient(port))
-      yield* reaches("topology_http_refused_total", { kind: "connection", reason: "full" }, before + 1)
-      for (const { socket } of [...kept, ...more]) socket.destroy()
-      let isAnswered = false
-      while (!isAnswered) isAnswered = (yield* Effect.exit(ask(port, "/healthz")))._tag === "Success"
+      const { port } = yield* open({ bounds: { connections: 8 }, settings: { HTTP_ADDRESS_PERCENT: 25 } })
+      const before = yield* figure("topology_http_refused_total", { kind: "connection", reason: "address" })
+      yield* Effect.forEach([1, 2], () => rawClient(port))
+      const more = yield* rawClient(port)
+      assert.strictEqual(yield* more.ended, "")
+      const after = yield* figure("topology_http_refused_total", { kind: "connection", reason: "address" })
+      assert.strictEqual(after, before + 1)
     }).pipe(Effect.scoped)
   )
 })
