@@ -28,6 +28,8 @@ export interface DeadLetter {
   readonly kind: DeadReason
   /** The stage that failed, of a `defect`. */
   readonly stage?: StageName
+  /** Of a `future`: whose clock is ahead of the log's, and by how many µs. */
+  readonly clock?: { readonly feed: string; readonly aheadMicros: number }
   readonly reason: string
 }
 

@@ -26,6 +26,7 @@ export const normalize =
           record,
           index: candidate.index,
           kind: "future",
+          clock: { feed: raw.feed, aheadMicros: raw.exchange_ts - recordTime },
           reason:
             `exchange_ts: expected at most ${maxFutureSkewMicros / 1000} ms ahead of record time ${recordTime}, ` +
             `got ${raw.exchange_ts}`

@@ -11,6 +11,7 @@ import { commitLater } from "./commitLater.ts"
 import { crashPoint } from "./crashPoint.ts"
 import { type DecodeOptions, decode, REPLAY_HEADER } from "./decode.ts"
 import { deduplicate } from "./deduplicate.ts"
+import type { FeedClocks } from "./feedClocks.ts"
 import { discardClaimed, isUpTo, sourceKey } from "./lostDay.ts"
 import type { LostOffsets } from "./lostOffsets.ts"
 import * as metrics from "./metrics.ts"
@@ -70,7 +71,8 @@ export const makeStates = (maxInstruments?: number): PartitionStates => ({
 export const processPartition = (
   assigned: AssignedPartition,
   settings: ProcessSettings,
-  lostOffsets: LostOffsets
+  lostOffsets: LostOffsets,
+  clocks: FeedClocks
 ): Effect.Effect<void, LogError, TickLog | Claims | StateSnapshots> =>
   Effect.gen(function* () {
     const log = yield* TickLog
@@ -199,6 +201,7 @@ export const processPartition = (
         )
         crashPoint("after-dead-letters")
         yield* sayDefect(batch)
+        yield* clocks.note(batch.dead)
       }
       for (const [to, forwards] of Map.groupBy(batch.forwards, (forward) => forward.to)) {
         yield* log.append(

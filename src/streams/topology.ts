@@ -6,6 +6,7 @@ import { Effect, Stream } from "effect"
 import type { LogError } from "../schema/Errors.ts"
 import type { Settings } from "../schema/Settings.ts"
 import type { Claims } from "./Claims.ts"
+import { feedClocks } from "./feedClocks.ts"
 import { type LostOffsetsSettings, lostOffsets } from "./lostOffsets.ts"
 import { type ProcessSettings, processPartition } from "./process.ts"
 import type { Readiness } from "./Readiness.ts"
@@ -23,6 +24,7 @@ export const runProcess = (
   Effect.gen(function* () {
     const log = yield* TickLog
     const lost = yield* lostOffsets("process", "raw_ticks", settings)
+    const clocks = yield* feedClocks
     const run = aloneInGroup("process")((assigned) =>
       processPartition(
         {
@@ -31,13 +33,14 @@ export const runProcess = (
             Stream.unwrap(Effect.as(lost.reached(assigned.partition, from), assigned.read(from, until)))
         },
         settings,
-        lost
+        lost,
+        clocks
       ).pipe(Effect.raceFirst(assigned.revoked))
     )
     yield* log
       .assignments("process", "raw_ticks")
       .pipe(Stream.mapEffect(run, { concurrency: "unbounded" }), Stream.runDrain)
-  })
+  }).pipe(Effect.scoped)
 
 /** What a full buffer does. */
 export type WhenFull = "block" | "drop-newest" | "drop-oldest" | "evict"
