@@ -5,6 +5,7 @@
 import { randomBytes } from "node:crypto"
 import { Cause, Clock, Effect, Exit, Fiber, Layer, Schedule, Scope } from "effect"
 import { LogError, Overloaded, type StoreError } from "../schema/Errors.ts"
+import { showText } from "../schema/Explain.ts"
 import { fullSymbol } from "../schema/Instrument.ts"
 import type { Settings } from "../schema/Settings.ts"
 import { IST_OFFSET_MICROS } from "../schema/Tick.ts"
@@ -51,6 +52,8 @@ const STORE_GROUP = "store"
 /** How long a stopping server tries to tell the pipeline that its runs are over. */
 const GOODBYE_MS = 1000
 const RETRY_AFTER_SECONDS = 10
+/** What others said of a failure is told up to here. */
+const MAX_FAILURE_CHARS = 500
 const MICROS_PER_MINUTE = 60_000_000
 const MICROS_PER_DAY = 86_400_000_000
 
@@ -302,18 +305,20 @@ const make = (settings: ReplaySettings) =>
         if (named.length === 0) {
           return yield* new UnknownSymbol({
             parameter: "symbols",
-            message: `symbols: no instrument is called ${symbol}`
+            message: `symbols: no instrument is called ${showText(symbol)}`
           })
         }
         if (named.length > 1) {
           const names = named.map(fullSymbol).slice(0, 5).join(", ")
-          return yield* refuse("symbols", `${symbol} could be ${names}: say which`)
+          return yield* refuse("symbols", `${showText(symbol)} could be ${names}: say which`)
         }
         found.add(named[0]!.instrument_token)
       }
+      // A token that no instrument has may still have ticks: feeds know new contracts first. Asked once for all.
+      const isUnknown = (token: number) => instruments.get(token) === undefined
+      const traded = tokens?.some(isUnknown) === true ? new Set(yield* store.tokens(from, to)) : undefined
       for (const token of tokens ?? []) {
-        // A token that no instrument has may still have ticks: feeds know new contracts first.
-        if (instruments.get(token) === undefined && (yield* store.count([token], from, to)) === 0) {
+        if (isUnknown(token) && traded?.has(token) !== true) {
           return yield* new UnknownSymbol({
             parameter: "tokens",
             message: `tokens: no instrument and no tick of ${request.date} has token ${token}`
@@ -414,7 +419,7 @@ const make = (settings: ReplaySettings) =>
       Effect.suspend(() => {
         const entry = entries.get(id)
         return entry === undefined
-          ? Effect.fail(new UnknownReplay({ parameter: "id", message: `id: no replay is called ${id}` }))
+          ? Effect.fail(new UnknownReplay({ parameter: "id", message: `id: no replay is called ${showText(id)}` }))
           : Effect.succeed(entry)
       })
 
@@ -464,6 +469,11 @@ const make = (settings: ReplaySettings) =>
 
 /** What a person reads of a failure: its name and one line. */
 const reasonOf = (cause: Cause.Cause<LogError | StoreError>): NonNullable<Entry["failure"]> => {
+  const { _tag, message } = toldOf(cause)
+  return { _tag: showText(_tag), message: showText(message, MAX_FAILURE_CHARS) }
+}
+
+const toldOf = (cause: Cause.Cause<LogError | StoreError>): NonNullable<Entry["failure"]> => {
   const error = Cause.squash(cause)
   if (error instanceof LogError) {
     return {

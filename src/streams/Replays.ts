@@ -12,6 +12,9 @@ export const MIN_SPEED = 0.001
 /** Symbols or tokens named in one request; for more there is `all`. */
 export const MAX_REPLAY_SYMBOLS = 10_000
 
+/** EXCHANGE:TRADINGSYMBOL is shorter. */
+const MAX_SYMBOL_CHARS = 100
+
 /** How many times faster than the market; `inf`: as fast as it goes. */
 export const Speed = Schema.Union([
   Schema.Finite.pipe(Schema.check(Schema.isBetween({ minimum: MIN_SPEED, maximum: MAX_SPEED }))),
@@ -36,7 +39,7 @@ const named = <S extends Schema.Constraint>(item: S) =>
 
 /** One of `symbols`, `tokens` and `all: true`; `from` and `to` narrow the trading day, half-open, in IST. */
 export const ReplayRequest = Schema.Struct({
-  symbols: Schema.optionalKey(named(Schema.NonEmptyString)),
+  symbols: Schema.optionalKey(named(Schema.String.pipe(Schema.check(Schema.isBetweenLength(1, MAX_SYMBOL_CHARS))))),
   tokens: Schema.optionalKey(named(InstrumentToken)),
   all: Schema.optionalKey(Schema.Boolean),
   date: TradingDate,

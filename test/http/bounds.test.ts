@@ -2,6 +2,8 @@ import { assert, describe, it } from "@effect/vitest"
 import { Effect, Layer } from "effect"
 import { writeCursor } from "../../src/http/cursor.ts"
 import { MAX_VOLUME } from "../../src/schema/Candle.ts"
+import { StoreError } from "../../src/schema/Errors.ts"
+import { isPrintable } from "../../src/schema/printable.ts"
 import { MAX_DATE, MIN_DATE } from "../../src/schema/Time.ts"
 import { ReplayAudience } from "../../src/streams/ReplayAudience.ts"
 import type { StoredTick } from "../../src/streams/TickStore.ts"
@@ -157,6 +159,48 @@ describe("sums", () => {
         assert.isDefined(answer.json, answer.text)
         assert.include(answer.text, `"volume":${MAX_VOLUME}`)
       }
+    }).pipe(Effect.scoped)
+  )
+})
+
+describe("work and texts", () => {
+  it.live(
+    "ten thousand tokens that nobody knows cost the store one question, and a symbol is shown cut and harmless",
+    () =>
+      Effect.gen(function* () {
+        let asked = 0
+        const one = <A>(answer: A) =>
+          Effect.sync(() => {
+            asked += 1
+            return answer
+          })
+        const { port } = yield* serve({
+          store: memoryStore(new Rows(), { count: () => one(0), tokens: () => one([9999]) })
+        })
+        const tokens = Array.from({ length: 10_000 }, (_, i) => 9999 - (i % 2))
+        const unknown = yield* post(port, { date: "2026-01-16", tokens })
+        assert.strictEqual(unknown.status, 404, unknown.text)
+        assert.include(unknown.text, "has token 9998")
+        assert.isAtMost(asked, 2)
+        const symbol = yield* post(port, { date: "2026-01-16", symbols: [`${"x".repeat(90)}\u001b[2J`] })
+        assert.strictEqual(symbol.status, 404)
+        assert.notInclude((symbol.json as { readonly message: string }).message, "\u001b")
+        const long = yield* post(port, { date: "2026-01-16", symbols: ["x".repeat(200_000)] })
+        assert.strictEqual(long.status, 400)
+        assert.isBelow(long.text.length, 400)
+      }).pipe(Effect.scoped)
+  )
+
+  it.live("what a store says of its failure is told in one line, cut", () =>
+    Effect.gen(function* () {
+      const message = `${"\n\u001b[31m".repeat(10)}${"x".repeat(100_000)}`
+      const failure = new StoreError({ operation: "quotes", message, transient: true })
+      const { port } = yield* serve({ store: memoryStore(new Rows(), { quotes: () => Effect.fail(failure) }) })
+      const answer = yield* ask(port, "/api/v1/quotes?tokens=1")
+      assert.strictEqual(answer.status, 503)
+      const told = (answer.json as { readonly message: string }).message
+      assert.isBelow(told.length, 400)
+      assert.isTrue(isPrintable(told), told)
     }).pipe(Effect.scoped)
   )
 })

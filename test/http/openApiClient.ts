@@ -59,7 +59,7 @@ export const described = (port: number): Effect.Effect<Spec> =>
 /** What goes before each path. */
 export const baseOf = (spec: Spec): string => spec.servers[0]!.url.replace(/\/$/, "")
 
-const textOf = (value: unknown): string => (Array.isArray(value) ? value.join(",") : String(value))
+const textOf = (value: unknown): string => (Array.isArray(value) ? value.join(",") : String(value)).toWellFormed()
 
 /** A request of these values; a path parameter that is none of them is left as it is. */
 export const requestWith = (

@@ -1,0 +1,240 @@
+import { assert, describe, it } from "@effect/vitest"
+import { Effect } from "effect"
+import { memoryStore, Rows } from "./memoryStore.ts"
+import {
+  baseOf,
+  described,
+  type JsonSchema,
+  type Operation,
+  type Parameter,
+  requestOf,
+  requestWith
+} from "./openApiClient.ts"
+import { type Asked, ask, serve } from "./serving.ts"
+
+/** Requests in all; the form that runs with the tests is short, `npm run test:api` a long one. */
+const REQUESTS = Number(process.env.GENERATED_REQUESTS ?? 600)
+/** Another server on this host, such as `mdp demo`, instead of one with a store in memory. */
+const PORT = process.env.GENERATED_PORT
+const SEED = Number(process.env.GENERATED_SEED ?? 1)
+const AT_ONCE = 8
+const MAX_MESSAGE_CHARS = 1500
+const MAX_GROWTH_BYTES = 256 * 1_048_576
+
+/** Numbers that are the same for the same seed. */
+const random = (seed: number) => {
+  let state = seed | 0
+  const next = (): number => {
+    state = (state + 0x6d2b79f5) | 0
+    let t = Math.imul(state ^ (state >>> 15), 1 | state)
+    t = (t + Math.imul(t ^ (t >>> 7), 61 | t)) ^ t
+    return ((t ^ (t >>> 14)) >>> 0) / 4_294_967_296
+  }
+  return {
+    next,
+    below: (count: number): number => Math.floor(next() * count),
+    pick: <A>(items: ReadonlyArray<A>): A => items[Math.floor(next() * items.length)]!
+  }
+}
+type Random = ReturnType<typeof random>
+
+const WILD: ReadonlyArray<unknown> = [
+  "",
+  " ",
+  "0",
+  "-1",
+  "1e309",
+  "NaN",
+  "null",
+  "9007199254740993",
+  "99999999999999999999999",
+  "9999-12-31",
+  "2255-06-07",
+  "0000-00-00",
+  "1768535100",
+  "1768535100000",
+  "2026-01-16T09:15:00",
+  "2026-01-16T09:15:00+05:30",
+  "+292277026596-12-04T15:30:07Z",
+  "\u0000",
+  "\u001b[2J",
+  "\ud800",
+  "'; DROP TABLE ticks; --",
+  "../../etc/passwd",
+  "%",
+  "é".repeat(50),
+  "x".repeat(3000),
+  "[".repeat(1000),
+  -1,
+  0,
+  1.5,
+  1e300,
+  Number.MAX_SAFE_INTEGER,
+  true,
+  null,
+  [],
+  {},
+  [[[[]]]],
+  { a: { b: { c: {} } } }
+]
+
+/** A value that a schema takes, or one at its bounds. */
+const valid = (schema: JsonSchema, schemas: Readonly<Record<string, JsonSchema>>, at: Random): unknown => {
+  if (schema.$ref !== undefined) return valid(schemas[schema.$ref.split("/").at(-1)!] ?? {}, schemas, at)
+  const choices = schema.oneOf ?? schema.anyOf
+  if (choices !== undefined) return valid(at.pick(choices), schemas, at)
+  if (schema.enum !== undefined) return at.pick(schema.enum)
+  switch (schema.type) {
+    case "integer":
+    case "number": {
+      const { minimum = 0, maximum = Number.MAX_SAFE_INTEGER } = schema
+      return at.pick([minimum, maximum, Math.floor(minimum + at.next() * (maximum - minimum)), minimum + 1])
+    }
+    case "boolean":
+      return at.next() < 0.5
+    case "array": {
+      const count = at.pick([schema.minItems ?? 0, 1, 3])
+      return Array.from({ length: count }, () => valid(schema.items ?? {}, schemas, at))
+    }
+    case "object":
+      return Object.fromEntries(
+        Object.entries(schema.properties ?? {})
+          .filter(([name]) => schema.required?.includes(name) === true || at.next() < 0.4)
+          .map(([name, one]) => [name, valid(one, schemas, at)])
+      )
+    default:
+      if (schema.format === "date") return at.pick(["2026-01-16", "1980-01-01", "2100-01-01"])
+      if (schema.format === "date-time") return at.pick(["2026-01-16T03:45:00Z", "1980-01-01T00:00:00Z"])
+      return "a".repeat(Math.max(schema.minLength ?? 0, at.below(5)))
+  }
+}
+
+const mutated = (value: unknown, at: Random): unknown => {
+  if (at.next() < 0.7) return value
+  if (typeof value === "object" && value !== null && !Array.isArray(value)) {
+    const copy: Record<string, unknown> = { ...value }
+    const names = Object.keys(copy)
+    const name = names.length === 0 || at.next() < 0.2 ? String(at.pick(WILD)) : at.pick(names)
+    copy[name] = at.pick(WILD)
+    return copy
+  }
+  return at.pick(WILD)
+}
+
+/** Lines of raw ticks, some of them whole, some not even JSON. */
+const ndjson = (tick: JsonSchema, schemas: Readonly<Record<string, JsonSchema>>, at: Random): string => {
+  const lines = Array.from({ length: at.below(30) }, () => {
+    const roll = at.next()
+    if (roll < 0.1) return String(at.pick(WILD))
+    if (roll < 0.15) return "[".repeat(at.below(6000)) + "]".repeat(at.below(6000))
+    return JSON.stringify(mutated(valid(tick, schemas, at), at))
+  })
+  return lines.join(at.pick(["\n", "\r\n", "\n\n", "\r"]))
+}
+
+const HEADER =
+  "instrument_token,exchange_token,tradingsymbol,name,last_price,expiry,strike,tick_size,lot_size,instrument_type,segment,exchange"
+
+/** Lines of an instruments file, some of them torn or with fields of another column. */
+const csv = (at: Random): string => {
+  const lines = Array.from({ length: at.below(20) }, () => {
+    const token = 1 + at.below(2_000_000)
+    const fields: Array<unknown> = [token, 1, `S${token}`, "NAME", 0, "", 0, 0.05, 1, "EQ", "NSE", "NSE"]
+    if (at.next() < 0.4) fields[at.below(fields.length)] = at.pick(WILD)
+    if (at.next() < 0.1) fields.splice(at.below(fields.length), 1)
+    return fields.map((field) => (at.next() < 0.1 ? `"${String(field)}` : String(field))).join(",")
+  })
+  return [...(at.next() < 0.9 ? [HEADER] : []), ...lines].join(at.pick(["\n", "\r\n"]))
+}
+
+/** What makes nearly every request a wrong one: a cursor that nobody gave, and a second name of the instrument. */
+const RARE = new Set(["cursor", "symbol"])
+
+const generate = (
+  operation: Operation,
+  schemas: Readonly<Record<string, JsonSchema>>,
+  at: Random
+): Asked & { readonly path: string } => {
+  const values: Array<readonly [Parameter, unknown]> = []
+  for (const parameter of operation.parameters ?? []) {
+    if (!parameter.required && at.next() < (RARE.has(parameter.name) ? 0.9 : 0.4)) continue
+    const value =
+      at.next() < 0.25
+        ? at.pick(WILD)
+        : parameter.example !== undefined && at.next() < 0.4
+          ? parameter.example
+          : valid(parameter.schema, schemas, at)
+    const text = typeof value === "string" ? value.toWellFormed() : value
+    values.push([parameter, text])
+  }
+  if (at.next() < 0.05) {
+    const unknown = { name: String(at.pick(WILD)).toWellFormed(), in: "query", required: false, schema: {} }
+    values.push([unknown, at.pick(WILD)])
+  }
+  const [type, content] = Object.entries(operation.requestBody?.content ?? {})[0] ?? []
+  if (type === undefined) return requestWith(operation, values)
+  const text =
+    type === "application/x-ndjson"
+      ? ndjson(schemas.RawTick!, schemas, at)
+      : type === "text/csv"
+        ? csv(at)
+        : (JSON.stringify(mutated(valid(content!.schema, schemas, at), at)) ?? "")
+  return requestWith(operation, values, { type, content: text.toWellFormed() })
+}
+
+describe("generated requests", () => {
+  it.live(
+    `${REQUESTS} of every route, with NDJSON and CSV, are all answered as the description says, none by a failure`,
+    () =>
+      Effect.gen(function* () {
+        const port =
+          PORT === undefined
+            ? (yield* serve({ store: memoryStore(new Rows()), log: { capacity: 1000, retained: 100 } })).port
+            : Number(PORT)
+        const spec = yield* described(port)
+        const operations = Object.entries(spec.paths).flatMap(([path, methods]) =>
+          Object.entries(methods).map(([method, operation]): Operation => ({ ...operation, path, method }))
+        )
+        // What the examples name is there.
+        const instruments = operations.find(({ operationId }) => operationId === "instruments.importInstruments")!
+        assert.strictEqual((yield* ask(port, instruments.path, requestOf(instruments))).status, 200)
+        const at = random(SEED)
+        const base = baseOf(spec)
+        const seen = new Map<string, number>()
+        const memory = process.memoryUsage().rss
+        let largest = 0
+        yield* Effect.forEach(
+          Array.from({ length: REQUESTS }, (_, i) => operations[i % operations.length]!),
+          (operation) =>
+            Effect.gen(function* () {
+              const request = generate(operation, spec.components.schemas, at)
+              const answer = yield* ask(port, base + request.path, request)
+              const said = `${request.method} ${request.path.slice(0, 300)} ${String(request.body ?? "").slice(0, 300)}`
+              const where = `seed ${SEED}: ${said}: ${answer.status} ${answer.text.slice(0, 300)}`
+              assert.notStrictEqual(answer.status, 500, where)
+              assert.isDefined(operation.responses[String(answer.status)], where)
+              // A head that is too large is answered beneath all of this, by its status alone.
+              if (answer.status >= 400 && answer.status !== 431) {
+                const { _tag, message } = answer.json as { readonly _tag: unknown; readonly message: unknown }
+                assert.isString(_tag, where)
+                assert.isString(message, where)
+                assert.isAtMost((message as string).length, MAX_MESSAGE_CHARS, where)
+              }
+              const key = `${operation.operationId} ${answer.status < 300 ? "taken" : "refused"}`
+              seen.set(key, (seen.get(key) ?? 0) + 1)
+              largest = Math.max(largest, answer.text.length)
+            }),
+          { concurrency: AT_ONCE, discard: true }
+        )
+        assert.strictEqual((yield* ask(port, "/healthz")).status, 200)
+        // What is started and never ends, or is kept of what was refused, would show here.
+        assert.isBelow(process.memoryUsage().rss - memory, MAX_GROWTH_BYTES)
+        for (const { operationId } of operations) {
+          if (operationId.startsWith("replays.") || operationId === "readyz") continue
+          assert.isAbove(seen.get(`${operationId} taken`) ?? 0, 0, `${operationId} was never taken`)
+        }
+        if (REQUESTS > 1000) console.log(Object.fromEntries([...seen].sort()), { largest })
+      }).pipe(Effect.scoped),
+    3_600_000
+  )
+})
