@@ -56,10 +56,20 @@ const post = (port: number, body: unknown) =>
     body: JSON.stringify(body)
   })
 
+/** What lies in `raw_ticks`, by partition; a slice of a log is bounded in bytes, too. */
 const raw = (log: Log) =>
-  Effect.map(
-    Effect.forEach(Array.from({ length: PARTITIONS }).keys(), (partition) => log.slice("raw_ticks", partition, 0, 1e6)),
-    (all) => all.map(({ records }) => records.map(({ key, value }) => `${key}=${Buffer.from(value ?? []).toString()}`))
+  Effect.forEach(Array.from({ length: PARTITIONS }).keys(), (partition) =>
+    Effect.gen(function* () {
+      const { end } = yield* log.bounds("raw_ticks", partition)
+      const found: Array<string> = []
+      for (let from = 0; from < end; ) {
+        const { records } = yield* log.slice("raw_ticks", partition, from, end - from)
+        assert.isNotEmpty(records)
+        for (const { key, value } of records) found.push(`${key}=${Buffer.from(value ?? []).toString()}`)
+        from = records.at(-1)!.offset + 1
+      }
+      return found
+    })
   )
 
 describe("dead letters over REST", () => {
