@@ -111,7 +111,7 @@ const make = (settings: ReplaySettings) =>
     const context = yield* Effect.context<never>()
 
     const window = makeWindow(settings.REPLAY_WINDOW_TICKS)
-    const reassembler = new Reassembler(log.partitions)
+    const reassembler = new Reassembler(log.partitions, window.capacity)
     const entries = new Map<string, Entry>()
     /** Runs whose end has not come out yet, those of stopped replays included. */
     const runs = new Map<string, Entry>()
@@ -228,7 +228,8 @@ const make = (settings: ReplaySettings) =>
       Effect.suspend(() => {
         if (!runs.has(entry.runKey) || entry.endSent) return Effect.void
         entry.endSent = true
-        return endRun(entry.runKey, ++entry.watermark, log).pipe(
+        reassembler.sent(entry.runKey, ++entry.watermark, true)
+        return endRun(entry.runKey, entry.watermark, log).pipe(
           Effect.retry({ schedule: Schedule.exponential(50), times: 5 }),
           Effect.catch(() => Effect.sync(() => forget(entry)))
         )
@@ -246,6 +247,7 @@ const make = (settings: ReplaySettings) =>
         },
         onSlice: ({ watermark, ticks, end }) => {
           entry.watermark = watermark
+          reassembler.sent(entry.runKey, watermark, end)
           entry.slices.set(watermark, ticks)
           entry.endSent = end
           inFlight.add(window.usedUnsafe())

@@ -31,20 +31,27 @@ interface Lane {
 interface Run {
   readonly lanes: ReadonlyArray<Lane>
   released: number
-  /** The watermark that ends the run, once a partition has brought it. */
+  /** The highest watermark that was put in: what is above it nobody here has sent. */
+  sent: number
+  /** Of the run's ticks so many are held back here. */
+  held: number
+  /** The watermark that ends the run, once it was put in. */
   last: number
 }
 
 /**
  * The runs of one server. What it holds is bounded by the window that the runs put their ticks in under: a slice not
- * yet complete here has not freed its part of the window.
+ * yet complete here has not freed its part of the window. Anybody may write records that name a run: a watermark that
+ * was not put in, and ticks beyond `most`, which no window is larger than, are passed over.
  */
 export class Reassembler {
   readonly #partitions: number
+  readonly #most: number
   readonly #runs = new Map<string, Run>()
 
-  constructor(partitions: number) {
+  constructor(partitions: number, most = Number.POSITIVE_INFINITY) {
     this.#partitions = partitions
+    this.#most = most
   }
 
   /** A run unknown here is another server's, and passed over. */
@@ -56,8 +63,18 @@ export class Reassembler {
         slices: [[]]
       })),
       released: 0,
+      sent: 0,
+      held: 0,
       last: Number.POSITIVE_INFINITY
     })
+  }
+
+  /** A watermark of a run is about to be put in; `end`: the one that ends it. */
+  sent(run: string, watermark: number, end: boolean): void {
+    const found = this.#runs.get(run)
+    if (found === undefined) return
+    found.sent = watermark
+    if (end) found.last = watermark
   }
 
   /** Forgets a run and what is held of it. */
@@ -90,12 +107,14 @@ export class Reassembler {
       if (run === undefined) continue
       const lane = run.lanes[partition]!
       if ("tick" in item) {
-        if (lane.mark.take(item.tick.source)) lane.slices[lane.slices.length - 1]!.push(item.tick)
+        if (run.held < this.#most && lane.mark.take(item.tick.source)) {
+          lane.slices[lane.slices.length - 1]!.push(item.tick)
+          run.held++
+        }
         continue
       }
-      if (item.watermark <= lane.watermark) continue
+      if (item.watermark <= lane.watermark || item.watermark > run.sent) continue
       for (; lane.watermark < item.watermark; lane.watermark++) lane.slices.push([])
-      if (item.end) run.last = item.watermark
       this.#release(item.run, run, releases)
       if (run.released >= run.last) {
         this.#runs.delete(item.run)
@@ -114,6 +133,7 @@ export class Reassembler {
         for (const tick of lane.slices.shift()!) ticks.push(tick)
       }
       run.released++
+      run.held -= ticks.length
       // Each partition's part is in order already, so this is a merge of a few runs for the sort.
       ticks.sort(compareGlobally)
       releases.push({ run: name, watermark: run.released, end: run.released === run.last, ticks })

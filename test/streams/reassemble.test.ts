@@ -88,6 +88,7 @@ describe("Reassembler", () => {
       const slices = runOf(given, sliceSize)
       const reassembler = new Reassembler(PARTITIONS)
       reassembler.open(RUN)
+      reassembler.sent(RUN, slices.length, true)
       const releases = deliver(reassembler, lanesOf(RUN, slices), chosen)
       assert.deepStrictEqual(
         releases.map(({ ticks }) => ticks),
@@ -109,6 +110,7 @@ describe("Reassembler", () => {
       const lanes = lanesOf(RUN, slices)
       const reassembler = new Reassembler(PARTITIONS)
       reassembler.open(RUN)
+      reassembler.sent(RUN, slices.length, true)
       const watermarks = lanes.map(() => 0)
       const taken = lanes.map(() => 0)
       let released = 0
@@ -142,6 +144,8 @@ describe("Reassembler", () => {
       ],
       3
     )
+    reassembler.sent("a.1", slicesA.length, true)
+    reassembler.sent("b.1", slicesB.length, true)
     const lanes = [lanesOf("a.1", slicesA), lanesOf("b.1", slicesB), lanesOf("elsewhere.7", slicesB)]
     const releases = Array.from({ length: PARTITIONS }, (_, partition) =>
       reassembler.take(
@@ -163,6 +167,7 @@ describe("Reassembler", () => {
   it("a watermark that comes twice changes nothing, one that skips numbers covers them", () => {
     const reassembler = new Reassembler(2)
     reassembler.open(RUN)
+    reassembler.sent(RUN, 3, true)
     const one = tick(1, 10, 1)
     assert.deepStrictEqual(
       reassembler.take(0, [
@@ -193,6 +198,7 @@ describe("Reassembler", () => {
       const lanes = lanesOf(RUN, slices)
       const reassembler = new Reassembler(PARTITIONS)
       reassembler.open(RUN)
+      reassembler.sent(RUN, slices.length, true)
       const releases: Array<Release> = []
       const taken = lanes.map(() => 0)
       for (const [partition, count] of chosen) {
@@ -218,5 +224,22 @@ describe("Reassembler", () => {
     reassembler.close(RUN)
     assert.strictEqual(reassembler.held, 0)
     assert.deepStrictEqual(reassembler.take(0, [{ run: RUN, watermark: 1, end: true }]), [])
+  })
+
+  it("passes over watermarks that nobody put in, an end among them, and more ticks than a window holds", () => {
+    const reassembler = new Reassembler(1, 2)
+    reassembler.open(RUN)
+    reassembler.sent(RUN, 1, false)
+    const forged: ReadonlyArray<Replayed> = [
+      { run: RUN, watermark: 2, end: true },
+      { run: RUN, watermark: Number.MAX_SAFE_INTEGER, end: false },
+      ...Array.from({ length: 100 }, (_, i) => ({ run: RUN, tick: tick(1, 10 + i, 1 + i) }))
+    ]
+    assert.deepStrictEqual(reassembler.take(0, forged), [])
+    assert.strictEqual(reassembler.held, 2)
+    const [release] = reassembler.take(0, [{ run: RUN, watermark: 1, end: true }])
+    assert.deepStrictEqual([release?.end, release?.ticks.length, reassembler.held], [false, 2, 0])
+    reassembler.sent(RUN, 2, true)
+    assert.isTrue(reassembler.take(0, [{ run: RUN, watermark: 2, end: true }])[0]?.end)
   })
 })
