@@ -122,11 +122,13 @@ export const orderAlarms = counter(
 export const newEpochs = counter("topology_new_epochs_total", "Instrument days begun afresh")
 export const feedClockAhead = gauge(
   "topology_feed_clock_ahead_seconds",
-  "How far ahead of the log's clock a feed stamps, while what it stamps so goes to the DLQ"
+  "How far ahead of the log's clock a feed stamps, while what it stamps so goes to the DLQ",
+  "feed"
 )
 export const processInstruments = gauge(
   "topology_process_instruments",
-  "Instruments whose day a partition of process holds"
+  "Instruments whose day a partition of process holds",
+  "partition"
 )
 export const processForgotten = counter(
   "topology_process_instruments_forgotten_total",
