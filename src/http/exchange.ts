@@ -147,10 +147,16 @@ export class Exchange {
     })
   }
 
-  /** Ends an answer to a client that has sent all, or as much as is looked at. */
+  /**
+   * Ends an answer to a client that has sent all, or as much as is looked at: then with the connection. The head has
+   * said that it closes; the library's own way to close after `end` would write that header into the answer's body.
+   */
   #drained(): void {
-    this.res.cork(() => this.res.end("", true))
+    const { res } = this
+    const isWhole = this.#isWhole
     this.#end()
+    if (isWhole) res.cork(() => res.end())
+    else res.close()
   }
 
   /**

@@ -261,6 +261,16 @@ describe("a body", () => {
       )
       assert.match(yield* client.until(/\{.*\}/), /^HTTP\/1\.1 415 /)
       yield* client.ended
+      // To the byte, where the whole body came: a strict client reads chunks that end, and nothing between them.
+      for (const body of ["", "x".repeat(100)]) {
+        const strict = yield* rawClient(
+          port,
+          `POST /api/v1/ingests HTTP/1.1\r\n${HOST}Content-Length: ${body.length}\r\n\r\n${body}`
+        )
+        const text = yield* strict.until(/\}.*\r\n\r\n$/s)
+        const [, size, content] = /\r\n\r\n([0-9a-f]+)\r\n(\{.*\})\r\n0\r\n\r\n$/i.exec(text) ?? []
+        assert.strictEqual(Number.parseInt(size ?? "", 16), content?.length, text)
+      }
       // One whose length is not said, and who never stops.
       const endless = yield* rawClient(
         port,
