@@ -147,8 +147,8 @@ const csv = (at: Random): string => {
   return [...(at.next() < 0.9 ? [HEADER] : []), ...lines].join(at.pick(["\n", "\r\n"]))
 }
 
-/** What makes nearly every request a wrong one: a cursor that nobody gave, and a second name of the instrument. */
-const RARE = new Set(["cursor", "symbol"])
+/** What makes most requests wrong ones: a cursor that nobody gave, a second name of the instrument, an end before the start. */
+const RARE = new Set(["cursor", "symbol", "to"])
 
 const generate = (
   operation: Operation,
@@ -159,7 +159,7 @@ const generate = (
   for (const parameter of operation.parameters ?? []) {
     if (!parameter.required && at.next() < (RARE.has(parameter.name) ? 0.9 : 0.4)) continue
     const value =
-      at.next() < 0.25
+      at.next() < 0.1
         ? at.pick(WILD)
         : parameter.example !== undefined && at.next() < 0.4
           ? parameter.example
