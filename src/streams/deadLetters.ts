@@ -5,6 +5,7 @@
 import { Effect } from "effect"
 import type { LogError } from "../schema/Errors.ts"
 import { partitionOf } from "../schema/Partition.ts"
+import { REPLAY_HEADER } from "./decode.ts"
 import { BATCH_HEADER, CUT_HEADER } from "./publish.ts"
 import type { LogRecord, NewRecord, TickLog } from "./TickLog.ts"
 
@@ -285,9 +286,13 @@ export const retryLetters = <E>(
           // A key that is a token says where the tick belongs; the rest goes back where it came from.
           const token = key !== null && /^\d{1,10}$/.test(key) ? Number(key) : undefined
           const to = token === undefined ? partition : partitionOf(token, log.partitions)
+          // What was a replay's stays one: without its header it would be a live tick.
+          const run = headers?.[REPLAY_HEADER]
+          const again: NewRecord =
+            run === undefined ? { key, value } : { key, value, headers: { [REPLAY_HEADER]: run } }
           const records = byPartition.get(to)
-          if (records === undefined) byPartition.set(to, [{ key, value }])
-          else records.push({ key, value })
+          if (records === undefined) byPartition.set(to, [again])
+          else records.push(again)
           good += 1
         }
         const done = yield* Effect.result(
