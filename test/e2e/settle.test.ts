@@ -196,7 +196,7 @@ describe("two feeds that lose, repeat and reorder packets, settled against the l
 
       mdp.kill("SIGTERM")
       assert.strictEqual(yield* mdp.ended, 0, mdp.stderr)
-      assert.strictEqual(mdp.stderr, "")
+      assert.strictEqual(mdp.complaints, "")
     }).pipe(Effect.scoped)
   )
 })

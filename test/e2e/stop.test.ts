@@ -109,7 +109,7 @@ describe("stopping", () => {
       mdp.kill("SIGINT")
       assert.strictEqual(yield* mdp.ended, 0, mdp.stderr)
       assert.match(mdp.stdout, /ticks in .*\ndma sent \d+/)
-      assert.strictEqual(mdp.stderr, "")
+      assert.strictEqual(mdp.complaints, "")
     }).pipe(Effect.scoped)
   )
 })

@@ -53,6 +53,11 @@ export class Mdp {
     return this.#isOver
   }
 
+  /** Its standard error without what it says of services that a slow machine keeps from answering in time. */
+  get complaints(): string {
+    return this.stderr.replaceAll(/^.* message="[a-z]+ (has not answered for|works again).*\n/gm, "")
+  }
+
   /** Waits for a condition on what it printed; fails where the process ends first. */
   until<A>(find: () => A | undefined, what: string): Effect.Effect<A, Error> {
     return Effect.callback<A, Error>((resume) => {
