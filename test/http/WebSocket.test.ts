@@ -159,9 +159,17 @@ describe("a client of /ws", () => {
         const waiting: Array<number> = []
         let position = 0
         let fast = 0
+        /** What lives once the fast clients, which are in this process too, have all that is under way to them. */
+        const quiet = Effect.gen(function* () {
+          for (const client of others) yield* client.until(({ checker }) => checker.place(1)?.position === fast)
+          // Buffers of sockets are given back a turn after the collection that finds them.
+          heldBytes()
+          yield* turns(50)
+          return heldBytes()
+        })
         // Until the kernel's buffers are full and thousands are evicted, and then as much again.
         while (evicted < 100_000) {
-          if (evicted >= 50_000 && held.length === 0) held.push(heldBytes())
+          if (evicted >= 50_000 && held.length === 0) held.push(yield* quiet)
           for (let i = 0; i < 200; i++) {
             position++
             hub.publish([2, 3].map((token) => tickOf(token, EPOCH, position)))
@@ -174,14 +182,14 @@ describe("a client of /ws", () => {
             waiting.push(hub.fullest.size)
           }
         }
+        held.push(yield* quiet)
         for (const client of others) {
-          yield* client.until(({ checker }) => checker.place(1)?.position === fast)
           assert.strictEqual(client.checker.evicted, 0)
           assert.strictEqual(client.checker.ticks, fast)
         }
         assert.isAtMost(Math.max(...waiting), 500)
         // Half of all that was evicted came since: kept, it would be far more than this.
-        assert.isBelow(heldBytes() - held[0]!, 50_000 * 20)
+        assert.isBelow(held[1]! - held[0]!, 50_000 * 20)
 
         slow.ws.resume()
         yield* caughtUp(hub, slow, [1, 2, 3])
