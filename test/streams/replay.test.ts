@@ -46,7 +46,8 @@ const replayOnce = Effect.fnUntraced(function* (options: {
       pace,
       holdBack: Effect.void,
       onDue: () => {},
-      onSlice: ({ watermark, ticks }) => {
+      onSlice: ({ watermark, ticks, end }) => {
+        reassembler.sent(options.run, watermark, end)
         slices.set(watermark, ticks)
         used = Math.max(used, window.usedUnsafe())
       }
