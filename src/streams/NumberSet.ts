@@ -33,7 +33,7 @@ export class NumberSet {
   #used = 0
   #zero = false
   /** The contents, in the places of their numbers; 0 where there is none. Made with the first one. */
-  #prints: Uint32Array | undefined
+  #prints: Int32Array | undefined
   #zeroPrint = 0
 
   get size(): number {
@@ -68,12 +68,12 @@ export class NumberSet {
     return true
   }
 
-  /** Adds a number with a hash of its content, 1 to 2^32 − 1: `NEW`, or what is known of it already. */
+  /** Adds a number with a hash of its content, no 0 among 2^32: `NEW`, or what is known of it already. */
   put(n: number, print: number): number {
     if (this.add(n)) {
       if (n === 0) this.#zeroPrint = print
       else {
-        this.#prints ??= new Uint32Array(this.#table.length)
+        this.#prints ??= new Int32Array(this.#table.length)
         this.#prints[this.#slot(n)] = print
       }
       return NEW
@@ -113,7 +113,7 @@ export class NumberSet {
     const old = this.#table
     const oldPrints = this.#prints
     const table = new Float64Array(capacity)
-    const prints = oldPrints === undefined ? undefined : new Uint32Array(capacity)
+    const prints = oldPrints === undefined ? undefined : new Int32Array(capacity)
     const mask = capacity - 1
     for (let i = 0; i < old.length; i++) {
       const n = old[i]!
@@ -142,19 +142,19 @@ export class NumberSet {
     return bytes
   }
 
-  /** Their contents as little-endian uint32, in the same order; empty where none has one. */
+  /** Their contents as little-endian int32, in the same order; empty where none has one. */
   encodePrints(): Uint8Array {
     if (this.#prints === undefined && this.#zeroPrint === 0) return new Uint8Array(0)
     const bytes = new Uint8Array(this.size * 4)
     const view = new DataView(bytes.buffer)
     let at = 0
     if (this.#zero) {
-      view.setUint32(0, this.#zeroPrint, true)
+      view.setInt32(0, this.#zeroPrint, true)
       at = 4
     }
     for (let i = 0; i < this.#table.length; i++) {
       if (this.#table[i] === 0) continue
-      view.setUint32(at, this.#prints?.[i] ?? 0, true)
+      view.setInt32(at, this.#prints?.[i] ?? 0, true)
       at += 4
     }
     return bytes
@@ -176,7 +176,7 @@ export class NumberSet {
     for (let at = 0; at < bytes.length; at += 8) {
       const n = view.getFloat64(at, true)
       if (!Number.isSafeInteger(n)) throw new RangeError(`NumberSet: ${n} is no safe integer`)
-      const print = contents === undefined ? 0 : contents.getUint32(at / 2, true)
+      const print = contents === undefined ? 0 : contents.getInt32(at / 2, true)
       if (print === 0) set.add(n)
       else set.put(n, print)
     }

@@ -59,7 +59,7 @@ export class Contents {
 
   /** Remembers a number that is new, with its stamp and the hash of its content, and who brought it when (µs). */
   put(id: number, exchangeTs: number, print: number, time: number, feed: string): void {
-    const tag = print * 256 + codeOf(feed)
+    const tag = (print >>> 0) * 256 + codeOf(feed)
     if (this.#count === 0) {
       this.#loneId = id
       this.#loneTime = time
@@ -80,7 +80,7 @@ export class Contents {
   differs(id: number, exchangeTs: number, print: number): boolean {
     if (id <= this.#unknownUpTo) return false
     const tag = this.#tag(id)
-    if (tag !== 0) return Math.floor(tag / 256) !== print
+    if (tag !== 0) return Math.floor(tag / 256) !== print >>> 0
     const block = Math.floor(id / BLOCK_NUMBERS)
     if (block === this.#block) return exchangeTs < this.#from || exchangeTs > this.#to
     const known = this.#blocks?.get(block)

@@ -12,7 +12,7 @@ import {
   type Forward,
   type Watermark
 } from "./batch.ts"
-import { defectOf } from "./eachTick.ts"
+import { defectOf } from "./defect.ts"
 import type { LogRecord, NewRecord } from "./TickLog.ts"
 
 /** A record larger than this is refused, in bytes. */
@@ -70,15 +70,12 @@ const decodeRecords = (
   route: (token: number) => number
 ): Batch => {
   const out: Decoding = { forwards: [], ticks: [], dead: [], watermarks: [] }
-  let at = 0
-  while (at < records.length) {
+  for (const record of records) {
     try {
-      while (at < records.length) {
-        const dead = decodeRecord(records[at++]!, partition, route, out)
-        if (dead !== undefined) out.dead.push(dead)
-      }
+      const dead = decodeRecord(record, partition, route, out)
+      if (dead !== undefined) out.dead.push(dead)
     } catch (error) {
-      out.dead.push(defectOf("decode", records[at - 1]!, 0, error))
+      out.dead.push(defectOf("decode", { record, index: 0 }, error))
     }
   }
   const last = records[records.length - 1]

@@ -5,11 +5,11 @@
  */
 
 import type { RawTick } from "../schema/RawTick.ts"
-import type { Batch, Candidate, PartitionStates, Watermark } from "./batch.ts"
-import { eachTick } from "./eachTick.ts"
+import type { Batch, Candidate, Counts, DeadLetter, PartitionStates, Watermark } from "./batch.ts"
+import { defectOf } from "./defect.ts"
 import { contentPrint } from "./identityHash.ts"
 import { NEW, OTHER, SAME } from "./NumberSet.ts"
-import type { Connection, PartitionState, Session } from "./partitionState.ts"
+import type { Connection, InstrumentDay, PartitionState, Session } from "./partitionState.ts"
 
 export interface DeduplicateOptions {
   /** How long a gap stays open, µs of record time. */
@@ -56,6 +56,58 @@ const take = (session: Session, id: number, raw: RawTick, print: number, maxJump
   return session.contents.differs(id, raw.exchange_ts, print) ? OTHER : SAME
 }
 
+/** Whether a number that does not fit takes its connection to another session, which may be one that it opens. */
+const moves = (
+  connection: Connection,
+  found: number,
+  { raw, tick, recordTime }: Candidate,
+  day: InstrumentDay,
+  print: number,
+  state: PartitionState,
+  count: Counts,
+  maxJump: number
+): boolean => {
+  const id = tick.sequence_id
+  const { length } = day.sessions
+  const isMoved =
+    found === FAR
+      ? day.afterJump(connection, id, raw, recordTime, maxJump)
+      : day.afterConflict(connection, id, raw, print, recordTime)
+  if (day.sessions.length === length) return isMoved
+  if (found === FAR) count.jumps++
+  else count.restarts++
+  const session = day.sessions[connection.session]!
+  // Those of its run that came before it are in the DLQ: sent again in time, they fill their numbers.
+  if (session.last >= 0 && raw.sequencing === "contiguous") {
+    session.missing.open(session.last + 1, id - 1, recordTime, count)
+    state.open.add(session)
+  }
+  return isMoved
+}
+
+/** The letter of a number that fits no session; `highest`: that of its own. */
+const misfit = (
+  { record, index, raw, tick }: Candidate,
+  found: number,
+  highest: number,
+  maxJump: number
+): DeadLetter =>
+  found === FAR
+    ? {
+        record,
+        index,
+        kind: "jump",
+        reason: `sequence_id: expected at most ${maxJump} above the last, ${highest}, got ${tick.sequence_id}`
+      }
+    : {
+        record,
+        index,
+        kind: "conflict",
+        reason:
+          `sequence_id: ${tick.sequence_id} came before with another exchange_ts or price, and connection ` +
+          `${JSON.stringify(raw.connection)} did not say reset`
+      }
+
 export const deduplicate =
   (states: PartitionStates, options: DeduplicateOptions) =>
   (batch: Batch): Batch => {
@@ -63,121 +115,106 @@ export const deduplicate =
     const { count } = batch
     const uncounted = { gaps: 0, fills: 0, lost: 0 }
     const { stateOf, passAll } = stateAt(states, batch.watermarks)
-    const kept: Array<Candidate> = []
-    eachTick(batch, "deduplicate", (candidate) => {
-      const { raw, tick, recordTime } = candidate
-      const isReplayed = candidate.run !== ""
-      const state = stateOf(candidate)
-      const day = state.day(candidate.day, recordTime, raw)
-      const { newestDay } = state
-      const { sequencing } = raw
-      const id = tick.sequence_id
-      let connection: Connection | undefined
-      let number = 0
-      if (isReplayed) number = day.sessionNumbered(Math.max(raw.session, 0), recordTime)
-      else if (sequencing !== "none") {
-        const { length } = day.sessions
-        connection = day.enter(id, raw, recordTime)
-        number = connection.session
-        if (day.sessions.length > length) count.resets++
-      }
-      let session = day.sessions[number]!
-      // What a replay misses was lost, and counted, when it was live.
-      const tally = isReplayed ? uncounted : count
-      session.missing.expire(recordTime - gapHoldMicros, tally)
-      if (!isReplayed) {
-        if (raw.feed === "dma") day.lastDma = recordTime
-        else if (
-          raw.feed === "snapshot" &&
-          sequencing === "none" &&
-          recordTime - day.lastDma < dmaSilenceMicros &&
-          !day.hasOpenGap(recordTime, gapHoldMicros)
-        ) {
-          count.suppressed++
-          return
-        }
-      }
-      // Before the first trade a snapshot has no price. Its number stays free for whoever knows one.
-      if (raw.price === 0 && !isReplayed && !keepsZeroPrice && (raw.feed === "snapshot" || raw.day_volume >= 0)) {
-        candidate.isPriceless = true
-        candidate.state = day
-        candidate.session = session
-        kept.push(candidate)
-        count.priceless++
-        return
-      }
-      let highest = session.highest
-      if (connection === undefined) {
-        // What a replay brings was let in when it was live; without numbers the content is the identity.
-        if (!(sequencing === "contiguous" ? session.ids.add(id) : session.hashes.add(id))) {
-          count.duplicates++
-          return
-        }
-      } else {
-        const print = contentPrint(raw.exchange_ts, raw.price)
-        let found = take(session, id, raw, print, maxSequenceJump)
-        if (found === FAR || found === OTHER) {
+    const { ticks } = batch
+    const { length } = ticks
+    let kept = 0
+    for (let i = 0; i < length; i++) {
+      const candidate = ticks[i]!
+      try {
+        const { raw, tick, recordTime } = candidate
+        const isReplayed = candidate.run !== ""
+        const state = stateOf(candidate)
+        const day = state.day(candidate.day, recordTime, raw)
+        const { newestDay } = state
+        const { sequencing } = raw
+        const id = tick.sequence_id
+        let connection: Connection | undefined
+        let number = 0
+        if (isReplayed) number = day.sessionNumbered(Math.max(raw.session, 0), recordTime)
+        else if (sequencing !== "none") {
           const { length } = day.sessions
-          const isMoved =
-            found === FAR
-              ? day.afterJump(connection, id, raw, recordTime, maxSequenceJump)
-              : day.afterConflict(connection, id, raw, print, recordTime)
-          if (isMoved) {
-            number = connection.session
-            session = day.sessions[number]!
-            if (day.sessions.length > length) {
-              if (found === FAR) count.jumps++
-              else count.restarts++
-              // Those of its run that came before it are in the DLQ: sent again in time, they fill their numbers.
-              if (session.last >= 0 && sequencing === "contiguous") {
-                session.missing.open(session.last + 1, id - 1, recordTime, tally)
-                state.open.add(session)
-              }
-            }
-            highest = session.highest
-            found = take(session, id, raw, print, maxSequenceJump)
+          connection = day.enter(id, raw, recordTime)
+          number = connection.session
+          if (day.sessions.length > length) count.resets++
+        }
+        let session = day.sessions[number]!
+        // What a replay misses was lost, and counted, when it was live.
+        const tally = isReplayed ? uncounted : count
+        session.missing.expire(recordTime - gapHoldMicros, tally)
+        if (!isReplayed) {
+          if (raw.feed === "dma") day.lastDma = recordTime
+          else if (
+            raw.feed === "snapshot" &&
+            sequencing === "none" &&
+            recordTime - day.lastDma < dmaSilenceMicros &&
+            !day.hasOpenGap(recordTime, gapHoldMicros)
+          ) {
+            count.suppressed++
+            continue
           }
         }
-        connection.isMet = true
-        if (found === FAR || found === OTHER) {
-          const isFar = found === FAR
-          batch.dead.push({
-            record: candidate.record,
-            index: candidate.index,
-            kind: isFar ? "jump" : "conflict",
-            reason: isFar
-              ? `sequence_id: expected at most ${maxSequenceJump} above the last, ${highest}, got ${id}`
-              : `sequence_id: ${id} came before with another exchange_ts or price, and connection ` +
-                `${JSON.stringify(raw.connection)} did not say reset`
-          })
-          return
+        // Before the first trade a snapshot has no price. Its number stays free for whoever knows one.
+        if (raw.price === 0 && !isReplayed && !keepsZeroPrice && (raw.feed === "snapshot" || raw.day_volume >= 0)) {
+          candidate.isPriceless = true
+          candidate.state = day
+          candidate.session = session
+          ticks[kept++] = candidate
+          count.priceless++
+          continue
         }
-        connection.run = undefined
-        if (found === SAME) {
-          const first = session.contents.otherTime(id, tick.feed)
-          if (first >= 0) options.onFeedLead(session.contents.feed(id), recordTime - first)
-          count.duplicates++
-          return
+        let highest = session.highest
+        if (connection === undefined) {
+          // What a replay brings was let in when it was live; without numbers the content is the identity.
+          if (!(sequencing === "contiguous" ? session.ids.add(id) : session.hashes.add(id))) {
+            count.duplicates++
+            continue
+          }
+        } else {
+          const print = contentPrint(raw.exchange_ts, raw.price)
+          let found = take(session, id, raw, print, maxSequenceJump)
+          if (found === FAR || found === OTHER) {
+            if (moves(connection, found, candidate, day, print, state, count, maxSequenceJump)) {
+              number = connection.session
+              session = day.sessions[number]!
+              highest = session.highest
+              found = take(session, id, raw, print, maxSequenceJump)
+            }
+            if (found === FAR || found === OTHER) {
+              connection.isMet = true
+              batch.dead.push(misfit(candidate, found, highest, maxSequenceJump))
+              continue
+            }
+          }
+          connection.isMet = true
+          connection.run = undefined
+          if (found === SAME) {
+            const first = session.contents.otherTime(id, tick.feed)
+            if (first >= 0) options.onFeedLead(session.contents.feed(id), recordTime - first)
+            count.duplicates++
+            continue
+          }
+          if (raw.exchange_ts > session.latest) session.latest = raw.exchange_ts
+          if (sequencing === "contiguous") session.contents.put(id, raw.exchange_ts, print, recordTime, tick.feed)
         }
-        if (raw.exchange_ts > session.latest) session.latest = raw.exchange_ts
-        if (sequencing === "contiguous") session.contents.put(id, raw.exchange_ts, print, recordTime, tick.feed)
+        if (sequencing === "contiguous" && highest >= 0) {
+          if (id > highest + 1) {
+            session.missing.open(highest + 1, id - 1, recordTime, tally)
+            if (!isReplayed) state.open.add(session)
+          } else if (id < highest) session.missing.fill(id, tally)
+        }
+        tick.session = number
+        candidate.state = day
+        candidate.session = session
+        tick.old = candidate.day < newestDay
+        ticks[kept++] = candidate
+      } catch (error) {
+        batch.dead.push(defectOf("deduplicate", candidate, error))
       }
-      if (sequencing === "contiguous" && highest >= 0) {
-        if (id > highest + 1) {
-          session.missing.open(highest + 1, id - 1, recordTime, tally)
-          if (!isReplayed) state.open.add(session)
-        } else if (id < highest) session.missing.fill(id, tally)
-      }
-      tick.session = number
-      candidate.state = day
-      candidate.session = session
-      tick.old = candidate.day < newestDay
-      kept.push(candidate)
-    })
+    }
     passAll()
-    batch.ticks = kept
+    ticks.length = kept
     states.live.expire(batch.recordTime - gapHoldMicros, count)
-    count.admitted = kept.length
+    count.admitted = kept
     count.epochs += states.live.begun
     states.live.begun = 0
     count.forgotten = states.live.forgotten

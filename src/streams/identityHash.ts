@@ -48,10 +48,13 @@ export const identityHash = (raw: RawTick): number => {
   return hash === 0 ? 1 : hash
 }
 
-/** 1 to 2^32 − 1, of exchange_ts and price: what two copies of a numbered tick have in common, from whatever feed. */
+/**
+ * A signed integer of 32 bits, which costs no object where it is handed on, and never 0; of exchange_ts and price: what
+ * two copies of a numbered tick have in common, from whatever feed.
+ */
 export const contentPrint = (exchangeTs: number, price: number): number => {
   const scaled = Math.round(price * PRICE_SCALE)
   const stamp = mix(mix(0x3c6ef372, exchangeTs | 0), (exchangeTs / HIGH) | 0)
-  const print = finish(mix(mix(stamp, scaled | 0), Math.floor(scaled / HIGH) | 0))
+  const print = finish(mix(mix(stamp, scaled | 0), Math.floor(scaled / HIGH) | 0)) | 0
   return print === 0 ? 1 : print
 }

@@ -6,7 +6,7 @@ import { boundedVolume } from "../schema/Candle.ts"
 import type { RawTick } from "../schema/RawTick.ts"
 import { continuousOpen, segmentOfToken } from "../schema/Sessions.ts"
 import type { Batch } from "./batch.ts"
-import { eachTick } from "./eachTick.ts"
+import { defectOf } from "./defect.ts"
 import type { InstrumentDay } from "./partitionState.ts"
 
 /** How long after the open a first day total is still taken to hold only what this tick and the auction traded. */
@@ -29,40 +29,47 @@ const setBase = (state: InstrumentDay, { instrument_token, exchange_ts, day_volu
 }
 
 export const sequence = (batch: Batch): Batch => {
-  const failed = eachTick(batch, "sequence", ({ raw, tick, state, session, day, isClaimed, isPriceless }) => {
-    if (isClaimed) {
-      // Published once, in a life that was lost: it takes no place, and is not missing.
-      if (raw.sequencing !== "none") session.last = Math.max(session.last, tick.sequence_id)
-      return
-    }
-    if (isPriceless) {
-      if (raw.day_volume >= 0) setBase(state, raw, day)
-      return
-    }
-    if (raw.sequencing === "contiguous" || raw.sequencing === "monotonic") {
-      const id = tick.sequence_id
-      const { last } = session
-      if (id < last) tick.status = "STALE"
-      else {
-        if (last >= 0 && id > last + 1 && raw.sequencing === "contiguous") {
-          tick.status = "STALE"
-          tick.gap_from = last + 1
-        }
-        session.last = id
+  const { ticks } = batch
+  const { length } = ticks
+  let kept = 0
+  for (let i = 0; i < length; i++) {
+    const candidate = ticks[i]!
+    try {
+      const { raw, tick, state, session } = candidate
+      if (candidate.isClaimed) {
+        // Published once, in a life that was lost: it takes no place, and is not missing.
+        if (raw.sequencing !== "none") session.last = Math.max(session.last, tick.sequence_id)
+        continue
       }
+      if (candidate.isPriceless) {
+        if (raw.day_volume >= 0) setBase(state, raw, candidate.day)
+        continue
+      }
+      if (raw.sequencing === "contiguous" || raw.sequencing === "monotonic") {
+        const id = tick.sequence_id
+        const { last } = session
+        if (id < last) tick.status = "STALE"
+        else {
+          if (last >= 0 && id > last + 1 && raw.sequencing === "contiguous") {
+            tick.status = "STALE"
+            tick.gap_from = last + 1
+          }
+          session.last = id
+        }
+      }
+      if (raw.day_volume >= 0) {
+        setBase(state, raw, candidate.day)
+        tick.volume = Math.max(0, raw.day_volume - state.volumeBase - state.published)
+      }
+      state.published = boundedVolume(state.published + tick.volume)
+      tick.epoch = state.epoch
+      tick.position = ++state.position
+      ticks[kept++] = candidate
+    } catch (error) {
+      batch.dead.push(defectOf("sequence", candidate, error))
     }
-    if (raw.day_volume >= 0) {
-      setBase(state, raw, day)
-      tick.volume = Math.max(0, raw.day_volume - state.volumeBase - state.published)
-    }
-    state.published = boundedVolume(state.published + tick.volume)
-    tick.epoch = state.epoch
-    tick.position = ++state.position
-  })
-  if (batch.count.claimed + batch.count.priceless > 0) {
-    batch.ticks = batch.ticks.filter(({ isClaimed, isPriceless }) => !isClaimed && !isPriceless)
   }
-  if (failed.length > 0) batch.ticks = batch.ticks.filter((candidate) => !failed.includes(candidate))
-  batch.count.sequenced = batch.ticks.length
+  ticks.length = kept
+  batch.count.sequenced = kept
   return batch
 }
