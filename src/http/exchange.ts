@@ -171,6 +171,7 @@ export class Exchange {
       if (this.#isOver) return
       this.#isWhole = isLast
       this.#received += chunk.byteLength
+      this.#front.received(chunk.byteLength)
       this.#movedAt = performance.now()
       if (this.#kind === "drain") {
         parts.length = 0
@@ -260,6 +261,7 @@ export class Exchange {
   /** Sends an answer; one of unknown length piece by piece, the next only when the socket has taken the last. */
   async send(response: Response, extra: ReadonlyArray<readonly [string, string]>): Promise<void> {
     const { res } = this
+    this.#front.answered(response.status)
     const length = response.headers.get("content-length")
     if (response.body === null) {
       res.cork(() => {

@@ -136,6 +136,8 @@ export class Front {
   private readonly connects = new Connects()
   private readonly connectionGauge: { readonly add: (value: number) => void }
   private readonly refusedCount: (kind: string, reason: string) => void
+  private readonly answeredCount: (status: number) => void
+  private readonly bodyBytes: { readonly add: (value: number) => void }
   private readonly failure: (error: unknown) => void
   private connections = 0
   private readonly waiting: Array<() => void> = []
@@ -148,6 +150,8 @@ export class Front {
       readonly log: ClientLog
       readonly gauge: Front["connectionGauge"]
       readonly refused: Front["refusedCount"]
+      readonly answered: Front["answeredCount"]
+      readonly bodyBytes: Front["bodyBytes"]
       readonly failure: Front["failure"]
     }
   ) {
@@ -162,6 +166,8 @@ export class Front {
     this.connectionShare = Math.max(1, Math.floor((connections * percent) / 100))
     this.connectionGauge = services.gauge
     this.refusedCount = services.refused
+    this.answeredCount = services.answered
+    this.bodyBytes = services.bodyBytes
     this.failure = services.failure
   }
 
@@ -179,10 +185,21 @@ export class Front {
   /** Counts a refused request, and leaves its line. */
   count(head: Head, kind: string, refusal: Refusal): void {
     this.refusedCount(kind, refusal.reason)
+    this.answeredCount(refusal.status)
     // Who asks for what is not there is mostly a person who mistypes, and reads the answer.
     if (refusal.status === 404 || refusal.status === 405) return
     const event = BAD_INPUT.has(refusal.status) ? "bad input" : "refused"
     this.log.tell(event, head.address, `${head.method} ${head.path}: ${refusal.body.message}`)
+  }
+
+  /** Counts a request that is being answered. */
+  answered(status: number): void {
+    this.answeredCount(status)
+  }
+
+  /** Counts bytes of a body that came in, kept or not. */
+  received(bytes: number): void {
+    this.bodyBytes.add(bytes)
   }
 
   /** Counts a request whose answer was broken off, and leaves its line. */
@@ -429,6 +446,8 @@ export const makeFront = (options: FrontOptions): Effect.Effect<Front, never, Sc
         log,
         gauge: metrics.bind(metrics.httpConnections, {}, context),
         refused,
+        answered: (status) => metrics.bind(metrics.httpAnswers, { status: String(status) }, context).add(1),
+        bodyBytes: metrics.bind(metrics.httpBodyBytes, {}, context),
         failure: (error) => {
           refused("handler", "failed")
           const now = performance.now()

@@ -292,6 +292,27 @@ describe("a body", () => {
 })
 
 describe("an answer", () => {
+  it.live("is counted by its status, and what came in with requests by its bytes, refused or not", () =>
+    Effect.gen(function* () {
+      const { port } = yield* open()
+      const of = (status: string) => figure("topology_http_answers_total", { status })
+      const before = yield* Effect.forEach(["200", "404", "415"], of)
+      const bytes = yield* figure("topology_http_body_bytes_total", {})
+      yield* ask(port, "/healthz")
+      yield* ask(port, "/nowhere")
+      yield* ask(port, "/api/v1/nowhere")
+      const good = line(1)
+      yield* ask(port, INGEST, { method: "POST", headers: ndjson, body: good })
+      yield* ask(port, INGEST, { method: "POST", headers: { "content-type": "text/html" }, body: "12345" })
+      assert.deepStrictEqual(yield* Effect.forEach(["200", "404", "415"], of), [
+        before[0]! + 2,
+        before[1]! + 2,
+        before[2]! + 1
+      ])
+      assert.strictEqual(yield* figure("topology_http_body_bytes_total", {}), bytes + Buffer.byteLength(good) + 5)
+    }).pipe(Effect.scoped)
+  )
+
   it.live("that nobody reads ends with its connection, and holds no memory for the next", () =>
     Effect.gen(function* () {
       const { port } = yield* open({ bounds: { times: { unreadMs: 200 } } })

@@ -26,12 +26,12 @@ const KINDS: Readonly<Record<string, ReadonlyArray<string>>> = {
   "never-reads": ["topology_evictions_total", 'topology_clients_ended_total{reason="unread"}'],
   "connect-flood": ["topology_upgrades_refused_total", "topology_http_refused_total"],
   "broken-frames": ['topology_messages_refused_total{code="bad_message"}'],
-  "half-sent": [],
-  "unread-streams": [],
-  searches: [],
-  "unknown-names": [],
-  "huge-fields": [],
-  "unheard-tokens": []
+  "half-sent": ['topology_http_refused_total{kind="body"'],
+  "unread-streams": ['topology_http_refused_total{kind="stream"'],
+  searches: ['topology_http_requests_active{kind="ordinary"', 'topology_http_refused_total{kind="ordinary"'],
+  "unknown-names": ['topology_http_answers_total{status="404"'],
+  "huge-fields": ["topology_http_body_bytes_total"],
+  "unheard-tokens": ["topology_unknown_instruments"]
 }
 
 type Figures = ReadonlyMap<string, number>

@@ -77,8 +77,8 @@ const behaviors: Readonly<Record<string, () => Promise<unknown>>> = {
       for (let i = 0; i < 500; i++) socket.send('{"action":"ping"}')
     }),
   "since-storm": () => {
-    const since = Object.fromEntries(tokens(1, 9_000).map((token) => [token, [20468000033300, 1]]))
-    const message = JSON.stringify({ action: "subscribe", tokens: tokens(1, 9_000), since })
+    const since = Object.fromEntries(tokens(1, 2_000).map((token) => [token, [20468000033300, 1]]))
+    const message = JSON.stringify({ action: "subscribe", tokens: tokens(1, 2_000), since })
     return onSockets(100, 50, (socket) => socket.send(message))
   },
   "many-tokens": () => {
