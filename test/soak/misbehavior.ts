@@ -2,6 +2,7 @@
  * Decides how a misbehaving client or feed of each kind behaves, in a process of its own at the lowest priority:
  * `node test/soak/misbehavior.ts KIND URL`. It goes on until it is ended, within bounds of its own.
  */
+import { Agent, request } from "node:http"
 import { connect, type Socket } from "node:net"
 import { constants, setPriority } from "node:os"
 import { setTimeout as sleep } from "node:timers/promises"
@@ -11,10 +12,13 @@ const [kind = "", url = ""] = process.argv.slice(2)
 const { hostname, port } = new URL(url)
 const live = `${url.replace("http:", "ws:")}/ws`
 
+/** An address of its own, as a stranger has one: what one address may take at most is not the good clients'. */
+const localAddress = "127.0.0.2"
+
 setPriority(constants.priority.PRIORITY_LOW)
 
 const raw = (): Socket => {
-  const socket = connect(Number(port), hostname)
+  const socket = connect({ port: Number(port), host: hostname, localAddress })
   socket.on("error", () => {})
   return socket
 }
@@ -22,7 +26,7 @@ const raw = (): Socket => {
 /** A socket of ours that the other side may end whenever it likes. */
 const open = (): Promise<WebSocket | undefined> =>
   new Promise((resolve) => {
-    const socket = new WebSocket(live, { perMessageDeflate: false })
+    const socket = new WebSocket(live, { perMessageDeflate: false, localAddress })
     socket.on("open", () => resolve(socket))
     socket.on("error", () => resolve(undefined))
     socket.on("unexpected-response", () => resolve(undefined))
@@ -58,15 +62,21 @@ const requests = async (atOnce: number, ask: (n: number) => Promise<unknown>): P
   throw new Error("unreachable")
 }
 
-const got = async (path: string) => (await fetch(`${url}${path}`)).arrayBuffer()
-const ingest = async (body: string) =>
-  (
-    await fetch(`${url}/api/v1/ingest`, {
-      method: "POST",
-      headers: { "content-type": "application/x-ndjson" },
-      body
+const agent = new Agent({ keepAlive: true, localAddress })
+const ask = (method: string, path: string, body?: string): Promise<void> =>
+  new Promise((resolve, reject) => {
+    const headers = body === undefined ? {} : { "content-type": "application/x-ndjson" }
+    const asked = request(`${url}${path}`, { method, agent, headers }, (answer) => {
+      answer.resume()
+      answer.on("end", resolve)
+      answer.on("error", reject)
     })
-  ).arrayBuffer()
+    asked.on("error", reject)
+    asked.end(body)
+  })
+
+const got = (path: string) => ask("GET", path)
+const ingest = (body: string) => ask("POST", "/api/v1/ingest", body)
 
 const behaviors: Readonly<Record<string, () => Promise<unknown>>> = {
   "pings-unread": () =>
