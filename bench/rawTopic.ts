@@ -21,6 +21,8 @@ export const fill = (settings: Readonly<Record<string, string>>, ticks: number):
     return yield* Effect.gen(function* () {
       const log = yield* TickLog
       const last = new Array<number>(INSTRUMENTS).fill(0)
+      /** The tick of each instrument's last number: a copy is that tick once more. */
+      const made = new Array<number>(INSTRUMENTS).fill(0)
       const start = (Date.now() - 60_000) * 1000
       const waiting: Array<Array<NewRecord>> = Array.from({ length: log.partitions }, () => [])
       let distinct = 0
@@ -29,14 +31,16 @@ export const fill = (settings: Readonly<Record<string, string>>, ticks: number):
         const isCopy = i % EVERY === 1 && last[instrument]! > 0
         if (!isCopy) {
           last[instrument]! += i % EVERY === 0 ? 2 : 1
+          made[instrument] = i
           distinct++
         }
+        const of = made[instrument]!
         const token = FIRST_TOKEN + instrument
         const feed = isCopy ? "snapshot" : "dma"
         const text = encodeRawTick({
           instrument_token: token,
-          exchange_ts: start + i * SPACING_MICROS,
-          price: 100 + (i % 1000) / 20,
+          exchange_ts: start + of * SPACING_MICROS,
+          price: 100 + (of % 1000) / 20,
           feed,
           volume: 1 + (i % 100),
           day_volume: -1,

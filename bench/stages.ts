@@ -27,18 +27,24 @@ const settings = {
 
 const rawTicks = (): ReadonlyArray<RawTick> => {
   const last = new Array<number>(INSTRUMENTS).fill(0)
+  /** The tick of each instrument's last number: a copy is that tick once more. */
+  const made = new Array<number>(INSTRUMENTS).fill(0)
   return Array.from({ length: TICKS }, (_, i) => {
     const instrument = (i * 7919) % INSTRUMENTS
-    const isCopy = i % EVERY === 1
-    if (!isCopy) last[instrument]! += i % EVERY === 0 ? 2 : 1
+    const isCopy = i % EVERY === 1 && last[instrument]! > 0
+    if (!isCopy) {
+      last[instrument]! += i % EVERY === 0 ? 2 : 1
+      made[instrument] = i
+    }
+    const of = made[instrument]!
     return {
       instrument_token: 1000 + instrument,
-      exchange_ts: START + i * 20,
-      price: 100 + (i % 1000) / 20,
+      exchange_ts: START + of * 20,
+      price: 100 + (of % 1000) / 20,
       feed: isCopy ? "snapshot" : "dma",
       volume: 1 + (i % 100),
       day_volume: -1,
-      sequence_id: Math.max(1, last[instrument]!),
+      sequence_id: last[instrument]!,
       sequencing: "contiguous",
       reset: false,
       connection: isCopy ? "snapshot" : "dma",
@@ -98,7 +104,7 @@ const bareLoop = (raws: ReadonlyArray<RawTick>, records: ReadonlyArray<LogRecord
 export const run = async (): Promise<Row> => {
   const raws = rawTicks()
   const records = raws.map(
-    (raw, offset): LogRecord => ({ offset, recordTime: raw.exchange_ts + 200, key: null, value: null })
+    (_, offset): LogRecord => ({ offset, recordTime: START + offset * 20 + 200, key: null, value: null })
   )
   const arrays = Array.from({ length: TICKS / ARRAY }, (_, i) => ({
     raws: raws.slice(i * ARRAY, (i + 1) * ARRAY),
