@@ -13,6 +13,7 @@ import * as metrics from "../streams/metrics.ts"
 import { Readiness } from "../streams/Readiness.ts"
 import { addressOf, type ClientLog, peerOf } from "./clientLog.ts"
 import type { Guard } from "./guard.ts"
+import { Penalties } from "./penalties.ts"
 import { type Mount, refuse, requestOrigin } from "./Server.ts"
 import { Session, type SessionSettings } from "./session.ts"
 import { Shares } from "./shares.ts"
@@ -36,7 +37,15 @@ const MAX_PROTOCOL_CHARS = 128
 export type WebSocketSettings = SessionSettings & Pick<Settings, "MAX_CLIENTS" | "CONNECTIONS_PER_ADDRESS">
 
 /** Why an upgrade is refused, as its figure is labelled. */
-export type RefusalReason = "forbidden" | "handshake" | "not_ready" | "stopping" | "full" | "address_full" | "failed"
+export type RefusalReason =
+  | "forbidden"
+  | "handshake"
+  | "not_ready"
+  | "stopping"
+  | "full"
+  | "address_full"
+  | "address_waits"
+  | "failed"
 
 /** What `/ws` tells whoever counts. */
 export interface WebSocketObserver {
@@ -154,6 +163,7 @@ export const mountWebSocket = (app: TemplatedApp, guard: Guard, services: WebSoc
   /** Connections that are open, those that are being ended too: in all, and by peer. */
   let open = 0
   const peers = new Map<string, number>()
+  const penalties = new Penalties()
 
   const refusal = (req: HttpRequest, peer: string): Refusal | undefined => {
     const refused = guard(requestOrigin(req))
@@ -172,6 +182,12 @@ export const mountWebSocket = (app: TemplatedApp, guard: Guard, services: WebSoc
       const message = `${settings.CONNECTIONS_PER_ADDRESS} clients of ${peer} are connected already`
       const headers = { "retry-after": "5" }
       return { why: "address_full", status: 429, body: { _tag: "TooManyRequests", message }, headers }
+    }
+    const wait = Math.ceil(penalties.left(peer) / 1000)
+    if (wait > 0) {
+      const message = `clients of ${peer} have sent too much again and again: expected to wait ${wait} s`
+      const headers = { "retry-after": String(wait) }
+      return { why: "address_waits", status: 429, body: { _tag: "TooManyRequests", message }, headers }
     }
     return undefined
   }
@@ -265,6 +281,7 @@ export const mountWebSocket = (app: TemplatedApp, guard: Guard, services: WebSoc
       else peers.delete(peer)
       const own = socket?.why ?? libraryReason(code, text)
       observer.ended(own ?? "left")
+      if (own === "too_many_messages" || own === "too_many_bytes") penalties.add(peer)
       if (own !== undefined && socket?.why === undefined)
         log?.tell("ended", address, Buffer.from(text).toString("utf8"))
       socket?.gone()

@@ -1,5 +1,5 @@
 /** Decides how history is answered: ticks by keyset pages or as one stream, and candles. */
-import { Clock, Effect, Option, Stream } from "effect"
+import { Clock, Effect, Option, Semaphore, Stream } from "effect"
 import { HttpServerResponse } from "effect/http"
 import { HttpApiBuilder } from "effect/http-api"
 import { isTime } from "../schema/Time.ts"
@@ -16,6 +16,8 @@ import { CSV_HEADER, csvLine, encodeBar, encodeTick, json } from "./wire.ts"
 
 /** Rows of a streamed answer read and written at a time: some 250 KB. */
 const STREAM_ROWS = 1000
+/** Of all streamed answers together, pages read and written at a time: more are no faster, and live ticks wait for them. */
+const STREAM_PAGES = 2
 const TICKS = "ticks"
 const CANDLES = "candles"
 
@@ -65,6 +67,7 @@ export const historicalRoutes = HttpApiBuilder.group(
     const store = yield* TickStore
     const instruments = yield* Instruments
     const encoder = new TextEncoder()
+    const streamedPages = yield* Semaphore.make(STREAM_PAGES)
 
     return handlers.handleAll({
       ticks: ({ query, request }) =>
@@ -94,21 +97,25 @@ export const historicalRoutes = HttpApiBuilder.group(
                 : writeCursor(TICKS, range.token, [last.exchange_ts, last.sequence_id, last.epoch, last.position])
             return json(`{"ticks":[${ticks.map(encodeTick).join(",")}],"next_cursor":${JSON.stringify(next)}}`)
           }
-          // Read before the answer starts, so that what fails at once still gets its status.
-          const first = yield* Effect.mapError(page(after, STREAM_ROWS), storeFailure)
-          yield* refuseUnknown(range, first.length === 0, store)
-          const rest = (rows: ReadonlyArray<StoredTick>) =>
-            rows.length < STREAM_ROWS ? Option.none() : Option.some(cursorOf(rows[rows.length - 1]!))
           const encode = (rows: ReadonlyArray<StoredTick>, head = "") => [
             encoder.encode(head + rows.map(streamed.line).join(""))
           ]
+          // Read before the answer starts, so that what fails at once still gets its status.
+          const pageOf = (from: TickCursor | undefined, head = "") =>
+            Effect.map(page(from, STREAM_ROWS), (rows) => ({ rows, lines: encode(rows, head) })).pipe(
+              streamedPages.withPermits(1)
+            )
+          const first = yield* Effect.mapError(pageOf(after, streamed.head), storeFailure)
+          yield* refuseUnknown(range, first.rows.length === 0, store)
+          const rest = (rows: ReadonlyArray<StoredTick>) =>
+            rows.length < STREAM_ROWS ? Option.none() : Option.some(cursorOf(rows[rows.length - 1]!))
           const body = Stream.concat(
-            Stream.fromIterable(encode(first, streamed.head)),
-            Option.match(rest(first), {
+            Stream.fromIterable(first.lines),
+            Option.match(rest(first.rows), {
               onNone: () => Stream.empty,
               onSome: (start) =>
                 Stream.paginate(start, (from: TickCursor) =>
-                  page(from, STREAM_ROWS).pipe(Effect.map((rows) => [encode(rows), rest(rows)] as const))
+                  Effect.map(pageOf(from), ({ rows, lines }) => [lines, rest(rows)] as const)
                 )
             })
           ).pipe(

@@ -361,6 +361,33 @@ describe("a client of /ws", () => {
     )
   )
 
+  it.live("that is back at once with too many messages, again and again, waits before it is let in anew", () =>
+    Effect.scoped(
+      Effect.gen(function* () {
+        const refusals: Array<string> = []
+        const { url } = yield* serve({
+          counts: {
+            ended: () => undefined,
+            upgradeRefused: (why) => refusals.push(why),
+            messageRefused: () => undefined
+          }
+        })
+        const good = yield* connect(url)
+        for (let time = 0; time < 6; time++) {
+          const flood = yield* connect(url)
+          for (let i = 0; i < 20 * MESSAGE_BURST; i++) flood.ws.ping()
+          yield* flood.until(({ closed }) => closed !== undefined)
+          assert.strictEqual(flood.closed?.reason, "too many messages")
+        }
+        assert.include((yield* Effect.flip(connect(url))).message, "429")
+        assert.deepStrictEqual(refusals, ["address_waits"])
+        // Whoever is connected already stays, of whatever address.
+        good.send({ action: "ping" })
+        yield* good.until(({ messages }) => messages.some((m) => m.type === "pong"))
+      })
+    )
+  )
+
   it.live("that pings without end is closed, whether it reads or not, and so is one that sends too many bytes", () =>
     Effect.scoped(
       Effect.gen(function* () {

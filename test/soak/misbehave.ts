@@ -23,7 +23,11 @@ const KINDS: Readonly<Record<string, ReadonlyArray<string>>> = {
   "pings-unread": ['topology_clients_ended_total{reason="too_many_messages"}'],
   "since-storm": ['topology_clients_ended_total{reason="too_', "topology_messages_refused_total"],
   "many-tokens": ['topology_clients_ended_total{reason="too_', "topology_messages_refused_total"],
-  "never-reads": ["topology_evictions_total", 'topology_clients_ended_total{reason="unread"}'],
+  "never-reads": [
+    "topology_evictions_total",
+    'topology_clients_ended_total{reason="unread"}',
+    'topology_buffer_size_events{buffer="clients"'
+  ],
   "connect-flood": ["topology_upgrades_refused_total", "topology_http_refused_total"],
   "broken-frames": ['topology_messages_refused_total{code="bad_message"}'],
   "half-sent": ['topology_http_refused_total{kind="body"'],
