@@ -20,7 +20,7 @@ export const MAX_LETTERS = 500
 const MIB = 1_048_576
 export const MAX_INGEST_BYTES = 16 * MIB
 /** A line of `/ingest`; also the largest raw record the pipeline takes. */
-export const MAX_INGEST_LINE_BYTES = MIB
+export const MAX_INGEST_LINE_BYTES = 64 * 1024
 export const MAX_INSTRUMENTS_BYTES = 32 * MIB
 /** Any other body. */
 export const MAX_BODY_BYTES = 256 * 1024

@@ -14,7 +14,7 @@ import { RecentTicks } from "./RecentTicks.ts"
 import { TickStore } from "./TickStore.ts"
 
 /** Looks outside memory at a time, of all clients together. */
-const LOOKUPS = 16
+const LOOKUPS = 4
 
 export interface HubSettings {
   /** Newest ticks kept of each instrument. */

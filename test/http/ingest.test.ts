@@ -35,7 +35,7 @@ describe("ingest over REST", () => {
       const { port, log } = yield* open()
       const padded = (price: number, pad: number) => line(738561, price).replace(/}$/, `,"note":"${"x".repeat(pad)}"}`)
       const short = padded(1, 500)
-      const lines = [...Array.from({ length: 100 }, () => short), padded(2, 100_000), padded(3, 1_000_000)]
+      const lines = [...Array.from({ length: 100 }, () => short), padded(2, 2_000), padded(3, 60_000)]
       const answer = yield* ingest(port, lines.join("\n"))
       assert.strictEqual((answer.json as { readonly accepted: number }).accepted, 102)
       const kept = (yield* log.slice("raw_ticks", partitionOf(738561, log.partitions), 0, 1000)).records
@@ -148,7 +148,7 @@ describe("ingest over REST", () => {
     }).pipe(Effect.scoped)
   )
 
-  it.live("names the first hundred bad lines and counts the rest, and refuses a line above 1 MiB alone", () =>
+  it.live("names the first hundred bad lines and counts the rest, and refuses a line above 64 KiB alone", () =>
     Effect.gen(function* () {
       const { port } = yield* open()
       const bad = yield* ingest(port, "x\n".repeat(1234))
@@ -156,9 +156,9 @@ describe("ingest over REST", () => {
       assert.strictEqual(bad.status, 200)
       assert.strictEqual(report.rejected.length, 100)
       assert.strictEqual(report.rejected_total, 1234)
-      const long = yield* ingest(port, `${line(1, 1)}\n${line(1, 2)}${" ".repeat(1_048_576)}\n${line(1, 3)}\n`)
+      const long = yield* ingest(port, `${line(1, 1)}\n${line(1, 2)}${" ".repeat(65_536)}\n${line(1, 3)}\n`)
       assert.deepInclude(long.json, { accepted: 2, rejected_total: 1 })
-      assert.include(long.text, "expected at most 1048576 bytes")
+      assert.include(long.text, "expected at most 65536 bytes")
     }).pipe(Effect.scoped)
   )
 

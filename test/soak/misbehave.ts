@@ -34,7 +34,7 @@ const KINDS: Readonly<Record<string, ReadonlyArray<string>>> = {
   "unread-streams": ['topology_http_refused_total{kind="stream"'],
   searches: ['topology_http_requests_active{kind="ordinary"', 'topology_http_refused_total{kind="ordinary"'],
   "unknown-names": ['topology_http_answers_total{status="404"'],
-  "huge-fields": ["topology_http_body_bytes_total"],
+  "huge-fields": ['topology_stage_discarded_events_total{stage="ingest",reason="invalid"'],
   "unheard-tokens": ["topology_unknown_instruments"]
 }
 

@@ -12,8 +12,12 @@ const [kind = "", url = ""] = process.argv.slice(2)
 const { hostname, port } = new URL(url)
 const live = `${url.replace("http:", "ws:")}/ws`
 
-/** An address of its own, as a stranger has one: what one address may take at most is not the good clients'. */
-const localAddress = "127.0.0.2"
+
+/**
+ * An address of its own, as a stranger has one: what one address may take at most is not the good clients', and what it
+ * has to wait for not the next kind's.
+ */
+const localAddress = `127.0.0.${2 + [...kind].reduce((sum, character) => (sum * 31 + character.charCodeAt(0)) % 250, 0)}`
 
 setPriority(constants.priority.PRIORITY_LOW)
 
@@ -184,7 +188,7 @@ const behaviors: Readonly<Record<string, () => Promise<unknown>>> = {
           )
           .join("\n")
       )
-      await sleep(100)
+      await sleep(250)
     })
 }
 
