@@ -1,11 +1,11 @@
 /** Decides what the benches on Kafka read: one day's raw ticks of two feeds, the same for product and bare loop. */
 import { Admin } from "@platformatic/kafka"
 import { Effect } from "effect"
-import * as Kafka from "../src/layers/Kafka.ts"
+import * as Kafka from "../src/layers/kafka/KafkaLog.ts"
 import { partitionOf } from "../src/schema/Partition.ts"
 import { encodeRawTick } from "../src/schema/RawTickJson.ts"
 import { readSettings } from "../src/schema/Settings.ts"
-import { type NewRecord, TickLog } from "../src/streams/TickLog.ts"
+import { type NewRecord, TickLog } from "../src/streams/log/TickLog.ts"
 
 const INSTRUMENTS = 500
 const FIRST_TOKEN = 1000

@@ -4,10 +4,10 @@
  */
 import { Context, Effect, Layer, Redacted } from "effect"
 import pg from "pg"
-import { int4Array, int8Array, timestampArray } from "../src/layers/pgArrays.ts"
-import * as Timescale from "../src/layers/Timescale.ts"
+import { int4Array, int8Array, timestampArray } from "../src/layers/postgres/arrays.ts"
+import * as Timescale from "../src/layers/postgres/Timescale.ts"
 import { epochOf, type Tick, tradingDay } from "../src/schema/Tick.ts"
-import { TickStore } from "../src/streams/TickStore.ts"
+import { TickStore } from "../src/streams/ports/TickStore.ts"
 import { alternate, figures, type Row } from "./row.ts"
 import { withServers } from "./servers.ts"
 

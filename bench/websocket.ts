@@ -8,7 +8,7 @@ import { mountWebSocket } from "../src/http/WebSocket.ts"
 import { tickFrame } from "../src/schema/Protocol.ts"
 import { readSettings } from "../src/schema/Settings.ts"
 import { epochOf, type Tick } from "../src/schema/Tick.ts"
-import { Hub } from "../src/streams/fanOut.ts"
+import { Hub } from "../src/streams/fanOut/Hub.ts"
 import { figures, median, type Row } from "./row.ts"
 
 const CLIENTS = 100

@@ -4,7 +4,7 @@
  */
 import { Consumer, type Message, Producer } from "@platformatic/kafka"
 import { Redis } from "ioredis"
-import { FlatArray } from "../../src/layers/messagePack.ts"
+import { FlatArray } from "../../src/layers/redis/messagePack.ts"
 import { report } from "../servers.ts"
 
 const [ticks, distinct] = [Number(process.argv[2]), Number(process.argv[3])]

@@ -2,8 +2,8 @@
 import { Effect, Layer, Metric } from "effect"
 import { caches, log } from "../../src/commands/services.ts"
 import { readSettings } from "../../src/schema/Settings.ts"
-import { Readiness } from "../../src/streams/Readiness.ts"
-import { TickLog } from "../../src/streams/TickLog.ts"
+import { Readiness } from "../../src/streams/run/Readiness.ts"
+import { TickLog } from "../../src/streams/log/TickLog.ts"
 import { runProcess } from "../../src/streams/topology.ts"
 import { report } from "../servers.ts"
 

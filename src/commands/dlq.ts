@@ -4,7 +4,7 @@
  */
 import { Effect, Option, Result, Schema } from "effect"
 import { Command, Flag } from "effect/cli"
-import { askInstance, type InstanceRequest, refusalOf } from "../layers/Instance.ts"
+import { askInstance, type InstanceRequest, refusalOf } from "../layers/feeds/Instance.ts"
 import { FeedError, type LogError, StartError } from "../schema/Errors.ts"
 import { printable } from "../schema/printable.ts"
 import {
@@ -16,9 +16,9 @@ import {
   showLetter,
   type Wanted
 } from "../streams/deadLetters.ts"
-import { TickLog } from "../streams/TickLog.ts"
+import { TickLog } from "../streams/log/TickLog.ts"
 import { instanceUrl, urlFlag } from "./feed.ts"
-import { wrongUsage } from "./run.ts"
+import { wrongUsage } from "./cli.ts"
 import { log, settings } from "./services.ts"
 
 const PATH = "/api/v1/dlq"

@@ -2,7 +2,7 @@
 import { randomUUID } from "node:crypto"
 import { hostname } from "node:os"
 import { Clock, Effect } from "effect"
-import type { ProcessLife } from "../streams/WorkerCounters.ts"
+import type { ProcessLife } from "../streams/ports/WorkerCounters.ts"
 
 /** This life of this process, which runs `stages`. */
 export const lifeOf = (role: ProcessLife["role"], stages: ReadonlyArray<string>): Effect.Effect<ProcessLife> =>

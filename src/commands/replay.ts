@@ -1,12 +1,12 @@
 /** Decides the command `mdp replay`: a stored day started on a running instance, followed to its end, stopped with it. */
 import { Effect, Option, Result, Schema } from "effect"
 import { Command, Flag } from "effect/cli"
-import { askInstance, type InstanceRequest, refusalOf } from "../layers/Instance.ts"
+import { askInstance, type InstanceRequest, refusalOf } from "../layers/feeds/Instance.ts"
 import { FeedError } from "../schema/Errors.ts"
 import { IST_OFFSET_MICROS } from "../schema/Tick.ts"
-import { Replay, ReplayRequest, Speed } from "../streams/Replays.ts"
+import { Replay, ReplayRequest, Speed } from "../streams/replay/Replays.ts"
 import { instanceUrl, urlFlag } from "./feed.ts"
-import { wrongUsage } from "./run.ts"
+import { wrongUsage } from "./cli.ts"
 
 const PATH = "/api/v1/replays"
 const POLL = "250 millis"

@@ -5,7 +5,7 @@ import { Interval } from "../schema/Candle.ts"
 import { AssetClass, Instrument } from "../schema/Instrument.ts"
 import { InstrumentToken, MAX_TOKEN } from "../schema/RawTick.ts"
 import { TimeFromString, TradingDate } from "../schema/Time.ts"
-import { Replay, ReplayChange, ReplayRequest } from "../streams/Replays.ts"
+import { Replay, ReplayChange, ReplayRequest } from "../streams/replay/Replays.ts"
 import * as errors from "./errors.ts"
 import { describeApi } from "./openApi.ts"
 

@@ -4,7 +4,7 @@ import * as uWS from "uWebSockets.js"
 import { Context, Effect, Layer } from "effect"
 import { PrometheusMetrics } from "effect/observability"
 import { StartError } from "../schema/Errors.ts"
-import { Readiness } from "../streams/Readiness.ts"
+import { Readiness } from "../streams/run/Readiness.ts"
 import { type Bounds, makeFront } from "./front.ts"
 import { guard, guardRules } from "./guard.ts"
 

@@ -4,7 +4,7 @@ import { barStart, boundedVolume, type Candle, type Interval, intervalMinutes } 
 import type { StoreError } from "../schema/Errors.ts"
 import { type Phase, phaseAt, type Segment, sessionDay } from "../schema/Sessions.ts"
 import { tradingDay, tradingDayStart } from "../schema/Tick.ts"
-import type { TickStore } from "../streams/TickStore.ts"
+import type { TickStore } from "../streams/ports/TickStore.ts"
 import type { Bar } from "./Api.ts"
 
 const MICROS_PER_MINUTE = 60_000_000

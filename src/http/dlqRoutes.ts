@@ -10,7 +10,7 @@ import {
   retryLetters,
   showLetter
 } from "../streams/deadLetters.ts"
-import { TickLog } from "../streams/TickLog.ts"
+import { TickLog } from "../streams/log/TickLog.ts"
 import { Api, DEFAULT_LETTERS } from "./Api.ts"
 import { readCursor, refusedCursor, writeCursor } from "./cursor.ts"
 import { BadRequest } from "./errors.ts"

@@ -6,7 +6,7 @@ import { MAX_REJECTED_LINES, type RejectedLine } from "../schema/InstrumentFile.
 import { type RawTick, readRawTick } from "../schema/RawTick.ts"
 import { encodeRawTick } from "../schema/RawTickJson.ts"
 import * as metrics from "../streams/metrics.ts"
-import { publishWithin, RawSink, type RawSinkTick } from "../streams/RawSink.ts"
+import { publishWithin, RawSink, type RawSinkTick } from "../streams/ports/RawSink.ts"
 import { Api, MAX_INGEST_BYTES, MAX_INGEST_LINE_BYTES } from "./Api.ts"
 import { readBody } from "./body.ts"
 import { logFailure, overloaded } from "./failures.ts"

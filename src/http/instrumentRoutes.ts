@@ -2,7 +2,7 @@
 import { Effect, Semaphore } from "effect"
 import { HttpApiBuilder } from "effect/http-api"
 import { type Instrument, SIMULATED_EXCHANGE } from "../schema/Instrument.ts"
-import { Instruments } from "../streams/Instruments.ts"
+import { Instruments } from "../streams/ports/Instruments.ts"
 import { Api, DEFAULT_LIMIT, MAX_INSTRUMENTS_BYTES } from "./Api.ts"
 import { readBody } from "./body.ts"
 import { BadRequest, NotFound } from "./errors.ts"

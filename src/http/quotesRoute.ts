@@ -1,8 +1,8 @@
 /** Decides how the last ticks are answered: one quote a token, in the order asked. */
 import { Effect } from "effect"
 import { HttpApiBuilder } from "effect/http-api"
-import { Instruments } from "../streams/Instruments.ts"
-import { TickStore } from "../streams/TickStore.ts"
+import { Instruments } from "../streams/ports/Instruments.ts"
+import { TickStore } from "../streams/ports/TickStore.ts"
 import { Api } from "./Api.ts"
 import { storeFailure } from "./failures.ts"
 import { markSimulated } from "./simulatedMark.ts"

@@ -1,7 +1,7 @@
 /** Decides how replays are started, listed, steered and ended over REST. */
 import { Effect } from "effect"
 import { HttpApiBuilder } from "effect/http-api"
-import { type Replay, Replays } from "../streams/Replays.ts"
+import { type Replay, Replays } from "../streams/replay/Replays.ts"
 import { Api } from "./Api.ts"
 import { BadRequest, Conflict, NotFound } from "./errors.ts"
 import { overloaded, storeFailure } from "./failures.ts"

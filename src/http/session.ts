@@ -17,11 +17,11 @@ import {
   type UnsubscribeMessage
 } from "../schema/Protocol.ts"
 import type { Settings } from "../schema/Settings.ts"
-import { LIVE } from "../streams/channel.ts"
-import type { ClientSocket, EndReason } from "../streams/clientQueue.ts"
-import type { Hub } from "../streams/fanOut.ts"
-import type { HubClient } from "../streams/hubClient.ts"
-import type { Instruments } from "../streams/Instruments.ts"
+import { LIVE } from "../streams/fanOut/Channel.ts"
+import type { ClientSocket, EndReason } from "../streams/fanOut/ClientQueue.ts"
+import type { Hub } from "../streams/fanOut/Hub.ts"
+import type { HubClient } from "../streams/fanOut/HubClient.ts"
+import type { Instruments } from "../streams/ports/Instruments.ts"
 import { Rate } from "./rate.ts"
 import type { Shares, Work } from "./shares.ts"
 

@@ -4,7 +4,7 @@
  */
 import { HttpServerResponse } from "effect/http"
 import { boundedVolume } from "../schema/Candle.ts"
-import type { Quote, StoredTick } from "../streams/TickStore.ts"
+import type { Quote, StoredTick } from "../streams/ports/TickStore.ts"
 import type { Bar } from "./Api.ts"
 
 /** JSON knows no NaN and no infinity: null stands for what is no number. */

@@ -4,9 +4,9 @@
  */
 import { Clock, Context, Effect, Layer } from "effect"
 import * as metrics from "./metrics.ts"
-import { Readiness } from "./Readiness.ts"
-import { TickLog, type Topic } from "./TickLog.ts"
-import { type ProcessLife, SILENT_MS, WorkerCounters, type WorkerFigures } from "./WorkerCounters.ts"
+import { Readiness } from "./run/Readiness.ts"
+import { TickLog, type Topic } from "./log/TickLog.ts"
+import { type ProcessLife, SILENT_MS, WorkerCounters, type WorkerFigures } from "./ports/WorkerCounters.ts"
 
 /** How often it is looked. */
 const EVERY = "1 second"

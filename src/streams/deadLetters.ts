@@ -5,9 +5,9 @@
 import { Effect } from "effect"
 import type { LogError } from "../schema/Errors.ts"
 import { partitionOf } from "../schema/Partition.ts"
-import { REPLAY_HEADER } from "./decode.ts"
-import { BATCH_HEADER, CUT_HEADER } from "./publish.ts"
-import type { LogRecord, NewRecord, TickLog } from "./TickLog.ts"
+import { REPLAY_HEADER } from "./process/decode.ts"
+import { BATCH_HEADER, CUT_HEADER } from "./process/publish.ts"
+import type { LogRecord, NewRecord, TickLog } from "./log/TickLog.ts"
 
 const DLQ = "raw_ticks_dlq"
 /** Letters of one partition looked at in a turn. */

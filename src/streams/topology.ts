@@ -5,14 +5,14 @@
 import { Effect, Stream } from "effect"
 import type { LogError } from "../schema/Errors.ts"
 import type { Settings } from "../schema/Settings.ts"
-import type { Claims } from "./Claims.ts"
-import { feedClocks } from "./feedClocks.ts"
-import { type LostOffsetsSettings, lostOffsets } from "./lostOffsets.ts"
-import { type ProcessSettings, processPartition } from "./process.ts"
-import type { Readiness } from "./Readiness.ts"
-import { aloneInGroup } from "./restart.ts"
-import type { StateSnapshots } from "./StateSnapshots.ts"
-import { TickLog } from "./TickLog.ts"
+import type { Claims } from "./ports/Claims.ts"
+import { feedClocks } from "./process/feedClocks.ts"
+import { type LostOffsetsSettings, lostOffsets } from "./run/lostOffsets.ts"
+import { type ProcessSettings, processPartition } from "./process/process.ts"
+import type { Readiness } from "./run/Readiness.ts"
+import { aloneInGroup } from "./run/restart.ts"
+import type { StateSnapshots } from "./ports/StateSnapshots.ts"
+import { TickLog } from "./log/TickLog.ts"
 
 /**
  * The group `process`: one pipeline an assigned partition, started on assignment, ended on revocation; degraded while

@@ -2,7 +2,7 @@
 import { Console, Effect } from "effect"
 import { Command, Flag } from "effect/cli"
 import { feed } from "../../src/commands/feed.ts"
-import { runCli, wrongUsage } from "../../src/commands/run.ts"
+import { runCli, wrongUsage } from "../../src/commands/cli.ts"
 import { StartError } from "../../src/schema/Errors.ts"
 
 const waiting = Effect.andThen(Console.log("waiting"), Effect.never)

@@ -8,7 +8,7 @@ import { Server } from "../../src/http/Server.ts"
 import { readSettings } from "../../src/schema/Settings.ts"
 import { defaultSimulation } from "../../src/schema/Simulation.ts"
 import { Overview } from "../../src/streams/Overview.ts"
-import { Readiness } from "../../src/streams/Readiness.ts"
+import { Readiness } from "../../src/streams/run/Readiness.ts"
 import { memoryStore, Rows } from "../http/memoryStore.ts"
 import { ask } from "../http/serving.ts"
 

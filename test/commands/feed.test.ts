@@ -7,7 +7,7 @@ import { afterEach, assert, beforeEach, describe, it } from "@effect/vitest"
 import { Effect } from "effect"
 import { Command } from "effect/cli"
 import { feed, parseDuration } from "../../src/commands/feed.ts"
-import { outcomeOf, program } from "../../src/commands/run.ts"
+import { outcomeOf, program } from "../../src/commands/cli.ts"
 import { type RawTick, readRawTick } from "../../src/schema/RawTick.ts"
 import { runToEnd, startCli } from "./spawnCli.ts"
 

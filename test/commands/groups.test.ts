@@ -3,7 +3,7 @@ import { Effect, Fiber, Layer, Logger } from "effect"
 import { TestClock } from "effect/testing"
 import { supervise } from "../../src/commands/groups.ts"
 import { LogError } from "../../src/schema/Errors.ts"
-import { Readiness } from "../../src/streams/Readiness.ts"
+import { Readiness } from "../../src/streams/run/Readiness.ts"
 
 const degraded = Effect.gen(function* () {
   return (yield* (yield* Readiness).report).degraded

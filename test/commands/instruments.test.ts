@@ -14,7 +14,7 @@ const HEADER =
 const script = `
 import { Command } from "effect/cli"
 import { instruments } from ${JSON.stringify(new URL("../../src/commands/instruments.ts", import.meta.url).href)}
-import { runCli } from ${JSON.stringify(new URL("../../src/commands/run.ts", import.meta.url).href)}
+import { runCli } from ${JSON.stringify(new URL("../../src/commands/cli.ts", import.meta.url).href)}
 process.exitCode = await runCli(Command.make("mdp").pipe(Command.withSubcommands([instruments])), process.argv.slice(1))
 `
 

@@ -5,8 +5,8 @@ import { afterEach, assert, describe, it, vi } from "@effect/vitest"
 import { Effect, Exit, Fiber } from "effect"
 import { Command } from "effect/cli"
 import { replay } from "../../src/commands/replay.ts"
-import { outcomeOf } from "../../src/commands/run.ts"
-import type { Replay } from "../../src/streams/Replays.ts"
+import { outcomeOf } from "../../src/commands/cli.ts"
+import type { Replay } from "../../src/streams/replay/Replays.ts"
 
 const STARTED: Replay = {
   id: "a1",

@@ -1,9 +1,9 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Arbitrary, Effect, Layer, Schema } from "effect"
-import * as MemorySnapshots from "../../src/layers/MemorySnapshots.ts"
-import * as RedisSnapshots from "../../src/layers/RedisSnapshots.ts"
+import * as MemorySnapshots from "../../src/layers/memory/MemorySnapshots.ts"
+import * as RedisSnapshots from "../../src/layers/redis/RedisSnapshots.ts"
 import type { StartError } from "../../src/schema/Errors.ts"
-import { type StateSnapshot, StateSnapshots } from "../../src/streams/StateSnapshots.ts"
+import { type StateSnapshot, StateSnapshots } from "../../src/streams/ports/StateSnapshots.ts"
 import { redisLayer } from "../support/redis.ts"
 import { redisUrl } from "../support/services.ts"
 

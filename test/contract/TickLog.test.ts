@@ -1,7 +1,7 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Deferred, Effect, Fiber, Layer, Queue, Stream } from "effect"
-import * as MemoryLog from "../../src/layers/MemoryLog.ts"
-import { type AssignedPartition, TickLog } from "../../src/streams/TickLog.ts"
+import * as MemoryLog from "../../src/layers/memory/MemoryLog.ts"
+import { type AssignedPartition, TickLog } from "../../src/streams/log/TickLog.ts"
 import { ENGINES, kafkaLayer, kafkaMissing } from "../support/kafka.ts"
 
 /** What a log has to offer to be put through the suite. `capacity`: records a partition holds where it is bounded. */

@@ -2,7 +2,7 @@
  * Decides what hostile records look like: bytes, fields and headers that no part of the platform writes, each under a
  * name, for every suite that attacks a reader. `raw` says what becomes of the shape in `raw_ticks`.
  */
-import type { NewRecord } from "../../src/streams/TickLog.ts"
+import type { NewRecord } from "../../src/streams/log/TickLog.ts"
 
 /** Where a raw record of the shape ends: as a tick, as a dead letter of that kind, or passed on as a watermark. */
 export type RawFate =

@@ -2,7 +2,7 @@ import { assert, describe, it } from "@effect/vitest"
 import { Context, Effect, Layer } from "effect"
 import type { Bounds } from "../../src/http/front.ts"
 import * as Operator from "../../src/http/Operator.ts"
-import { Readiness } from "../../src/streams/Readiness.ts"
+import { Readiness } from "../../src/streams/run/Readiness.ts"
 import { rawClient } from "./rawClient.ts"
 import { type Asked, ask } from "./serving.ts"
 

@@ -6,7 +6,7 @@ import { Effect } from "effect"
 import { ClientLog } from "../../src/http/clientLog.ts"
 import { MAX_STRIKES, MESSAGE_BURST } from "../../src/http/session.ts"
 import { type Answer, MAX_MESSAGE_BYTES } from "../../src/schema/Protocol.ts"
-import type { Hub } from "../../src/streams/fanOut.ts"
+import type { Hub } from "../../src/streams/fanOut/Hub.ts"
 import { EPOCH, randomFrom, tickOf } from "../support/hub.ts"
 import { connect, instrumentOf, serve, type TestClient } from "../support/webSocketServer.ts"
 

@@ -4,7 +4,7 @@ import { type BarsQuery, bars } from "../../src/http/bars.ts"
 import { barStart, type Interval, intervalMinutes } from "../../src/schema/Candle.ts"
 import { phaseAt, sessionDay } from "../../src/schema/Sessions.ts"
 import { tradingDay, tradingDayStart } from "../../src/schema/Tick.ts"
-import { type StoredTick, TickStore } from "../../src/streams/TickStore.ts"
+import { type StoredTick, TickStore } from "../../src/streams/ports/TickStore.ts"
 import { barsOf, memoryStore, Rows } from "./memoryStore.ts"
 
 const MINUTE = 60_000_000

@@ -14,7 +14,7 @@ const CONNECTIONS = 300
 const program = `
 import { Context, Effect, Layer } from "effect"
 import * as Operator from ${JSON.stringify(fileURLToPath(new URL("../../src/http/Operator.ts", import.meta.url)))}
-import { Readiness } from ${JSON.stringify(fileURLToPath(new URL("../../src/streams/Readiness.ts", import.meta.url)))}
+import { Readiness } from ${JSON.stringify(fileURLToPath(new URL("../../src/streams/run/Readiness.ts", import.meta.url)))}
 const context = await Effect.runPromise(
   Effect.scoped(Effect.tap(Layer.build(Layer.provide(Operator.layer(0), Readiness.layer)), (context) =>
     Effect.andThen(

@@ -2,7 +2,7 @@ import { assert, describe, it } from "@effect/vitest"
 import { Effect, Stream } from "effect"
 import { MAX_LETTERS } from "../../src/http/Api.ts"
 import { partitionOf } from "../../src/schema/Partition.ts"
-import type { NewRecord, TickLog } from "../../src/streams/TickLog.ts"
+import type { NewRecord, TickLog } from "../../src/streams/log/TickLog.ts"
 import { memoryStore, Rows } from "./memoryStore.ts"
 import { ask, PARTITIONS, serve } from "./serving.ts"
 

@@ -2,7 +2,7 @@ import { assert, describe, it } from "@effect/vitest"
 import { Deferred, Effect, Stream } from "effect"
 import { partitionOf } from "../../src/schema/Partition.ts"
 import { readRawTick } from "../../src/schema/RawTick.ts"
-import type { TickLog } from "../../src/streams/TickLog.ts"
+import type { TickLog } from "../../src/streams/log/TickLog.ts"
 import { memoryStore, Rows } from "./memoryStore.ts"
 import { ask, PARTITIONS, type Serving, serve } from "./serving.ts"
 

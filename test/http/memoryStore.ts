@@ -3,7 +3,7 @@ import { Effect, Layer } from "effect"
 import { barStart, boundedVolume, type Candle } from "../../src/schema/Candle.ts"
 import type { Instrument } from "../../src/schema/Instrument.ts"
 import { compareTicks, tradingDay } from "../../src/schema/Tick.ts"
-import { type Quote, type StoredTick, TickStore } from "../../src/streams/TickStore.ts"
+import { type Quote, type StoredTick, TickStore } from "../../src/streams/ports/TickStore.ts"
 
 export class Rows {
   readonly ticks: Array<StoredTick> = []

@@ -1,6 +1,6 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Effect } from "effect"
-import type { StoredTick } from "../../src/streams/TickStore.ts"
+import type { StoredTick } from "../../src/streams/ports/TickStore.ts"
 import { memoryStore, Rows } from "./memoryStore.ts"
 import { ask, serve } from "./serving.ts"
 

@@ -4,7 +4,7 @@ import { Context, Deferred, Effect, Exit, Fiber, Result, Scope } from "effect"
 import { Api, MAX_BODY_BYTES, MAX_INGEST_BYTES } from "../../src/http/Api.ts"
 import { StoreError } from "../../src/schema/Errors.ts"
 import type { Instrument } from "../../src/schema/Instrument.ts"
-import { WorkerCounters } from "../../src/streams/WorkerCounters.ts"
+import { WorkerCounters } from "../../src/streams/ports/WorkerCounters.ts"
 import { memoryStore, Rows } from "./memoryStore.ts"
 import { type Asked, ask, serve } from "./serving.ts"
 

@@ -1,14 +1,14 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Effect, Layer } from "effect"
 import { TestClock } from "effect/testing"
-import * as MemoryCounters from "../../src/layers/MemoryCounters.ts"
-import * as MemoryLog from "../../src/layers/MemoryLog.ts"
+import * as MemoryCounters from "../../src/layers/memory/MemoryCounters.ts"
+import * as MemoryLog from "../../src/layers/memory/MemoryLog.ts"
 import { CacheError, LogError } from "../../src/schema/Errors.ts"
 import { Overview } from "../../src/streams/Overview.ts"
 import { publishFigures } from "../../src/streams/publishFigures.ts"
-import { Readiness } from "../../src/streams/Readiness.ts"
-import { TickLog, type Topic } from "../../src/streams/TickLog.ts"
-import { type ProcessLife, WorkerCounters, type WorkerReport } from "../../src/streams/WorkerCounters.ts"
+import { Readiness } from "../../src/streams/run/Readiness.ts"
+import { TickLog, type Topic } from "../../src/streams/log/TickLog.ts"
+import { type ProcessLife, WorkerCounters, type WorkerReport } from "../../src/streams/ports/WorkerCounters.ts"
 
 const ALL = ["process", "store", "recent", "archive"]
 const server: ProcessLife = { life: "s", worker: "server a:1", role: "server", started_at: 0, stages: [] }

@@ -1,8 +1,8 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Effect } from "effect"
-import * as MemoryLog from "../../src/layers/MemoryLog.ts"
+import * as MemoryLog from "../../src/layers/memory/MemoryLog.ts"
 import { retryLetters } from "../../src/streams/deadLetters.ts"
-import { type NewRecord, TickLog } from "../../src/streams/TickLog.ts"
+import { type NewRecord, TickLog } from "../../src/streams/log/TickLog.ts"
 
 describe("dead letters sent again", () => {
   it.effect("stay a replay's where they were one: without the header they would be live ticks", () =>

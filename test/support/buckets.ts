@@ -7,7 +7,7 @@ import {
   S3Client
 } from "@aws-sdk/client-s3"
 import { Effect, Redacted, type Scope } from "effect"
-import type { S3Options } from "../../src/layers/S3.ts"
+import type { S3Options } from "../../src/layers/archive/S3.ts"
 import type { S3Access } from "./services.ts"
 
 export const optionsFor = ({ endpoint, bucket, region, accessKeyId, secretAccessKey }: S3Access): S3Options => ({

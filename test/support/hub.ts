@@ -1,8 +1,8 @@
 /** Decides how tests make ticks and sockets for the hub: small, seeded, and with a peer that reads when told. */
 
 import type { Tick } from "../../src/schema/Tick.ts"
-import type { ClientSocket } from "../../src/streams/clientQueue.ts"
-import type { HubSettings } from "../../src/streams/fanOut.ts"
+import type { ClientSocket } from "../../src/streams/fanOut/ClientQueue.ts"
+import type { HubSettings } from "../../src/streams/fanOut/Hub.ts"
 import { RuleChecker } from "./RuleChecker.ts"
 
 /** 2026-01-15, 09:15 IST. */

@@ -1,7 +1,7 @@
 /** Decides how tests reach Kafka: where it is, what is said where there is none, and a log of its own for each test. */
 import { randomUUID } from "node:crypto"
 import { Effect, Layer } from "effect"
-import * as Kafka from "../../src/layers/Kafka.ts"
+import * as Kafka from "../../src/layers/kafka/KafkaLog.ts"
 import { kafkaBrokers } from "./services.ts"
 
 export const ENGINES = ["platformatic", "kafkajs"] as const

@@ -1,7 +1,7 @@
 /** Decides how a test gets keys of its own in a Redis that others may use as well: under a prefix, gone at the end. */
 import { randomUUID } from "node:crypto"
 import { Effect, Layer } from "effect"
-import * as Redis from "../../src/layers/Redis.ts"
+import * as Redis from "../../src/layers/redis/connection.ts"
 import type { StartError } from "../../src/schema/Errors.ts"
 
 /** A guard against a hang: a server whose disk is busy with all that runs beside it may well answer after seconds. */

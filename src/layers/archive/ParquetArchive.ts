@@ -1,0 +1,347 @@
+/**
+ * Decides how the archive lives in objects, wherever they are kept (`ObjectStore`):
+ * `ticks/date=YYYY-MM-DD/<incarnation>-<partition>-<first>-<last>.parquet`, whole or not at all. A manifest, put only where
+ * none is and named by the first offset, says first what a range will hold, so that whoever comes after a crash completes
+ * that very range.
+ *
+ * An object's rows are sorted by primary key and hold each once, and a tick has one place in all objects of a day: a
+ * writer leaves out what stands in another already, such as one of an earlier life of the topic (docs/decisions/0018), so
+ * that whoever reads the files as they lie need not know of any of this. Of objects written before that was so, a reader
+ * gives each key once. It goes through a day in parts small enough that
+ * the keys it has seen fit in memory (`MAX_KEYS`, 21 bytes each), whatever number of objects hold them.
+ */
+import { Effect, Schema, type Scope, Stream } from "effect"
+import { ArchiveError, RangeTaken } from "../../schema/Errors.ts"
+import { tradingDate, tradingDay } from "../../schema/Tick.ts"
+import { pickRows, type TickColumns } from "../../schema/TickColumns.ts"
+import { dayOfDate } from "../../schema/Time.ts"
+import type { Archive, ArchiveRange } from "../../streams/ports/Archive.ts"
+import { crashPoint } from "../../streams/run/crashPoint.ts"
+import type { StoredTick } from "../../streams/ports/TickStore.ts"
+import * as ParquetThread from "./parquetThread.ts"
+import { MAX_TOKENS } from "./PrimaryKeys.ts"
+import { SCHEMA_VERSION, toStoredTicks } from "./parquetSchema.ts"
+import type { ObjectSource, Part } from "./parquetWorker.ts"
+
+/**
+ * Where objects are kept, by keys with `/` in them. What any of these answers to be there is whole, and outlives a crash
+ * of this process and of whatever keeps it.
+ */
+export interface ObjectStore {
+  /** Puts an object where none is. False: one is there, and stays as it was; also where an earlier try put it. */
+  readonly putNew: (key: string, bytes: Uint8Array) => Effect.Effect<boolean, ArchiveError>
+  readonly has: (key: string) => Effect.Effect<boolean, ArchiveError>
+  /** A small object, whole. */
+  readonly get: (key: string) => Effect.Effect<Uint8Array | undefined, ArchiveError>
+  /** The objects under a prefix that ends with `/`, in any order. */
+  readonly list: (prefix: string) => Effect.Effect<ReadonlyArray<Listed>, ArchiveError>
+  /** Bytes of an object for the thread that decodes it, where that cannot open it by itself. */
+  readonly readRange: ParquetThread.ReadRange
+}
+
+export interface Listed {
+  /** The key after the prefix. */
+  readonly name: string
+  readonly source: ObjectSource
+}
+
+export interface ParquetOptions {
+  /** Keys a reader remembers at a time; a day with more rows is read in more turns. */
+  readonly maxKeys: number
+}
+
+/** 84 MB of keys. */
+export const MAX_KEYS = 4_000_000
+
+/** Rows handed to a reader at a time: building more at once would be felt by whoever shares the loop. */
+const ROWS_AT_A_TIME = 4096
+
+const MAX_TOLD = 1000
+
+const Manifest = Schema.Struct({
+  incarnation: Schema.String,
+  partition: Schema.Int,
+  first: Schema.Int,
+  last: Schema.Int,
+  /** Of the objects that make up the range. */
+  dates: Schema.Array(Schema.String),
+  schema_version: Schema.Int
+})
+type Manifest = typeof Manifest.Type
+const decodeManifest = Schema.decodeUnknownEffect(Schema.fromJsonString(Manifest))
+
+const INCARNATION = /^[A-Za-z0-9_-]{1,128}$/
+const OBJECT = /^([A-Za-z0-9_-]+)-(\d+)-(\d+)-\d+\.parquet$/
+
+/** Parts of a day, in ascending order of tokens: as many tokens as fit, and one that alone does not fit in slices. */
+export const partsOf = (
+  counts: ReadonlyArray<readonly [token: number, rows: number]>,
+  maxKeys: number
+): ReadonlyArray<Pick<Part, "fromToken" | "toToken" | "slice" | "slices" | "rows">> => {
+  const parts: Array<Pick<Part, "fromToken" | "toToken" | "slice" | "slices" | "rows">> = []
+  let open: { fromToken: number; toToken: number; rows: number; tokens: number } | undefined
+  const close = (): void => {
+    if (open === undefined) return
+    const { fromToken, toToken, rows } = open
+    parts.push({ fromToken, toToken, rows, slice: 0, slices: 1 })
+    open = undefined
+  }
+  for (const [token, rows] of counts) {
+    if (open !== undefined && open.rows + rows <= maxKeys && open.tokens < MAX_TOKENS) {
+      open.toToken = token
+      open.rows += rows
+      open.tokens += 1
+      continue
+    }
+    close()
+    if (rows <= maxKeys) {
+      open = { fromToken: token, toToken: token, rows, tokens: 1 }
+      continue
+    }
+    // Slices of a hash are never quite equal: twice as many as would fit, each with room for the whole maximum.
+    const slices = Math.ceil((rows / maxKeys) * 2)
+    for (let slice = 0; slice < slices; slice++) {
+      parts.push({ fromToken: token, toToken: token, rows: maxKeys, slice, slices })
+    }
+  }
+  close()
+  return parts
+}
+
+/** Ticks by the date of their trading day. */
+const datesOf = (ticks: TickColumns): ReadonlyMap<string, TickColumns> => {
+  const { exchange_ts: times } = ticks
+  const rows = new Map<number, Array<number>>()
+  let lastDay = Number.NaN
+  let ofDay: Array<number> = []
+  for (let row = 0; row < times.length; row++) {
+    const day = tradingDay(times[row]!)
+    if (day !== lastDay) {
+      ofDay = rows.get(day) ?? []
+      rows.set(day, ofDay)
+      lastDay = day
+    }
+    ofDay.push(row)
+  }
+  return new Map(
+    [...rows].map(([day, of]) => [tradingDate(day), of.length === times.length ? ticks : pickRows(ticks, of)])
+  )
+}
+
+/** The archive on an object store. */
+export const make = (
+  store: ObjectStore,
+  options: ParquetOptions = { maxKeys: MAX_KEYS }
+): Effect.Effect<Archive["Service"], never, Scope.Scope> =>
+  Effect.gen(function* () {
+    const thread = yield* ParquetThread.make(store.readRange)
+    let readers = 0
+    /** Objects that cannot be read, each said once. */
+    const told = new Set<string>()
+
+    const manifestKey = (incarnation: string, partition: number, first: number): string =>
+      `manifests/${incarnation}-${partition}-${first}.json`
+
+    const dateFolder = (date: string): string => `ticks/date=${date}/`
+
+    const checkIncarnation = (operation: string, incarnation: string): Effect.Effect<void, ArchiveError> =>
+      INCARNATION.test(incarnation)
+        ? Effect.void
+        : new ArchiveError({ operation, message: `incarnation: expected letters, digits, - and _, got ${incarnation}` })
+
+    const readManifest = (
+      operation: string,
+      incarnation: string,
+      partition: number,
+      first: number
+    ): Effect.Effect<Manifest | undefined, ArchiveError> =>
+      Effect.gen(function* () {
+        const key = manifestKey(incarnation, partition, first)
+        const bytes = yield* store.get(key)
+        if (bytes === undefined) return undefined
+        const manifest = yield* decodeManifest(new TextDecoder().decode(bytes)).pipe(
+          Effect.mapError((error) => new ArchiveError({ operation, message: `${key}: ${error.message}` }))
+        )
+        if (manifest.last >= first) return manifest
+        const message = `${key}: last: expected at least ${first}, got ${manifest.last}`
+        return yield* new ArchiveError({ operation, message })
+      })
+
+    /** Puts the manifest there unless one is; answers the one that is there then. */
+    const begin = (
+      range: ArchiveRange,
+      dates: ReadonlyArray<string>
+    ): Effect.Effect<{ readonly manifest: Manifest; readonly isNew: boolean }, ArchiveError> =>
+      Effect.gen(function* () {
+        const { incarnation, partition, first, last } = range
+        const mine: Manifest = { incarnation, partition, first, last, dates, schema_version: SCHEMA_VERSION }
+        const text = `${JSON.stringify(mine)}\n`
+        const isNew = yield* store.putNew(manifestKey(incarnation, partition, first), new TextEncoder().encode(text))
+        if (isNew) return { manifest: mine, isNew }
+        const other = yield* readManifest("write", incarnation, partition, first)
+        if (other !== undefined) return { manifest: other, isNew }
+        return yield* new ArchiveError({ operation: "write", message: "a manifest came and went" })
+      })
+
+    /**
+     * The objects of a date that may hold ticks of a range under the same keys: those of another life of the topic, as of
+     * an embedded log before it was started again, and those of the same partition.
+     */
+    const othersOf = ({ incarnation, partition }: ArchiveRange, date: string, own: string) =>
+      Effect.map(store.list(dateFolder(date)), (listed) =>
+        listed.flatMap(({ name, source }) => {
+          const [, of, at] = OBJECT.exec(name) ?? []
+          const isOther = of !== undefined && name !== own && (of !== incarnation || Number(at) === partition)
+          return isOther ? [source] : []
+        })
+      )
+
+    /** Answers how many rows it left out. */
+    const writeObject = (
+      range: ArchiveRange,
+      date: string,
+      columns: TickColumns,
+      isBegun: boolean
+    ): Effect.Effect<number, ArchiveError> =>
+      Effect.gen(function* () {
+        const { incarnation, partition, first, last } = range
+        const name = `${incarnation}-${partition}-${first}-${last}.parquet`
+        const key = `${dateFolder(date)}${name}`
+        // No object is there before its manifest.
+        if (isBegun && (yield* store.has(key))) return 0
+        const { bytes, leftOut, unreadable } = yield* thread.ask({
+          kind: "encode",
+          columns,
+          others: yield* othersOf(range, date, name),
+          metadata: {
+            topic: "normalized_ticks",
+            incarnation,
+            partition: String(partition),
+            first: String(first),
+            last: String(last),
+            date,
+            schema_version: String(SCHEMA_VERSION)
+          }
+        })
+        // Where another writer of this range was quicker, its object holds the same rows.
+        if (bytes !== null) yield* store.putNew(key, bytes)
+        crashPoint("after-object")
+        for (const reason of unreadable) {
+          if (told.has(reason)) continue
+          if (told.size < MAX_TOLD) told.add(reason)
+          yield* Effect.logWarning(`the archive has an object that cannot be read, and takes its ticks anew: ${reason}`)
+        }
+        return leftOut
+      })
+
+    const write: Archive["Service"]["write"] = (range, ticks) =>
+      Effect.gen(function* () {
+        yield* checkIncarnation("write", range.incarnation)
+        const byDate = datesOf(ticks)
+        const dates = [...byDate.keys()].sort()
+        const { manifest, isNew } = yield* begin(range, dates)
+        if (manifest.last !== range.last || manifest.dates.join() !== dates.join()) {
+          const message =
+            `partition ${range.partition} from ${range.first}: the range begun ends at ${manifest.last} and holds ` +
+            `[${manifest.dates.join(", ")}], got one that ends at ${range.last} and holds [${dates.join(", ")}]`
+          if (manifest.last !== range.last) return yield* new RangeTaken({ last: manifest.last, message })
+          return yield* new ArchiveError({ operation: "write", message })
+        }
+        crashPoint("after-manifest")
+        let leftOut = 0
+        for (const date of dates) leftOut += yield* writeObject(range, date, byDate.get(date)!, !isNew)
+        return leftOut
+      })
+
+    const begun: Archive["Service"]["begun"] = (incarnation, partition, first) =>
+      Effect.gen(function* () {
+        yield* checkIncarnation("begun", incarnation)
+        const manifest = yield* readManifest("begun", incarnation, partition, first)
+        return manifest === undefined ? undefined : { incarnation, partition, first, last: manifest.last }
+      })
+
+    /** The objects of a date in the order in which their ticks were published, so that a key's first row is the one. */
+    const objectsOf = (date: string): Effect.Effect<ReadonlyArray<ObjectSource>, ArchiveError> =>
+      Effect.map(store.list(dateFolder(date)), (listed) =>
+        listed
+          .flatMap(({ name, source }) => {
+            const [, , partition, first] = OBJECT.exec(name) ?? []
+            return partition === undefined ? [] : [{ name, source, partition: Number(partition), first: Number(first) }]
+          })
+          .sort((a, b) => a.partition - b.partition || a.first - b.first || (a.name < b.name ? -1 : 1))
+          .map(({ source }) => source)
+      )
+
+    /** Every step of reading a date: a row group of an object in a part of the day. */
+    const stepsOf = (date: string, tokens: ReadonlyArray<number> | undefined) =>
+      Effect.gen(function* () {
+        const day = dayOfDate(date)
+        if (day === undefined) {
+          return yield* new ArchiveError({ operation: "read", message: `date: expected YYYY-MM-DD, got ${date}` })
+        }
+        const wanted = tokens === undefined ? undefined : new Set(tokens)
+        const rows = new Map<number, number>()
+        const objects: Array<{
+          readonly source: ObjectSource
+          readonly groups: number
+          readonly low: number
+          readonly high: number
+        }> = []
+        for (const source of yield* objectsOf(date)) {
+          const survey = yield* thread.ask({ kind: "survey", source })
+          for (let i = 0; i < survey.tokens.length; i++) {
+            const token = survey.tokens[i]!
+            if (wanted === undefined || wanted.has(token)) rows.set(token, (rows.get(token) ?? 0) + survey.counts[i]!)
+          }
+          objects.push({
+            source,
+            groups: survey.groups,
+            low: survey.tokens[0] ?? 0,
+            high: survey.tokens[survey.tokens.length - 1] ?? -1
+          })
+        }
+        const counts = [...rows].sort(([a], [b]) => a - b)
+        return { day, wanted, objects, parts: partsOf(counts, options.maxKeys) }
+      })
+
+    const read: Archive["Service"]["read"] = (date, tokens) =>
+      Stream.unwrap(
+        Effect.gen(function* () {
+          const { day, wanted, objects, parts } = yield* stepsOf(date, tokens)
+          const reader = ++readers
+          yield* Effect.addFinalizer(() => Effect.ignore(thread.ask({ kind: "end", reader })))
+          const readPart = (part: (typeof parts)[number]): Stream.Stream<ReadonlyArray<StoredTick>, ArchiveError> => {
+            const begun = thread.ask({
+              kind: "begin",
+              part: {
+                ...part,
+                reader,
+                day,
+                tokens:
+                  wanted === undefined
+                    ? undefined
+                    : Int32Array.from(wanted).filter((token) => token >= part.fromToken && token <= part.toToken)
+              }
+            })
+            const groups = objects
+              .filter(({ low, high }) => low <= part.toToken && high >= part.fromToken)
+              .flatMap(({ source, groups: count }) => Array.from({ length: count }, (_, group) => ({ source, group })))
+            return Stream.fromEffect(begun).pipe(
+              Stream.flatMap(() => Stream.fromIterable(groups, { chunkSize: 1 })),
+              Stream.mapEffect(({ source, group }) => thread.ask({ kind: "rows", source, group, reader })),
+              Stream.flatMap((columns) => {
+                if (columns === null) return Stream.empty
+                const length = columns.price.length
+                const starts = Array.from({ length: Math.ceil(length / ROWS_AT_A_TIME) }, (_, i) => i * ROWS_AT_A_TIME)
+                return Stream.fromIterable(starts, { chunkSize: 1 }).pipe(
+                  Stream.map((from) => toStoredTicks(columns, from, Math.min(length, from + ROWS_AT_A_TIME)))
+                )
+              })
+            )
+          }
+          return Stream.fromIterable(parts, { chunkSize: 1 }).pipe(Stream.flatMap(readPart))
+        })
+      )
+
+    return { begun, write, read } satisfies Archive["Service"]
+  })

@@ -1,0 +1,118 @@
+/**
+ * Decides how the archive lives in a folder of this machine: an object is a file that appears whole under its name or not
+ * at all, and outlives a power cut once it is said to be there.
+ */
+import { promises as fs } from "node:fs"
+import { dirname, join } from "node:path"
+import { Effect, Layer } from "effect"
+import { ArchiveError, StartError } from "../../schema/Errors.ts"
+import { Archive } from "../../streams/ports/Archive.ts"
+import * as ParquetArchive from "./ParquetArchive.ts"
+
+const messageOf = (cause: unknown): string => (cause instanceof Error ? cause.message : String(cause))
+
+const codeOf = (cause: unknown): unknown =>
+  typeof cause === "object" && cause !== null && "code" in cause ? cause.code : undefined
+
+const io = <A>(operation: string, run: () => Promise<A>): Effect.Effect<A, ArchiveError> =>
+  Effect.tryPromise({ try: run, catch: (cause) => new ArchiveError({ operation, message: messageOf(cause) }) })
+
+/** What `run` answers, or `otherwise` where there is no such file. */
+const unlessMissing = async <A, B>(otherwise: B, run: () => Promise<A>): Promise<A | B> => {
+  try {
+    return await run()
+  } catch (cause) {
+    if (codeOf(cause) === "ENOENT") return otherwise
+    throw cause
+  }
+}
+
+/** Makes what happened to the names in a folder outlive a power cut. */
+const syncFolder = async (folder: string): Promise<void> => {
+  // Windows cannot open a folder, and keeps names by itself.
+  if (process.platform === "win32") return
+  const handle = await fs.open(folder, "r")
+  try {
+    await handle.sync()
+  } finally {
+    await handle.close()
+  }
+}
+
+const writeSynced = async (file: string, bytes: Uint8Array): Promise<void> => {
+  const handle = await fs.open(file, "w")
+  try {
+    await handle.writeFile(bytes)
+    await handle.sync()
+  } finally {
+    await handle.close()
+  }
+}
+
+const open = (folder: string): Effect.Effect<ParquetArchive.ObjectStore, StartError> =>
+  Effect.gen(function* () {
+    const temporaryFolder = join(folder, "tmp")
+
+    // What a crash left half done was never visible; here it goes.
+    yield* Effect.tryPromise({
+      try: async () => {
+        await fs.rm(temporaryFolder, { recursive: true, force: true })
+        for (const made of [folder, join(folder, "ticks"), join(folder, "manifests"), temporaryFolder]) {
+          await fs.mkdir(made, { recursive: true })
+        }
+        await syncFolder(folder)
+      },
+      catch: (cause) => new StartError({ message: `archive in ${folder}: ${messageOf(cause)}` })
+    })
+
+    let named = 0
+
+    const putNew = async (key: string, bytes: Uint8Array): Promise<boolean> => {
+      const file = join(folder, key)
+      const parent = dirname(file)
+      await fs.mkdir(parent, { recursive: true })
+      await syncFolder(dirname(parent))
+      named += 1
+      const half = join(temporaryFolder, `${process.pid}-${named}`)
+      let isNew = true
+      try {
+        await writeSynced(half, bytes)
+        // A link appears whole and fails where the name is taken, which a rename would not.
+        await fs.link(half, file)
+      } catch (cause) {
+        if (codeOf(cause) !== "EEXIST") throw cause
+        isNew = false
+      } finally {
+        await fs.rm(half, { force: true })
+      }
+      await syncFolder(parent)
+      return isNew
+    }
+
+    return {
+      putNew: (key, bytes) => io("write", () => putNew(key, bytes)),
+      has: (key) =>
+        io("write", () =>
+          unlessMissing(false, async () => {
+            await fs.access(join(folder, key))
+            await syncFolder(dirname(join(folder, key)))
+            return true
+          })
+        ),
+      get: (key) => io("read", () => unlessMissing(undefined, () => fs.readFile(join(folder, key)))),
+      list: (prefix) =>
+        io("read", async () => {
+          const names = await unlessMissing([], () => fs.readdir(join(folder, prefix)))
+          return names.map((name) => ({ name, source: { kind: "file", path: join(folder, prefix, name) } as const }))
+        }),
+      // The thread opens files by itself.
+      readRange: (key) => Effect.fail(new ArchiveError({ operation: "read", message: `${key} is a file` }))
+    }
+  })
+
+/** The archive in a folder, made where it is not there yet. */
+export const layer = (folder: string, options?: ParquetArchive.ParquetOptions): Layer.Layer<Archive, StartError> =>
+  Layer.effect(
+    Archive,
+    Effect.flatMap(open(folder), (store) => ParquetArchive.make(store, options))
+  )

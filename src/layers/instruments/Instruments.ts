@@ -1,0 +1,268 @@
+/**
+ * Decides how instruments are kept in memory: read from the store at start, after a change here, and where its version
+ * says that they changed, which is looked at every minute, and soon after somebody asked for one that is not there:
+ * another process may just have put it into the store. What the store has that is no instrument is left out.
+ */
+import { Clock, Effect, Latch, Layer, Semaphore } from "effect"
+import { fullSymbol, type Instrument, SIMULATED_EXCHANGE, usable } from "../../schema/Instrument.ts"
+import {
+  type InstrumentLines,
+  instrumentLines,
+  MAX_REJECTED_LINES,
+  type RejectedLine
+} from "../../schema/InstrumentFile.ts"
+import { type Segment, segmentOf } from "../../schema/Sessions.ts"
+import { Instruments } from "../../streams/ports/Instruments.ts"
+import { building, type InstrumentIndex } from "./instrumentIndex.ts"
+import { instrumentsLeftOut, unknownInstruments } from "../../streams/metrics.ts"
+import { Readiness } from "../../streams/run/Readiness.ts"
+import { inTurns, pause, type Slices } from "../../streams/run/slices.ts"
+import { TickStore } from "../../streams/ports/TickStore.ts"
+
+/** Instruments held, some 600 bytes each; where the store has more, those that expired longest ago are left there. */
+const MAX_INSTRUMENTS = 400_000
+/** Unknown tokens listed at most; full: drop-newest, which are only counted. */
+const MAX_UNKNOWN_LISTED = 10_000
+/** Tokens remembered besides, so that each is counted once; full: the count is a lower bound. */
+const MAX_UNKNOWN_COUNTED = 100_000
+/** Lines of a file read before others get a turn: about a millisecond's work. */
+const LINES_AT_A_TIME = 500
+
+/** Contracts of these exchanges carry their underlying's symbol as name. */
+const DERIVATIVES = ["NFO", "BFO"]
+/** The broker's numbering: the last byte of a token is its segment. */
+const SEGMENT_BYTES: Readonly<Record<number, Segment>> = {
+  1: "NSE_EQ",
+  2: "NFO_OPT",
+  3: "CDS",
+  4: "BSE_EQ",
+  5: "BFO_OPT",
+  6: "BCD",
+  7: "MCX",
+  9: "NSE_INDEX"
+}
+
+const REFRESH = "60 seconds"
+/** At most so often, whatever is asked for. */
+const REFRESH_AT_MOST = "3 seconds"
+/** After a reading there is none for so many times as long as it took: whoever puts again and again waits, not others. */
+const REST_TIMES = 4
+const MAX_REST_MS = 5000
+
+interface Loaded {
+  readonly list: ReadonlyArray<Instrument>
+  readonly byToken: ReadonlyMap<number, Instrument>
+  /** By full and by bare symbol, in capitals. */
+  readonly bySymbol: ReadonlyMap<string, ReadonlyArray<Instrument>>
+  readonly index: InstrumentIndex
+  /** `NFO NIFTY`: what has derivatives, by their exchange. */
+  readonly underlyings: ReadonlySet<string>
+}
+
+/** What the store's rows are worth: instruments, how many rows are none, and how many names had to be cut. */
+interface Usable {
+  readonly list: ReadonlyArray<Instrument>
+  readonly leftOut: number
+  readonly cut: number
+  /** The first token whose row is no instrument, or whose name was cut. */
+  readonly first: number | undefined
+}
+
+function* reading(rows: ReadonlyArray<Instrument>): Slices<Usable> {
+  const list: Array<Instrument> = []
+  let cut = 0
+  let first: number | undefined
+  for (const [n, row] of rows.entries()) {
+    const instrument = usable(row)
+    if (instrument !== undefined) list.push(instrument)
+    if (instrument !== undefined && instrument !== row) cut += 1
+    if (instrument !== row) first ??= row.instrument_token
+    if (pause(n)) yield
+  }
+  return { list, leftOut: rows.length - list.length, cut, first }
+}
+
+function* loading(list: ReadonlyArray<Instrument>): Slices<Loaded> {
+  const bySymbol = new Map<string, Array<Instrument>>()
+  const byToken = new Map<number, Instrument>()
+  const underlyings = new Set<string>()
+  for (const [n, instrument] of list.entries()) {
+    for (const name of [instrument.tradingsymbol, fullSymbol(instrument)]) {
+      const same = bySymbol.get(name.toUpperCase())
+      if (same === undefined) bySymbol.set(name.toUpperCase(), [instrument])
+      else same.push(instrument)
+    }
+    byToken.set(instrument.instrument_token, instrument)
+    if (instrument.expiry !== null) underlyings.add(`${instrument.exchange} ${instrument.name ?? ""}`)
+    if (pause(n)) yield
+  }
+  return { list, byToken, bySymbol, index: yield* building(list), underlyings }
+}
+
+/** The lines of a text, one after another, without their ends. */
+function* linesOf(text: string): Generator<string> {
+  for (let at = 0; at < text.length; ) {
+    const end = text.indexOf("\n", at)
+    const line = text.slice(at, end < 0 ? text.length : end)
+    yield line.endsWith("\r") ? line.slice(0, -1) : line
+    if (end < 0) return
+    at = end + 1
+  }
+}
+
+const readLines = (lines: InstrumentLines, rest: Iterable<string>) =>
+  Effect.gen(function* () {
+    const instruments: Array<Instrument> = []
+    const rejected: Array<RejectedLine> = []
+    let rejectedTotal = 0
+    let number = 1
+    for (const line of rest) {
+      number += 1
+      if (number % LINES_AT_A_TIME === 0) yield* Effect.yieldNow
+      if (line === "") continue
+      const read = lines.read(line, number)
+      if (typeof read !== "string") instruments.push(read)
+      else {
+        rejectedTotal += 1
+        if (rejected.length < MAX_REJECTED_LINES) rejected.push({ line: number, reason: read })
+      }
+    }
+    return { instruments, rejected, rejectedTotal }
+  })
+
+/** Instruments of the store, in memory. */
+export const layer = Layer.effect(
+  Instruments,
+  Effect.gen(function* () {
+    const store = yield* TickStore
+    const readiness = yield* Readiness
+    const context = yield* Effect.context<never>()
+    let loaded = yield* inTurns(loading([]))
+    let version: string | undefined
+    const unknown = new Set<number>()
+    // Two refreshes at once could put the older list over the newer.
+    const one = yield* Semaphore.make(1)
+    let asked = 0
+    let answered = 0
+    let restsUntil = 0
+
+    const noteUnknown = () => unknownInstruments.updateUnsafe(unknown.size, context)
+    const read = Effect.gen(function* () {
+      // Before the list: what changes between the two is seen the next time.
+      const found = yield* store.instrumentsVersion
+      if (found === version) return
+      const begun = yield* Clock.currentTimeMillis
+      const rows = yield* store.instruments(MAX_INSTRUMENTS + 1)
+      const { list, leftOut, cut, first } = yield* inTurns(reading(rows.slice(0, MAX_INSTRUMENTS)))
+      loaded = yield* inTurns(loading(list))
+      version = found
+      instrumentsLeftOut.updateUnsafe(rows.length - list.length, context)
+      if (leftOut + cut > 0) {
+        yield* Effect.logWarning(
+          `instruments: ${leftOut} rows of the store are none and left out, ${cut} names are cut; first instrument_token ${first}`
+        )
+      }
+      if (rows.length > MAX_INSTRUMENTS) {
+        yield* Effect.logWarning(
+          `instruments: the store has more than ${MAX_INSTRUMENTS}; those that expired longest ago cannot be found`
+        )
+      }
+      const ended = yield* Clock.currentTimeMillis
+      restsUntil = ended + Math.min(MAX_REST_MS, REST_TIMES * (ended - begun))
+      for (const token of unknown) if (loaded.byToken.has(token)) unknown.delete(token)
+      noteUnknown()
+    })
+    // Whoever asks while one is under way waits for the next, which is one for all of them.
+    const refresh = Effect.suspend(() => {
+      asked += 1
+      const mine = asked
+      return one.withPermits(1)(
+        Effect.gen(function* () {
+          if (answered >= mine) return
+          const rest = restsUntil - (yield* Clock.currentTimeMillis)
+          if (rest > 0) yield* Effect.sleep(rest)
+          const through = asked
+          yield* read
+          answered = through
+        })
+      )
+    })
+
+    yield* refresh
+    noteUnknown()
+    const missed = yield* Latch.make()
+    const miss = (): void => {
+      missed.openUnsafe()
+    }
+    yield* Effect.sleep(REFRESH_AT_MOST).pipe(
+      Effect.andThen(Effect.timeoutOption(missed.await, REFRESH)),
+      Effect.andThen(missed.close),
+      Effect.andThen(refresh),
+      Effect.andThen(readiness.degrade("instruments", false)),
+      Effect.catch((error) =>
+        Effect.andThen(
+          Effect.logWarning(`instruments: kept as they were, ${error.operation}: ${error.message}`),
+          readiness.degrade("instruments", true)
+        )
+      ),
+      Effect.forever,
+      Effect.forkScoped
+    )
+
+    const put = (instruments: ReadonlyArray<Instrument>) => Effect.tap(store.putInstruments(instruments), () => refresh)
+
+    return Instruments.of({
+      get: (token) => loaded.byToken.get(token),
+      named: (symbol) => {
+        const found = loaded.bySymbol.get(symbol.toUpperCase())
+        if (found === undefined) miss()
+        return found ?? []
+      },
+      search: (search) => {
+        const found = loaded.index.search(search)
+        if (found.length === 0) miss()
+        return found
+      },
+      all: () => loaded.list,
+      segment: (token) => {
+        const instrument = loaded.byToken.get(token)
+        if (instrument === undefined) return SEGMENT_BYTES[token & 0xff]
+        const { exchange, asset_class, tradingsymbol } = instrument
+        // A stock has its closing auction on both exchanges if it has derivatives on either.
+        const hasDerivatives =
+          asset_class === "EQ" &&
+          DERIVATIVES.some((contracts) => loaded.underlyings.has(`${contracts} ${tradingsymbol}`))
+        return segmentOf({ exchange, asset_class, hasDerivatives })
+      },
+      isSimulated: (tokens) => {
+        for (const token of tokens) if (loaded.byToken.get(token)?.exchange === SIMULATED_EXCHANGE) return true
+        return false
+      },
+      seen: (tokens) => {
+        const before = unknown.size
+        for (const token of tokens) {
+          if (!loaded.byToken.has(token) && unknown.size < MAX_UNKNOWN_COUNTED) unknown.add(token)
+        }
+        if (unknown.size === before) return
+        noteUnknown()
+        miss()
+      },
+      unknown: () => {
+        const tokens = [...unknown].slice(0, MAX_UNKNOWN_LISTED)
+        return { tokens, unlisted: unknown.size - tokens.length }
+      },
+      importFile: (text) =>
+        Effect.gen(function* () {
+          const rows = linesOf(text)
+          const header = rows.next()
+          const lines = yield* Effect.fromResult(instrumentLines(header.done === true ? "" : header.value))
+          const { instruments, rejected, rejectedTotal } = yield* readLines(lines, rows)
+          const { added, changed, expired } =
+            instruments.length === 0 ? { added: 0, changed: 0, expired: 0 } : yield* put(instruments)
+          return { added, changed, expired, rejected, rejected_total: rejectedTotal }
+        }),
+      put,
+      refresh
+    })
+  })
+)

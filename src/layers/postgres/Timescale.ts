@@ -1,0 +1,189 @@
+/**
+ * Decides how the store is made of PostgreSQL or TimescaleDB: a database brought to this program's schema in the layout
+ * that its server can carry (`pgLevel.ts`), and the port's questions put to what that layout is made of, so that at any
+ * moment what is read agrees with the ticks that are there.
+ */
+import { Clock, Effect, Layer, type Scope } from "effect"
+import type pg from "pg"
+import { barStart, boundedVolume, type Candle, intervalMinutes } from "../../schema/Candle.ts"
+import type { StartError } from "../../schema/Errors.ts"
+import { tradingDate, tradingDay } from "../../schema/Tick.ts"
+import { type CandleQuery, type Quote, TickStore } from "../../streams/ports/TickStore.ts"
+import { migrate } from "./migrations.ts"
+import { int4Array, timestampText } from "./arrays.ts"
+import { barAggregates } from "./barAggregates.ts"
+import type { Bars } from "./bars.ts"
+import { barTable } from "./barTable.ts"
+import { ask, type Connection, connect } from "./connection.ts"
+import { type Days, makeChunks, makePartitions } from "./days.ts"
+import { makeInstruments } from "./instruments.ts"
+import type { Level } from "./serverLevel.ts"
+import { micros, rows, storedTick } from "./rows.ts"
+import { makeReader, makeWriter } from "./ticks.ts"
+
+export interface StoreOptions extends Connection {
+  /** Days before today whose ticks are kept; older ones are dropped. Zero or undefined: all are. */
+  readonly keepDays?: number
+}
+
+/**
+ * Bookmarks of logs that no longer exist go after so long. Those of the log that was written from last stay, however
+ * long ago: without one its partition would be read from where the log begins, and what is lost before it not noticed.
+ */
+const BOOKMARK_DAYS = 30
+const FORGET_OLD_BOOKMARKS = `
+  DELETE FROM sink_offsets
+  WHERE updated_at < now() - INTERVAL '${BOOKMARK_DAYS} days'
+    AND incarnation <> (SELECT incarnation FROM sink_offsets ORDER BY updated_at DESC LIMIT 1)`
+
+/** PGlite has no background workers: its dead rows and its write-ahead log are cleared from here. */
+const CHECKPOINT_LOOK = "5 seconds"
+const CHECKPOINT_WAL_BYTES = 67_108_864
+const LOOKS_PER_VACUUM = 60
+
+const MICROS_PER_MINUTE = 60_000_000
+
+const barsAt: Record<Level, Bars> = { community: barAggregates, apache: barTable, plain: barTable }
+
+const makeBarReader = (pool: pg.Pool, bars: Bars) => {
+  const candles = async (query: CandleQuery): Promise<ReadonlyArray<Candle>> => {
+    const { interval, limit } = query
+    const width = intervalMinutes[interval]
+    const { text, sourceMinutes } = bars.candles(interval)
+    const startAtOrAfter = (time: number): number => {
+      const start = barStart(time, interval)
+      return start === time ? start : start + width * MICROS_PER_MINUTE
+    }
+    const found = await rows<readonly [number, number, number, number, number, number]>(
+      pool,
+      `candles_${interval}`,
+      text,
+      [
+        query.instrument_token,
+        timestampText(startAtOrAfter(query.from)),
+        timestampText(startAtOrAfter(query.to)),
+        limit * (width / sourceMinutes),
+        limit
+      ]
+    )
+    return found.map(([ts, open, high, low, close, volume]) => ({
+      ts: micros(ts),
+      open,
+      high,
+      low,
+      close,
+      volume: boundedVolume(volume)
+    }))
+  }
+
+  const quotes = async (tokens: ReadonlyArray<number>): Promise<ReadonlyMap<number, Quote>> => {
+    const answer = new Map<number, Quote>()
+    if (tokens.length === 0) return answer
+    const distinct = [...new Set(tokens)]
+    const found = await rows<readonly [tick: string, open: number, high: number, low: number, volume: number]>(
+      pool,
+      "quotes",
+      bars.quotes,
+      [int4Array(distinct, (token) => token)]
+    )
+    for (const row of found) {
+      const last = storedTick([row[0]])
+      answer.set(last.instrument_token, {
+        last,
+        open: row[1],
+        high: row[2],
+        low: row[3],
+        volume: boundedVolume(row[4])
+      })
+    }
+    return answer
+  }
+
+  return { candles, quotes }
+}
+
+const dropper = (days: Days, keepDays: number): TickStore["Service"]["dropOldDays"] => {
+  if (keepDays === 0) return Effect.succeed(0)
+  let isHeld = false
+  return Effect.gen(function* () {
+    const dropped = yield* ask("dropOldDays", () => days.drop(keepDays))
+    const wasHeld = isHeld
+    isHeld = dropped === undefined
+    if (isHeld && !wasHeld)
+      yield* Effect.logWarning("store: old days stay until whoever reads or locks their tables is done, as a backup is")
+    // The next look is soon enough: to ask again at once would hold up reads and writes each time.
+    return dropped ?? 0
+  })
+}
+
+const makeStore = (pool: pg.Pool, level: Level, keepDays: number): TickStore["Service"] => {
+  const bars = barsAt[level]
+  const days: Days = (level === "plain" ? makePartitions : makeChunks)(pool, bars.settled)
+  const write = makeWriter(pool, days, bars)
+  const { bookmarks, ticks, ticksAfter, count, tokens } = makeReader(pool, days, bars)
+  const { candles, quotes } = makeBarReader(pool, bars)
+  const { instruments, instrumentsVersion, putInstruments } = makeInstruments(pool)
+
+  return TickStore.of({
+    write: (batch) => ask("write", () => write(batch)),
+    bookmarks: (incarnation) => ask("bookmarks", () => bookmarks(incarnation)),
+    ticks: (query) => ask("ticks", () => ticks(query)),
+    candles: (query) => ask("candles", () => candles(query)),
+    quotes: (of) => ask("quotes", () => quotes(of)),
+    ticksAfter: (token, epoch, position, limit) => ask("ticksAfter", () => ticksAfter(token, epoch, position, limit)),
+    count: (of, from, to) => ask("count", () => count(of, from, to)),
+    tokens: (from, to) => ask("tokens", () => tokens(from, to)),
+    refreshCandles: ask("refreshCandles", () => bars.refresh(pool)),
+    dropOldDays: dropper(days, keepDays),
+    instruments: (limit) => ask("instruments", () => instruments(limit)),
+    instrumentsVersion: ask("instrumentsVersion", instrumentsVersion),
+    // `expired` counts the instruments whose expiry has passed (IST) since the put before, whether or not this one
+    // names them: they stay to be looked up, and each is counted once.
+    putInstruments: (given) =>
+      Effect.flatMap(Clock.currentTimeMillis, (now) =>
+        ask("putInstruments", () => putInstruments(given, tradingDate(tradingDay(now * 1000))))
+      )
+  })
+}
+
+const forgetOldBookmarks = (pool: pg.Pool) => ask("forgetOldBookmarks", () => pool.query(FORGET_OLD_BOOKMARKS))
+
+const maintain = (pool: pg.Pool): Effect.Effect<never> =>
+  Effect.gen(function* () {
+    let checkpointed = "0/0"
+    for (let look = 1; ; look++) {
+      yield* Effect.sleep(CHECKPOINT_LOOK)
+      // What fails here may wait for the next time: nothing is wrong without it but space.
+      yield* Effect.ignore(
+        ask("checkpoint", async () => {
+          const found = await pool.query<{ at: string; bytes: string }>(
+            "SELECT pg_current_wal_insert_lsn() AS at, pg_wal_lsn_diff(pg_current_wal_insert_lsn(), $1) AS bytes",
+            [checkpointed]
+          )
+          const { at, bytes } = found.rows[0]!
+          if (Number(bytes) < CHECKPOINT_WAL_BYTES) return
+          await pool.query("CHECKPOINT")
+          checkpointed = at
+        })
+      )
+      if (look % LOOKS_PER_VACUUM === 0) {
+        yield* Effect.ignore(
+          ask("vacuum", () => pool.query("VACUUM (ANALYZE) candle_marks, candle_bars, sink_offsets"))
+        )
+      }
+    }
+  })
+
+/** The store on a database brought to this program's schema. */
+export const make = (options: StoreOptions): Effect.Effect<TickStore["Service"], StartError, Scope.Scope> =>
+  Effect.gen(function* () {
+    const pool = yield* connect(options)
+    const { level, says } = yield* migrate(pool)
+    yield* options.embedded ? Effect.logDebug(`store: ${says}`) : Effect.logInfo(`store: ${says}`)
+    yield* Effect.ignore(forgetOldBookmarks(pool))
+    if (options.embedded) yield* Effect.forkScoped(maintain(pool))
+    return makeStore(pool, level, options.keepDays ?? 0)
+  })
+
+export const layer = (options: StoreOptions): Layer.Layer<TickStore, StartError> =>
+  Layer.effect(TickStore, make(options))

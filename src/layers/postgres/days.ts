@@ -1,0 +1,206 @@
+/**
+ * Decides where the ticks of a day are and how old days go. On plain PostgreSQL a trading day is a partition, made as
+ * its first tick comes; on TimescaleDB a chunk is a day of UTC and makes itself.
+ *
+ * `ticks_from` in `store_state` is the earliest time whose ticks the store takes. It only grows, and days before it are
+ * dropped once no transaction can be under way that began under an older one, and once their bars are final: the bars
+ * stay, and what comes later for such a day leaves them alone.
+ */
+import type pg from "pg"
+import { type Tick, tradingDate, tradingDay, tradingDayStart } from "../../schema/Tick.ts"
+import { timestampText } from "./arrays.ts"
+import {
+  advisory,
+  LOCK_NOT_AVAILABLE,
+  stateOf,
+  TRANSACTION_LIMIT_SECONDS,
+  tickTransaction,
+  transaction
+} from "./connection.ts"
+import { dayOf, micros, rows, seconds } from "./rows.ts"
+
+/** A statement that reads plans and locks every day of its range; a wider range is read in pieces. */
+const MAX_DAYS_PER_READ = 31
+const MICROS_PER_DAY = 86_400_000_000
+/** A drop waits no longer for a reader: whoever reads or writes after it waits as well. */
+const DROP_LOCK_TIMEOUT = "200ms"
+
+export interface Days {
+  /** Makes a place for ticks of these days, but for those that are dropped. */
+  readonly ensure: (days: Iterable<number>) => Promise<void>
+  /** Somebody dropped one: look again. */
+  readonly forget: () => void
+  /** [from, to) in pieces of few enough days, ascending. */
+  readonly windows: (from: number, to: number) => Promise<ReadonlyArray<readonly [from: number, to: number]>>
+  /**
+   * Drops days older than `keep` before today; answers how many partitions or chunks went, `undefined` where somebody
+   * holds on to them: a backup reads every table for as long as it takes.
+   */
+  readonly drop: (keep: number) => Promise<number | undefined>
+}
+
+export const daysOf = (...lists: ReadonlyArray<ReadonlyArray<Tick>>): Set<number> => {
+  const days = new Set<number>()
+  let last = Number.NaN
+  for (const ticks of lists) {
+    for (const tick of ticks) {
+      const day = tradingDay(tick.exchange_ts)
+      if (day === last) continue
+      last = day
+      days.add(day)
+    }
+  }
+  return days
+}
+
+type Range = readonly [start: number, end: number]
+
+/** Stretches of [from, to) that hold few enough of the ranges there are (ascending, apart), and all of them. */
+const windowsOf = (ranges: ReadonlyArray<Range>, from: number, to: number): ReadonlyArray<Range> => {
+  const within = ranges.filter(([start, end]) => end > from && start < to)
+  const windows: Array<Range> = []
+  for (let i = 0; i < within.length; i += MAX_DAYS_PER_READ) {
+    const end = within[Math.min(i + MAX_DAYS_PER_READ, within.length) - 1]![1]
+    windows.push([Math.max(from, within[i]![0]), Math.min(to, end)])
+  }
+  return windows
+}
+
+/** How ticks are laid out, for what both layouts do alike. */
+interface Layout {
+  readonly ranges: () => Promise<ReadonlyArray<Range>>
+  /** SQL for the latest time before which a layout can drop, up to `time`. */
+  readonly dropsBefore: (time: string) => string
+  readonly drop: (client: pg.PoolClient, before: number) => Promise<number>
+}
+
+/**
+ * Raises `ticks_from`; answers it where what lies before may go, by SQL for whether its bars are final. Whoever began
+ * under an older one did so before this was committed, and both have their time.
+ */
+const raise = (pool: pg.Pool, layout: Layout, keep: number, settled: string): Promise<number | undefined> =>
+  tickTransaction(pool, async (client) => {
+    await client.query(`SELECT pg_advisory_xact_lock(${advisory("days")})`)
+    const target = layout.dropsBefore(`${dayOf("now()")} - INTERVAL '${Math.trunc(keep)} days'`)
+    await client.query(
+      `UPDATE store_state SET ticks_from = ${target}, ticks_from_raised_at = now() WHERE ticks_from < ${target}`
+    )
+    const [state] = await rows<readonly [number, string]>(
+      client,
+      "days_to_drop",
+      `SELECT ${seconds("s.ticks_from")},
+              s.ticks_from_raised_at < now() - INTERVAL '${2 * TRANSACTION_LIMIT_SECONDS} seconds' AND ${settled}
+       FROM store_state s`,
+      []
+    )
+    return state![1] === "t" ? micros(state![0]) : undefined
+  })
+
+const common = (pool: pg.Pool, layout: Layout, settled: string): Pick<Days, "windows" | "drop"> => ({
+  windows: async (from, to) => {
+    if (to <= from) return []
+    if (to - from <= MAX_DAYS_PER_READ * MICROS_PER_DAY) return [[from, to]]
+    return windowsOf(await layout.ranges(), from, to)
+  },
+  drop: async (keep) => {
+    const before = await raise(pool, layout, keep, settled)
+    if (before === undefined) return 0
+    const dropping = transaction(pool, async (client) => {
+      await client.query(`SET LOCAL lock_timeout = '${DROP_LOCK_TIMEOUT}'`)
+      // Another worker's drop is as good as this one's.
+      const lock = await client.query<{ held: boolean }>(
+        `SELECT pg_try_advisory_xact_lock(${advisory("days")}) AS held`
+      )
+      return lock.rows[0]!.held ? layout.drop(client, before) : 0
+    })
+    return dropping.catch((cause: unknown) => {
+      if (stateOf(cause) !== LOCK_NOT_AVAILABLE) throw cause
+      return undefined
+    })
+  }
+})
+
+// --- plain PostgreSQL -------------------------------------------------------------------------------------------
+
+const PARTITIONS = `
+  SELECT to_date(right(c.relname, 8), 'YYYYMMDD') - DATE '1970-01-01'
+  FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
+  WHERE i.inhparent = 'ticks'::regclass ORDER BY 1`
+const partitionOf = (day: number): string => `ticks_${tradingDate(day).replaceAll("-", "")}`
+/** Each drop locks a partition and its indexes: so many fit in one transaction. */
+const MAX_DROPS = 100
+
+export const makePartitions = (pool: pg.Pool, settled: string): Days => {
+  /** Days known to be there: at most one for each day of the calendar. */
+  const known = new Set<number>()
+  let ticksFrom = Number.NEGATIVE_INFINITY
+  const isDropped = (day: number): boolean => tradingDayStart(day) < ticksFrom
+
+  const create = (day: number): Promise<void> =>
+    tickTransaction(pool, async (client, takenFrom) => {
+      ticksFrom = Math.max(ticksFrom, takenFrom)
+      if (isDropped(day)) return
+      await client.query(`SELECT pg_advisory_xact_lock(${advisory("days")})`)
+      const name = partitionOf(day)
+      const found = await client.query<{ there: boolean }>("SELECT to_regclass($1) IS NOT NULL AS there", [name])
+      if (!found.rows[0]!.there) {
+        // Made apart and then attached: readers and writers of other days go on meanwhile.
+        await client.query(`CREATE TABLE ${name} (LIKE ticks INCLUDING ALL)`)
+        await client.query(
+          `ALTER TABLE ticks ATTACH PARTITION ${name} FOR VALUES ` +
+            `FROM ('${timestampText(tradingDayStart(day))}') TO ('${timestampText(tradingDayStart(day + 1))}')`
+        )
+      }
+      known.add(day)
+    })
+
+  const days = async (client: pg.Pool | pg.PoolClient): Promise<ReadonlyArray<number>> =>
+    (await rows<readonly [number]>(client, "partitions", PARTITIONS, [])).map(([day]) => day)
+
+  const layout: Layout = {
+    ranges: async () => (await days(pool)).map((day): Range => [tradingDayStart(day), tradingDayStart(day + 1)]),
+    dropsBefore: (time) => time,
+    drop: async (client, before) => {
+      const old = (await days(client)).filter((day) => tradingDayStart(day + 1) <= before).slice(0, MAX_DROPS)
+      for (const day of old) {
+        await client.query(`DROP TABLE ${partitionOf(day)}`)
+        known.delete(day)
+      }
+      return old.length
+    }
+  }
+
+  return {
+    ...common(pool, layout, settled),
+    ensure: async (wanted) => {
+      for (const day of wanted) if (!known.has(day) && !isDropped(day)) await create(day)
+    },
+    forget: () => known.clear()
+  }
+}
+
+// --- TimescaleDB ------------------------------------------------------------------------------------------------
+
+const CHUNKS = `
+  SELECT ${seconds("range_start")}, ${seconds("range_end")} FROM timescaledb_information.chunks
+  WHERE hypertable_schema = current_schema() AND hypertable_name = 'ticks' ORDER BY 1`
+
+export const makeChunks = (pool: pg.Pool, settled: string): Days => {
+  const layout: Layout = {
+    ranges: async () =>
+      (await rows<Range>(pool, "chunks", CHUNKS, [])).map(([start, end]): Range => [micros(start), micros(end)]),
+    // A chunk goes as a whole: the day that is kept first may keep what lies before it in its chunk.
+    dropsBefore: (time) => `date_bin(INTERVAL '1 day', ${time}, TIMESTAMPTZ '1970-01-01 00:00:00+00')`,
+    drop: async (client, before) => {
+      const gone = await client.query(
+        `SELECT drop_chunks('ticks', older_than => TIMESTAMPTZ '${timestampText(before)}')`
+      )
+      return gone.rowCount ?? 0
+    }
+  }
+  return {
+    ...common(pool, layout, settled),
+    ensure: () => Promise.resolve(),
+    forget: () => {}
+  }
+}

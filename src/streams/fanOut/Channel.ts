@@ -1,0 +1,274 @@
+/**
+ * Decides who is sent which tick: an instrument's newest ticks are kept, and every tick is marked once for each client
+ * that wants it. The market is one channel, every replay another.
+ */
+import { backfillFrame, clockFrame, evictedFrame, gapFilledFrame, gapFrame, type Place } from "../../schema/Protocol.ts"
+import type { Tick } from "../../schema/Tick.ts"
+import { UNKNOWN } from "./backfill.ts"
+import { type ClientQueue, Frame, MAX_DELIVERY, type Published } from "./ClientQueue.ts"
+import type { Hub } from "./Hub.ts"
+import type { HubClient } from "./HubClient.ts"
+import { audienceOf, Instrument, isAfter, type Subscription } from "./TickRing.ts"
+
+/** The stream of the market itself; every other channel is a replay's id. */
+export const LIVE = ""
+
+/** Rings are not cut below this, however many instruments there are. */
+const MIN_RING = 1
+/** Publishes between two looks whether the rings may grow again. */
+const GROW_EVERY = 256
+/** The share of the instruments that goes where there are too many, so that it need not be done for each. */
+const FORGET_SHARE = 0.1
+
+/** One stream of ticks with its own memory and clients: the market, or one replay. */
+export class Channel {
+  readonly key: string
+  private readonly hub: Hub
+  /** What the clients were last told of the time, for those who come later. */
+  lastClock: string | undefined
+  private readonly instruments = new Map<number, Instrument>()
+  readonly clients = new Set<HubClient>()
+  private ringLimit: number
+  /** Frames of the publish under way, and the clients that get any of them. */
+  private frames: Array<Frame> = []
+  private marked: Array<ClientQueue> = []
+  private kept = 0
+  /** Instruments that ticks have come of. */
+  private seen = 0
+  /** So many seen, and the silent are looked for. */
+  private forgetAt: number
+  private uses = 0
+  private growAt = GROW_EVERY
+
+  constructor(key: string, hub: Hub) {
+    this.key = key
+    this.hub = hub
+    this.ringLimit = hub.settings.RING_TICKS
+    this.forgetAt = hub.settings.HUB_INSTRUMENTS
+  }
+
+  /** Ticks in memory and the most there may be. */
+  get memory(): {
+    readonly ticks: number
+    readonly instruments: number
+    readonly seen: number
+    readonly ring: number
+  } {
+    return { ticks: this.kept, instruments: this.instruments.size, seen: this.seen, ring: this.ringLimit }
+  }
+
+  /** Where an instrument's stream stands. */
+  place(token: number): Place | undefined {
+    const instrument = this.instruments.get(token)
+    return instrument?.isSeen ? { epoch: instrument.epoch, position: instrument.position } : undefined
+  }
+
+  /**
+   * Takes ticks in their order; the place in it is what every client sees. `publishedAt` is when the log had the newest
+   * of them (µs). Ticks of old days and ticks at or below what was taken are passed over.
+   */
+  publish(ticks: ReadonlyArray<Tick>, publishedAt = 0): void {
+    const published: Published = { at: publishedAt }
+    if (++this.uses >= this.growAt) this.growRings()
+    for (let from = 0; from < ticks.length; from += MAX_DELIVERY) {
+      const to = Math.min(ticks.length, from + MAX_DELIVERY)
+      for (let i = from; i < to; i++) {
+        const tick = ticks[i]!
+        if (!tick.old) this.take(tick, published)
+      }
+      this.deliver()
+    }
+  }
+
+  /** Tells every client of this channel the time of its market; for a slow client it waits like a tick, and is evicted like one. */
+  clock(run: number, ts: number | null, state: string): void {
+    this.lastClock = clockFrame(this.key, run, ts, state)
+    const index = this.add(new Frame(0, 0, 0, 0, undefined, UNKNOWN, undefined, this.lastClock))
+    for (const { queue } of this.clients) if (queue.mark(index)) this.marked.push(queue)
+    this.deliver()
+  }
+
+  /** Begins a run anew: places and ticks are forgotten, subscriptions stay. */
+  restart(): void {
+    for (const instrument of this.instruments.values()) {
+      instrument.forget()
+      this.release(instrument)
+    }
+    this.kept = 0
+    this.seen = 0
+    this.forgetAt = this.hub.settings.HUB_INSTRUMENTS
+    this.ringLimit = this.hub.settings.RING_TICKS
+    for (const client of this.clients) client.restart()
+  }
+
+  /** Ends every subscription; the clients stay connected. */
+  close(): void {
+    for (const client of [...this.clients]) client.leave()
+    this.instruments.clear()
+    this.kept = 0
+    this.seen = 0
+  }
+
+  /** The instrument, from now on remembered. */
+  instrument(token: number): Instrument {
+    const known = this.instruments.get(token)
+    if (known !== undefined) return known
+    const instrument = new Instrument(token)
+    this.instruments.set(token, instrument)
+    return instrument
+  }
+
+  /** Nobody may want the instrument any more: one that no tick has come of is nothing then. */
+  release(instrument: Instrument): void {
+    if (instrument.isSeen || instrument.isWanted) return
+    if (this.instruments.get(instrument.token) === instrument) this.instruments.delete(instrument.token)
+  }
+
+  private take(tick: Tick, published: Published): void {
+    const { instrument_token: token, epoch, position } = tick
+    const instrument = this.instruments.get(token) ?? this.instrument(token)
+    let first = position
+    if (instrument.position === 0) {
+      if (this.key === LIVE) this.hub.observer.seen(token)
+      if (++this.seen > this.forgetAt) this.forgetSilent()
+    } else if (epoch === instrument.epoch) {
+      if (position <= instrument.position) return
+      first = instrument.position + 1
+    } else {
+      if (epoch < instrument.epoch) return
+      first = 1
+    }
+    instrument.epoch = epoch
+    instrument.position = position
+    instrument.lastUse = this.uses
+
+    const gap = gapOf(tick)
+    const hole = first < position ? evictedFrame(token, epoch, first, position - 1) : undefined
+    const before = hole === undefined ? undefined : [hole]
+    const { both, ticks, gaps } = instrument
+    const plain = new Frame(token, epoch, position, first, before, published, tick, "")
+    this.keep(instrument, plain)
+
+    if (gap === undefined) {
+      if (both !== undefined) this.send(plain, both.queues)
+    } else {
+      const told = before === undefined ? [gap] : [...before, gap]
+      const whole = new Frame(token, epoch, position, first, told, published, tick, "")
+      if (both !== undefined) this.send(whole, both.queues)
+      if (gaps !== undefined) {
+        this.send(new Frame(token, epoch, position, position, undefined, published, undefined, gap), gaps.queues)
+      }
+    }
+    if (ticks !== undefined) this.send(plain, ticks.queues)
+    if (instrument.ahead !== undefined) this.catchUp(instrument, tick, gap, published)
+  }
+
+  /** Lets in those who had more than this stream when they came, once it has passed where they stand. */
+  private catchUp(instrument: Instrument, tick: Tick, gap: string | undefined, published: Published): void {
+    const { token, epoch, position } = instrument
+    const waiting = instrument.ahead!
+    const still: Array<Subscription> = []
+    for (const subscription of waiting) {
+      const { place, sure } = subscription
+      const isBehind = place !== undefined && !isAfter(epoch, position, place)
+      if (isBehind && sure) {
+        still.push(subscription)
+        continue
+      }
+      subscription.state = "live"
+      subscription.place = undefined
+      audienceOf(instrument, subscription).add(subscription)
+      if (subscription.tick) {
+        const first = place === undefined || isBehind ? position : epoch === place.epoch ? place.position + 1 : 1
+        const before: Array<string> = []
+        // A place that nobody knew, and that the stream does not pass: where it stands instead is told first.
+        if (isBehind) before.push(backfillFrame(token, epoch, position, position - 1, false, []))
+        if (first < position) before.push(evictedFrame(token, epoch, first, position - 1))
+        if (gap !== undefined && subscription.gap) before.push(gap)
+        this.send(new Frame(token, epoch, position, first, before, published, tick, ""), [subscription.queue])
+      } else if (gap !== undefined) {
+        this.send(new Frame(token, epoch, position, position, undefined, published, undefined, gap), [
+          subscription.queue
+        ])
+      }
+    }
+    instrument.ahead = still.length === 0 ? undefined : still
+  }
+
+  private add(frame: Frame): number {
+    return this.frames.push(frame) - 1
+  }
+
+  /** Marks a frame for those who want it. */
+  private send(frame: Frame, queues: ReadonlyArray<ClientQueue>): void {
+    if (queues.length === 0) return
+    const index = this.add(frame)
+    for (let i = 0; i < queues.length; i++) {
+      const queue = queues[i]!
+      if (queue.mark(index)) this.marked.push(queue)
+    }
+  }
+
+  /** Every client that is to get something is offered it, in one write. */
+  private deliver(): void {
+    const { frames, marked } = this
+    if (frames.length === 0) return
+    this.frames = []
+    this.marked = []
+    this.hub.deliver(marked, frames)
+  }
+
+  private keep(instrument: Instrument, frame: Frame): void {
+    this.kept += instrument.keep(frame, this.ringLimit)
+    if (this.kept <= this.hub.settings.HUB_TICKS || this.ringLimit <= MIN_RING) return
+    // Every ring alike gives up its older half: the newest ticks of each instrument are worth most.
+    this.ringLimit = Math.max(MIN_RING, this.ringLimit >>> 1)
+    for (const other of this.instruments.values()) this.kept -= other.cut(this.ringLimit)
+  }
+
+  /**
+   * Rings that gave way to those of many instruments grow again when there is room for the full ones at twice their
+   * length. Looked at now and then: it goes through all instruments.
+   */
+  private growRings(): void {
+    this.growAt = this.uses + GROW_EVERY
+    const { RING_TICKS, HUB_TICKS } = this.hub.settings
+    if (this.ringLimit >= RING_TICKS) return
+    let room = HUB_TICKS - this.kept
+    for (const { count } of this.instruments.values()) {
+      if (count >= this.ringLimit) room -= this.ringLimit
+      if (room < 0) return
+    }
+    this.ringLimit = Math.min(RING_TICKS, this.ringLimit * 2)
+  }
+
+  /**
+   * Forgets those that have been silent longest, a share of all at a time. What a client wants is kept, without its
+   * ticks: how many those are is bounded by the subscriptions.
+   */
+  private forgetSilent(): void {
+    const { HUB_INSTRUMENTS } = this.hub.settings
+    let left = Math.max(1, Math.ceil(HUB_INSTRUMENTS * FORGET_SHARE))
+    const uses = new Float64Array(this.instruments.size)
+    let n = 0
+    for (const instrument of this.instruments.values()) if (instrument.isSeen) uses[n++] = instrument.lastUse
+    const oldest = uses.subarray(0, n).sort()[Math.min(n, left) - 1]!
+    for (const instrument of this.instruments.values()) {
+      if (!instrument.isSeen || instrument.lastUse > oldest) continue
+      this.kept -= instrument.cut(0)
+      if (instrument.isWanted) continue
+      this.instruments.delete(instrument.token)
+      this.seen--
+      if (--left <= 0) break
+    }
+    // Where most of them are wanted they are not looked through again for each that comes.
+    this.forgetAt = this.seen <= HUB_INSTRUMENTS ? HUB_INSTRUMENTS : Math.ceil(this.seen * (1 + FORGET_SHARE))
+  }
+}
+
+/** What a tick says of its sequence: the numbers missing before it, or that it fills its own. */
+const gapOf = (tick: Tick): string | undefined => {
+  if (tick.status !== "STALE" || tick.sequencing !== "contiguous") return undefined
+  const { instrument_token: token, gap_from, sequence_id } = tick
+  return gap_from === 0 ? gapFilledFrame(token, sequence_id, sequence_id) : gapFrame(token, gap_from, sequence_id - 1)
+}

@@ -1,0 +1,357 @@
+/**
+ * Decides how ticks reach every client of a server: the hub of its channels and connections. Each client has its own
+ * bounded queue and joins at an exact place; nothing here waits, so joining is one step.
+ */
+import { Context, Effect, Layer, Metric } from "effect"
+import type { Tick } from "../../schema/Tick.ts"
+import { Channel, LIVE } from "./Channel.ts"
+import { type ClientQueue, type ClientSocket, type Frame, type Held, MAX_FLUSH_CHARS } from "./ClientQueue.ts"
+import { type History, historyOf } from "./history.ts"
+import { HubClient } from "./HubClient.ts"
+import { Instruments } from "../ports/Instruments.ts"
+import * as metrics from "../metrics.ts"
+import { RecentTicks } from "../ports/RecentTicks.ts"
+import { TickStore } from "../ports/TickStore.ts"
+
+/** Looks outside memory at a time, of all clients together. */
+const LOOKUPS = 4
+
+export interface HubSettings {
+  /** Newest ticks kept of each instrument. */
+  readonly RING_TICKS: number
+  /** Newest ticks kept of all instruments of a channel together. */
+  readonly HUB_TICKS: number
+  readonly CLIENT_CAPACITY: number
+  readonly CLIENT_BUFFER_BYTES: number
+  readonly MAX_CLIENT_TOKENS: number
+  /** Instruments that all clients together subscribe to or have left and may come back to. */
+  readonly MAX_SUBSCRIPTIONS: number
+  /** Ticks queued for all clients together. */
+  readonly CLIENTS_TICKS: number
+  /** Bytes that wait for all clients together: their messages, answers, and what sockets have not sent. */
+  readonly CLIENTS_BYTES: number
+  /** Instruments remembered in a channel; those that were silent longest go. */
+  readonly HUB_INSTRUMENTS: number
+}
+
+/** What the sums are brought down to where they are above their limit, so that it need not be done at every step. */
+const RELIEF = 0.9
+/** Characters flushed in one turn for clients that wait for more. */
+const TURN_CHARS = 2 * MAX_FLUSH_CHARS
+
+/** `evict-oldest`: a queue was full; `evict-longest`: all of them together were, and this was among the longest. */
+export type EvictionPolicy = "evict-oldest" | "evict-longest"
+
+/** What the hub tells whoever counts. */
+export interface HubObserver {
+  readonly evicted: (ticks: number, policy: EvictionPolicy) => void
+  /** Seconds from the log to the socket. */
+  readonly delivered: (seconds: number) => void
+  /** An instrument's first tick in the live channel. */
+  readonly seen: (token: number) => void
+}
+
+const silent: HubObserver = {
+  evicted: () => undefined,
+  delivered: () => undefined,
+  seen: () => undefined
+}
+
+export interface HubOptions {
+  readonly settings: HubSettings
+  /** Absent: what is not in memory is not to be had. */
+  readonly history?: History
+  readonly observer?: Partial<HubObserver>
+  /** Epoch microseconds. */
+  readonly now?: () => number
+  /** How long after its connect a client's place may be ahead of what has come in here, in milliseconds. */
+  readonly graceMs?: number
+}
+
+/** A server that was quicker is ahead by what is under way in the log; a place further off is nobody's. */
+const GRACE_MS = 500
+
+/** All channels and all clients of one server. */
+export class Hub {
+  readonly settings: HubSettings
+  readonly history: History | undefined
+  readonly observer: HubObserver
+  readonly now: () => number
+  readonly graceMs: number
+  /** The market itself. */
+  readonly live: Channel
+  private readonly channels = new Map<string, Channel>()
+  private readonly connected = new Set<HubClient>()
+  /** What waits for all clients together. */
+  readonly held: Held = { ticks: 0, bytes: 0 }
+  /** Instruments that clients subscribe to or have left, all clients together. */
+  subscriptions = 0
+  private readonly unfinished = new Set<ClientQueue>()
+  private isGoingOn = false
+  private looking = 0
+  private readonly lookers: Array<() => void> = []
+
+  constructor(options: HubOptions) {
+    this.settings = options.settings
+    this.history = options.history
+    this.observer = { ...silent, ...options.observer }
+    this.graceMs = options.graceMs ?? GRACE_MS
+    this.now = options.now ?? (() => (performance.timeOrigin + performance.now()) * 1000)
+    this.live = new Channel(LIVE, this)
+    this.channels.set(LIVE, this.live)
+  }
+
+  /** Takes live ticks; see `Channel.publish`. */
+  publish(ticks: ReadonlyArray<Tick>, publishedAt?: number): void {
+    this.live.publish(ticks, publishedAt)
+  }
+
+  channel(key: string): Channel | undefined {
+    return this.channels.get(key)
+  }
+
+  /** Opens a replay's channel; one that is open begins a run anew. */
+  open(key: string): Channel {
+    const known = this.channels.get(key)
+    if (known !== undefined) {
+      if (key !== LIVE) known.restart()
+      return known
+    }
+    const channel = new Channel(key, this)
+    this.channels.set(key, channel)
+    return channel
+  }
+
+  /** Ends a replay's channel and frees its memory; its clients stay connected, with nothing subscribed. */
+  close(key: string): void {
+    if (key === LIVE) return
+    this.channels.get(key)?.close()
+    this.channels.delete(key)
+  }
+
+  /** How many clients are on a channel. */
+  clients(key: string): number {
+    return this.channels.get(key)?.clients.size ?? 0
+  }
+
+  /** All connections. */
+  get size(): number {
+    return this.connected.size
+  }
+
+  /** What waits in the fullest client's queue, and the most it holds. */
+  get fullest(): { readonly size: number; readonly capacity: number } {
+    let fullest = { size: 0, capacity: this.settings.CLIENT_CAPACITY }
+    for (const { queue } of this.connected) {
+      if (queue.size / queue.capacity > fullest.size / fullest.capacity) fullest = queue
+    }
+    return { size: fullest.size, capacity: fullest.capacity }
+  }
+
+  connect(socket: ClientSocket): HubClient {
+    const client = new HubClient(this, socket)
+    this.connected.add(client)
+    return client
+  }
+
+  /** The connection is gone. */
+  disconnect(client: HubClient): void {
+    if (!this.connected.delete(client)) return
+    client.leave()
+    this.account(client.queue)
+    this.unfinished.delete(client.queue)
+    client.queue.close()
+  }
+
+  /** Sends what the sockets still take, then ends every connection. */
+  shutdown(code: number, reason: string): void {
+    for (const client of [...this.connected]) {
+      client.flush()
+      client.queue.end(code, reason, "stopping")
+    }
+  }
+
+  deliver(queues: ReadonlyArray<ClientQueue>, frames: ReadonlyArray<Frame>): void {
+    let published = 0
+    for (let i = 0; i < queues.length; i++) {
+      const queue = queues[i]!
+      try {
+        queue.deliver(frames)
+      } catch (error) {
+        this.fail(queue, error)
+        continue
+      }
+      if (queue.evicted !== 0) this.account(queue)
+      if (queue.unfinished) this.goOn(queue)
+      if (queue.lastPublished !== 0) {
+        published = queue.lastPublished
+        queue.lastPublished = 0
+      }
+    }
+    // The last client of a publish waited longest: its time stands for all.
+    if (published !== 0) this.observer.delivered((this.now() - published) / 1_000_000)
+    this.relieve()
+  }
+
+  flushClient(queue: ClientQueue): void {
+    queue.flush()
+    if (queue.evicted !== 0) this.account(queue)
+    if (queue.unfinished) this.goOn(queue)
+    this.relieve()
+    if (queue.lastPublished === 0) return
+    this.observer.delivered((this.now() - queue.lastPublished) / 1_000_000)
+    queue.lastPublished = 0
+  }
+
+  /** Asks the history, a bounded number of questions at a time. */
+  async look<A>(ask: (history: History) => Promise<A>, otherwise: A): Promise<A> {
+    const { history } = this
+    if (history === undefined) return otherwise
+    if (this.looking >= LOOKUPS) await new Promise<void>((resolve) => this.lookers.push(resolve))
+    else this.looking++
+    try {
+      return await ask(history)
+    } catch {
+      return otherwise
+    } finally {
+      const next = this.lookers.shift()
+      if (next === undefined) this.looking--
+      else next()
+    }
+  }
+
+  /** A client that something broke for is ended, and nobody else notices. */
+  fail(queue: ClientQueue, error: unknown): void {
+    try {
+      queue.end(1011, "internal error", "failed", error)
+    } catch {
+      // Its socket is beyond closing: the queue has let go of everything already.
+    }
+  }
+
+  /** Flushes a client again in one of the next turns of the event loop, a bounded number of characters in each. */
+  private goOn(queue: ClientQueue): void {
+    this.unfinished.add(queue)
+    if (this.isGoingOn) return
+    this.isGoingOn = true
+    setImmediate(this.goOnNow)
+  }
+
+  private readonly goOnNow = (): void => {
+    this.isGoingOn = false
+    let left = TURN_CHARS
+    for (const queue of [...this.unfinished]) {
+      if (left <= 0) break
+      left -= MAX_FLUSH_CHARS
+      this.unfinished.delete(queue)
+      try {
+        this.flushClient(queue)
+      } catch (error) {
+        this.fail(queue, error)
+      }
+    }
+    if (this.unfinished.size > 0 && !this.isGoingOn) {
+      this.isGoingOn = true
+      setImmediate(this.goOnNow)
+    }
+  }
+
+  /**
+   * Where all clients together hold too much, those that hold most give first: the longest queues are evicted to one
+   * length, the clients with most bytes are ended.
+   */
+  private relieve(): void {
+    const { CLIENTS_TICKS, CLIENTS_BYTES } = this.settings
+    if (this.held.ticks > CLIENTS_TICKS) this.relieveTicks(Math.floor(CLIENTS_TICKS * RELIEF))
+    if (this.held.bytes > CLIENTS_BYTES) this.relieveBytes(CLIENTS_BYTES * RELIEF)
+  }
+
+  /** Cuts queues to the greatest length that all of them may have. */
+  private relieveTicks(most: number): void {
+    const queues = [...this.connected].map(({ queue }) => queue).sort((a, b) => b.size - a.size)
+    // As the longest `i` are cut to the length of the next, until what they hold fits.
+    let shorter = this.held.ticks
+    let length = 0
+    for (let i = 0; i < queues.length; i++) {
+      shorter -= queues[i]!.size
+      length = Math.max(0, Math.floor((most - shorter) / (i + 1)))
+      if (length >= (queues[i + 1]?.size ?? 0)) break
+    }
+    for (const queue of queues) {
+      if (queue.size <= length) break
+      this.account(queue)
+      queue.cut(length)
+      this.account(queue, "evict-longest")
+    }
+  }
+
+  private relieveBytes(most: number): void {
+    const queues = [...this.connected].map(({ queue }) => queue).sort((a, b) => b.bytes - a.bytes)
+    for (const queue of queues) {
+      if (this.held.bytes <= most) return
+      queue.end(1013, "the clients of this server hold too much, and this one most", "overload")
+    }
+  }
+
+  private account(queue: ClientQueue, policy: EvictionPolicy = "evict-oldest"): void {
+    if (queue.evicted === 0) return
+    this.observer.evicted(queue.evicted, policy)
+    queue.evicted = 0
+  }
+}
+
+/** The hub of a server, with its figures. */
+export class FanOut extends Context.Service<FanOut, Hub>()("market-data-platform/streams/FanOut") {
+  static readonly layer = (settings: HubSettings): Layer.Layer<FanOut, never, RecentTicks | TickStore | Instruments> =>
+    Layer.effect(
+      FanOut,
+      Effect.gen(function* () {
+        const recent = yield* RecentTicks
+        const store = yield* TickStore
+        const instruments = yield* Instruments
+        const context = yield* Effect.context<never>()
+        const evictions = (policy: EvictionPolicy) => metrics.bind(metrics.evictions, { policy }, context)
+        const evicted = { "evict-oldest": evictions("evict-oldest"), "evict-longest": evictions("evict-longest") }
+        const latency = metrics.bind(metrics.tickLatency, { edge: "published_to_client" }, context)
+        const now = () => (performance.timeOrigin + performance.now()) * 1000
+        const hub = new Hub({
+          settings,
+          history: historyOf(recent, store, now),
+          observer: {
+            evicted: (ticks, policy) => evicted[policy].add(ticks),
+            delivered: latency.add,
+            seen: (token) => instruments.seen([token])
+          },
+          now
+        })
+        // Read when somebody looks, so that the tick path does not write them.
+        const figure = (gauge: Metric.Metric<number, Metric.GaugeState<number>>, get: () => number) =>
+          Effect.acquireRelease(
+            Effect.sync(() =>
+              Metric.registerUnsafe(gauge, context, {
+                get: () => ({ value: get() }),
+                update: () => undefined,
+                modify: () => undefined
+              })
+            ),
+            (registration) => Effect.sync(registration.remove)
+          )
+        const client = { buffer: "client" }
+        yield* figure(metrics.subscribers, () => hub.size)
+        yield* figure(Metric.withAttributes(metrics.bufferSize, client), () => hub.fullest.size)
+        yield* figure(Metric.withAttributes(metrics.bufferMaxSize, client), () => hub.fullest.capacity)
+        const all = { buffer: "clients" }
+        yield* figure(Metric.withAttributes(metrics.bufferSize, all), () => hub.held.ticks)
+        yield* figure(Metric.withAttributes(metrics.bufferMaxSize, all), () => settings.CLIENTS_TICKS)
+        yield* figure(Metric.withAttributes(metrics.bufferBytes, all), () => hub.held.bytes)
+        yield* figure(Metric.withAttributes(metrics.bufferMaxBytes, all), () => settings.CLIENTS_BYTES)
+        const subscribed = { buffer: "subscriptions" }
+        yield* figure(Metric.withAttributes(metrics.bufferSize, subscribed), () => hub.subscriptions)
+        yield* figure(Metric.withAttributes(metrics.bufferMaxSize, subscribed), () => settings.MAX_SUBSCRIPTIONS)
+        const remembered = { buffer: "hub_instruments" }
+        yield* figure(Metric.withAttributes(metrics.bufferSize, remembered), () => hub.live.memory.seen)
+        yield* figure(Metric.withAttributes(metrics.bufferMaxSize, remembered), () => settings.HUB_INSTRUMENTS)
+        return hub
+      })
+    )
+}

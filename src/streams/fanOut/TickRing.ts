@@ -1,0 +1,187 @@
+/** Decides what is kept of one instrument's stream: where it stands, its newest ticks, and who gets the next one. */
+import type { Place } from "../../schema/Protocol.ts"
+import type { ClientQueue, Frame } from "./ClientQueue.ts"
+
+/** Whether (epoch, position) comes after a place. */
+export const isAfter = (epoch: number, position: number, place: Place): boolean =>
+  epoch > place.epoch || (epoch === place.epoch && position > place.position)
+
+export interface Wanted {
+  readonly tick: boolean
+  readonly gap: boolean
+}
+
+export type SubscriptionState = "live" | "ahead" | "fetching" | "over"
+
+/** One client's wish for one instrument. */
+export class Subscription {
+  readonly queue: ClientQueue
+  readonly instrument: Instrument
+  /** Its place in the audience it is in. */
+  slot = 0
+  tick: boolean
+  gap: boolean
+  state: SubscriptionState = "over"
+  /** Where the client's stream of this instrument stands while it is not live. */
+  place: Place | undefined
+  /** `place` comes from ticks, not from the client's word alone. */
+  sure = false
+  /** Subscribed again while fetching: so many answers are still owed. */
+  owed = 0
+
+  constructor(queue: ClientQueue, instrument: Instrument, wanted: Wanted) {
+    this.queue = queue
+    this.instrument = instrument
+    this.tick = wanted.tick
+    this.gap = wanted.gap
+  }
+}
+
+/** Subscriptions that want the same of an instrument; their queues lie side by side, as every tick goes through them. */
+class Audience {
+  readonly queues: Array<ClientQueue> = []
+  private readonly subscriptions: Array<Subscription> = []
+
+  add(subscription: Subscription): void {
+    subscription.slot = this.queues.length
+    this.queues.push(subscription.queue)
+    this.subscriptions.push(subscription)
+  }
+
+  remove(subscription: Subscription): void {
+    const last = this.subscriptions.pop()!
+    const queue = this.queues.pop()!
+    if (last === subscription) return
+    last.slot = subscription.slot
+    this.subscriptions[last.slot] = last
+    this.queues[last.slot] = queue
+  }
+}
+
+/** One instrument of a channel: where its stream stands, its newest ticks, and who gets the next one. */
+export class Instrument {
+  readonly token: number
+  epoch = 0
+  position = 0
+  /** The publish that last brought a tick. */
+  lastUse = 0
+  /** Clients by what they want: both channels, ticks alone, gaps alone. */
+  both: Audience | undefined
+  ticks: Audience | undefined
+  gaps: Audience | undefined
+  /** Clients that already had what is still to come here. */
+  ahead: Array<Subscription> | undefined
+  /** Lookups under way. */
+  fetching = 0
+  /** Counts the runs that were forgotten. */
+  run = 0
+
+  private ring: Array<Frame | undefined> = []
+  private start = 0
+  count = 0
+
+  constructor(token: number) {
+    this.token = token
+  }
+
+  get isSeen(): boolean {
+    return this.position !== 0
+  }
+
+  get isWanted(): boolean {
+    const { both, ticks, gaps, ahead, fetching } = this
+    return [both, ticks, gaps].some((audience) => audience?.queues.length) || ahead !== undefined || fetching > 0
+  }
+
+  at(index: number): Frame {
+    const i = this.start + index
+    return this.ring[i < this.ring.length ? i : i - this.ring.length]!
+  }
+
+  /** Keeps a frame; the oldest goes where there are `limit` already. Answers by how many the ring grew. */
+  keep(frame: Frame, limit: number): number {
+    if (this.count >= limit) {
+      const gone = this.cut(limit)
+      this.ring[this.start] = frame
+      this.start = this.start + 1 === this.ring.length ? 0 : this.start + 1
+      return -gone
+    }
+    if (this.count === this.ring.length) this.resize(Math.min(limit, Math.max(4, this.count * 2)))
+    const i = this.start + this.count
+    this.ring[i < this.ring.length ? i : i - this.ring.length] = frame
+    this.count++
+    return 1
+  }
+
+  /** Keeps only the newest `limit`; answers how many went. */
+  cut(limit: number): number {
+    const over = this.count - limit
+    if (over <= 0) {
+      if (this.ring.length > limit) this.resize(limit)
+      return 0
+    }
+    this.start = (this.start + over) % this.ring.length
+    this.count = limit
+    this.resize(limit)
+    return over
+  }
+
+  forget(): void {
+    this.ring = []
+    this.start = 0
+    this.count = 0
+    this.epoch = 0
+    this.position = 0
+    this.run++
+  }
+
+  /** How many of the kept ticks are at or below a place. */
+  indexAfter(place: Place): number {
+    let low = 0
+    let high = this.count
+    while (low < high) {
+      const middle = (low + high) >>> 1
+      const frame = this.at(middle)
+      if (isAfter(frame.epoch, frame.position, place)) high = middle
+      else low = middle + 1
+    }
+    return low
+  }
+
+  /** Whether a place is one of this memory, with everything after it. */
+  reaches(place: Place): boolean {
+    if (this.epoch === place.epoch && this.position === place.position) return true
+    const index = this.indexAfter(place)
+    if (index > 0) {
+      const before = this.at(index - 1)
+      if (before.epoch === place.epoch && before.position === place.position) return true
+    }
+    if (index >= this.count) return false
+    const after = this.at(index)
+    return after.epoch === place.epoch && after.position === place.position + 1
+  }
+
+  private resize(length: number): void {
+    const ring: Array<Frame | undefined> = new Array(length).fill(undefined)
+    for (let i = 0; i < this.count; i++) ring[i] = this.at(i)
+    this.ring = ring
+    this.start = 0
+  }
+}
+
+/** The audience of what a subscription wants. */
+export const audienceOf = (instrument: Instrument, { tick, gap }: Wanted): Audience => {
+  if (!tick) {
+    instrument.gaps ??= new Audience()
+    return instrument.gaps
+  }
+  if (!gap) {
+    instrument.ticks ??= new Audience()
+    return instrument.ticks
+  }
+  instrument.both ??= new Audience()
+  return instrument.both
+}
+
+/** Where an instrument's stream stands. */
+export const placeOf = (instrument: Instrument): Place => ({ epoch: instrument.epoch, position: instrument.position })

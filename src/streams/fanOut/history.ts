@@ -1,0 +1,83 @@
+/** Decides where a client's missing ticks come from when memory does not reach back: the ring, then the store. */
+import { Effect } from "effect"
+import type { Place, TickFields } from "../../schema/Protocol.ts"
+import { tradingDay } from "../../schema/Tick.ts"
+import type { RecentTicks } from "../ports/RecentTicks.ts"
+import type { StoredTick, TickStore } from "../ports/TickStore.ts"
+
+/** Ticks asked for at a time. */
+export const HISTORY_PAGE = 2_000
+
+/** What is known of an instrument outside this memory. It does not fail: what cannot be had is not in the answer. */
+export interface History {
+  /** The newest ticks, ascending. */
+  readonly last: (token: number, limit: number) => Promise<LastTicks>
+  /** Ticks above a place, ascending. */
+  readonly after: (token: number, place: Place, limit: number) => Promise<HistoryPage>
+}
+
+export interface LastTicks {
+  readonly ticks: ReadonlyArray<TickFields>
+  /** Something did not answer: there may be more. */
+  readonly failed: boolean
+}
+
+export interface HistoryPage {
+  readonly ticks: ReadonlyArray<TickFields>
+  /** Ask again after the last of them. */
+  readonly more: boolean
+  /** The place itself is known to be the newest. */
+  readonly current: boolean
+  /** Something did not answer. */
+  readonly failed: boolean
+}
+
+/** Rows that a replay added have no place in the stream. */
+const placed = (rows: ReadonlyArray<StoredTick>): ReadonlyArray<TickFields> =>
+  rows.filter((row): row is StoredTick & TickFields => row.epoch !== null && row.position !== null)
+
+/** `now` in epoch microseconds. */
+export const historyOf = (
+  recent: Pick<RecentTicks["Service"], "last" | "after">,
+  store: Pick<TickStore["Service"], "ticksAfter">,
+  now: () => number
+): History => {
+  const stored = (token: number, epoch: number, position: number, limit: number) =>
+    store.ticksAfter(token, epoch, position, limit).pipe(
+      Effect.map(placed),
+      Effect.catch(() => Effect.succeed(undefined))
+    )
+  const last = (token: number, limit: number) =>
+    recent.last(token, limit).pipe(
+      Effect.map((ticks): LastTicks => ({ ticks, failed: false })),
+      Effect.catch(() => Effect.succeed<LastTicks>({ ticks: [], failed: true }))
+    )
+
+  return {
+    last: (token, limit) => Effect.runPromise(last(token, limit)),
+    after: (token, place, limit) =>
+      Effect.runPromise(
+        Effect.gen(function* () {
+          const { epoch, position } = place
+          const ring = yield* recent
+            .after(token, epoch, position)
+            .pipe(Effect.catch(() => Effect.succeed({ ticks: [], complete: false })))
+          if (ring.complete) {
+            const newest = ring.ticks.length > 0 ? undefined : (yield* last(token, 1)).ticks[0]
+            const current = newest?.epoch === epoch && newest.position === position
+            return { ticks: ring.ticks, more: false, current, failed: false }
+          }
+          let rows = yield* stored(token, epoch, position, limit)
+          let failed = rows === undefined
+          // The store answers for one trading day: what the client missed may begin on a later one.
+          const today = tradingDay(now())
+          for (let day = Math.floor(epoch / 1_000_000_000) + 1; !rows?.length && day <= today; day++) {
+            rows = yield* stored(token, day * 1_000_000_000, 0, limit)
+            failed ||= rows === undefined
+          }
+          if (rows !== undefined && rows.length > 0) return { ticks: rows, more: true, current: false, failed }
+          return { ticks: ring.ticks, more: false, current: false, failed }
+        })
+      )
+  }
+}

@@ -1,0 +1,54 @@
+/** Decides what the platform asks of its list of instruments: by token, by symbol, by search, and who is unknown. */
+import { Context, type Effect } from "effect"
+import type { StoreError } from "../../schema/Errors.ts"
+import type { AssetClass, Instrument } from "../../schema/Instrument.ts"
+import type { InstrumentFileRefused, RejectedLine } from "../../schema/InstrumentFile.ts"
+import type { Segment } from "../../schema/Sessions.ts"
+
+export interface InstrumentSearch {
+  readonly query: string
+  readonly exchange?: string
+  readonly asset_class?: AssetClass
+  readonly limit: number
+}
+
+export interface InstrumentImport {
+  readonly added: number
+  readonly changed: number
+  readonly expired: number
+  /** The first of the refused lines, at most `MAX_REJECTED_LINES`. */
+  readonly rejected: ReadonlyArray<RejectedLine>
+  /** How many lines were refused in all. */
+  readonly rejected_total: number
+}
+
+/** Lookups are plain functions on what is in memory: the tick path asks them. */
+export class Instruments extends Context.Service<
+  Instruments,
+  {
+    readonly get: (token: number) => Instrument | undefined
+    /** `EXCHANGE:TRADINGSYMBOL`, or the bare symbol: every instrument of that name, any case. */
+    readonly named: (symbol: string) => ReadonlyArray<Instrument>
+    /** Best first: exact, prefix, word, substring. */
+    readonly search: (search: InstrumentSearch) => ReadonlyArray<Instrument>
+    readonly all: () => ReadonlyArray<Instrument>
+    /**
+     * The segment that a token trades in; a token that no instrument has is judged by its last byte, as the broker
+     * numbers them. `undefined` where no trading hours are known.
+     */
+    readonly segment: (token: number) => Segment | undefined
+    /** Whether one of these tokens is an instrument of the simulator's exchange. */
+    readonly isSimulated: (tokens: Iterable<number>) => boolean
+    /** Notes tokens that ticks came for; those that no instrument has are listed. */
+    readonly seen: (tokens: Iterable<number>) => void
+    /** Tokens seen that no instrument has, in the order seen; a bounded number, then only counted. */
+    readonly unknown: () => { readonly tokens: ReadonlyArray<number>; readonly unlisted: number }
+    /** Takes the broker's file; refused lines are left out, a file without the needed columns is refused whole. */
+    readonly importFile: (text: string) => Effect.Effect<InstrumentImport, StoreError | InstrumentFileRefused>
+    readonly put: (
+      instruments: ReadonlyArray<Instrument>
+    ) => Effect.Effect<{ readonly added: number; readonly changed: number; readonly expired: number }, StoreError>
+    /** Reads the store's instruments again. */
+    readonly refresh: Effect.Effect<void, StoreError>
+  }
+>()("market-data-platform/streams/Instruments") {}

@@ -1,0 +1,118 @@
+/** Decides what the platform needs of the database: ticks, candles and bookmarks that agree, and instruments. */
+import { Context, type Effect } from "effect"
+import type { Candle, Interval } from "../../schema/Candle.ts"
+import type { StoreError } from "../../schema/Errors.ts"
+import type { Instrument } from "../../schema/Instrument.ts"
+import type { Sequencing, Tick, TickStatus } from "../../schema/Tick.ts"
+import type { Bookmark } from "../log/bookmark.ts"
+
+/** A tick as the store has it: `epoch` and `position` are null where a replay added the row. */
+export interface StoredTick {
+  readonly instrument_token: number
+  readonly exchange_ts: number
+  readonly sequence_id: number
+  readonly price: number
+  readonly volume: number
+  readonly status: TickStatus
+  readonly epoch: number | null
+  readonly position: number | null
+  readonly feed: string
+  readonly session: number
+  readonly sequencing: Sequencing
+  readonly received_ts: number
+}
+
+/** What one transaction writes: ticks, and how far each partition has come with them. */
+export interface StoreBatch {
+  readonly ticks: ReadonlyArray<Tick>
+  /** Ticks of replays: a missing row is added, without epoch and position. */
+  readonly replayed: ReadonlyArray<Tick>
+  readonly bookmarks: ReadonlyArray<Bookmark>
+}
+
+export interface WriteResult {
+  /** Rows that were new. */
+  readonly added: number
+  /** Ticks of days that the store has dropped, if any: they are the archive's only, and leave those days' bars alone. */
+  readonly dropped?: number
+}
+
+/** A place in one instrument's ticks: the row after which a page starts, in the order of `compareTicks`. */
+export interface TickCursor {
+  readonly exchange_ts: number
+  readonly sequence_id: number
+  readonly epoch: number | null
+  readonly position: number | null
+}
+
+export interface TickQuery {
+  readonly instrument_token: number
+  /** Epoch microseconds, inclusive. */
+  readonly from: number
+  /** Epoch microseconds, exclusive. */
+  readonly to: number
+  readonly limit: number
+  readonly after?: TickCursor
+}
+
+export interface CandleQuery {
+  readonly instrument_token: number
+  readonly interval: Interval
+  /** Bars whose start lies in [from, to). */
+  readonly from: number
+  readonly to: number
+  readonly limit: number
+}
+
+/** The last tick of an instrument and its trading day so far. */
+export interface Quote {
+  readonly last: StoredTick
+  readonly open: number
+  readonly high: number
+  readonly low: number
+  readonly volume: number
+}
+
+export class TickStore extends Context.Service<
+  TickStore,
+  {
+    /** One transaction: rows, dirty marks of the bars they touch, bookmarks. */
+    readonly write: (batch: StoreBatch) => Effect.Effect<WriteResult, StoreError>
+    /** The bookmarks that the store's own writes left behind, by topic incarnation. */
+    readonly bookmarks: (incarnation: string) => Effect.Effect<ReadonlyArray<Bookmark>, StoreError>
+    /** A page of one instrument's ticks, ascending by `compareTicks`. */
+    readonly ticks: (query: TickQuery) => Effect.Effect<ReadonlyArray<StoredTick>, StoreError>
+    /** Bars ascending; equal at any moment to a recompute from the ticks. */
+    readonly candles: (query: CandleQuery) => Effect.Effect<ReadonlyArray<Candle>, StoreError>
+    readonly quotes: (tokens: ReadonlyArray<number>) => Effect.Effect<ReadonlyMap<number, Quote>, StoreError>
+    /**
+     * Ticks of one instrument's trading day (the one that `epoch` names) that come after (epoch, position) in the
+     * order of the resume token, ascending, at most `limit`: how a resuming client is served from the store.
+     */
+    readonly ticksAfter: (
+      token: number,
+      epoch: number,
+      position: number,
+      limit: number
+    ) => Effect.Effect<ReadonlyArray<StoredTick>, StoreError>
+    /** How many ticks there are of these instruments in [from, to). */
+    readonly count: (tokens: ReadonlyArray<number>, from: number, to: number) => Effect.Effect<number, StoreError>
+    /** Every token that has ticks in [from, to). */
+    readonly tokens: (from: number, to: number) => Effect.Effect<ReadonlyArray<number>, StoreError>
+    /** Recomputes bars marked dirty that have ended, a bounded number at a time; answers how many marks went. */
+    readonly refreshCandles: Effect.Effect<number, StoreError>
+    /** Drops ticks older than the store is to keep once their bars are final; the bars stay. Answers how many days went. */
+    readonly dropOldDays: Effect.Effect<number, StoreError>
+    /**
+     * At most `limit` instruments by token; where there are more, those that expired longest ago are left. They are as
+     * the database has them, where anybody may have written: `usable` tells what they are.
+     */
+    readonly instruments: (limit: number) => Effect.Effect<ReadonlyArray<Instrument>, StoreError>
+    /** Another text after every change of an instrument, whoever made it; costs next to nothing. */
+    readonly instrumentsVersion: Effect.Effect<string, StoreError>
+    /** Adds and changes instruments; an older meaning of a reused token is kept with its dates. */
+    readonly putInstruments: (
+      instruments: ReadonlyArray<Instrument>
+    ) => Effect.Effect<{ readonly added: number; readonly changed: number; readonly expired: number }, StoreError>
+  }
+>()("market-data-platform/streams/TickStore") {}

@@ -1,0 +1,199 @@
+/** Decides which raw records are ticks: what cannot be read goes to the DLQ with its reason, and the rest goes on. */
+import { showText, showValue } from "../../schema/Explain.ts"
+import { partitionOf } from "../../schema/Partition.ts"
+import { type RawTick, readRawTick } from "../../schema/RawTick.ts"
+import { encodeRawTick } from "../../schema/RawTickJson.ts"
+import {
+  type Batch,
+  type Candidate,
+  countsOf,
+  type DeadLetter,
+  type DeadReason,
+  type Forward,
+  type Watermark
+} from "./batch.ts"
+import { defectOf } from "./defect.ts"
+import type { LogRecord, NewRecord } from "../log/TickLog.ts"
+
+/** A record larger than this is refused, in bytes. */
+export const MAX_RECORD_BYTES = 1_048_576
+
+/** Header of a replayed record: its run. */
+export const REPLAY_HEADER = "replay"
+/** Headers of a replay's watermark record: its number, and whether the run ends there. */
+export const WATERMARK_HEADER = "watermark"
+export const END_HEADER = "end"
+
+/** Header of a record that was found in a wrong partition and sent on to the right one. */
+export const MISROUTED_HEADER = "misrouted"
+
+export interface DecodeOptions {
+  readonly partition: number
+  readonly partitions: number
+}
+
+/** Characters of what the parser says of a value that is no JSON. */
+const MAX_JSON_ERROR_CHARS = 200
+
+/** Tokens whose partition is remembered; one more and all are forgotten: hashing them again is cheap. */
+const MAX_ROUTES = 65_536
+
+/**
+ * An array of raw records as a batch of candidates, in order. A tick found in a wrong partition is to be forwarded to
+ * the right one, once, with the time it was first received.
+ */
+export const decode = ({ partition, partitions }: DecodeOptions) => {
+  const routes = new Map<number, number>()
+  const route = (token: number): number => {
+    let to = routes.get(token)
+    if (to === undefined) {
+      if (routes.size >= MAX_ROUTES) routes.clear()
+      to = partitionOf(token, partitions)
+      routes.set(token, to)
+    }
+    return to
+  }
+  return (records: ReadonlyArray<LogRecord>): Batch => decodeRecords(records, partition, route)
+}
+
+/** What the records of an array are, as far as they are read. */
+interface Decoding {
+  readonly forwards: Array<Forward>
+  readonly ticks: Array<Candidate>
+  readonly dead: Array<DeadLetter>
+  readonly watermarks: Array<Watermark>
+}
+
+const decodeRecords = (
+  records: ReadonlyArray<LogRecord>,
+  partition: number,
+  route: (token: number) => number
+): Batch => {
+  const out: Decoding = { forwards: [], ticks: [], dead: [], watermarks: [] }
+  for (const record of records) {
+    try {
+      const dead = decodeRecord(record, partition, route, out)
+      if (dead !== undefined) out.dead.push(dead)
+    } catch (error) {
+      out.dead.push(defectOf("decode", { record, index: 0 }, error))
+    }
+  }
+  const last = records[records.length - 1]
+  return {
+    records: records.length,
+    nextOffset: last === undefined ? 0 : last.offset + 1,
+    recordTime: last === undefined ? 0 : last.recordTime,
+    ...out,
+    count: countsOf(out.ticks.length)
+  }
+}
+
+const letter = (record: LogRecord, kind: DeadReason, reason: string): DeadLetter => ({ record, index: 0, kind, reason })
+
+/** Takes in one record; answers the letter that it is where it cannot go on. */
+const decodeRecord = (
+  record: LogRecord,
+  partition: number,
+  route: (token: number) => number,
+  { forwards, ticks, watermarks }: Decoding
+): DeadLetter | undefined => {
+  const { headers, unreadable, value } = record
+  if (unreadable !== undefined) return letter(record, "undecodable", unreadable.message)
+  const run = headers === undefined ? "" : (headers[REPLAY_HEADER] ?? "")
+  if (run !== "") {
+    if (!isRun(run)) return letter(record, "header", `header ${REPLAY_HEADER}: expected a run, got ${showValue(run)}`)
+    if (headers![WATERMARK_HEADER] !== undefined) {
+      const watermark = readWatermark(headers!)
+      if (typeof watermark === "string") return letter(record, "header", watermark)
+      if (value !== null && value.length > 0) {
+        return letter(
+          record,
+          "header",
+          `header ${WATERMARK_HEADER}: a watermark has no value, got ${value.length} bytes`
+        )
+      }
+      const { offset, recordTime } = record
+      watermarks.push({ offset, recordTime, run, ...watermark })
+      return undefined
+    }
+  }
+  if (value === null) return letter(record, "tombstone", "tombstone: a raw tick has a value, got none")
+  if (value.length > MAX_RECORD_BYTES) {
+    return letter(record, "too_large", `record: expected at most ${MAX_RECORD_BYTES} bytes, got ${value.length}`)
+  }
+  let json: unknown
+  try {
+    json = JSON.parse(Buffer.from(value.buffer, value.byteOffset, value.byteLength).toString("utf8"))
+  } catch (error) {
+    return letter(
+      record,
+      "undecodable",
+      `record: not JSON: ${showText((error as Error).message, MAX_JSON_ERROR_CHARS)}`
+    )
+  }
+  const raw = readRawTick(json, run !== "")
+  if (typeof raw === "string") return letter(record, "invalid", raw)
+  const to = run === "" ? route(raw.instrument_token) : partition
+  if (to === partition) {
+    ticks.push(candidate(raw, record, run))
+    return undefined
+  }
+  if (headers?.[MISROUTED_HEADER] === undefined) {
+    forwards.push({ to, record: forwardedRecord(raw, record) })
+    return undefined
+  }
+  const where = `expected partition ${to} for instrument_token ${raw.instrument_token}, got ${partition} again`
+  return letter(record, "misrouted", where)
+}
+
+/** A run's name as replays give it: `<replay id>.<run number>`. Others' names are bounded in length and characters. */
+const RUN_NAME = /^[\w.:-]{1,64}$/
+/** The run met last: a replay's records come many at a time. */
+let knownRun = ""
+
+export const isRun = (name: string): boolean => {
+  if (name === knownRun) return true
+  if (!RUN_NAME.test(name)) return false
+  knownRun = name
+  return true
+}
+
+const WATERMARK_NUMBER = /^[1-9]\d{0,14}$/
+
+/** What the headers of a watermark say; a sentence where they are none that a replay writes. */
+export const readWatermark = (
+  headers: Readonly<Record<string, string>>
+): { readonly number: number; readonly end: boolean } | string => {
+  const text = headers[WATERMARK_HEADER] ?? ""
+  if (!WATERMARK_NUMBER.test(text)) {
+    return `header ${WATERMARK_HEADER}: expected a number from 1 on, got ${showValue(text)}`
+  }
+  const end = headers[END_HEADER]
+  if (end !== undefined && end !== "1") return `header ${END_HEADER}: expected 1, got ${showValue(end)}`
+  return { number: Number(text), end: end === "1" }
+}
+
+/** A raw tick of a record, with what the later stages decide still open. */
+export const candidate = (raw: Candidate["raw"], record: LogRecord, run: string): Candidate => ({
+  raw,
+  record,
+  index: 0,
+  run,
+  recordTime: run === "" ? record.recordTime : raw.exchange_ts,
+  tick: undefined as never,
+  day: 0,
+  state: undefined as never,
+  session: undefined as never,
+  isClaimed: false,
+  isPriceless: false
+})
+
+/**
+ * The raw tick with the time it was received here, since the other partition's record time is later: its fields, and
+ * nothing else that came with them.
+ */
+const forwardedRecord = (raw: RawTick, record: LogRecord): NewRecord => ({
+  key: String(raw.instrument_token),
+  value: Buffer.from(encodeRawTick({ ...raw, received_ts: raw.received_ts > 0 ? raw.received_ts : record.recordTime })),
+  headers: { [MISROUTED_HEADER]: "1" }
+})

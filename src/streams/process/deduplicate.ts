@@ -1,0 +1,224 @@
+/**
+ * Decides which copy of a tick goes on: the numbering it belongs to, whether a snapshot without numbers is needed now,
+ * and whether its identity has been seen: with the same content it is a duplicate, with another it is none. From the
+ * partition's own state.
+ */
+
+import type { RawTick } from "../../schema/RawTick.ts"
+import type { Batch, Candidate, Counts, DeadLetter, PartitionStates, Watermark } from "./batch.ts"
+import { defectOf } from "./defect.ts"
+import { contentPrint } from "./identityHash.ts"
+import { NEW, OTHER, SAME } from "./NumberSet.ts"
+import type { Connection, InstrumentDay, PartitionState, Session } from "./partitionState.ts"
+
+export interface DeduplicateOptions {
+  /** How long a gap stays open, µs of record time. */
+  readonly gapHoldMicros: number
+  /** DMA silence after which a snapshot without sequence passes, µs of record time. */
+  readonly dmaSilenceMicros: number
+  readonly maxSequenceJump: number
+  /** Whether price 0 of a snapshot feed is a price. */
+  readonly keepsZeroPrice: boolean
+  /** Called for the later of two copies from different feeds: which feed won, and by how many µs of record time. */
+  readonly onFeedLead: (winner: string, micros: number) => void
+}
+
+/**
+ * The state that a candidate belongs to: live, or its run's own, begun on its first tick. Watermarks before it have
+ * their effect on the runs first, wherever the partition is cut.
+ */
+const stateAt = ({ live, runs }: PartitionStates, watermarks: ReadonlyArray<Watermark>) => {
+  let next = 0
+  const passUpTo = (offset: number) => {
+    while (next < watermarks.length && watermarks[next]!.offset < offset) {
+      const { run, end, recordTime } = watermarks[next++]!
+      runs.mark(run, end, recordTime)
+    }
+  }
+  const stateOf = ({ run, record }: Candidate): PartitionState => {
+    if (run === "") return live
+    passUpTo(record.offset)
+    return runs.of(run, record.offset, record.recordTime)
+  }
+  return { stateOf, passAll: () => passUpTo(Number.POSITIVE_INFINITY) }
+}
+
+/** Found beside `NEW`, `SAME` and `OTHER`: a number above all that the session may hold. */
+const FAR = 2
+
+/** Puts a live number into a session where it is new there and fits. */
+const take = (session: Session, id: number, raw: RawTick, print: number, maxJump: number): number => {
+  if (raw.sequencing === "monotonic") return session.hashes.put(id, print)
+  const { ids } = session
+  const { highest } = ids
+  if (highest >= 0 && id > highest + maxJump) return FAR
+  if (ids.add(id)) return NEW
+  return session.contents.differs(id, raw.exchange_ts, print) ? OTHER : SAME
+}
+
+/** Whether a number that does not fit takes its connection to another session, which may be one that it opens. */
+const moves = (
+  connection: Connection,
+  found: number,
+  { raw, tick, recordTime }: Candidate,
+  day: InstrumentDay,
+  print: number,
+  state: PartitionState,
+  count: Counts,
+  maxJump: number
+): boolean => {
+  const id = tick.sequence_id
+  const { length } = day.sessions
+  const isMoved =
+    found === FAR
+      ? day.afterJump(connection, id, raw, recordTime, maxJump)
+      : day.afterConflict(connection, id, raw, print, recordTime)
+  if (day.sessions.length === length) return isMoved
+  if (found === FAR) count.jumps++
+  else count.restarts++
+  const session = day.sessions[connection.session]!
+  // Those of its run that came before it are in the DLQ: sent again in time, they fill their numbers.
+  if (session.last >= 0 && raw.sequencing === "contiguous") {
+    session.missing.open(session.last + 1, id - 1, recordTime, count)
+    state.open.add(session)
+  }
+  return isMoved
+}
+
+/** The letter of a number that fits no session; `highest`: that of its own. */
+const misfit = (
+  { record, index, raw, tick }: Candidate,
+  found: number,
+  highest: number,
+  maxJump: number
+): DeadLetter =>
+  found === FAR
+    ? {
+        record,
+        index,
+        kind: "jump",
+        reason: `sequence_id: expected at most ${maxJump} above the last, ${highest}, got ${tick.sequence_id}`
+      }
+    : {
+        record,
+        index,
+        kind: "conflict",
+        reason:
+          `sequence_id: ${tick.sequence_id} came before with another exchange_ts or price, and connection ` +
+          `${JSON.stringify(raw.connection)} did not say reset`
+      }
+
+export const deduplicate =
+  (states: PartitionStates, options: DeduplicateOptions) =>
+  (batch: Batch): Batch => {
+    const { gapHoldMicros, dmaSilenceMicros, maxSequenceJump, keepsZeroPrice } = options
+    const { count } = batch
+    const uncounted = { gaps: 0, fills: 0, lost: 0 }
+    const { stateOf, passAll } = stateAt(states, batch.watermarks)
+    const { ticks } = batch
+    const { length } = ticks
+    let kept = 0
+    for (let i = 0; i < length; i++) {
+      const candidate = ticks[i]!
+      try {
+        const { raw, tick, recordTime } = candidate
+        const isReplayed = candidate.run !== ""
+        const state = stateOf(candidate)
+        const day = state.day(candidate.day, recordTime, raw)
+        const { newestDay } = state
+        const { sequencing } = raw
+        const id = tick.sequence_id
+        let connection: Connection | undefined
+        let number = 0
+        if (isReplayed) number = day.sessionNumbered(Math.max(raw.session, 0), recordTime)
+        else if (sequencing !== "none") {
+          const { length } = day.sessions
+          connection = day.enter(id, raw, recordTime)
+          number = connection.session
+          if (day.sessions.length > length) count.resets++
+        }
+        let session = day.sessions[number]!
+        // What a replay misses was lost, and counted, when it was live.
+        const tally = isReplayed ? uncounted : count
+        session.missing.expire(recordTime - gapHoldMicros, tally)
+        if (!isReplayed) {
+          if (raw.feed === "dma") day.lastDma = recordTime
+          else if (
+            raw.feed === "snapshot" &&
+            sequencing === "none" &&
+            recordTime - day.lastDma < dmaSilenceMicros &&
+            !day.hasOpenGap(recordTime, gapHoldMicros)
+          ) {
+            count.suppressed++
+            continue
+          }
+        }
+        // Before the first trade a snapshot has no price. Its number stays free for whoever knows one.
+        if (raw.price === 0 && !isReplayed && !keepsZeroPrice && (raw.feed === "snapshot" || raw.day_volume >= 0)) {
+          candidate.isPriceless = true
+          candidate.state = day
+          candidate.session = session
+          ticks[kept++] = candidate
+          count.priceless++
+          continue
+        }
+        let highest = session.highest
+        if (connection === undefined) {
+          // What a replay brings was let in when it was live; without numbers the content is the identity.
+          if (!(sequencing === "contiguous" ? session.ids.add(id) : session.hashes.add(id))) {
+            count.duplicates++
+            continue
+          }
+        } else {
+          const print = contentPrint(raw.exchange_ts, raw.price)
+          let found = take(session, id, raw, print, maxSequenceJump)
+          if (found === FAR || found === OTHER) {
+            if (moves(connection, found, candidate, day, print, state, count, maxSequenceJump)) {
+              number = connection.session
+              session = day.sessions[number]!
+              highest = session.highest
+              found = take(session, id, raw, print, maxSequenceJump)
+            }
+            if (found === FAR || found === OTHER) {
+              connection.isMet = true
+              batch.dead.push(misfit(candidate, found, highest, maxSequenceJump))
+              continue
+            }
+          }
+          connection.isMet = true
+          connection.run = undefined
+          if (found === SAME) {
+            const first = session.contents.otherTime(id, tick.feed)
+            if (first >= 0) options.onFeedLead(session.contents.feed(id), recordTime - first)
+            count.duplicates++
+            continue
+          }
+          if (raw.exchange_ts > session.latest) session.latest = raw.exchange_ts
+          if (sequencing === "contiguous") session.contents.put(id, raw.exchange_ts, print, recordTime, tick.feed)
+        }
+        if (sequencing === "contiguous" && highest >= 0) {
+          if (id > highest + 1) {
+            session.missing.open(highest + 1, id - 1, recordTime, tally)
+            if (!isReplayed) state.open.add(session)
+          } else if (id < highest) session.missing.fill(id, tally)
+        }
+        tick.session = number
+        candidate.state = day
+        candidate.session = session
+        tick.old = candidate.day < newestDay
+        ticks[kept++] = candidate
+      } catch (error) {
+        batch.dead.push(defectOf("deduplicate", candidate, error))
+      }
+    }
+    passAll()
+    ticks.length = kept
+    states.live.expire(batch.recordTime - gapHoldMicros, count)
+    count.admitted = kept
+    count.epochs += states.live.begun
+    states.live.begun = 0
+    count.forgotten = states.live.forgotten
+    states.live.forgotten = 0
+    count.instruments = states.live.instruments.size
+    return batch
+  }

@@ -1,0 +1,110 @@
+/**
+ * Decides what of a batch is written: clean ticks and watermarks to `normalized_ticks`, in source order, and what
+ * cannot go on to the DLQ, the latter first. A batch is done once both are acknowledged.
+ */
+import { showText } from "../../schema/Explain.ts"
+import { encodeTick } from "../../schema/TickJson.ts"
+import type { Batch, DeadLetter } from "./batch.ts"
+import { END_HEADER, REPLAY_HEADER, WATERMARK_HEADER } from "./decode.ts"
+import { isUpTo } from "./lostDay.ts"
+import type { Through } from "./recover.ts"
+import type { LogRecord, NewRecord } from "../log/TickLog.ts"
+
+const encoder = new TextEncoder()
+const EMPTY = new Uint8Array(0)
+const NEVER: Through = { offset: -1, index: -1 }
+
+/**
+ * The records of `normalized_ticks` that a batch becomes, in the order of their raw offsets; none of what was
+ * published before, up to `through`.
+ */
+export const toRecords = (batch: Batch, through: Through = NEVER): ReadonlyArray<NewRecord> => {
+  const records: Array<NewRecord> = []
+  const { ticks } = batch
+  const watermarks = batch.watermarks.filter(({ offset }) => offset > through.offset)
+  let next = 0
+  for (const { tick, run, record, index } of ticks) {
+    if (isUpTo(through, record.offset, index)) continue
+    while (next < watermarks.length && watermarks[next]!.offset < record.offset) {
+      records.push(watermarkRecord(watermarks[next++]!))
+    }
+    records.push({
+      key: String(tick.instrument_token),
+      value: Buffer.from(encodeTick(tick)),
+      headers: run === "" ? undefined : { [REPLAY_HEADER]: run }
+    })
+  }
+  while (next < watermarks.length) records.push(watermarkRecord(watermarks[next++]!))
+  return records
+}
+
+/** A watermark as a record: in raw_ticks and in normalized_ticks it looks the same. */
+export const watermarkRecord = (watermark: {
+  readonly run: string
+  readonly number: number
+  readonly end: boolean
+}): NewRecord => ({
+  key: null,
+  value: EMPTY,
+  headers: {
+    [REPLAY_HEADER]: watermark.run,
+    [WATERMARK_HEADER]: String(watermark.number),
+    ...(watermark.end ? { [END_HEADER]: "1" } : {})
+  }
+})
+
+/** How many bytes a dead letter had that was cut: it cannot be sent again. */
+export const CUT_HEADER = "bytes"
+/** The letter is a batch of the log as it lies there, which nobody can read: it cannot be sent again either. */
+export const BATCH_HEADER = "batch"
+/** Header values longer than this are cut, in bytes. */
+const MAX_REASON_BYTES = 1024
+const MAX_RUN_CHARS = 64
+
+/**
+ * The DLQ records of a batch: the bytes as they came, and where they came from. None of what came up to `through`: dead
+ * letters are written before the ticks of their batch.
+ */
+export const toDeadRecords = (
+  dead: ReadonlyArray<DeadLetter>,
+  partition: number,
+  through: Through = NEVER
+): ReadonlyArray<NewRecord> =>
+  dead
+    .filter(({ record }) => record.offset > through.offset)
+    // Each stage has put its own at the end: in the order of the partition they are the same however it is cut.
+    .sort((a, b) => a.record.offset - b.record.offset || a.index - b.index)
+    .map(({ record, index, reason }) => ({
+      key: record.key,
+      value: record.value,
+      headers: {
+        reason: encoder.encode(reason).length > MAX_REASON_BYTES ? `${reason.slice(0, MAX_REASON_BYTES / 4)}…` : reason,
+        topic: "raw_ticks",
+        partition: String(partition),
+        offset: String(record.offset),
+        index: String(index),
+        ...(record.unreadable === undefined ? {} : { [BATCH_HEADER]: "1" }),
+        ...replayOf(record)
+      }
+    }))
+
+/** A letter of a replay says so: sent again as it is, it would be a live tick. */
+const replayOf = ({ headers }: LogRecord): Readonly<Record<string, string>> => {
+  const run = headers?.[REPLAY_HEADER] ?? ""
+  return run === "" ? {} : { [REPLAY_HEADER]: showText(run, MAX_RUN_CHARS) }
+}
+
+/** What is kept of a dead letter which the DLQ does not take whole: bytes of its value, characters of its key. */
+const KEPT_BYTES = 524_288
+const KEPT_KEY = 1024
+
+/** The letter with what the DLQ takes of it; its `bytes` header says how many there were. */
+export const cutDead = (letter: NewRecord): NewRecord =>
+  (letter.value?.length ?? 0) <= KEPT_BYTES && (letter.key?.length ?? 0) <= KEPT_KEY
+    ? letter
+    : {
+        ...letter,
+        key: letter.key?.slice(0, KEPT_KEY) ?? null,
+        value: letter.value?.subarray(0, KEPT_BYTES) ?? null,
+        headers: { ...letter.headers, [CUT_HEADER]: String(letter.value?.length ?? 0) }
+      }

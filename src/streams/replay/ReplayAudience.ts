@@ -1,0 +1,39 @@
+/** Decides what a replay needs of those who listen to it: whether anyone does, and a way to tell them. */
+import { Context } from "effect"
+import type { Tick } from "../../schema/Tick.ts"
+import type { Hub } from "../fanOut/Hub.ts"
+import type { ReplayState } from "./Replays.ts"
+
+/** Where a replay is, as its clients are told. */
+export interface ReplayClock {
+  readonly run: number
+  /** Epoch microseconds; null before the first tick. */
+  readonly ts: number | null
+  readonly state: ReplayState
+}
+
+/** Plain calls: the hub holds bounded queues and never waits. */
+export class ReplayAudience extends Context.Service<
+  ReplayAudience,
+  {
+    /** From here on clients may subscribe to this replay. */
+    readonly open: (id: string) => void
+    /** Ticks in global order. */
+    readonly publish: (id: string, ticks: ReadonlyArray<Tick>) => void
+    readonly clock: (id: string, clock: ReplayClock) => void
+    /** No more will come; what is queued is still sent. */
+    readonly close: (id: string) => void
+    readonly clients: (id: string) => number
+  }
+>()("market-data-platform/streams/ReplayAudience") {}
+
+/** The clients of a hub: each replay is a channel of it. */
+export const audienceOf = (hub: Hub): ReplayAudience["Service"] => ({
+  open: (id) => {
+    hub.open(id)
+  },
+  publish: (id, ticks) => hub.channel(id)?.publish(ticks),
+  clock: (id, { run, ts, state }) => hub.channel(id)?.clock(run, ts, state),
+  close: (id) => hub.close(id),
+  clients: (id) => hub.clients(id)
+})

@@ -1,0 +1,501 @@
+import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs"
+import { tmpdir } from "node:os"
+import { join } from "node:path"
+import { gzipSync } from "node:zlib"
+import { assert, describe, it } from "@effect/vitest"
+import { Deferred, Effect, Fiber, Layer } from "effect"
+import { TestClock } from "effect/testing"
+import * as FileFeed from "../../../src/layers/feeds/FileFeed.ts"
+import { makeZone } from "../../../src/schema/NaiveTime.ts"
+import { type RawTick, readRawTick } from "../../../src/schema/RawTick.ts"
+import { RawSink } from "../../../src/streams/ports/RawSink.ts"
+import type { StoredTick } from "../../../src/streams/ports/TickStore.ts"
+import { barsOf } from "../../http/memoryStore.ts"
+
+const collecting = (each: Effect.Effect<void> = Effect.void) => {
+  const ticks: Array<RawTick> = []
+  let batches = 0
+  const layer = Layer.succeed(RawSink, {
+    publish: (batch) =>
+      Effect.map(each, () => {
+        batches += 1
+        for (const { token, value } of batch) {
+          const tick = readRawTick(JSON.parse(Buffer.from(value).toString()))
+          if (typeof tick === "string") throw new Error(tick)
+          assert.strictEqual(tick.instrument_token, token)
+          ticks.push(tick)
+        }
+      })
+  })
+  return { ticks, layer, batches: () => batches }
+}
+
+const folder = Effect.acquireRelease(
+  Effect.sync(() => mkdtempSync(join(tmpdir(), "mdp-feed-"))),
+  (path) => Effect.sync(() => rmSync(path, { recursive: true }))
+)
+
+const fields = (pairs: Record<string, string>) => new Map(Object.entries(pairs)) as Map<FileFeed.FileField, string>
+
+const csv: FileFeed.RowOptions = {
+  format: "csv",
+  hasHeader: true,
+  map: new Map(),
+  set: new Map(),
+  zone: makeZone("Asia/Kolkata")
+}
+const ndjson: FileFeed.RowOptions = { ...csv, format: "ndjson" }
+
+/** Feeds a text as a file. */
+const feed = (text: string | Uint8Array, options: Partial<FileFeed.FileFeedOptions> = {}, name = "ticks.csv") =>
+  Effect.gen(function* () {
+    const path = join(yield* folder, name)
+    writeFileSync(path, text)
+    const { layer, ticks } = collecting()
+    const skipped: Array<string> = []
+    const asked = { ...csv, onError: "fail", onSkip: (r: string) => skipped.push(r), ...options, file: path } as const
+    const exit = yield* Effect.result(FileFeed.run(asked).pipe(Effect.provide(layer)))
+    return { ticks, skipped, progress: exit._tag === "Success" ? exit.success : undefined, failed: exit }
+  })
+
+const failureOf = (result: { readonly failed: { readonly _tag: string } }) => {
+  assert.strictEqual(result.failed._tag, "Failure")
+  return (result.failed as unknown as { readonly failure: { readonly message: string } }).failure.message
+}
+
+describe("the file feed", () => {
+  it.effect("finds CSV columns by their header, also renamed or by number", () =>
+    Effect.gen(function* () {
+      const text = "when,instrument_token,ltp,qty\n2026-01-15 09:15:00,7,10.05,3\n2026-01-15T09:15:00.25,8,11,\n"
+      const map = fields({ exchange_ts: "when", price: "3", volume: "qty" })
+      const { progress, ticks } = yield* feed(text, { map })
+      assert.deepStrictEqual(
+        ticks.map((t) => [t.instrument_token, t.exchange_ts, t.price, t.volume, t.feed, t.sequencing]),
+        [
+          [7, Date.UTC(2026, 0, 15, 3, 45) * 1000, 10.05, 3, "dma", "none"],
+          [8, Date.UTC(2026, 0, 15, 3, 45) * 1000 + 250_000, 11, 0, "dma", "none"]
+        ]
+      )
+      assert.deepInclude(progress, { rows: 2, sent: 2, skipped: 0 })
+    })
+  )
+
+  it.effect("reads CSV without a header by number, quotes, byte order marks, CRLF and blank lines", () =>
+    Effect.gen(function* () {
+      const text = '\uFEFF"2026-01-15 09:15:00","10.05"\r\n\r\n  \r\n2026-01-15 09:15:01, 10.1 \r\n'
+      const { ticks } = yield* feed(text, {
+        hasHeader: false,
+        map: fields({ exchange_ts: "1", price: "2" }),
+        set: fields({ instrument_token: "9", feed: "snapshot", volume: "0" })
+      })
+      assert.deepStrictEqual(
+        ticks.map((t) => [t.instrument_token, t.price, t.feed]),
+        [
+          [9, 10.05, "snapshot"],
+          [9, 10.1, "snapshot"]
+        ]
+      )
+    })
+  )
+
+  it.effect("reads NDJSON as the platform does, with keys renamed, set and naive times", () =>
+    Effect.gen(function* () {
+      const rows = [
+        { instrument_token: 1, exchange_ts: 1_768_448_700_000_000, ltp: 5, price: 99, sequence_id: 4, connection: "c" },
+        { instrument_token: 1, exchange_ts: "2026-01-15 09:15:01", ltp: 6, reset: true, sequence_id: 5 },
+        { instrument_token: 1, exchange_ts: "2026-01-15T09:15:02+05:30", ltp: 7, day_volume: 10, feed: "x" }
+      ]
+      const { ticks } = yield* feed(
+        rows.map((row) => JSON.stringify(row)).join("\n"),
+        { ...ndjson, map: fields({ price: "ltp" }), set: fields({ feed: "dma" }) },
+        "ticks.ndjson"
+      )
+      assert.deepStrictEqual(
+        ticks.map((t) => [t.exchange_ts, t.price, t.sequence_id, t.reset, t.feed, t.day_volume]),
+        [
+          [1_768_448_700_000_000, 5, 4, false, "dma", -1],
+          [1_768_448_701_000_000, 6, 5, true, "dma", -1],
+          [1_768_448_702_000_000, 7, undefined, false, "dma", 10]
+        ]
+      )
+      assert.strictEqual(ticks[0]!.connection, "c")
+      assert.match(ticks[1]!.connection, /^file-[0-9a-f]{16}-dma$/)
+    })
+  )
+
+  it.effect("reads what is gzipped", () =>
+    Effect.gen(function* () {
+      const row = '{"instrument_token":1,"exchange_ts":1768448700000000,"price":5}\n'
+      const { ticks } = yield* feed(gzipSync(row.repeat(5000)), ndjson, "ticks.ndjson.gz")
+      assert.strictEqual(ticks.length, 5000)
+      const torn = yield* feed(gzipSync(row.repeat(5000)).subarray(0, 60), ndjson, "ticks.ndjson.gz")
+      assert.match(failureOf(torn), /cannot read .*unexpected end of file/)
+    })
+  )
+
+  const wrong: ReadonlyArray<readonly [string, string, Partial<FileFeed.RowOptions>]> = [
+    [
+      "a,exchange_ts,instrument_token,price\n1,2026-01-15 09:15:00,1,1\n1,2026-01-15 09:15:00,1,abc",
+      'ticks.csv line 3, column 4 (price): expected a number between -1000000000 and 1000000000, got "abc"',
+      {}
+    ],
+    [
+      "exchange_ts,instrument_token,price\n2026-01-15 09:15:00,1,-1000000001",
+      "ticks.csv line 2, column 3 (price): expected a value between -1000000000 and 1000000000, got -1000000001",
+      {}
+    ],
+    [
+      "exchange_ts,instrument_token,price\n2026-01-15 09:15:00,1,",
+      "ticks.csv line 2, column 3 (price): expected a number between -1000000000 and 1000000000, got nothing",
+      {}
+    ],
+    ["exchange_ts,instrument_token,price\n2026-01-15 09:15:00,1", "ticks.csv line 2: expected 3 fields, got 2", {}],
+    [
+      "exchange_ts,instrument_token,price\n15/01/2026,1,1",
+      'ticks.csv line 2, column 1 (exchange_ts): expected epoch microseconds or ISO-8601 with an offset, got "15/01/2026"',
+      {}
+    ],
+    [
+      "exchange_ts,instrument_token,price\n1768448700,1,1",
+      "ticks.csv line 2, column 1 (exchange_ts): expected epoch microseconds or ISO-8601 with an offset, got 1768448700, which looks like seconds",
+      {}
+    ],
+    [
+      "exchange_ts,instrument_token,price\n1768448700123,1,1",
+      "ticks.csv line 2, column 1 (exchange_ts): expected epoch microseconds or ISO-8601 with an offset, got 1768448700123, which looks like milliseconds",
+      {}
+    ],
+    [
+      "exchange_ts,instrument_token,price\n2026-01-15 09:15:00,1,1",
+      'ticks.csv line 2, column 1 (exchange_ts): expected epoch microseconds or ISO-8601 with an offset, or --tz for times without one, got "2026-01-15 09:15:00"',
+      { zone: undefined }
+    ],
+    [
+      "exchange_ts,instrument_token,price\n2026-02-30 09:15:00,1,1",
+      'ticks.csv line 2, column 1 (exchange_ts): expected a date and time that exist, got "2026-02-30 09:15:00"',
+      {}
+    ],
+    [
+      'exchange_ts,instrument_token,price\n"2026-01-15 09:15:00,1,1',
+      "ticks.csv line 2: a quote is not closed, or text follows a closing quote",
+      {}
+    ],
+    [
+      "when,instrument_token,price\n",
+      "ticks.csv line 1, exchange_ts: no column of that name (--map exchange_ts=COLUMN), there are when, instrument_token, price",
+      {}
+    ],
+    [
+      "when,instrument_token,price\n",
+      'ticks.csv line 1, price: no column "ltp" for it, there are when, instrument_token, price',
+      { map: fields({ exchange_ts: "when", price: "ltp" }) }
+    ],
+    ['{"price":', "ticks.csv line 1, column 10: not JSON: Unexpected end of JSON input", ndjson],
+    [
+      '{"instrument_token":1,"exchange_ts":1768448700000000,"price":"1"}',
+      'ticks.csv line 1, price: expected a number between -1000000000 and 1000000000, got "1"',
+      ndjson
+    ],
+    [
+      `{"instrument_token":1,"exchange_ts":1768448700000000,"feed":"${"x".repeat(60)}" "price":1}`,
+      "ticks.csv line 1, column 124: not JSON: Expected ',' or '}' after property value",
+      ndjson
+    ],
+    ["[1]", "ticks.csv line 1: expected a JSON object, got [1]", ndjson]
+  ]
+  for (const [text, message, options] of wrong) {
+    it.effect(`names file, line and column: ${message}`, () =>
+      Effect.gen(function* () {
+        assert.strictEqual(failureOf(yield* feed(text, options)), message)
+      })
+    )
+  }
+
+  it.effect("takes no row of data for names of columns", () =>
+    Effect.gen(function* () {
+      const text = "2026-01-15 09:15:00,10.5\n2026-01-15 09:15:01,10.6\n"
+      const map = fields({ exchange_ts: "1", price: "2" })
+      const set = fields({ instrument_token: "7" })
+      for (const onError of ["fail", "skip"] as const) {
+        assert.strictEqual(
+          failureOf(yield* feed(text, { map, set, onError })),
+          "ticks.csv line 1: it reads as a tick, not as the names of columns: --no-header takes it as one"
+        )
+      }
+      const { ticks } = yield* feed(`time,price\n${text}`, { map, set })
+      assert.strictEqual(ticks.length, 2)
+    })
+  )
+
+  it.effect("fails where nothing went in, and says why", () =>
+    Effect.gen(function* () {
+      const header = "instrument_token,exchange_ts,price\n"
+      assert.strictEqual(failureOf(yield* feed("")), "nothing of ticks.csv went in: it has no rows")
+      assert.strictEqual(failureOf(yield* feed(header)), "nothing of ticks.csv went in: it has no rows")
+      const bad = yield* feed(`${header}x,y,z\nx,y,z\n`, { onError: "skip" })
+      assert.strictEqual(failureOf(bad), "nothing of ticks.csv went in: none of its 2 rows is a tick that was taken")
+      const good = `${header}7,2026-01-15 09:15:00,1\n`
+      assert.match(
+        failureOf(yield* feed(good, { refused: () => 1 })),
+        /^nothing of ticks\.csv went in: none of its 1 row/
+      )
+      assert.deepInclude((yield* feed(`${good}7,2026-01-15 09:15:01,1\n`, { refused: () => 1 })).progress, {
+        rows: 2,
+        sent: 1,
+        skipped: 1
+      })
+    })
+  )
+
+  it.effect("names a row that is further ahead of this machine's clock than the pipeline takes", () =>
+    Effect.gen(function* () {
+      yield* TestClock.setTime(Date.parse("2026-01-15T03:45:00Z"))
+      const row = (time: string) => `7,2026-01-15T03:${time}Z,1\n`
+      const text = `instrument_token,exchange_ts,price\n${row("45:05")}${row("45:16")}${row("44:00")}`
+      const limited = { maxAheadMs: 5000 }
+      const why = "ticks.csv line 3, exchange_ts: is 16.0 s ahead of this machine's clock"
+      assert.strictEqual(failureOf(yield* feed(text, limited)), why)
+      const { progress, skipped } = yield* feed(text, { ...limited, onError: "skip" })
+      assert.deepStrictEqual(skipped, [why])
+      assert.deepInclude(progress, { sent: 2, skipped: 1 })
+      assert.deepInclude((yield* feed(text)).progress, { sent: 3 })
+    })
+  )
+
+  it.effect("makes of bars the ticks that give these bars again, the same each time", () =>
+    Effect.gen(function* () {
+      const bars = [
+        "2026-01-16 09:15:00,100.05,101,99.5,100.5,403",
+        "2026-01-16 09:16:00,100.5,102,100.5,100.5,1",
+        "2026-01-16 09:17:00,100,100,-1.5,-1,0",
+        "2026-01-16 09:18:00,7,7,7,7,8"
+      ]
+      const text = `date,open,high,low,Close,volume\n${bars.join("\n")}\n`
+      const how = {
+        bars: "1m",
+        map: fields({ exchange_ts: "date", close: "Close" }),
+        set: fields({ instrument_token: "7" })
+      } as const
+      const { progress, ticks } = yield* feed(text, how)
+      assert.deepInclude(progress, { rows: 4, sent: 16, skipped: 0 })
+      const made = barsOf(ticks as unknown as ReadonlyArray<StoredTick>, "1m")
+      assert.deepStrictEqual(
+        made.map((b) => [b.ts, b.open, b.high, b.low, b.close, b.volume]),
+        bars.map((row, i) => [Date.UTC(2026, 0, 16, 3, 45 + i) * 1000, ...row.split(",").slice(1).map(Number)])
+      )
+      assert.isTrue(ticks.every((t, i) => i === 0 || t.exchange_ts > ticks[i - 1]!.exchange_ts))
+      assert.deepStrictEqual((yield* feed(text, how)).ticks, ticks)
+      const rising = ticks.slice(0, 4).map((t) => t.price)
+      assert.deepStrictEqual(rising, [100.05, 99.5, 101, 100.5])
+    })
+  )
+
+  it.effect("names what is wrong with a bar", () =>
+    Effect.gen(function* () {
+      const header = "exchange_ts,open,high,low,close,volume\n"
+      const how = { bars: "5m", set: fields({ instrument_token: "7" }) } as const
+      for (const [row, message] of [
+        [
+          "2026-01-16 09:16:00,1,1,1,1,1",
+          "column 1 (exchange_ts): expected the start of a bar of 5m, counted from 09:15 IST"
+        ],
+        ["2026-01-16 09:15:00,5,4,1,2,1", "column 3 (high): expected the highest of its bar (5, 1, 2), got 4"],
+        ["2026-01-16 09:15:00,5,6,3,2,1", "column 4 (low): expected the lowest of its bar (5, 6, 2), got 3"],
+        ["2026-01-16 09:15:00,5,6,,2,1", "column 4 (low): expected number, got nothing"],
+        ["2026-01-16 09:15:00,5,6,1,2,-1", "column 6 (volume): expected a whole number from 0, got -1"]
+      ] as const) {
+        assert.strictEqual(failureOf(yield* feed(`${header}${row}\n`, how)), `ticks.csv line 2, ${message}`)
+      }
+      const options = { ...csv, bars: "1m", map: fields({ price: "close" }) } as const
+      assert.include(FileFeed.checkRowOptions(options), "price is none of a bar's fields")
+      assert.include(FileFeed.checkRowOptions({ ...csv, map: fields({ open: "o" }) }), "open is of bars: --bars")
+    })
+  )
+
+  it.effect("takes prices below zero", () =>
+    Effect.gen(function* () {
+      const { ticks } = yield* feed("instrument_token,exchange_ts,price\n7,2026-01-15 09:15:00,-37.63\n")
+      assert.deepStrictEqual(
+        ticks.map((t) => t.price),
+        [-37.63]
+      )
+    })
+  )
+
+  it.effect("sends what came before a bad row, then fails; or skips it, and says so", () =>
+    Effect.gen(function* () {
+      const good = '{"instrument_token":1,"exchange_ts":1768448700000000,"price":5}\n'
+      const text = `${good.repeat(3)}nonsense\n${good}{}\n${good}`
+      const failing = yield* feed(text, ndjson, "t.ndjson")
+      assert.match(failureOf(failing), /^t\.ndjson line 4, column 2: not JSON: Unexpected token 'o'$/)
+      assert.strictEqual(failing.ticks.length, 3)
+      const skipping = yield* feed(text, { ...ndjson, onError: "skip" }, "t.ndjson")
+      assert.deepInclude(skipping.progress, { rows: 7, sent: 5, skipped: 2 })
+      assert.strictEqual(skipping.skipped.length, 2)
+      assert.match(skipping.skipped[1]!, /^t\.ndjson line 6, instrument_token: /)
+    })
+  )
+
+  it.effect("skips a line that is too long without holding it, wherever it ends", () =>
+    Effect.gen(function* () {
+      const good = '{"instrument_token":1,"exchange_ts":1768448700000000,"price":5}\n'
+      const long = "x".repeat(FileFeed.MAX_LINE_CHARS * 3)
+      const { progress, skipped } = yield* feed(`${good}${long}\n${good}${long}`, { ...ndjson, onError: "skip" })
+      assert.deepInclude(progress, { rows: 4, sent: 2, skipped: 2 })
+      assert.match(skipped[0]!, /line 2: longer than 1048576 characters/)
+    })
+  )
+
+  it.effect("counts the very same content, so that the same file always gives the same identities", () =>
+    Effect.gen(function* () {
+      const rows = [
+        ["09:15:00", 1, 10, 5],
+        ["09:15:00", 1, 10, 5],
+        ["09:15:00", 2, 10, 5],
+        ["09:15:00", 1, 10, 6],
+        ["09:15:01", 1, 10, 5],
+        ["09:15:00", 1, 10, 5]
+      ]
+      const text = `exchange_ts,instrument_token,price,volume\n${rows.map(([t, ...rest]) => `2026-01-15 ${t},${rest}`).join("\n")}`
+      const first = yield* feed(text)
+      assert.deepStrictEqual(
+        first.ticks.map((t) => t.occurrence),
+        [0, 1, 0, 0, 0, 2]
+      )
+      assert.deepStrictEqual((yield* feed(text)).ticks, first.ticks)
+    })
+  )
+
+  it.effect("leaves numbered rows and given occurrences alone", () =>
+    Effect.gen(function* () {
+      const row = { instrument_token: 1, exchange_ts: 1_768_448_700_000_000, price: 5 }
+      const rows = [{ ...row, sequence_id: 1 }, { ...row, sequence_id: 1 }, { ...row, occurrence: 4 }, row, row]
+      const { ticks } = yield* feed(rows.map((r) => JSON.stringify(r)).join("\n"), ndjson)
+      assert.deepStrictEqual(
+        ticks.map((t) => t.occurrence),
+        [0, 0, 4, 0, 1]
+      )
+    })
+  )
+
+  it("remembers a bounded number of contents", () => {
+    const occurrences = new FileFeed.Occurrences()
+    const tick = readRawTick({ instrument_token: 1, exchange_ts: 1_768_448_700_000_000, price: 5 }) as RawTick
+    const next = (volume: number) => occurrences.next({ ...tick, volume })
+    for (let i = 0; i < FileFeed.MIN_CONTENTS; i++) next(i)
+    assert.strictEqual(next(0), 1)
+    for (let i = 1; i < 2 * FileFeed.MIN_CONTENTS; i++) next(FileFeed.MIN_CONTENTS + i)
+    assert.strictEqual(next(1), 0)
+  })
+
+  it.live("reads ahead by one batch and no more while the sink is busy", () =>
+    Effect.gen(function* () {
+      const path = join(yield* folder, "many.ndjson")
+      const row = '{"instrument_token":1,"exchange_ts":1768448700000000,"price":5}\n'
+      writeFileSync(path, row.repeat(100_000))
+      const gate = yield* Deferred.make<void>()
+      const isBusy = yield* Deferred.make<void>()
+      const { layer, ticks } = collecting(Effect.andThen(Deferred.succeed(isBusy, undefined), Deferred.await(gate)))
+      const seen: Array<FileFeed.FileProgress> = []
+      const fiber = yield* FileFeed.run({
+        ...ndjson,
+        file: path,
+        onError: "fail",
+        progress: (p) => {
+          seen.push(p)
+        }
+      }).pipe(Effect.provide(layer), Effect.forkChild({ startImmediately: true }))
+      yield* Deferred.await(isBusy)
+      // Long enough for a reader without bounds to have read it all, short enough not to matter otherwise.
+      yield* Effect.sleep(300)
+      yield* Effect.forkChild(Fiber.interrupt(fiber), { startImmediately: true })
+      yield* Deferred.succeed(gate, undefined)
+      yield* Fiber.await(fiber)
+      assert.strictEqual(seen.length, 1)
+      // The batch that was under way is counted only where its publish was seen to end.
+      assert.isAtMost(seen[0]!.rows, 15_000)
+      assert.isAtMost(ticks.length, 10_000)
+    })
+  )
+
+  it.effect("says why a file cannot be read", () =>
+    Effect.gen(function* () {
+      const { layer } = collecting()
+      const path = yield* folder
+      for (const [file, why] of [
+        [join(path, "absent.csv"), /^cannot read .*absent\.csv: ENOENT/],
+        [path, /^cannot read .*: it is a folder$/]
+      ] as const) {
+        const failed = yield* Effect.flip(FileFeed.run({ ...csv, file, onError: "fail" }).pipe(Effect.provide(layer)))
+        assert.match(failed.message, why)
+      }
+    })
+  )
+})
+
+describe("what rows are to be read by", () => {
+  const check = (options: Partial<FileFeed.RowOptions>) => FileFeed.checkRowOptions({ ...csv, ...options })
+
+  it("has to fit together before anything is read", () => {
+    assert.isUndefined(check({}))
+    assert.strictEqual(
+      check({ map: fields({ price: "2" }), set: fields({ price: "5" }) }),
+      "price is both mapped and set"
+    )
+    assert.strictEqual(
+      check({ hasHeader: false, map: fields({ price: "ltp" }) }),
+      "price=ltp: without a header a column goes by its number from 1"
+    )
+    assert.strictEqual(
+      check({ hasHeader: false, map: fields({ price: "1", exchange_ts: "2" }) }),
+      "instrument_token is neither mapped nor set, and there is no header to find it by"
+    )
+    assert.strictEqual(check({ set: fields({ volume: "1", day_volume: "2" }) }), "volume and day_volume are both set")
+    assert.strictEqual(
+      check({ set: fields({ instrument_token: "x" }) }),
+      'instrument_token: expected a number between 1 and 2147483647, got "x"'
+    )
+    assert.strictEqual(
+      check({ set: fields({ exchange_ts: "2026-01-15 09:15:00" }), zone: undefined })?.slice(0, 24),
+      "exchange_ts: expected ep"
+    )
+    assert.isUndefined(check({ set: fields({ sequencing: "monotonic" }) }))
+  })
+})
+
+describe.each(["nifty50-2022-08-10.csv", "nifty50-2022-08-12.csv"])("the real day %s", (name) => {
+  const file = join(import.meta.dirname, "../../../shared/data", name)
+
+  it.skipIf(!existsSync(file))("is taken row for row, the same each time (skipped without ../shared/data)", () =>
+    Effect.runPromise(
+      Effect.gen(function* () {
+        const options: FileFeed.FileFeedOptions = {
+          file,
+          format: "csv",
+          hasHeader: false,
+          map: fields({ exchange_ts: "1", price: "2" }),
+          set: fields({ instrument_token: "256265", volume: "0", feed: "snapshot" }),
+          zone: makeZone("Asia/Kolkata"),
+          onError: "fail"
+        }
+        const rows = readFileSync(file, "utf8")
+          .split("\n")
+          .map((line) => line.trim())
+          .filter((line) => line !== "")
+          .map((line) => line.split(",") as [string, string])
+        const { layer, ticks } = collecting()
+        const progress = yield* FileFeed.run(options).pipe(Effect.provide(layer))
+        assert.deepInclude(progress, { rows: rows.length, sent: rows.length, skipped: 0 })
+        assert.deepStrictEqual(
+          ticks.map((t) => [t.exchange_ts, t.price]),
+          rows.map(([time, price]) => [Date.parse(`${time.replace(" ", "T")}+05:30`) * 1000, Number(price)])
+        )
+        const identity = (t: RawTick) => `${t.exchange_ts} ${t.price} ${t.occurrence}`
+        assert.strictEqual(new Set(ticks.map(identity)).size, rows.length)
+        const again = collecting()
+        yield* FileFeed.run(options).pipe(Effect.provide(again.layer))
+        assert.deepStrictEqual(again.ticks, ticks)
+      })
+    )
+  )
+})

@@ -1,0 +1,214 @@
+import { assert, describe, it } from "@effect/vitest"
+import { Effect, Fiber, Redacted } from "effect"
+import pg from "pg"
+import { migrate, SCHEMA_VERSION } from "../../../src/layers/postgres/migrations.ts"
+import * as Pglite from "../../../src/layers/postgres/Pglite.ts"
+import { barTable } from "../../../src/layers/postgres/barTable.ts"
+import { advisory, connect } from "../../../src/layers/postgres/connection.ts"
+import { PAGE_AFTER } from "../../../src/layers/postgres/ticks.ts"
+import * as Timescale from "../../../src/layers/postgres/Timescale.ts"
+import { makeTick, OPEN } from "../../contract/ticks.ts"
+import { databaseUrl, freePort } from "../../support/services.ts"
+
+const real = await databaseUrl()
+const database = Effect.map(Pglite.start({ dataDir: undefined }), ({ url }) => ({ url, embedded: true }))
+
+/** One question on a connection of its own. */
+const ask = <R extends pg.QueryResultRow>(url: string, text: string) =>
+  Effect.promise(async () => {
+    const client = new pg.Client({ connectionString: url })
+    await client.connect()
+    // Several statements in one text are answered one by one.
+    const answers = [(await client.query<R>(text)) as pg.QueryResult<R> | ReadonlyArray<pg.QueryResult<R>>].flat()
+    await client.end()
+    return answers[answers.length - 1]!.rows
+  })
+
+const DAY = 24 * 3_600_000_000
+
+describe("the schema", () => {
+  it.live("is made once, and that of a newer program is refused and left as it is", () =>
+    Effect.gen(function* () {
+      const options = yield* database
+      const tables = "SELECT relname FROM pg_class WHERE relnamespace = 'public'::regnamespace ORDER BY 1"
+      yield* Effect.scoped(
+        Effect.gen(function* () {
+          const pool = yield* connect(options)
+          assert.strictEqual((yield* migrate(pool)).applied, SCHEMA_VERSION)
+          assert.strictEqual((yield* migrate(pool)).applied, 0)
+        })
+      )
+      yield* ask(options.url, `DROP VIEW candles_1d; INSERT INTO schema_version VALUES (${SCHEMA_VERSION + 1})`)
+      const before = yield* ask(options.url, tables)
+      const error = yield* Effect.flip(Effect.scoped(Timescale.make(options)))
+      assert.strictEqual(
+        error.message,
+        `database: its schema is version ${SCHEMA_VERSION + 1}, made by a newer program; ` +
+          `this one knows ${SCHEMA_VERSION} and leaves it alone`
+      )
+      assert.deepStrictEqual(yield* ask(options.url, tables), before)
+    })
+  )
+
+  it.live("of version 1, which knew no layouts, goes on with its partitions", () =>
+    Effect.gen(function* () {
+      const options = yield* database
+      yield* Effect.scoped(Effect.flatMap(connect(options), migrate))
+      yield* ask(
+        options.url,
+        "DROP TABLE store_state, instruments_version; DROP FUNCTION assert_began_within; " +
+          "DROP FUNCTION instruments_changed CASCADE; DELETE FROM schema_version WHERE version > 1"
+      )
+      const again = yield* Effect.scoped(Effect.flatMap(connect(options), migrate))
+      assert.strictEqual(again.level, "plain")
+      assert.strictEqual(again.applied, SCHEMA_VERSION - 1)
+      const store = yield* Timescale.make(options)
+      assert.deepStrictEqual(yield* store.write({ ticks: [makeTick()], replayed: [], bookmarks: [] }), { added: 1 })
+      assert.deepStrictEqual(yield* ask(options.url, "SELECT level, ticks_from FROM store_state"), [
+        { level: "plain", ticks_from: Number.NEGATIVE_INFINITY }
+      ])
+    })
+  )
+
+  it.live.skipIf(real === undefined)("says why it could not be made where the server ended the connection", () =>
+    Effect.gen(function* () {
+      const url = real!
+      const pool = yield* connect({ url, embedded: false })
+      // Someone else is at it, so that this one waits.
+      const other = yield* Effect.acquireRelease(
+        Effect.promise(async () => {
+          const client = new pg.Client({ connectionString: url })
+          await client.connect()
+          await client.query(`BEGIN; SELECT pg_advisory_xact_lock(${advisory("schema")})`)
+          return client
+        }),
+        (client) => Effect.promise(() => client.end())
+      )
+      const migrating = yield* Effect.forkChild(Effect.flip(migrate(pool)), { startImmediately: true })
+      // The server is shared: who waits in another file's database is left alone.
+      const ended = Effect.promise(() =>
+        other.query(
+          `SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted
+           AND database = (SELECT oid FROM pg_database WHERE datname = current_database())`
+        )
+      )
+      while ((yield* ended).rowCount === 0);
+      assert.strictEqual(
+        (yield* Fiber.join(migrating)).message,
+        "database: its schema cannot be brought up to date: terminating connection due to administrator command"
+      )
+    })
+  )
+
+  it.live("lets a transaction with ticks end in its time only", () =>
+    Effect.gen(function* () {
+      const options = yield* database
+      yield* Effect.scoped(Effect.flatMap(connect(options), migrate))
+      yield* ask(options.url, "SELECT assert_began_within(INTERVAL '1 minute')")
+      const refused = yield* ask(
+        options.url,
+        `DO $$ BEGIN
+           PERFORM assert_began_within(INTERVAL '-1 minute');
+           RAISE 'it was let pass';
+         EXCEPTION WHEN query_canceled THEN PERFORM set_config('mdp.said', SQLERRM, false); END $$;
+         SELECT current_setting('mdp.said') AS said`
+      )
+      assert.deepStrictEqual(refused, [{ said: "the transaction took longer than -00:01:00" }])
+    })
+  )
+
+  it.live("lets a read touch only the days it asks for, through the primary key", () =>
+    Effect.gen(function* () {
+      const options = yield* database
+      const store = yield* Timescale.make(options)
+      const ticks = Array.from({ length: 2000 }, (_, n) =>
+        makeTick({
+          instrument_token: n % 20,
+          exchange_ts: OPEN + (n % 4) * DAY + n * 1000,
+          sequence_id: n,
+          position: n
+        })
+      )
+      yield* store.write({ ticks, replayed: [], bookmarks: [] })
+      const explained = (text: string) =>
+        Effect.map(ask<Record<string, string>>(options.url, `EXPLAIN ${text}`), (rows) =>
+          rows.map((row) => row["QUERY PLAN"]).join("\n")
+        )
+      const literal = (text: string) =>
+        text
+          .replaceAll("$1::integer", "7")
+          .replaceAll("$2::timestamptz", "TIMESTAMPTZ '2026-01-16 00:00+05:30'")
+          .replaceAll("$3::timestamptz", "TIMESTAMPTZ '2026-01-17 00:00+05:30'")
+          .replace(/\$\d::bigint/g, "100")
+      const page = yield* explained(literal(PAGE_AFTER))
+      assert.match(page, /Index Scan using ticks_20260116_pkey/)
+      assert.notMatch(page, /ticks_20260115|ticks_20260117|ticks_20260118|Seq Scan/)
+      const bars = yield* explained(literal(barTable.candles("5m").text))
+      assert.match(bars, /candle_bars_pkey/)
+      assert.notMatch(bars, /Seq Scan/)
+    })
+  )
+})
+
+describe("bookmarks at start", () => {
+  it.live("are forgotten a month after their log was left, never those of the log written from last", () =>
+    Effect.gen(function* () {
+      const options = yield* database
+      const bookmark = (incarnation: string, partition: number) => ({
+        incarnation,
+        partition,
+        offset: 7,
+        mark: undefined
+      })
+      const last = [bookmark("last", 0), bookmark("last", 1)]
+      const left = [bookmark("left", 0), bookmark("left", 1)]
+      const kept = (incarnation: string) =>
+        Effect.scoped(Effect.flatMap(Timescale.make(options), (store) => store.bookmarks(incarnation)))
+      yield* Effect.scoped(
+        Effect.flatMap(Timescale.make(options), (store) =>
+          store.write({ ticks: [], replayed: [], bookmarks: [...left, ...last] })
+        )
+      )
+      const age = (incarnation: string, partition: number, days: number) =>
+        ask(
+          options.url,
+          `UPDATE sink_offsets SET updated_at = now() - INTERVAL '${days} days'
+           WHERE incarnation = '${incarnation}' AND partition = ${partition}`
+        )
+      yield* age("left", 0, 60)
+      yield* age("left", 1, 45)
+      yield* age("last", 0, 50)
+      // Nothing was written for more than a month.
+      yield* age("last", 1, 40)
+      assert.deepStrictEqual(yield* kept("last"), last)
+      assert.deepStrictEqual(yield* kept("left"), [])
+    })
+  )
+})
+
+describe("DATABASE_URL", () => {
+  it.live("of a server that does not answer is named in one line with its host, and without its password", () =>
+    Effect.gen(function* () {
+      const port = yield* Effect.promise(() => freePort())
+      const url = Redacted.make(`postgres://someone:hunter2@127.0.0.1:${port}/market`)
+      const error = yield* Effect.flip(Effect.scoped(Timescale.make({ url, embedded: false })))
+      assert.strictEqual(
+        error.message,
+        `DATABASE_URL: cannot use PostgreSQL at 127.0.0.1:${port}/market: connect ECONNREFUSED 127.0.0.1:${port}`
+      )
+    })
+  )
+
+  it.live("that is none is refused without being shown", () =>
+    Effect.gen(function* () {
+      for (const url of [
+        "hunter2",
+        "http://someone:hunter2@host/market",
+        "postgres://someone:hunter2@host:99999/market"
+      ]) {
+        const error = yield* Effect.flip(Effect.scoped(Timescale.make({ url, embedded: false })))
+        assert.strictEqual(error.message, "DATABASE_URL: expected postgres://user:password@host:port/database")
+      }
+    })
+  )
+})

@@ -1,0 +1,479 @@
+import { assert, describe, it } from "@effect/vitest"
+import { Context, Effect, Exit, Layer, Result, Scope, Stream } from "effect"
+import { TestClock } from "effect/testing"
+import { layer as instrumentsLayer } from "../../../src/layers/instruments/Instruments.ts"
+import { type ReplaySettings, layer as replayService } from "../../../src/layers/replays/ReplayService.ts"
+import { LogError, type Overloaded } from "../../../src/schema/Errors.ts"
+import type { Instrument } from "../../../src/schema/Instrument.ts"
+import { partitionOf } from "../../../src/schema/Partition.ts"
+import type { Tick } from "../../../src/schema/Tick.ts"
+import type { TickBatch } from "../../../src/streams/log/follow.ts"
+import type { Instruments } from "../../../src/streams/ports/Instruments.ts"
+import { Readiness } from "../../../src/streams/run/Readiness.ts"
+import { ReplayAudience, type ReplayClock } from "../../../src/streams/replay/ReplayAudience.ts"
+import { type Replay, Replays } from "../../../src/streams/replay/Replays.ts"
+import { compareGlobally } from "../../../src/streams/replay/reassemble.ts"
+import { TickLog } from "../../../src/streams/log/TickLog.ts"
+import { TickStore } from "../../../src/streams/ports/TickStore.ts"
+import {
+  claims,
+  DATE,
+  DAY_START,
+  dump,
+  fixedLog,
+  keysetTicks,
+  OPEN,
+  PARTITIONS,
+  pipeline,
+  recordedTicks
+} from "../../streams/replay/replaying.ts"
+
+const SETTINGS: ReplaySettings = {
+  REPLAY_WINDOW_TICKS: 64,
+  REPLAY_IDLE_MS: 600_000,
+  REPLAY_STORE_LAG_RECORDS: 1000,
+  MAX_REPLAYS: 3
+}
+const TOKENS = [1, 2, 3, 408065, 738561]
+const RECORDED = recordedTicks({ seed: 3, tokens: TOKENS, ticks: 400, spanMicros: 4_000_000 })
+
+const instrument = (instrument_token: number, exchange: string, tradingsymbol: string): Instrument => ({
+  instrument_token,
+  exchange,
+  tradingsymbol,
+  asset_class: "EQ",
+  tick_size: 0.05,
+  name: null,
+  expiry: null,
+  strike: null,
+  option_type: null,
+  lot_size: null
+})
+const KNOWN = [
+  instrument(408065, "NSE", "INFY"),
+  instrument(738561, "NSE", "RELIANCE"),
+  instrument(1, "NSE", "TCS"),
+  instrument(2, "BSE", "TCS")
+]
+
+/** What the clients of a replay were told. */
+interface Heard {
+  readonly ticks: Array<Tick>
+  readonly clocks: Array<ReplayClock>
+  isOpen: boolean
+  clients: number
+}
+
+/** A server with its pipeline: the real stages on the embedded log, ticks in memory, and what its clients hear. */
+class World {
+  readonly heard = new Map<string, Heard>()
+  readonly live: Array<Tick> = []
+  /** Replayed ticks appended and not yet back. */
+  onTheWay = 0
+  /** Replayed ticks appended and not yet told, and the most there were. */
+  untold = 0
+  mostUntold = 0
+  /** While closed, what comes back waits here. */
+  isOpen = true
+  readonly waiting: Array<() => void> = []
+  refusedRun: string | undefined
+  storeLag = 0
+
+  of(replay: Replay): Heard {
+    return this.heard.get(replay.id)!
+  }
+
+  layer(settings: Partial<ReplaySettings> = {}) {
+    const ticks = keysetTicks(RECORDED)
+    const within = (tokens: ReadonlyArray<number>, from: number, to: number) =>
+      RECORDED.filter((t) => tokens.includes(t.instrument_token) && t.exchange_ts >= from && t.exchange_ts < to)
+    const log = Layer.effect(
+      TickLog,
+      Effect.map(TickLog, (inner) =>
+        TickLog.of({
+          ...inner,
+          append: (topic, partition, records) => {
+            if (topic === "raw_ticks") {
+              if (records.some(({ headers }) => headers?.replay === this.refusedRun && this.refusedRun !== undefined)) {
+                return Effect.fail(
+                  new LogError({ operation: "append", topic, partition, outcome: "failed", message: "no room on disk" })
+                )
+              }
+              const replayed = records.filter(
+                ({ key, headers }) => key !== null && headers?.replay !== undefined
+              ).length
+              this.onTheWay += replayed
+              this.untold += replayed
+              this.mostUntold = Math.max(this.mostUntold, this.untold)
+            }
+            return inner.append(topic, partition, records)
+          },
+          lag: Effect.sync(() => [
+            { group: "store", topic: "normalized_ticks" as const, partition: 0, records: this.storeLag }
+          ])
+        })
+      )
+    ).pipe(Layer.provide(fixedLog))
+    const store = Layer.mock(TickStore)({
+      ticks,
+      count: (tokens, from, to) => Effect.succeed(within(tokens, from, to).length),
+      tokens: (from, to) => Effect.succeed([...new Set(within(TOKENS, from, to).map((t) => t.instrument_token))]),
+      instruments: () => Effect.succeed(KNOWN),
+      instrumentsVersion: Effect.succeed("1")
+    })
+    const instruments = instrumentsLayer.pipe(Layer.provide(Layer.merge(store, Readiness.layer)))
+    const audience = Layer.succeed(ReplayAudience, {
+      open: (id) => {
+        this.heard.set(id, { ticks: [], clocks: [], isOpen: true, clients: 0 })
+      },
+      publish: (id, published) => {
+        this.heard.get(id)!.ticks.push(...published)
+        this.untold -= published.length
+      },
+      clock: (id, clock) => {
+        this.heard.get(id)!.clocks.push(clock)
+      },
+      close: (id) => {
+        this.heard.get(id)!.isOpen = false
+      },
+      clients: (id) => this.heard.get(id)!.clients
+    })
+    const taken = (replays: Replays["Service"]) => (batch: TickBatch) => {
+      this.live.push(...batch.ticks)
+      this.onTheWay -= batch.replays.filter((item) => "tick" in item).length
+      if (this.isOpen) replays.returned(batch.partition, batch.replays)
+      else for (const item of batch.replays) this.waiting.push(() => replays.returned(batch.partition, [item]))
+    }
+    const reader = Layer.effectDiscard(Effect.flatMap(Replays, (replays) => pipeline(taken(replays))))
+    return Layer.fresh(
+      reader.pipe(
+        Layer.provideMerge(replayService({ ...SETTINGS, ...settings })),
+        Layer.provideMerge(Layer.mergeAll(log, store, instruments, audience, claims))
+      )
+    )
+  }
+}
+
+/** Lets everything happen that needs no time. */
+const settle = Effect.forEach(Array.from({ length: 30 }), () => Effect.yieldNow, { discard: true })
+
+const ended = Effect.fnUntraced(function* (replay: Replay) {
+  const replays = yield* Replays
+  for (;;) {
+    const now = yield* replays.get(replay.id)
+    if (now.state === "ended" || now.state === "failed") return now
+    yield* Effect.yieldNow
+  }
+})
+
+const shape = (t: Pick<Tick, "exchange_ts" | "instrument_token" | "sequence_id">) => [
+  t.exchange_ts,
+  t.instrument_token,
+  t.sequence_id
+]
+
+describe("ReplayService", () => {
+  it.effect("replays a day of named symbols in exact global order, and stays listed as ended", () => {
+    const world = new World()
+    return Effect.gen(function* () {
+      const replays = yield* Replays
+      const started = yield* replays.start({ symbols: ["INFY", "NSE:TCS", "NSE:RELIANCE"], date: DATE, speed: "inf" })
+      const expected = RECORDED.filter((t) => [408065, 1, 738561].includes(t.instrument_token))
+      assert.deepStrictEqual(started, {
+        id: started.id,
+        state: "running",
+        speed: "inf",
+        clock: null,
+        run: 1,
+        from: DAY_START,
+        to: DAY_START + 86_400_000_000,
+        sent: 0,
+        total: expected.length
+      })
+      const over = yield* ended(started)
+      assert.deepStrictEqual(over, {
+        ...started,
+        state: "ended",
+        clock: expected.at(-1)!.exchange_ts,
+        sent: expected.length
+      })
+      const { ticks, clocks, isOpen } = world.of(started)
+      assert.deepStrictEqual(ticks.map(shape), expected.map(shape))
+      assert.isFalse(isOpen)
+      assert.deepStrictEqual(clocks.at(-1), { run: 1, ts: over.clock, state: "ended" })
+      assert.deepStrictEqual(yield* replays.list, [over])
+      assert.deepStrictEqual(world.live, [])
+    }).pipe(Effect.provide(world.layer()))
+  })
+
+  it.effect("all instruments of a part of the day", () => {
+    const world = new World()
+    return Effect.gen(function* () {
+      const replays = yield* Replays
+      const over = yield* ended(
+        yield* replays.start({ all: true, date: DATE, from: "09:15", to: "09:16", speed: "inf" })
+      )
+      assert.strictEqual(over.from, OPEN)
+      assert.strictEqual(over.to, OPEN + 60_000_000)
+      assert.deepStrictEqual(world.of(over).ticks.map(shape), RECORDED.map(shape))
+      const none = yield* ended(yield* replays.start({ all: true, date: DATE, to: "09:15", speed: "inf" }))
+      assert.deepStrictEqual([none.total, none.sent, none.clock], [0, 0, null])
+    }).pipe(Effect.provide(world.layer()))
+  })
+
+  it.effect("refuses by name what it does not know or cannot do yet", () => {
+    const world = new World()
+    return Effect.gen(function* () {
+      const replays = yield* Replays
+      const refusal = <A>(asked: Effect.Effect<A, { readonly _tag: string; readonly message: string }>) =>
+        Effect.map(Effect.result(asked), (result) =>
+          Result.isFailure(result) ? `${result.failure._tag} ${result.failure.message}` : "accepted"
+        )
+      const day = { date: DATE } as const
+      assert.strictEqual(
+        yield* refusal(replays.start({ ...day, symbols: ["INFY", "NSE:NONE"] })),
+        "UnknownSymbol symbols: no instrument is called NSE:NONE"
+      )
+      assert.strictEqual(
+        yield* refusal(replays.start({ ...day, symbols: ["TCS"] })),
+        "ReplayRefused symbols: TCS could be NSE:TCS, BSE:TCS: say which"
+      )
+      assert.strictEqual(
+        yield* refusal(replays.start({ ...day, tokens: [3, 77] })),
+        `UnknownSymbol tokens: no instrument and no tick of ${DATE} has token 77`
+      )
+      assert.strictEqual(
+        yield* refusal(replays.start(day)),
+        'ReplayRefused symbols: expected one of symbols, tokens and "all":true, got 0 of them'
+      )
+      assert.strictEqual(
+        yield* refusal(replays.start({ ...day, all: true, source: "archive" })),
+        "ReplayRefused source: the archive cannot be replayed yet, only the store, got archive"
+      )
+      assert.strictEqual(
+        yield* refusal(replays.start({ ...day, all: true, loop: true })),
+        "ReplayRefused loop: a replay cannot loop yet, got true"
+      )
+      assert.strictEqual(
+        yield* refusal(replays.start({ ...day, all: true, from: "15:30", to: "09:15" })),
+        "ReplayRefused to: expected a time after 15:30, got 09:15"
+      )
+      assert.strictEqual(yield* refusal(replays.get("nope")), "UnknownReplay id: no replay is called nope")
+      const { id } = yield* replays.start({ ...day, all: true, paused: true })
+      assert.strictEqual(
+        yield* refusal(replays.change(id, { seek: OPEN })),
+        "ReplayRefused seek: a replay cannot seek yet"
+      )
+      assert.strictEqual(
+        yield* refusal(replays.change(id, { step: { ticks: 1 } })),
+        "ReplayRefused step: a replay cannot be stepped yet"
+      )
+      yield* replays.stop(id)
+      assert.strictEqual(yield* refusal(replays.change(id, { speed: 2 })), `ReplayOver replay ${id} has ended`)
+    }).pipe(Effect.provide(world.layer()))
+  })
+
+  it.effect("is paused, resumed and sped up while it runs", () => {
+    const world = new World()
+    return Effect.gen(function* () {
+      const replays = yield* Replays
+      const { id } = yield* replays.start({ all: true, date: DATE, paused: true })
+      const first = RECORDED[0]!.exchange_ts
+      const cameBy = (micros: number) => RECORDED.filter((t) => t.exchange_ts <= first + micros).map(shape)
+      const heard = world.heard.get(id)!
+      yield* TestClock.adjust("1 minute")
+      assert.deepStrictEqual([heard.ticks.length, (yield* replays.get(id)).clock], [0, null])
+
+      assert.strictEqual((yield* replays.change(id, { state: "running" })).state, "running")
+      yield* TestClock.adjust("1 second")
+      assert.deepStrictEqual(heard.ticks.map(shape), cameBy(1_000_000))
+      assert.strictEqual((yield* replays.get(id)).sent, heard.ticks.length)
+
+      yield* replays.change(id, { speed: 2 })
+      yield* TestClock.adjust("500 millis")
+      assert.deepStrictEqual(heard.ticks.map(shape), cameBy(2_000_000))
+
+      assert.strictEqual((yield* replays.change(id, { state: "paused" })).state, "paused")
+      yield* TestClock.adjust("1 minute")
+      assert.deepStrictEqual(heard.ticks.map(shape), cameBy(2_000_000))
+      assert.isAtMost((yield* replays.get(id)).clock!, first + 2_000_000)
+
+      assert.strictEqual((yield* replays.change(id, { state: "running", speed: "inf" })).speed, "inf")
+      yield* ended(yield* replays.get(id))
+      assert.deepStrictEqual(heard.ticks.map(shape), RECORDED.map(shape))
+      assert.deepStrictEqual(
+        heard.clocks.map(({ state }) => state).filter((state, i, all) => state !== all[i - 1]),
+        ["running", "paused", "running", "ended"]
+      )
+    }).pipe(Effect.provide(world.layer()))
+  })
+
+  it.effect("stops at once, frees its part of the window, and tells the pipeline so in every partition", () => {
+    const world = new World()
+    return Effect.gen(function* () {
+      const replays = yield* Replays
+      const stopped = yield* replays.start({ all: true, date: DATE, speed: 1 })
+      const other = yield* replays.start({ all: true, date: DATE, speed: 1 })
+      yield* TestClock.adjust("1 second")
+      yield* replays.stop(stopped.id)
+      const { sent } = yield* replays.get(stopped.id)
+      assert.strictEqual((yield* replays.get(stopped.id)).state, "ended")
+      assert.isFalse(world.of(stopped).isOpen)
+      yield* TestClock.adjust("10 seconds")
+      assert.strictEqual((yield* replays.get(stopped.id)).sent, sent)
+      assert.strictEqual(world.of(stopped).ticks.length, sent)
+      assert.deepStrictEqual(world.of(other).ticks.map(shape), RECORDED.map(shape))
+      yield* replays.stop(stopped.id)
+      const ends = (yield* dump("normalized_ticks"))
+        .map((line) => JSON.parse(line))
+        .filter(({ headers }) => headers.end !== undefined && headers.replay === `${stopped.id}.1`)
+      assert.deepStrictEqual(
+        ends.map(({ partition }) => partition),
+        Array.from({ length: PARTITIONS }, (_, partition) => partition)
+      )
+      assert.strictEqual(world.onTheWay, 0)
+    }).pipe(Effect.provide(world.layer()))
+  })
+
+  it.effect("all replays together stay within the window, and take turns", () => {
+    const world = new World()
+    return Effect.gen(function* () {
+      const replays = yield* Replays
+      world.isOpen = false
+      const one = yield* replays.start({ all: true, date: DATE, speed: "inf" })
+      const two = yield* replays.start({ all: true, date: DATE, speed: "inf" })
+      yield* settle
+      // What comes back is held: exactly the window has gone in.
+      assert.strictEqual(world.untold, SETTINGS.REPLAY_WINDOW_TICKS)
+      let apart = 0
+      while (world.waiting.length > 0) {
+        world.waiting.shift()!()
+        yield* settle
+        const [a, b] = [yield* replays.get(one.id), yield* replays.get(two.id)]
+        if (a.state !== "ended" && b.state !== "ended") apart = Math.max(apart, Math.abs(a.sent - b.sent))
+      }
+      // The first came with the whole window and the slice after it; from there they take turns.
+      assert.isAtMost(apart, (SETTINGS.REPLAY_WINDOW_TICKS * 5) / 4)
+      assert.strictEqual(world.mostUntold, SETTINGS.REPLAY_WINDOW_TICKS)
+      for (const replay of [one, two]) assert.deepStrictEqual(world.of(replay).ticks.map(shape), RECORDED.map(shape))
+    }).pipe(Effect.provide(world.layer()))
+  })
+
+  it.effect(
+    "ends some time after its last client left, or after its start where none comes; a detached one does not",
+    () => {
+      const world = new World()
+      return Effect.gen(function* () {
+        const replays = yield* Replays
+        const request = { all: true, date: DATE, speed: 0.001 }
+        const alone = yield* replays.start(request)
+        const listened = yield* replays.start(request)
+        const detached = yield* replays.start({ ...request, detached: true, paused: true })
+        world.of(listened).clients = 1
+        const states = Effect.gen(function* () {
+          const all = [alone, listened, detached]
+          return yield* Effect.forEach(all, ({ id }) => Effect.map(replays.get(id), ({ state }) => state))
+        })
+        yield* TestClock.adjust("599 seconds")
+        assert.deepStrictEqual(yield* states, ["running", "running", "paused"])
+        yield* TestClock.adjust("2 seconds")
+        assert.deepStrictEqual(yield* states, ["ended", "running", "paused"])
+        world.of(listened).clients = 0
+        yield* TestClock.adjust("598 seconds")
+        assert.deepStrictEqual(yield* states, ["ended", "running", "paused"])
+        yield* TestClock.adjust("3 seconds")
+        assert.deepStrictEqual(yield* states, ["ended", "ended", "paused"])
+      }).pipe(Effect.provide(world.layer()))
+    }
+  )
+
+  it.effect("refuses more replays than allowed, and takes one again once one has ended", () => {
+    const world = new World()
+    return Effect.gen(function* () {
+      const replays = yield* Replays
+      const request = { tokens: [1], date: DATE, paused: true }
+      const [first] = yield* Effect.forEach([1, 2, 3], () => replays.start(request))
+      const refused = yield* Effect.flip(replays.start(request))
+      assert.strictEqual(refused._tag, "Overloaded")
+      assert.isAbove((refused as Overloaded).retryAfterSeconds, 0)
+      yield* replays.stop(first!.id)
+      assert.strictEqual((yield* replays.start(request)).state, "paused")
+    }).pipe(Effect.provide(world.layer()))
+  })
+
+  it.effect("lists a bounded number of replays that are over", () => {
+    const world = new World()
+    return Effect.gen(function* () {
+      const replays = yield* Replays
+      const kept = yield* replays.start({ tokens: [1], date: DATE, paused: true })
+      let last = kept
+      for (let i = 0; i < 60; i++) last = yield* ended(yield* replays.start({ tokens: [1], date: DATE, speed: "inf" }))
+      const list = yield* replays.list
+      assert.strictEqual(list.length, 51)
+      assert.strictEqual(list[0]!.id, last.id)
+      assert.strictEqual(list.at(-1)!.id, kept.id)
+    }).pipe(Effect.provide(world.layer()))
+  })
+
+  it.effect("fails with its reason where the log refuses it; live ticks and other replays go on", () => {
+    const world = new World()
+    return Effect.gen(function* () {
+      const replays = yield* Replays
+      const log = yield* TickLog
+      const failing = yield* replays.start({ all: true, date: DATE, speed: 1 })
+      const other = yield* replays.start({ all: true, date: DATE, speed: 1 })
+      yield* TestClock.adjust("1 second")
+      world.refusedRun = `${failing.id}.1`
+      yield* TestClock.adjust("200 millis")
+      const failed = yield* replays.get(failing.id)
+      assert.strictEqual(failed.state, "failed")
+      assert.strictEqual(failed.failure?._tag, "LogError")
+      assert.match(failed.failure?.message ?? "", /^raw_ticks\/\d: append failed: no room on disk$/)
+      assert.isFalse(world.of(failing).isOpen)
+      const live = JSON.stringify({ instrument_token: 9, exchange_ts: OPEN, price: 5, sequence_id: 1 })
+      yield* log.append("raw_ticks", partitionOf(9, PARTITIONS), [{ key: "9", value: Buffer.from(live) }])
+      yield* TestClock.adjust("1 minute")
+      assert.deepStrictEqual(world.of(other).ticks.map(shape), RECORDED.map(shape))
+      assert.strictEqual((yield* replays.get(other.id)).state, "ended")
+      assert.deepStrictEqual(world.live.map(shape), [[OPEN, 9, 1]])
+    }).pipe(Effect.provide(world.layer()), (test) => Effect.andThen(TestClock.setTime(OPEN / 1000), test))
+  })
+
+  it.effect("waits while the store is too far behind", () => {
+    const world = new World()
+    return Effect.gen(function* () {
+      const replays = yield* Replays
+      world.storeLag = SETTINGS.REPLAY_STORE_LAG_RECORDS + 1
+      const started = yield* replays.start({ all: true, date: DATE, speed: "inf" })
+      yield* TestClock.adjust("10 seconds")
+      assert.strictEqual(world.of(started).ticks.length, 0)
+      world.storeLag = SETTINGS.REPLAY_STORE_LAG_RECORDS
+      yield* TestClock.adjust("1 second")
+      assert.strictEqual((yield* replays.get(started.id)).state, "ended")
+      assert.deepStrictEqual(world.of(started).ticks.map(shape), [...RECORDED].sort(compareGlobally).map(shape))
+    }).pipe(Effect.provide(world.layer()))
+  })
+
+  it.effect("ends its runs with the server", () => {
+    const world = new World()
+    return Effect.gen(function* () {
+      const log = yield* TickLog
+      const serving = yield* Scope.make()
+      const parts = yield* Effect.context<TickLog | TickStore | Instruments | ReplayAudience>()
+      const server = yield* Layer.buildWithScope(
+        Layer.fresh(replayService(SETTINGS)).pipe(Layer.provide(Layer.succeedContext(parts))),
+        serving
+      )
+      const { id } = yield* Context.get(server, Replays).start({ all: true, date: DATE, speed: 1 })
+      yield* TestClock.adjust("1 second")
+      yield* Scope.close(serving, Exit.void)
+      for (let partition = 0; partition < log.partitions; partition++) {
+        const { end } = yield* log.bounds("raw_ticks", partition)
+        const [last] = yield* log
+          .read("raw_ticks", partition, end - 1)
+          .pipe(Stream.flattenArray, Stream.take(1), Stream.runCollect)
+        assert.deepInclude(last?.headers, { replay: `${id}.1`, end: "1" })
+      }
+    }).pipe(Effect.provide(world.layer()))
+  })
+})

@@ -1,0 +1,306 @@
+import { assert, describe, it } from "@effect/vitest"
+import { Array as Arr, Effect, Fiber, Layer, Metric, References, Result, Stream } from "effect"
+import { TestClock } from "effect/testing"
+import * as MemoryClaims from "../../../src/layers/memory/MemoryClaims.ts"
+import * as MemoryLog from "../../../src/layers/memory/MemoryLog.ts"
+import * as MemorySnapshots from "../../../src/layers/memory/MemorySnapshots.ts"
+import { CacheError, LogError } from "../../../src/schema/Errors.ts"
+import { readSettings } from "../../../src/schema/Settings.ts"
+import type { Tick } from "../../../src/schema/Tick.ts"
+import { decodeTick } from "../../../src/schema/TickJson.ts"
+import { Readiness } from "../../../src/streams/run/Readiness.ts"
+import { StateSnapshots } from "../../../src/streams/ports/StateSnapshots.ts"
+import { type LogRecord, type NewRecord, TickLog } from "../../../src/streams/log/TickLog.ts"
+import { runProcess } from "../../../src/streams/topology.ts"
+
+const START = Date.UTC(2026, 0, 16, 4, 30)
+const BATCH = 7
+/** One partition, so that every record is in the same order for every run. */
+const Log = MemoryLog.layer({ partitions: 1, capacity: 100_000, dlqCapacity: 10_000, retained: 100_000, batch: BATCH })
+
+const random = (seed: number) => () => {
+  seed = (seed + 0x6d2b79f5) | 0
+  let t = Math.imul(seed ^ (seed >>> 15), 1 | seed)
+  t = (t + Math.imul(t ^ (t >>> 7), 61 | t)) ^ t
+  return ((t ^ (t >>> 14)) >>> 0) / 4294967296
+}
+
+const json = (fields: object, headers?: Record<string, string>): NewRecord => ({
+  key: "1",
+  value: Buffer.from(JSON.stringify(fields)),
+  headers
+})
+
+/** Both feeds with gaps, duplicates, resets, content without numbers, day totals, an old day, poison and a replay. */
+const records = (seed: number, count: number): ReadonlyArray<NewRecord> => {
+  const next = random(seed)
+  const now = START * 1000
+  const last = [0, 0, 0]
+  return Array.from({ length: count }, (_, i) => {
+    const token = Math.floor(next() * 3)
+    const kind = next()
+    if (kind < 0.02) return { key: null, value: Buffer.from("{") }
+    const at = now + i * 1000 - (kind < 0.06 ? 86_400_000_000 : 0)
+    if (kind < 0.2) {
+      return json({ instrument_token: token + 1, exchange_ts: at, price: 1 + (i % 5), feed: "other", day_volume: i })
+    }
+    const jump = next() < 0.1 ? 3 : next() < 0.2 ? -2 : next() < 0.02 ? 2_000_000 : 1
+    const sequence_id = Math.max(1, last[token]! + jump)
+    last[token] = Math.max(last[token]!, sequence_id)
+    const tick = { instrument_token: token + 1, exchange_ts: at, price: (i % 4) - 1, volume: 1, sequence_id }
+    if (kind < 0.3) return json({ ...tick, session: 0 }, { replay: "r.1" })
+    return json({
+      ...tick,
+      feed: next() < 0.7 ? "dma" : "snapshot",
+      ...(next() < 0.01 ? { reset: true, connection: `c${i}` } : {})
+    })
+  })
+}
+
+interface Faults {
+  /** Fails an append to normalized_ticks before or after it was made, by its number. */
+  readonly append?: (number: number) => "before" | "after" | undefined
+  /** Loses every snapshot; or those of so many runs, up to their kill. */
+  readonly loseSnapshots?: boolean | number
+  /** The broker's stamp of each raw record, µs: each reading gives the highest that it has met. */
+  readonly stamp?: (offset: number) => number
+}
+
+const stamped = <E, R>(
+  records: Stream.Stream<Arr.NonEmptyReadonlyArray<LogRecord>, E, R>,
+  stamp: (offset: number) => number
+) =>
+  Stream.suspend(() => {
+    let recordTime = 0
+    return Stream.map(
+      records,
+      Arr.map((record: LogRecord): LogRecord => {
+        recordTime = Math.max(recordTime, stamp(record.offset))
+        return { ...record, recordTime }
+      })
+    )
+  })
+
+/** The services of one run, with faults; `stop` completes the run when all is processed. */
+const faulty = (faults: Faults, kills: () => number) => {
+  let appends = 0
+  const log = Layer.effect(
+    TickLog,
+    Effect.map(TickLog, (log) =>
+      TickLog.of({
+        ...log,
+        assignments: (group, topic) =>
+          Stream.map(log.assignments(group, topic), (assigned) => {
+            const { stamp } = faults
+            return stamp === undefined ? assigned : { ...assigned, read: (from) => stamped(assigned.read(from), stamp) }
+          }),
+        append: (topic, partition, batch) => {
+          if (topic !== "normalized_ticks") return log.append(topic, partition, batch)
+          const fault = faults.append?.(appends++)
+          const failure = Effect.fail(
+            new LogError({ operation: "append", topic, partition, outcome: "unknown", message: "the reply was lost" })
+          )
+          if (fault === "before") return failure
+          return fault === "after"
+            ? Effect.andThen(log.append(topic, partition, batch), failure)
+            : log.append(topic, partition, batch)
+        }
+      })
+    )
+  ).pipe(Layer.provide(Log))
+  const { loseSnapshots = 0 } = faults
+  const orGone = <A>(operation: "load" | "save", effect: Effect.Effect<A, CacheError>) =>
+    Effect.suspend(() =>
+      loseSnapshots === true || kills() < Number(loseSnapshots)
+        ? Effect.fail(new CacheError({ operation, message: "gone" }))
+        : effect
+    )
+  const snapshots = Layer.effect(
+    StateSnapshots,
+    Effect.map(StateSnapshots, (kept) =>
+      StateSnapshots.of({
+        ...kept,
+        load: (...at) => orGone("load", kept.load(...at)),
+        save: (...what) => orGone("save", kept.save(...what))
+      })
+    )
+  ).pipe(Layer.provide(MemorySnapshots.layer))
+  return Layer.fresh(Layer.mergeAll(log, snapshots, MemoryClaims.layer(), Readiness.layer))
+}
+
+/** What a reader that takes each source once sees, in order, without the incarnation. */
+const seen = (found: ReadonlyArray<LogRecord>): ReadonlyArray<string> => {
+  let mark = -1
+  const out: Array<string> = []
+  for (const { value, headers } of found) {
+    const tick = value === null ? undefined : decodeTick(value)
+    if (tick === undefined || tick.source[1] <= mark) continue
+    mark = tick.source[1]
+    out.push(`${headers?.replay ?? ""} ${JSON.stringify({ ...tick, source: tick.source.slice(1) })}`)
+  }
+  return out
+}
+
+/** Waits until all is processed, moving the clock so that a partition that failed begins again. */
+const settled = Effect.gen(function* () {
+  const log = yield* TickLog
+  const turn = Effect.andThen(TestClock.adjust("50 millis"), log.lag)
+  yield* Effect.map(turn, (groups) => groups.length > 0 && groups.every((g) => g.records === 0)).pipe(
+    Effect.repeat({ until: (done) => done, times: 10_000 })
+  )
+})
+
+const published = Effect.gen(function* () {
+  const log = yield* TickLog
+  const { start, end } = yield* log.bounds("normalized_ticks", 0)
+  const arrays = yield* log.read("normalized_ticks", 0, start).pipe(
+    Stream.takeUntil((found) => found[found.length - 1]!.offset === end - 1),
+    Stream.runCollect
+  )
+  return arrays.flat()
+})
+
+const publishedCount = Effect.flatMap(TickLog, (log) => Effect.map(log.bounds("normalized_ticks", 0), ({ end }) => end))
+/** How much was published when a run was killed. */
+const killedAt: Array<number> = []
+
+interface Run {
+  readonly faults?: Faults
+  /** How many turns each killed run got. */
+  readonly kills?: ReadonlyArray<number>
+  /** 0: a snapshot a batch. */
+  readonly snapshotMs?: number
+  /** How many instruments the partition holds. */
+  readonly instruments?: number
+}
+
+/** Runs all records through the group: it is killed some turns after each start, then runs to the end. */
+const run = (
+  input: ReadonlyArray<NewRecord>,
+  { faults = {}, kills = [], snapshotMs = 0, instruments = 100 }: Run = {}
+) => {
+  let killed = 0
+  return Effect.gen(function* () {
+    const settings = {
+      ...Result.getOrThrow(readSettings({})),
+      SNAPSHOT_MS: snapshotMs,
+      PROCESS_INSTRUMENTS: instruments
+    }
+    yield* TestClock.setTime(START)
+    const log = yield* TickLog
+    for (let at = 0; at < input.length; at += 50) {
+      yield* log.append("raw_ticks", 0, input.slice(at, at + 50))
+      yield* TestClock.adjust("50 millis")
+    }
+    for (const turns of kills) {
+      const fiber = yield* Effect.forkChild(runProcess(settings), { startImmediately: true })
+      for (let i = 0; i < turns; i++) yield* Effect.yieldNow
+      yield* Fiber.interrupt(fiber)
+      killed++
+      killedAt.push(yield* publishedCount)
+    }
+    const fiber = yield* Effect.forkChild(runProcess(settings), { startImmediately: true })
+    yield* settled
+    yield* Fiber.interrupt(fiber)
+    return yield* published
+  }).pipe(
+    Effect.provide(faulty(faults, () => killed)),
+    Effect.provideService(Metric.MetricRegistry, new Map()),
+    Effect.provideService(References.MinimumLogLevel, "None"),
+    // In memory nothing waits: a fiber would do it all in one turn.
+    Effect.provideService(References.MaxOpsBeforeYield, 8)
+  )
+}
+
+const someKills = (next: () => number) => Array.from({ length: 20 }, () => Math.floor(next() * 200))
+
+const SEEDS = [1, 2, 3, 4, 5, 6]
+const COUNT = 600
+
+describe("recovery of a partition (P3)", () => {
+  it.effect("a group killed again and again publishes what one that never stopped does", () =>
+    Effect.gen(function* () {
+      for (const seed of SEEDS) {
+        const input = records(seed, COUNT)
+        // There are three: on every other seed one of them is forgotten again and again.
+        const instruments = seed % 2 === 0 ? 100 : 2
+        const whole = seen(yield* run(input, { instruments }))
+        assert.isAbove(whole.length, COUNT / 2)
+        const next = random(seed + 100)
+        killedAt.length = 0
+        const killed = yield* run(input, { kills: someKills(next), instruments })
+        assert.deepStrictEqual(seen(killed), whole, `seed ${seed}`)
+        assert.isAbove(killedAt.filter((count) => count > 0 && count < whole.length).length, 5)
+      }
+    })
+  )
+
+  it.effect("so does one that had its last snapshot long ago, or none at all", () =>
+    Effect.gen(function* () {
+      for (const seed of SEEDS) {
+        const input = records(seed, COUNT)
+        const whole = seen(yield* run(input))
+        const kills = [400, 900, 100, 1200]
+        const never = { kills, snapshotMs: 3_600_000 }
+        assert.deepStrictEqual(seen(yield* run(input, never)), whole, `seed ${seed}: no snapshot taken`)
+        const lost = { kills, faults: { loseSnapshots: true } }
+        assert.deepStrictEqual(seen(yield* run(input, lost)), whole, `seed ${seed}: snapshots lost`)
+      }
+    })
+  )
+
+  it.effect("an append that failed, or whose reply was lost, changes nothing that a reader sees", () =>
+    Effect.gen(function* () {
+      for (const seed of SEEDS) {
+        const input = records(seed, COUNT)
+        const whole = seen(yield* run(input))
+        for (const kind of ["before", "after"] as const) {
+          const append = (number: number) => (number % 5 === 2 ? kind : undefined)
+          assert.deepStrictEqual(seen(yield* run(input, { faults: { append } })), whole, `seed ${seed}: ${kind}`)
+        }
+      }
+    })
+  )
+
+  it.effect("record time stands still, after a kill as without one, where the broker's clock stepped back", () =>
+    Effect.gen(function* () {
+      for (const seed of SEEDS) {
+        const next = random(seed + 200)
+        /** Every 20 records the clock steps back by up to a minute, and goes on from there. */
+        const steps = Array.from({ length: COUNT / 20 }, () => Math.floor(next() * 60_000_000))
+        const stamp = (offset: number) =>
+          START * 1000 + offset * 20_000 - steps.slice(0, Math.floor(offset / 20)).reduce((sum, step) => sum + step, 0)
+        // A replay's records are read again from its first on, and with them the highest stamp.
+        const input = records(seed, COUNT).filter(({ headers }) => headers?.replay === undefined)
+        const whole = seen(yield* run(input, { faults: { stamp } }))
+        const kills = someKills(next)
+        assert.deepStrictEqual(seen(yield* run(input, { faults: { stamp }, kills })), whole, `seed ${seed}`)
+        const times = whole.map((line) => (JSON.parse(line) as Tick).received_ts)
+        assert.deepStrictEqual(
+          times,
+          times.toSorted((a, b) => a - b)
+        )
+      }
+    })
+  )
+
+  it.effect("publishes nothing twice where every append was acknowledged", () =>
+    Effect.gen(function* () {
+      const input = records(9, COUNT)
+      const repeats = (given: Run) =>
+        Effect.map(run(input, given), (found) => {
+          const sources = found.map(({ value }) => decodeTick(value!)!.source[1])
+          return sources.length - new Set(sources).size
+        })
+      // A kill may hit between an append and what follows it, but never makes the next owner repeat it.
+      assert.strictEqual(yield* repeats({ kills: [300, 600, 900] }), 0)
+      // Nor while what was published is run again from far back, with snapshots on the way.
+      for (const turns of [100, 200, 400, 800]) {
+        killedAt.length = 0
+        const faults = { loseSnapshots: 1 }
+        assert.strictEqual(yield* repeats({ kills: [4000, turns, turns], faults }), 0, `killed after ${turns} turns`)
+        assert.isAbove(killedAt[0]!, COUNT / 4)
+      }
+    })
+  )
+})

@@ -1,0 +1,235 @@
+import { mkdirSync, readFileSync, writeFileSync } from "node:fs"
+import { assert, describe, it } from "@effect/vitest"
+import { Clock, Effect, Exit, Fiber, Layer, Stream } from "effect"
+import { TestClock } from "effect/testing"
+import { StoreError } from "../../../src/schema/Errors.ts"
+import { makePace } from "../../../src/streams/replay/pace.ts"
+import { compareGlobally, Reassembler, type Release } from "../../../src/streams/replay/reassemble.ts"
+import { endRun, makeWindow, pageRows, replay, storedTicks } from "../../../src/streams/replay/replay.ts"
+import { TickLog } from "../../../src/streams/log/TickLog.ts"
+import type { StoredTick, TickQuery } from "../../../src/streams/ports/TickStore.ts"
+import { claims, dump, fixedLog, keysetTicks, OPEN, PARTITIONS, pipeline, recordedTicks } from "./replaying.ts"
+
+const GOLDEN = new URL("golden/replay.ndjson", import.meta.url)
+const TOKENS = [1, 2, 3, 408065, 738561, 2953217, 14_000_001]
+const RECORDED = recordedTicks({ seed: 7, tokens: TOKENS, ticks: 240, spanMicros: 3_000_000 })
+const WINDOW = 64
+
+/** One run of the recorded ticks at `speed` through the real pipeline, until its end is back. */
+const replayOnce = Effect.fnUntraced(function* (options: {
+  readonly run: string
+  readonly speed: number
+  readonly pageRows?: number
+}) {
+  const log = yield* TickLog
+  const window = makeWindow(WINDOW)
+  const reassembler = new Reassembler(log.partitions)
+  reassembler.open(options.run)
+  const slices = new Map<number, number>()
+  const released: Array<{ readonly at: number; readonly release: Release }> = []
+  const clock = yield* Clock.Clock
+  let used = 0
+  yield* pipeline(({ partition, replays }) => {
+    for (const release of reassembler.take(partition, replays)) {
+      window.freeUnsafe(options.run, slices.get(release.watermark)!)
+      released.push({ at: clock.currentTimeMillisUnsafe(), release })
+    }
+    assert.isAtMost(reassembler.held, WINDOW)
+  })
+  const pace = yield* makePace({ speed: options.speed, paused: false })
+  const run = replay(
+    storedTicks({ ticks: keysetTicks(RECORDED) }, { tokens: TOKENS, from: OPEN, to: OPEN + 60_000_000, arraySize: 16 }),
+    {
+      run: options.run,
+      log,
+      window,
+      pace,
+      holdBack: Effect.void,
+      onDue: () => {},
+      onSlice: ({ watermark, ticks, end }) => {
+        reassembler.sent(options.run, watermark, end)
+        slices.set(watermark, ticks)
+        used = Math.max(used, window.usedUnsafe())
+      }
+    }
+  )
+  const fiber = yield* Effect.forkChild(run)
+  yield* TestClock.adjust("1 minute")
+  yield* Fiber.join(fiber)
+  assert.isTrue(released.at(-1)?.release.end)
+  assert.strictEqual(window.usedUnsafe(), 0)
+  return { released, used, raw: yield* dump("raw_ticks"), normalized: yield* dump("normalized_ticks") }
+})
+
+const World = Layer.fresh(Layer.merge(fixedLog, claims))
+
+/** What a client of the replay sees, with the clock's milliseconds at which each slice came out. */
+const seen = (released: ReadonlyArray<{ readonly at: number; readonly release: Release }>): ReadonlyArray<string> =>
+  released.map(({ at, release }) =>
+    JSON.stringify({
+      at,
+      watermark: release.watermark,
+      end: release.end,
+      ticks: release.ticks.map((t) => [
+        t.exchange_ts,
+        t.instrument_token,
+        t.sequence_id,
+        t.status,
+        t.session,
+        t.position
+      ])
+    })
+  )
+
+describe("replay", () => {
+  it.effect(
+    "is exact to the byte under the test clock: the raw records, the normalized ones, and what a client sees",
+    () =>
+      Effect.gen(function* () {
+        const once = Effect.scoped(replayOnce({ run: "golden.1", speed: 10 })).pipe(Effect.provide(World))
+        const first = yield* once
+        yield* TestClock.setTime(0)
+        const second = yield* once
+        const lines = (of: typeof first) => [...of.raw, ...of.normalized, ...seen(of.released)]
+        assert.deepStrictEqual(lines(second), lines(first))
+
+        const text = `${lines(first).join("\n")}\n`
+        if (process.env.UPDATE_GOLDEN === "1") {
+          mkdirSync(new URL("golden/", import.meta.url), { recursive: true })
+          writeFileSync(GOLDEN, text)
+        }
+        assert.strictEqual(text, readFileSync(GOLDEN, "utf8"))
+      })
+  )
+
+  it.effect("at inf nothing but the arrival differs: the same ticks, in exact global order, each once", () =>
+    Effect.gen(function* () {
+      const { released, used } = yield* Effect.scoped(
+        replayOnce({ run: "fast.1", speed: Number.POSITIVE_INFINITY })
+      ).pipe(Effect.provide(World))
+      const ticks = released.flatMap(({ release }) => release.ticks)
+      assert.deepStrictEqual(
+        ticks.map((t) => [t.exchange_ts, t.instrument_token, t.sequence_id, t.price, t.volume, t.feed, t.received_ts]),
+        RECORDED.map((t) => [
+          t.exchange_ts,
+          t.instrument_token,
+          t.sequence_id,
+          t.price,
+          t.volume,
+          t.feed,
+          t.received_ts
+        ])
+      )
+      assert.deepStrictEqual([...ticks].sort(compareGlobally), ticks)
+      assert.isAtMost(used, WINDOW)
+      // Fresh state: every instrument's positions are 1, 2, 3 …
+      for (const token of TOKENS) {
+        const positions = ticks.filter((t) => t.instrument_token === token).map((t) => t.position)
+        assert.deepStrictEqual(
+          positions,
+          positions.map((_, i) => i + 1)
+        )
+      }
+    })
+  )
+
+  it.effect("a run that is stopped is ended in every partition", () =>
+    Effect.gen(function* () {
+      const log = yield* TickLog
+      yield* endRun("stopped.1", 9, log)
+      const records = (yield* dump("raw_ticks")).map((line) => JSON.parse(line))
+      assert.deepStrictEqual(
+        records.map(({ partition, key, value, headers }) => ({ partition, key, value, headers })),
+        Array.from({ length: PARTITIONS }, (_, partition) => ({
+          partition,
+          key: null,
+          value: "",
+          headers: { replay: "stopped.1", watermark: "9", end: "1" }
+        }))
+      )
+    }).pipe(Effect.provide(World))
+  )
+
+  it.effect("asks a store again that did not answer, and gives up on one that refuses", () =>
+    Effect.gen(function* () {
+      const failing = (transient: boolean, times: number) => {
+        let asked = 0
+        const inner = keysetTicks(RECORDED)
+        const ticks = (query: TickQuery): Effect.Effect<ReadonlyArray<StoredTick>, StoreError> =>
+          Effect.suspend(() =>
+            ++asked <= times
+              ? Effect.fail(new StoreError({ operation: "ticks", message: "connection lost", transient }))
+              : inner(query)
+          )
+        const all = storedTicks({ ticks }, { tokens: [1], from: OPEN, to: OPEN + 60_000_000, arraySize: 10 })
+        return { run: Effect.exit(Stream.runCollect(all)), asked: () => asked }
+      }
+      const lost = failing(true, 3)
+      const fiber = yield* Effect.forkChild(lost.run)
+      yield* TestClock.adjust("10 seconds")
+      const exit = yield* Fiber.join(fiber)
+      assert.deepStrictEqual(
+        Exit.isSuccess(exit) && exit.value,
+        RECORDED.filter((t) => t.instrument_token === 1)
+      )
+      const refusing = failing(false, 1)
+      assert.isTrue(Exit.isFailure(yield* refusing.run))
+      assert.strictEqual(refusing.asked(), 1)
+    })
+  )
+
+  it("pages get smaller where there are many instruments, so that their rows together stay bounded", () => {
+    assert.strictEqual(pageRows(1), 5000)
+    assert.strictEqual(pageRows(20), 5000)
+    assert.strictEqual(pageRows(1000), 100)
+    assert.strictEqual(pageRows(0), 5000)
+  })
+})
+
+describe("Window", () => {
+  it.effect("serves runs in turn, and never gives more than it has", () =>
+    Effect.gen(function* () {
+      const window = makeWindow(10)
+      const order: Array<string> = []
+      const take = (run: string, ticks: number) =>
+        Effect.forkChild(
+          Effect.map(window.take(run, ticks), () => {
+            order.push(`${run}:${ticks}`)
+          })
+        )
+      yield* take("a", 8)
+      yield* take("b", 6)
+      yield* take("a", 2)
+      yield* take("c", 99)
+      yield* Effect.yieldNow
+      // The small one waits behind the one that came before it.
+      assert.deepStrictEqual(order, ["a:8"])
+      window.freeUnsafe("a", 4)
+      yield* Effect.yieldNow
+      assert.deepStrictEqual(order, ["a:8", "b:6"])
+      window.dropUnsafe("a")
+      yield* Effect.yieldNow
+      assert.deepStrictEqual(order, ["a:8", "b:6", "a:2"])
+      assert.strictEqual(window.usedUnsafe(), 8)
+      window.dropUnsafe("b")
+      window.dropUnsafe("a")
+      yield* Effect.yieldNow
+      // More than the window is the whole window.
+      assert.deepStrictEqual(order, ["a:8", "b:6", "a:2", "c:99"])
+      assert.strictEqual(window.usedUnsafe(), 10)
+    })
+  )
+
+  it.effect("a run that stops waiting lets the next one in", () =>
+    Effect.gen(function* () {
+      const window = makeWindow(10)
+      yield* window.take("a", 6)
+      const b = yield* Effect.forkChild(window.take("b", 8))
+      const c = yield* Effect.forkChild(window.take("c", 4))
+      yield* Effect.yieldNow
+      yield* Fiber.interrupt(b)
+      yield* Fiber.join(c)
+      assert.strictEqual(window.usedUnsafe(), 10)
+    })
+  )
+})

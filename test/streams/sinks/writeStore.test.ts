@@ -1,0 +1,129 @@
+import { assert, describe, it } from "@effect/vitest"
+import { Effect, Fiber, Layer, Metric, Result } from "effect"
+import { TestClock } from "effect/testing"
+import * as MemoryLog from "../../../src/layers/memory/MemoryLog.ts"
+import { StoreError } from "../../../src/schema/Errors.ts"
+import { readSettings } from "../../../src/schema/Settings.ts"
+import { encodeTick } from "../../../src/schema/TickJson.ts"
+import { Drain } from "../../../src/streams/run/Drain.ts"
+import { Readiness } from "../../../src/streams/run/Readiness.ts"
+import { TickLog } from "../../../src/streams/log/TickLog.ts"
+import type { StoreBatch } from "../../../src/streams/ports/TickStore.ts"
+import { writeStore } from "../../../src/streams/sinks/writeStore.ts"
+import { makeTick, OPEN } from "../../contract/ticks.ts"
+import { memoryStore, Rows } from "../../http/memoryStore.ts"
+
+const COUNT = 100
+const Log = MemoryLog.layer({ partitions: 1, capacity: 1000, dlqCapacity: 10, retained: 1000, batch: 7 })
+const settings = Result.getOrThrow(readSettings({ STORE_FLUSH_MS: "10" }))
+
+const records = (count: number) =>
+  Array.from({ length: count }, (_, n) => ({
+    key: "1",
+    value: Buffer.from(
+      encodeTick(
+        makeTick({
+          instrument_token: 1,
+          exchange_ts: OPEN + n,
+          sequence_id: n,
+          position: n + 1,
+          source: ["raw-1", n, 0]
+        })
+      )
+    )
+  }))
+
+/** Of every five ticks the store has dropped the day of two and has one already. */
+const store = memoryStore(new Rows(), {
+  write: ({ ticks }) => {
+    const of = (rest: number) => ticks.filter((tick) => tick.sequence_id % 5 === rest).length
+    return Effect.succeed({ added: ticks.length - of(0) - of(1) - of(2), dropped: of(0) + of(1) })
+  },
+  bookmarks: () => Effect.succeed([])
+})
+
+/** What the store's sink counted, by what became of the ticks. */
+const counted = Effect.map(Metric.snapshot, (metrics) =>
+  Object.fromEntries(
+    metrics
+      .filter(({ attributes }) => attributes?.stage === "store")
+      .map(({ id, attributes, state }) => [
+        attributes?.reason ?? id.replace(/^topology_stage_|_events_total$/g, ""),
+        Number((state as { readonly count: number }).count)
+      ])
+  )
+)
+
+describe("the store's sink", () => {
+  it.live("accounts for every tick: stored, there already, or of a day that the store has dropped", () =>
+    Effect.gen(function* () {
+      const log = yield* TickLog
+      yield* log.append("normalized_ticks", 0, records(COUNT))
+      const sink = yield* Effect.forkChild(writeStore(settings))
+      while ((yield* counted).received !== COUNT) yield* Effect.sleep("1 millis")
+      yield* Fiber.interrupt(sink)
+      assert.deepInclude(yield* counted, { received: 100, sent: 40, absorbed: 20, "dropped-day": 40 })
+    }).pipe(
+      Effect.provide(Layer.mergeAll(Log, store, Readiness.layer, Drain.layer)),
+      Effect.provideService(Metric.MetricRegistry, new Map())
+    )
+  )
+
+  it.effect(
+    "asks a store too slow for a whole batch for parts of it, the bookmarks with the last, and grows back",
+    () => {
+      const kept: Array<StoreBatch> = []
+      let rowsASecond = 100
+      let failures = 0
+      const slow = memoryStore(new Rows(), {
+        write: (batch) =>
+          Effect.gen(function* () {
+            const ms = (batch.ticks.length / rowsASecond) * 1000
+            yield* Effect.sleep(Math.min(ms, 3000))
+            if (ms > 3000) {
+              failures++
+              return yield* new StoreError({ operation: "write", message: "statement timeout", transient: true })
+            }
+            kept.push(batch)
+            return { added: batch.ticks.length }
+          })
+      })
+      const total = 4000
+      return Effect.gen(function* () {
+        const log = yield* TickLog
+        yield* log.append("normalized_ticks", 0, records(total))
+        yield* Effect.forkScoped(writeStore({ ...settings, STORE_BATCH_TICKS: 1000 }))
+        const written = () => kept.reduce((sum, { ticks }) => sum + ticks.length, 0)
+        const until = (count: number) =>
+          TestClock.adjust("100 millis").pipe(Effect.repeat({ until: () => written() >= count }))
+        yield* until(2000)
+        // 1000 and 500 ticks are not to be had in three seconds, 250 are.
+        assert.strictEqual(failures, 2)
+        assert.isTrue(kept.every(({ ticks }) => ticks.length <= 250))
+        rowsASecond = 100_000
+        yield* until(total)
+        assert.strictEqual(failures, 2)
+        assert.isAbove(Math.max(...kept.map(({ ticks }) => ticks.length)), 500)
+        assert.deepStrictEqual(
+          kept.flatMap(({ ticks }) => ticks.map(({ sequence_id }) => sequence_id)),
+          Array.from({ length: total }, (_, i) => i)
+        )
+        // No bookmark stands above what was written with it and before.
+        let so = 0
+        for (const { ticks, bookmarks } of kept) {
+          so += ticks.length
+          for (const { offset } of bookmarks) assert.strictEqual(offset, so)
+        }
+        assert.strictEqual(kept.at(-1)!.bookmarks.length, 1)
+      }).pipe(
+        Effect.scoped,
+        Effect.provide([
+          MemoryLog.layer({ partitions: 1, capacity: 10_000, dlqCapacity: 10, retained: 10_000, batch: 100 }),
+          Drain.layer,
+          Readiness.layer,
+          slow
+        ])
+      )
+    }
+  )
+})
