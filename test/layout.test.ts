@@ -25,20 +25,36 @@ const imports = (file: string): ReadonlyArray<string> =>
 /** Folders of src from the inside out: each may import itself and those before it. */
 const order = ["schema", "streams", "layers", "http", "commands"]
 const folderOf = (path: string): string => (path.includes("/") ? path.slice(0, path.indexOf("/")) : "main")
+
+/** What each room of streams may import of the others, and what the files outside of rooms may; no room: any file may. */
+const rooms: Readonly<Record<string, ReadonlyArray<string>>> = {
+  "metrics.ts": [],
+  log: ["metrics.ts"],
+  ports: ["metrics.ts", "log"],
+  run: ["metrics.ts", "log", "ports"],
+  process: ["metrics.ts", "log", "ports", "run"],
+  sinks: ["metrics.ts", "log", "ports", "run"],
+  replay: ["metrics.ts", "log", "ports", "run"],
+  fanOut: ["metrics.ts", "log", "ports", "run", "replay"],
+  "deadLetters.ts": ["log"],
+  "publishFigures.ts": ["ports", "run"],
+  "Overview.ts": ["metrics.ts", "log", "ports", "run"],
+  "topology.ts": ["metrics.ts", "log", "ports", "run", "process", "sinks"]
+}
+
+/** The only room of layers that knows a system's driver. */
+const driversOf: Readonly<Record<string, RegExp>> = {
+  kafka: /^(kafkajs|@platformatic\/.*)/,
+  redis: /^ioredis/,
+  postgres: /^(pg|pg-.*|@electric-sql\/.*)$/,
+  archive: /^(hyparquet.*|@aws-sdk\/.*)/
+}
+
+/** The room of a file, of a folder of rooms. */
+const roomOf = (path: string): string => path.split("/")[1] ?? ""
 const isPackage = (target: string) => !target.endsWith(".ts")
 
 const all = files(src).map((file) => ({ file: relative(src, file), imports: imports(file) }))
-
-/** Without `import type`: two files may name each other's types, but not need each other to load. */
-const loads = (file: string): ReadonlyArray<string> => {
-  const types = new Set(
-    [...readFileSync(join(src, file), "utf8").matchAll(/import type [^"']*?from\s+"([^"]+)"/g)].map((m) => m[1])
-  )
-  return [...readFileSync(join(src, file), "utf8").matchAll(IMPORT)]
-    .map((m) => (m[1] ?? m[2] ?? m[3])!)
-    .filter((target) => target.startsWith(".") && !types.has(target))
-    .map((target) => relative(src, resolve(dirname(join(src, file)), target)))
-}
 
 describe("the layout", () => {
   it("has files in every folder, and reads their imports", () => {
@@ -58,6 +74,47 @@ describe("the layout", () => {
         .map((target) => `${file} imports ${target}`)
     })
     assert.deepStrictEqual(wrong, [])
+  })
+
+  it("imports one way between the rooms of streams", () => {
+    const wrong = all
+      .filter(({ file }) => folderOf(file) === "streams")
+      .flatMap(({ file, imports: targets }) => {
+        const allowed = rooms[roomOf(file)]
+        if (allowed === undefined) return [`${file} is in no room of streams: ${Object.keys(rooms).join(", ")}`]
+        return targets
+          .filter((target) => folderOf(target) === "streams" && roomOf(target) !== roomOf(file))
+          .filter((target) => !isPackage(target) && !allowed.includes(roomOf(target)))
+          .map((target) => `${file} imports ${target}`)
+      })
+    assert.deepStrictEqual(wrong, [])
+  })
+
+  it("keeps each system of layers to its own room, which knows no other", () => {
+    const wrong = all
+      .filter(({ file }) => folderOf(file) === "layers")
+      .flatMap(({ file, imports: targets }) => {
+        if (file.split("/").length !== 3) return [`${file} is in no room of layers`]
+        const others = targets.filter(
+          (target) => !isPackage(target) && folderOf(target) === "layers" && roomOf(target) !== roomOf(file)
+        )
+        const foreign = targets.filter((target) =>
+          Object.entries(driversOf).some(([room, drivers]) => drivers.test(target) && room !== roomOf(file))
+        )
+        return [...others, ...foreign].map((target) => `${file} imports ${target}`)
+      })
+    assert.deepStrictEqual(wrong, [])
+  })
+
+  it("has the tests of each file in the room of its name", () => {
+    const misplaced = ["streams", "layers"].flatMap((folder) =>
+      files(join(root, "test", folder))
+        .map((file) => relative(join(root, "test"), file))
+        .filter((file) => file.endsWith(".test.ts"))
+        .filter((file) => file.split("/").length === 3 && !Object.keys(rooms).includes(roomOf(file)))
+        .filter((file) => !all.some((known) => known.file.startsWith(`${folder}/${roomOf(file)}/`)))
+    )
+    assert.deepStrictEqual(misplaced, [])
   })
 
   it("lets schema and streams know only effect, and nothing of the platform they run on", () => {
@@ -92,8 +149,8 @@ describe("the layout", () => {
     assert.deepStrictEqual(silent, [])
   })
 
-  it("has no cycle between files", () => {
-    const graph = new Map(all.map(({ file }) => [file, loads(file)]))
+  it("has no circle of files, types included", () => {
+    const graph = new Map(all.map(({ file, imports: targets }) => [file, targets.filter((t) => !isPackage(t))]))
     const done = new Set<string>()
     const visit = (file: string, path: ReadonlyArray<string>): ReadonlyArray<string> | undefined => {
       if (path.includes(file)) return [...path.slice(path.indexOf(file)), file]

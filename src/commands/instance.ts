@@ -17,7 +17,8 @@ import type { Instruments } from "../streams/ports/Instruments.ts"
 import { Overview } from "../streams/Overview.ts"
 import { publishFigures } from "../streams/publishFigures.ts"
 import { Readiness } from "../streams/run/Readiness.ts"
-import { audienceOf, ReplayAudience } from "../streams/replay/ReplayAudience.ts"
+import { replayAudience } from "../streams/fanOut/replayAudience.ts"
+import { ReplayAudience } from "../streams/replay/ReplayAudience.ts"
 import { Replays } from "../streams/replay/Replays.ts"
 import { describe } from "../streams/topology.ts"
 import { watchLog, watchStore } from "../streams/run/watch.ts"
@@ -95,7 +96,7 @@ export const serving = (given: Settings, beforehand: Beforehand = Layer.empty) =
   const server = Layer.unwrap(Effect.map(webSocket(given), (mount) => Server.layer([mount]))).pipe(
     Layer.provide(Layer.succeed(HttpSettings, { ...given, describe: () => describe(given) }))
   )
-  const audience = Layer.effect(ReplayAudience, Effect.map(FanOut, audienceOf))
+  const audience = Layer.effect(ReplayAudience, Effect.map(FanOut, replayAudience))
   return server.pipe(
     Layer.provideMerge(RawSink.layerLog),
     Layer.provideMerge(reader),

@@ -5,9 +5,9 @@
 
 import type { HttpResponse } from "uWebSockets.js"
 import { STATUS_CODES } from "node:http"
-import type { Front } from "./front.ts"
+import type { Allowance, Spent } from "./allowance.ts"
 import type { Head } from "./head.ts"
-import type { Kind } from "./slots.ts"
+import type { Kind, Slots } from "./slots.ts"
 
 /** Up to this a socket takes an answer whole, and where connections are scarce its own ends with it. */
 const CLOSING_BYTES = 65_536
@@ -19,6 +19,46 @@ export interface Refusal {
   readonly headers?: Readonly<Record<string, string>>
   /** For `topology_http_refused_total`. */
   readonly reason: string
+}
+
+/** How long, and how slow, the parts of a request may be. */
+export interface Times {
+  /** A body has so long before its rate counts. */
+  readonly bodyGraceMs: number
+  /** What a body must then have come at, on average: what the library's own limit is in a row of 10 s. */
+  readonly bodyBytesPerSecond: number
+  /** The longest time of any body. */
+  readonly bodyMs: number
+  /** A client that goes on sending what was refused is let do so for so long, and so many bytes. */
+  readonly drainMs: number
+  readonly drainBytes: number
+  /** … or until it has sent nothing for so long. */
+  readonly drainIdleMs: number
+  /** A client that takes nothing of its answer for so long is ended. The library would, a second later. */
+  readonly unreadMs: number
+}
+
+/** What a request needs of the front that let it in. */
+export interface ExchangeHost {
+  readonly slots: Slots
+  /** Bytes of bodies held, and of answers not taken yet. */
+  readonly bodies: Allowance
+  readonly unread: Allowance
+  readonly times: Times
+  /** Requests under way. */
+  readonly under: Set<Exchange>
+  /** Whether so many connections are open that none is kept for another request. */
+  readonly isCrowded: boolean
+  /** The answer to a request that finds no place. */
+  readonly spentRefusal: (kind: Kind, spent: Spent) => Refusal
+  /** Counts a refused request, and leaves its line. */
+  readonly count: (head: Head, kind: Kind, refusal: Refusal) => void
+  /** Counts a request whose answer was broken off, and leaves its line. */
+  readonly countEnded: (head: Head, kind: Kind, reason: string) => void
+  /** Counts a request that is being answered. */
+  readonly answered: (status: number) => void
+  /** Counts bytes of a body that came in, kept or not. */
+  readonly received: (bytes: number) => void
 }
 
 const writeRefusal = (res: HttpResponse, refusal: Refusal, closes: boolean): void => {
@@ -56,7 +96,7 @@ export class Exchange {
   readonly head: Head
   /** Of every answer, also of those that say why there is none. */
   headers: Readonly<Record<string, string>> = {}
-  readonly #front: Front
+  readonly #front: ExchangeHost
   readonly #abort = new AbortController()
   #kind: Kind
   /** Called where the socket takes bytes again, or never will. */
@@ -73,7 +113,7 @@ export class Exchange {
   #unread = 0
 
   /** For a request that has a place of the kind. */
-  constructor(front: Front, res: HttpResponse, head: Head, kind: Kind) {
+  constructor(front: ExchangeHost, res: HttpResponse, head: Head, kind: Kind) {
     this.#front = front
     this.res = res
     this.head = head

@@ -8,7 +8,7 @@ import type { Settings } from "../schema/Settings.ts"
 import * as metrics from "../streams/metrics.ts"
 import { Allowance, type Spent } from "./allowance.ts"
 import { addressOf, ClientLog, peerOf } from "./clientLog.ts"
-import { Exchange, type Refusal, refuseAtOnce } from "./exchange.ts"
+import { Exchange, type ExchangeHost, type Refusal, refuseAtOnce, type Times } from "./exchange.ts"
 import type { Guard } from "./guard.ts"
 import { type Head, type HeadRefusal, headRefusal, readHead, upgradeRefusal } from "./head.ts"
 import { type Kind, Slots } from "./slots.ts"
@@ -41,23 +41,6 @@ const NO_UPGRADE: HeadRefusal = {
   status: 426,
   parameter: "upgrade",
   message: "upgrade: expected the handshake of a WebSocket"
-}
-
-/** How long, and how slow, the parts of a request may be. */
-export interface Times {
-  /** A body has so long before its rate counts. */
-  readonly bodyGraceMs: number
-  /** What a body must then have come at, on average: what the library's own limit is in a row of 10 s. */
-  readonly bodyBytesPerSecond: number
-  /** The longest time of any body. */
-  readonly bodyMs: number
-  /** A client that goes on sending what was refused is let do so for so long, and so many bytes. */
-  readonly drainMs: number
-  readonly drainBytes: number
-  /** … or until it has sent nothing for so long. */
-  readonly drainIdleMs: number
-  /** A client that takes nothing of its answer for so long is ended. The library would, a second later. */
-  readonly unreadMs: number
 }
 
 export const TIMES: Times = {
@@ -122,7 +105,7 @@ class Connects {
   }
 }
 
-export class Front {
+export class Front implements ExchangeHost {
   readonly slots: Slots
   readonly bodies: Allowance
   readonly unread: Allowance

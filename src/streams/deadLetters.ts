@@ -5,8 +5,7 @@
 import { Effect } from "effect"
 import type { LogError } from "../schema/Errors.ts"
 import { partitionOf } from "../schema/Partition.ts"
-import { REPLAY_HEADER } from "./process/decode.ts"
-import { BATCH_HEADER, CUT_HEADER } from "./process/publish.ts"
+import { BATCH_HEADER, CUT_HEADER, REPLAY_HEADER } from "./log/headers.ts"
 import type { LogRecord, NewRecord, TickLog } from "./log/TickLog.ts"
 
 const DLQ = "raw_ticks_dlq"

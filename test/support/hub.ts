@@ -2,7 +2,7 @@
 
 import type { Tick } from "../../src/schema/Tick.ts"
 import type { ClientSocket } from "../../src/streams/fanOut/ClientQueue.ts"
-import type { HubSettings } from "../../src/streams/fanOut/Hub.ts"
+import type { HubSettings } from "../../src/streams/fanOut/parts.ts"
 import { RuleChecker } from "./RuleChecker.ts"
 
 /** 2026-01-15, 09:15 IST. */

@@ -6,7 +6,7 @@
 import { Duration, Effect, Layer } from "effect"
 import { type Tick, tradingDay } from "../../schema/Tick.ts"
 import { type Claimant, Claims } from "../../streams/ports/Claims.ts"
-import { sourceKey } from "../../streams/process/lostDay.ts"
+import { sourceKey } from "../../streams/log/source.ts"
 import { FlatArray } from "./messagePack.ts"
 import { type Commands, RedisConnection, script } from "./connection.ts"
 

@@ -6,8 +6,7 @@ import { backfillFrame, clockFrame, evictedFrame, gapFilledFrame, gapFrame, type
 import type { Tick } from "../../schema/Tick.ts"
 import { UNKNOWN } from "./backfill.ts"
 import { type ClientQueue, Frame, MAX_DELIVERY, type Published } from "./ClientQueue.ts"
-import type { Hub } from "./Hub.ts"
-import type { HubClient } from "./HubClient.ts"
+import type { ChannelHost, Member } from "./parts.ts"
 import { audienceOf, Instrument, isAfter, type Subscription } from "./TickRing.ts"
 
 /** The stream of the market itself; every other channel is a replay's id. */
@@ -23,11 +22,11 @@ const FORGET_SHARE = 0.1
 /** One stream of ticks with its own memory and clients: the market, or one replay. */
 export class Channel {
   readonly key: string
-  private readonly hub: Hub
+  private readonly host: ChannelHost
   /** What the clients were last told of the time, for those who come later. */
   lastClock: string | undefined
   private readonly instruments = new Map<number, Instrument>()
-  readonly clients = new Set<HubClient>()
+  readonly clients = new Set<Member>()
   private ringLimit: number
   /** Frames of the publish under way, and the clients that get any of them. */
   private frames: Array<Frame> = []
@@ -40,11 +39,11 @@ export class Channel {
   private uses = 0
   private growAt = GROW_EVERY
 
-  constructor(key: string, hub: Hub) {
+  constructor(key: string, host: ChannelHost) {
     this.key = key
-    this.hub = hub
-    this.ringLimit = hub.settings.RING_TICKS
-    this.forgetAt = hub.settings.HUB_INSTRUMENTS
+    this.host = host
+    this.ringLimit = host.settings.RING_TICKS
+    this.forgetAt = host.settings.HUB_INSTRUMENTS
   }
 
   /** Ticks in memory and the most there may be. */
@@ -96,8 +95,8 @@ export class Channel {
     }
     this.kept = 0
     this.seen = 0
-    this.forgetAt = this.hub.settings.HUB_INSTRUMENTS
-    this.ringLimit = this.hub.settings.RING_TICKS
+    this.forgetAt = this.host.settings.HUB_INSTRUMENTS
+    this.ringLimit = this.host.settings.RING_TICKS
     for (const client of this.clients) client.restart()
   }
 
@@ -129,7 +128,7 @@ export class Channel {
     const instrument = this.instruments.get(token) ?? this.instrument(token)
     let first = position
     if (instrument.position === 0) {
-      if (this.key === LIVE) this.hub.observer.seen(token)
+      if (this.key === LIVE) this.host.seen(token)
       if (++this.seen > this.forgetAt) this.forgetSilent()
     } else if (epoch === instrument.epoch) {
       if (position <= instrument.position) return
@@ -215,12 +214,12 @@ export class Channel {
     if (frames.length === 0) return
     this.frames = []
     this.marked = []
-    this.hub.deliver(marked, frames)
+    this.host.deliver(marked, frames)
   }
 
   private keep(instrument: Instrument, frame: Frame): void {
     this.kept += instrument.keep(frame, this.ringLimit)
-    if (this.kept <= this.hub.settings.HUB_TICKS || this.ringLimit <= MIN_RING) return
+    if (this.kept <= this.host.settings.HUB_TICKS || this.ringLimit <= MIN_RING) return
     // Every ring alike gives up its older half: the newest ticks of each instrument are worth most.
     this.ringLimit = Math.max(MIN_RING, this.ringLimit >>> 1)
     for (const other of this.instruments.values()) this.kept -= other.cut(this.ringLimit)
@@ -232,7 +231,7 @@ export class Channel {
    */
   private growRings(): void {
     this.growAt = this.uses + GROW_EVERY
-    const { RING_TICKS, HUB_TICKS } = this.hub.settings
+    const { RING_TICKS, HUB_TICKS } = this.host.settings
     if (this.ringLimit >= RING_TICKS) return
     let room = HUB_TICKS - this.kept
     for (const { count } of this.instruments.values()) {
@@ -247,7 +246,7 @@ export class Channel {
    * ticks: how many those are is bounded by the subscriptions.
    */
   private forgetSilent(): void {
-    const { HUB_INSTRUMENTS } = this.hub.settings
+    const { HUB_INSTRUMENTS } = this.host.settings
     let left = Math.max(1, Math.ceil(HUB_INSTRUMENTS * FORGET_SHARE))
     const uses = new Float64Array(this.instruments.size)
     let n = 0

@@ -9,30 +9,13 @@ import { type ClientQueue, type ClientSocket, type Frame, type Held, MAX_FLUSH_C
 import { type History, historyOf } from "./history.ts"
 import { HubClient } from "./HubClient.ts"
 import { Instruments } from "../ports/Instruments.ts"
+import type { ChannelHost, ClientHost, HubSettings } from "./parts.ts"
 import * as metrics from "../metrics.ts"
 import { RecentTicks } from "../ports/RecentTicks.ts"
 import { TickStore } from "../ports/TickStore.ts"
 
 /** Looks outside memory at a time, of all clients together. */
 const LOOKUPS = 4
-
-export interface HubSettings {
-  /** Newest ticks kept of each instrument. */
-  readonly RING_TICKS: number
-  /** Newest ticks kept of all instruments of a channel together. */
-  readonly HUB_TICKS: number
-  readonly CLIENT_CAPACITY: number
-  readonly CLIENT_BUFFER_BYTES: number
-  readonly MAX_CLIENT_TOKENS: number
-  /** Instruments that all clients together subscribe to or have left and may come back to. */
-  readonly MAX_SUBSCRIPTIONS: number
-  /** Ticks queued for all clients together. */
-  readonly CLIENTS_TICKS: number
-  /** Bytes that wait for all clients together: their messages, answers, and what sockets have not sent. */
-  readonly CLIENTS_BYTES: number
-  /** Instruments remembered in a channel; those that were silent longest go. */
-  readonly HUB_INSTRUMENTS: number
-}
 
 /** What the sums are brought down to where they are above their limit, so that it need not be done at every step. */
 const RELIEF = 0.9
@@ -72,12 +55,12 @@ export interface HubOptions {
 const GRACE_MS = 500
 
 /** All channels and all clients of one server. */
-export class Hub {
+export class Hub implements ChannelHost, ClientHost {
   readonly settings: HubSettings
   readonly history: History | undefined
-  readonly observer: HubObserver
   readonly now: () => number
   readonly graceMs: number
+  private readonly observer: HubObserver
   /** The market itself. */
   readonly live: Channel
   private readonly channels = new Map<string, Channel>()
@@ -169,6 +152,10 @@ export class Hub {
       client.flush()
       client.queue.end(code, reason, "stopping")
     }
+  }
+
+  seen(token: number): void {
+    this.observer.seen(token)
   }
 
   deliver(queues: ReadonlyArray<ClientQueue>, frames: ReadonlyArray<Frame>): void {

@@ -7,7 +7,7 @@ import { tradingDay } from "../../schema/Tick.ts"
 import { type Backfill, backfillNotice, frameOf } from "./backfill.ts"
 import { type Channel, LIVE } from "./Channel.ts"
 import { ClientQueue, type ClientSocket, type Frame, textNotice } from "./ClientQueue.ts"
-import type { Hub } from "./Hub.ts"
+import type { ClientHost, Member } from "./parts.ts"
 import { HISTORY_PAGE, type HistoryPage, type LastTicks } from "./history.ts"
 import { audienceOf, isAfter, placeOf, Subscription, type Wanted } from "./TickRing.ts"
 
@@ -44,9 +44,9 @@ const NOTHING: HistoryPage = { ticks: [], more: false, current: false, failed: t
 const dayOf = (place: Place): number => Math.floor(place.epoch / 1_000_000_000)
 
 /** One connection: a queue, the channel it is bound to, and what it subscribed. */
-export class HubClient {
+export class HubClient implements Member {
   readonly queue: ClientQueue
-  private readonly hub: Hub
+  private readonly hub: ClientHost
   /** Fixed by the first subscription: positions of two streams must not mix on one connection. */
   private channel: Channel | undefined
   private readonly subscriptions = new Map<number, Subscription>()
@@ -58,7 +58,7 @@ export class HubClient {
   /** Until then what another server sent may still be to come here. */
   private readonly graceUntil: number
 
-  constructor(hub: Hub, socket: ClientSocket) {
+  constructor(hub: ClientHost, socket: ClientSocket) {
     this.hub = hub
     this.queue = new ClientQueue(socket, hub.settings.CLIENT_CAPACITY, hub.settings.CLIENT_BUFFER_BYTES, hub.held)
     this.graceUntil = performance.now() + hub.graceMs

@@ -3,6 +3,7 @@
  * mark is one that a retry or a zombie published again, and is dropped.
  */
 import type { Source } from "../../schema/Tick.ts"
+import { BEFORE_ALL, isUpTo, type SourcePlace } from "./source.ts"
 
 /** The highest source taken of a normalized partition; `left` are the raw incarnations it has gone beyond. */
 export interface Mark {
@@ -51,14 +52,6 @@ export interface Bookmark {
 /** Incarnations remembered as left, newest last: more than a topic is ever made anew while readers run. */
 const MAX_LEFT = 16
 
-interface Place {
-  readonly offset: number
-  readonly index: number
-}
-
-/** Before every source. */
-const NOWHERE: Place = { offset: -1, index: -1 }
-
 /**
  * The mark of one reader of one partition, as it goes. Where `raw`, the raw topic's own incarnation, is known, it wins:
  * no mark of another one, wherever that came from, makes its sources look as if they were left.
@@ -67,14 +60,14 @@ export class MarkTracker {
   /** The raw topic's incarnation, to be set anew when the topic is made anew; undefined where nobody knows it. */
   raw: string | undefined
   #incarnation: string | undefined
-  #offset = NOWHERE.offset
-  #index = NOWHERE.index
-  readonly #left = new Map<string, Place>()
+  #offset = BEFORE_ALL.offset
+  #index = BEFORE_ALL.index
+  readonly #left = new Map<string, SourcePlace>()
 
   /** `limit`: a mark at or above this offset of `raw` is none that the platform's own ticks have left, and is not taken up. */
   constructor(mark: Mark | undefined, raw?: string, limit = Number.POSITIVE_INFINITY) {
     this.raw = raw
-    for (const incarnation of mark?.left ?? []) this.#left.set(incarnation, NOWHERE)
+    for (const incarnation of mark?.left ?? []) this.#left.set(incarnation, BEFORE_ALL)
     this.#incarnation = mark?.incarnation
     if (mark === undefined || (mark.incarnation === raw && mark.offset >= limit)) return
     this.#offset = mark.offset
@@ -112,8 +105,7 @@ export class MarkTracker {
       if (this.#incarnation === raw) return false
       // Neither is the raw topic's any more: each has its own place, since one of them may never have been.
       const place = this.#left.get(incarnation)
-      if (place !== undefined && (offset < place.offset || (offset === place.offset && index <= place.index)))
-        return false
+      if (place !== undefined && isUpTo(place, offset, index)) return false
     }
     if (this.#incarnation !== undefined) {
       this.#left.set(this.#incarnation, { offset: this.#offset, index: this.#index })

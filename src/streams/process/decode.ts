@@ -13,19 +13,11 @@ import {
   type Watermark
 } from "./batch.ts"
 import { defectOf } from "./defect.ts"
+import { isRun, MISROUTED_HEADER, REPLAY_HEADER, readWatermark, WATERMARK_HEADER } from "../log/headers.ts"
 import type { LogRecord, NewRecord } from "../log/TickLog.ts"
 
 /** A record larger than this is refused, in bytes. */
 export const MAX_RECORD_BYTES = 1_048_576
-
-/** Header of a replayed record: its run. */
-export const REPLAY_HEADER = "replay"
-/** Headers of a replay's watermark record: its number, and whether the run ends there. */
-export const WATERMARK_HEADER = "watermark"
-export const END_HEADER = "end"
-
-/** Header of a record that was found in a wrong partition and sent on to the right one. */
-export const MISROUTED_HEADER = "misrouted"
 
 export interface DecodeOptions {
   readonly partition: number
@@ -144,33 +136,6 @@ const decodeRecord = (
   }
   const where = `expected partition ${to} for instrument_token ${raw.instrument_token}, got ${partition} again`
   return letter(record, "misrouted", where)
-}
-
-/** A run's name as replays give it: `<replay id>.<run number>`. Others' names are bounded in length and characters. */
-const RUN_NAME = /^[\w.:-]{1,64}$/
-/** The run met last: a replay's records come many at a time. */
-let knownRun = ""
-
-export const isRun = (name: string): boolean => {
-  if (name === knownRun) return true
-  if (!RUN_NAME.test(name)) return false
-  knownRun = name
-  return true
-}
-
-const WATERMARK_NUMBER = /^[1-9]\d{0,14}$/
-
-/** What the headers of a watermark say; a sentence where they are none that a replay writes. */
-export const readWatermark = (
-  headers: Readonly<Record<string, string>>
-): { readonly number: number; readonly end: boolean } | string => {
-  const text = headers[WATERMARK_HEADER] ?? ""
-  if (!WATERMARK_NUMBER.test(text)) {
-    return `header ${WATERMARK_HEADER}: expected a number from 1 on, got ${showValue(text)}`
-  }
-  const end = headers[END_HEADER]
-  if (end !== undefined && end !== "1") return `header ${END_HEADER}: expected 1, got ${showValue(end)}`
-  return { number: Number(text), end: end === "1" }
 }
 
 /** A raw tick of a record, with what the later stages decide still open. */

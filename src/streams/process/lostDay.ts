@@ -2,15 +2,7 @@
  * Decides what claims decide: on a day whose state was lost, and on no other, what somebody had claimed is a duplicate.
  * What was decided so before a recovery shows in the log: up to `through` whatever is not published was claimed.
  */
-import type { Source } from "../../schema/Tick.ts"
 import type { Batch, Candidate } from "./batch.ts"
-import type { Through } from "./recover.ts"
-
-export const sourceKey = ([, offset, index]: Source): string => `${offset}:${index}`
-
-/** Whether a source is at or below the highest that was published. */
-export const isUpTo = (through: Through, offset: number, index: number): boolean =>
-  offset < through.offset || (offset === through.offset && index <= through.index)
 
 /** Takes out live ticks of a day as duplicates. They stay in the batch, marked, until each has shown its number. */
 export const discardClaimed = (batch: Batch, day: number, candidates: Iterable<Candidate>): void => {

@@ -5,20 +5,17 @@
 import { showText } from "../../schema/Explain.ts"
 import { encodeTick } from "../../schema/TickJson.ts"
 import type { Batch, DeadLetter } from "./batch.ts"
-import { END_HEADER, REPLAY_HEADER, WATERMARK_HEADER } from "./decode.ts"
-import { isUpTo } from "./lostDay.ts"
-import type { Through } from "./recover.ts"
+import { BATCH_HEADER, CUT_HEADER, REPLAY_HEADER, watermarkRecord } from "../log/headers.ts"
+import { BEFORE_ALL, isUpTo, type SourcePlace } from "../log/source.ts"
 import type { LogRecord, NewRecord } from "../log/TickLog.ts"
 
 const encoder = new TextEncoder()
-const EMPTY = new Uint8Array(0)
-const NEVER: Through = { offset: -1, index: -1 }
 
 /**
  * The records of `normalized_ticks` that a batch becomes, in the order of their raw offsets; none of what was
  * published before, up to `through`.
  */
-export const toRecords = (batch: Batch, through: Through = NEVER): ReadonlyArray<NewRecord> => {
+export const toRecords = (batch: Batch, through: SourcePlace = BEFORE_ALL): ReadonlyArray<NewRecord> => {
   const records: Array<NewRecord> = []
   const { ticks } = batch
   const watermarks = batch.watermarks.filter(({ offset }) => offset > through.offset)
@@ -38,25 +35,6 @@ export const toRecords = (batch: Batch, through: Through = NEVER): ReadonlyArray
   return records
 }
 
-/** A watermark as a record: in raw_ticks and in normalized_ticks it looks the same. */
-export const watermarkRecord = (watermark: {
-  readonly run: string
-  readonly number: number
-  readonly end: boolean
-}): NewRecord => ({
-  key: null,
-  value: EMPTY,
-  headers: {
-    [REPLAY_HEADER]: watermark.run,
-    [WATERMARK_HEADER]: String(watermark.number),
-    ...(watermark.end ? { [END_HEADER]: "1" } : {})
-  }
-})
-
-/** How many bytes a dead letter had that was cut: it cannot be sent again. */
-export const CUT_HEADER = "bytes"
-/** The letter is a batch of the log as it lies there, which nobody can read: it cannot be sent again either. */
-export const BATCH_HEADER = "batch"
 /** Header values longer than this are cut, in bytes. */
 const MAX_REASON_BYTES = 1024
 const MAX_RUN_CHARS = 64
@@ -68,7 +46,7 @@ const MAX_RUN_CHARS = 64
 export const toDeadRecords = (
   dead: ReadonlyArray<DeadLetter>,
   partition: number,
-  through: Through = NEVER
+  through: SourcePlace = BEFORE_ALL
 ): ReadonlyArray<NewRecord> =>
   dead
     .filter(({ record }) => record.offset > through.offset)

@@ -7,8 +7,8 @@ import type { LogError } from "../../schema/Errors.ts"
 import { EPOCHS_PER_DAY, type Tick, tradingDay, tradingDayStart } from "../../schema/Tick.ts"
 import { decodeTick } from "../../schema/TickJson.ts"
 import type { PartitionStates } from "./batch.ts"
-import { REPLAY_HEADER } from "./decode.ts"
-import { sourceKey } from "./lostDay.ts"
+import { REPLAY_HEADER } from "../log/headers.ts"
+import { BEFORE_ALL, isUpTo, type SourcePlace, sourceKey } from "../log/source.ts"
 import type { LostOffsets } from "../run/lostOffsets.ts"
 import { PartitionState, type Seen } from "./partitionState.ts"
 import { END_SLACK } from "../log/rawSources.ts"
@@ -17,19 +17,14 @@ import { type ChangedState, type StateSnapshot, StateSnapshots } from "../ports/
 import { decodeInstrument, decodeMarks, encodeInstrument, encodeMarks } from "./stateCodec.ts"
 import { type AssignedPartition, type LogRecord, TickLog } from "../log/TickLog.ts"
 
-/** The highest source published; nothing at or below it is published again. */
-export interface Through {
-  readonly offset: number
-  readonly index: number
-}
-
 export interface Recovered {
   readonly states: PartitionStates
   /** The raw offset to read from. */
   readonly from: number
   /** Live records below this are in the state already: only those of replays are run again. */
   readonly liveFrom: number
-  readonly through: Through
+  /** The highest source published; nothing at or below it is published again. */
+  readonly through: SourcePlace
   /** Normalized offset from which `through` was read: a snapshot names it until all up to `through` is run again. */
   readonly normalizedFrom: number
   /** First raw offset of each replay run that had not ended. */
@@ -41,8 +36,6 @@ export interface Recovered {
   /** On a day whose state was lost: the live sources published since the snapshot, where the log shows them all. */
   readonly published: ReadonlySet<string> | undefined
 }
-
-const NOTHING: Through = { offset: -1, index: -1 }
 
 /**
  * What belongs to the partition is kept as the state of token 0, which no instrument has. Of a replay run it is where
@@ -129,7 +122,7 @@ const highestSource = (
     const { start, end } = yield* log.bounds("normalized_ticks", partition)
     // After the other: all that was published by then has a place below this end.
     const limit = (yield* log.bounds("raw_ticks", partition)).end + END_SLACK
-    let { offset, index } = NOTHING
+    let through = BEFORE_ALL
     let isMet = false
     const see = ({ value, headers, unreadable, recordTime }: LogRecord) => {
       const isNone = value === null || value.length === 0 || unreadable !== undefined
@@ -144,10 +137,7 @@ const highestSource = (
       if (source[1] >= limit) return
       isMet = true
       if (isLive) onTick(tick)
-      if (source[1] > offset || (source[1] === offset && source[2] > index)) {
-        offset = source[1]
-        index = source[2]
-      }
+      if (!isUpTo(through, source[1], source[2])) through = { offset: source[1], index: source[2] }
     }
     // In pieces, not as a stream: what lies last may be no record, and none comes after it while this goes on.
     for (let at = Math.max(from, start); at < end; ) {
@@ -156,7 +146,7 @@ const highestSource = (
       if (next <= at) break
       at = next
     }
-    return { through: { offset, index }, isWhole: from >= start }
+    return { through, isWhole: from >= start }
   })
 
 /** A record stamped so much later (µs) than the raw log's first is not from before the raw topic was made anew. */

@@ -1,7 +1,6 @@
 /** Decides what a replay needs of those who listen to it: whether anyone does, and a way to tell them. */
 import { Context } from "effect"
 import type { Tick } from "../../schema/Tick.ts"
-import type { Hub } from "../fanOut/Hub.ts"
 import type { ReplayState } from "./Replays.ts"
 
 /** Where a replay is, as its clients are told. */
@@ -26,14 +25,3 @@ export class ReplayAudience extends Context.Service<
     readonly clients: (id: string) => number
   }
 >()("market-data-platform/streams/ReplayAudience") {}
-
-/** The clients of a hub: each replay is a channel of it. */
-export const audienceOf = (hub: Hub): ReplayAudience["Service"] => ({
-  open: (id) => {
-    hub.open(id)
-  },
-  publish: (id, ticks) => hub.channel(id)?.publish(ticks),
-  clock: (id, { run, ts, state }) => hub.channel(id)?.clock(run, ts, state),
-  close: (id) => hub.close(id),
-  clients: (id) => hub.clients(id)
-})

@@ -3,7 +3,8 @@ import { partitionOf } from "../../../src/schema/Partition.ts"
 import type { Tick } from "../../../src/schema/Tick.ts"
 import type { Batch } from "../../../src/streams/process/batch.ts"
 import { makeStates, stages } from "../../../src/streams/process/process.ts"
-import { toDeadRecords, toRecords, watermarkRecord } from "../../../src/streams/process/publish.ts"
+import { watermarkRecord } from "../../../src/streams/log/headers.ts"
+import { toDeadRecords, toRecords } from "../../../src/streams/process/publish.ts"
 import type { LogRecord } from "../../../src/streams/log/TickLog.ts"
 
 const settings = {

@@ -1,0 +1,61 @@
+/**
+ * Decides what the parts of the fan-out need of one another: a channel of its hub and its members, a client of its hub.
+ * The parts import this and not each other, but in one direction: channel <- client <- hub.
+ */
+import type { ClientQueue, Frame, Held } from "./ClientQueue.ts"
+import type { History } from "./history.ts"
+
+export interface HubSettings {
+  /** Newest ticks kept of each instrument. */
+  readonly RING_TICKS: number
+  /** Newest ticks kept of all instruments of a channel together. */
+  readonly HUB_TICKS: number
+  readonly CLIENT_CAPACITY: number
+  readonly CLIENT_BUFFER_BYTES: number
+  readonly MAX_CLIENT_TOKENS: number
+  /** Instruments that all clients together subscribe to or have left and may come back to. */
+  readonly MAX_SUBSCRIPTIONS: number
+  /** Ticks queued for all clients together. */
+  readonly CLIENTS_TICKS: number
+  /** Bytes that wait for all clients together: their messages, answers, and what sockets have not sent. */
+  readonly CLIENTS_BYTES: number
+  /** Instruments remembered in a channel; those that were silent longest go. */
+  readonly HUB_INSTRUMENTS: number
+}
+
+/** What a channel needs of the hub that it belongs to. */
+export interface ChannelHost {
+  readonly settings: HubSettings
+  /** An instrument's first tick in the live channel has come. */
+  readonly seen: (token: number) => void
+  /** Sends what was marked for these clients. */
+  readonly deliver: (queues: ReadonlyArray<ClientQueue>, frames: ReadonlyArray<Frame>) => void
+}
+
+/** What a channel needs of a client in it. */
+export interface Member {
+  readonly queue: ClientQueue
+  /** The channel begins a run anew. */
+  readonly restart: () => void
+  /** The channel ends. */
+  readonly leave: () => void
+}
+
+/** What a client needs of the hub that it is connected to. */
+export interface ClientHost {
+  readonly settings: HubSettings
+  /** What waits for all clients together. */
+  readonly held: Held
+  /** Undefined: what is not in memory is not to be had. */
+  readonly history: History | undefined
+  /** Milliseconds after its connect within which a client's place may be ahead of what has come in here. */
+  readonly graceMs: number
+  /** Instruments that clients subscribe to or have left, all clients together. */
+  subscriptions: number
+  /** Epoch microseconds. */
+  readonly now: () => number
+  readonly look: <A>(ask: (history: History) => Promise<A>, otherwise: A) => Promise<A>
+  readonly flushClient: (queue: ClientQueue) => void
+  /** Ends a client that something broke for. */
+  readonly fail: (queue: ClientQueue, error: unknown) => void
+}

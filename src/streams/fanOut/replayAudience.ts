@@ -1,0 +1,14 @@
+/** Decides how a replay reaches its listeners: as a channel of the hub. */
+import type { ReplayAudience } from "../replay/ReplayAudience.ts"
+import type { Hub } from "./Hub.ts"
+
+/** The clients of a hub: each replay is a channel of it. */
+export const replayAudience = (hub: Hub): ReplayAudience["Service"] => ({
+  open: (id) => {
+    hub.open(id)
+  },
+  publish: (id, ticks) => hub.channel(id)?.publish(ticks),
+  clock: (id, { run, ts, state }) => hub.channel(id)?.clock(run, ts, state),
+  close: (id) => hub.close(id),
+  clients: (id) => hub.clients(id)
+})
