@@ -7,8 +7,8 @@ import { Context, Effect, Layer } from "effect"
 import { instance } from "../src/commands/instance.ts"
 import { readSettings } from "../src/schema/Settings.ts"
 import { epochOf, type Tick, tradingDay } from "../src/schema/Tick.ts"
-import { Replays } from "../src/streams/replay/Replays.ts"
 import { TickStore } from "../src/streams/ports/TickStore.ts"
+import { Replays } from "../src/streams/replay/Replays.ts"
 import { figures, type Row } from "./row.ts"
 
 const TICKS = 200_000

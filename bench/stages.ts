@@ -4,10 +4,10 @@
  */
 import { Effect, Stream } from "effect"
 import type { RawTick } from "../src/schema/RawTick.ts"
+import type { LogRecord } from "../src/streams/log/TickLog.ts"
 import { type Batch, countsOf } from "../src/streams/process/batch.ts"
 import { candidate } from "../src/streams/process/decode.ts"
 import { makeStates, stages } from "../src/streams/process/process.ts"
-import type { LogRecord } from "../src/streams/log/TickLog.ts"
 import { alternate, figures, median, type Row } from "./row.ts"
 
 const TICKS = 1_000_000

@@ -1,13 +1,13 @@
 #!/usr/bin/env node
 /** Decides what `mdp` is: its commands, and nothing else. */
 import { Command } from "effect/cli"
+import { runCli } from "./commands/cli.ts"
 import { demo } from "./commands/demo.ts"
 import { dlq } from "./commands/dlq.ts"
 import { feed } from "./commands/feed.ts"
 import { instruments } from "./commands/instruments.ts"
 import { migrate } from "./commands/migrate.ts"
 import { replay } from "./commands/replay.ts"
-import { runCli } from "./commands/cli.ts"
 import { run } from "./commands/run.ts"
 import { server } from "./commands/server.ts"
 import { topology } from "./commands/topology.ts"

@@ -38,8 +38,9 @@ const rooms: Readonly<Record<string, ReadonlyArray<string>>> = {
   fanOut: ["metrics.ts", "log", "ports", "run", "replay"],
   "deadLetters.ts": ["log"],
   "publishFigures.ts": ["ports", "run"],
-  "Overview.ts": ["metrics.ts", "log", "ports", "run"],
-  "topology.ts": ["metrics.ts", "log", "ports", "run", "process", "sinks"]
+  "Overview.ts": ["metrics.ts", "log", "ports", "run", "topology.ts"],
+  "topology.ts": ["log", "ports", "run", "process", "sinks", "replay", "fanOut"],
+  "topologyText.ts": ["topology.ts"]
 }
 
 /** The only room of layers that knows a system's driver. */

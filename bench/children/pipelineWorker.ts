@@ -1,12 +1,13 @@
 /** Decides how the pipeline bench runs its worker: every stage as `mdp worker` has them, until no group is behind. */
 import { Effect, Layer } from "effect"
-import { groups, STAGES } from "../../src/commands/groups.ts"
+import { groups } from "../../src/commands/groups.ts"
 import { archive, caches, log, store } from "../../src/commands/services.ts"
 import { readSettings } from "../../src/schema/Settings.ts"
-import { Drain } from "../../src/streams/run/Drain.ts"
-import { Readiness } from "../../src/streams/run/Readiness.ts"
 import { TickLog } from "../../src/streams/log/TickLog.ts"
 import { TickStore } from "../../src/streams/ports/TickStore.ts"
+import { Drain } from "../../src/streams/run/Drain.ts"
+import { Readiness } from "../../src/streams/run/Readiness.ts"
+import { STAGES } from "../../src/streams/topology.ts"
 import { report } from "../servers.ts"
 
 const [ticks, distinct] = [Number(process.argv[2]), Number(process.argv[3])]

@@ -2,9 +2,9 @@
 import { Effect, Layer, Metric } from "effect"
 import { caches, log } from "../../src/commands/services.ts"
 import { readSettings } from "../../src/schema/Settings.ts"
-import { Readiness } from "../../src/streams/run/Readiness.ts"
 import { TickLog } from "../../src/streams/log/TickLog.ts"
-import { runProcess } from "../../src/streams/topology.ts"
+import { runProcess } from "../../src/streams/process/runProcess.ts"
+import { Readiness } from "../../src/streams/run/Readiness.ts"
 import { report } from "../servers.ts"
 
 const [ticks, distinct] = [Number(process.argv[2]), Number(process.argv[3])]

@@ -17,8 +17,8 @@ import {
   type Wanted
 } from "../streams/deadLetters.ts"
 import { TickLog } from "../streams/log/TickLog.ts"
-import { instanceUrl, urlFlag } from "./feed.ts"
 import { wrongUsage } from "./cli.ts"
+import { instanceUrl, urlFlag } from "./feed.ts"
 import { log, settings } from "./services.ts"
 
 const PATH = "/api/v1/dlq"

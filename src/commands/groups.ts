@@ -2,23 +2,23 @@
 import { Cause, Effect, Fiber, Layer, Schedule, Stream } from "effect"
 import type { LogError } from "../schema/Errors.ts"
 import type { Settings } from "../schema/Settings.ts"
+import { TickLog } from "../streams/log/TickLog.ts"
 import { Archive } from "../streams/ports/Archive.ts"
 import type { Claims } from "../streams/ports/Claims.ts"
+import type { RecentTicks } from "../streams/ports/RecentTicks.ts"
+import type { StateSnapshots } from "../streams/ports/StateSnapshots.ts"
+import type { TickStore } from "../streams/ports/TickStore.ts"
 import { Drain } from "../streams/run/Drain.ts"
 import { drainable } from "../streams/run/drainable.ts"
-import { dropOldDays } from "../streams/sinks/dropOldDays.ts"
 import { observe } from "../streams/run/observe.ts"
 import type { Readiness } from "../streams/run/Readiness.ts"
-import type { RecentTicks } from "../streams/ports/RecentTicks.ts"
-import { refreshCandles } from "../streams/sinks/refreshCandles.ts"
 import { reasonOf, restart } from "../streams/run/restart.ts"
-import type { StateSnapshots } from "../streams/ports/StateSnapshots.ts"
-import { TickLog } from "../streams/log/TickLog.ts"
-import type { TickStore } from "../streams/ports/TickStore.ts"
-import { runProcess } from "../streams/topology.ts"
+import { dropOldDays } from "../streams/sinks/dropOldDays.ts"
+import { refreshCandles } from "../streams/sinks/refreshCandles.ts"
 import { writeArchive } from "../streams/sinks/writeArchive.ts"
 import { writeRing } from "../streams/sinks/writeRing.ts"
 import { writeStore } from "../streams/sinks/writeStore.ts"
+import { type Part, type Stage, groups as table } from "../streams/topology.ts"
 
 const RESTART_WAIT = "1 second"
 const DRAIN_POLL = "20 millis"
@@ -57,31 +57,7 @@ const runEmpty = (log: TickLog["Service"], over: ReadonlySet<string>): Effect.Ef
     }
   })
 
-/** The stages that a worker may run, each a consumer group of its own. */
-export const STAGES = ["process", "store", "recent", "archive"] as const
-export type Stage = (typeof STAGES)[number]
-
-const services = {
-  process: (settings: Settings) => [supervise("process", runProcess(settings))],
-  store: (settings: Settings) => [
-    supervise("store", writeStore(settings)),
-    supervise("candles", refreshCandles(settings)),
-    supervise("old days", dropOldDays(settings))
-  ],
-  // The ring gives up in a stop where it does not answer; its group is not waited for then.
-  recent: (settings: Settings, over: Set<string>) => [
-    supervise(
-      "ring",
-      Effect.andThen(
-        writeRing(settings),
-        Effect.sync(() => over.add("recent"))
-      )
-    )
-  ],
-  archive: (settings: Settings) => [supervise("archive", writeArchive(settings))]
-} as const
-
-type GroupServices = TickLog | TickStore | RecentTicks | Claims | StateSnapshots | Archive | Readiness | Drain
+type GroupServices = Effect.Services<ReturnType<(typeof table)[Stage]["parts"]>[number]["run"]> | Drain
 
 /** Whether the log is this process's own: then whatever it holds is worked off before a stop. */
 export interface GroupOptions {
@@ -108,12 +84,17 @@ const running = (settings: Settings, { stages, ownsLog }: GroupOptions) =>
     const log = yield* TickLog
     const stoppable = drainable(log, drain.begun)
     const over = new Set<string>()
-    const parts: ReadonlyArray<Effect.Effect<void, never, GroupServices>> = [
-      ...stages.flatMap(
-        (stage): ReadonlyArray<Effect.Effect<void, never, GroupServices>> => services[stage](settings, over)
-      ),
-      supervise("observe", observe(settings))
-    ]
+    const partsOf = (stage: Stage) => {
+      const parts: ReadonlyArray<Part<GroupServices>> = table[stage].parts(settings)
+      // A part that ends by itself has given up, as the ring does in a stop: its group is not waited for then.
+      return parts.map(({ name, run }) =>
+        supervise(
+          name,
+          Effect.tap(run, () => Effect.sync(() => over.add(stage)))
+        )
+      )
+    }
+    const parts = [...stages.flatMap(partsOf), supervise("observe", observe(settings))]
     for (const part of parts) {
       yield* Effect.forkScoped(ownsLog ? part : Effect.provideService(part, TickLog, stoppable.log))
     }

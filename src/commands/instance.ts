@@ -4,25 +4,23 @@ import { Flag } from "effect/cli"
 import { HttpSettings } from "../http/HttpSettings.ts"
 import * as Server from "../http/Server.ts"
 import { webSocket } from "../http/WebSocket.ts"
-import { lock } from "../layers/postgres/DataDir.ts"
-import * as InstrumentsLayer from "../layers/instruments/Instruments.ts"
 import * as RawSink from "../layers/feeds/RawSink.ts"
+import * as InstrumentsLayer from "../layers/instruments/Instruments.ts"
+import { lock } from "../layers/postgres/DataDir.ts"
 import * as ReplayService from "../layers/replays/ReplayService.ts"
 import { SettingError, type StartError, type StoreError } from "../schema/Errors.ts"
 import type { Settings } from "../schema/Settings.ts"
-import { broadcast } from "../streams/fanOut/broadcast.ts"
-import { Drain } from "../streams/run/Drain.ts"
 import { FanOut } from "../streams/fanOut/Hub.ts"
-import type { Instruments } from "../streams/ports/Instruments.ts"
-import { Overview } from "../streams/Overview.ts"
-import { publishFigures } from "../streams/publishFigures.ts"
-import { Readiness } from "../streams/run/Readiness.ts"
 import { replayAudience } from "../streams/fanOut/replayAudience.ts"
+import { Overview } from "../streams/Overview.ts"
+import type { Instruments } from "../streams/ports/Instruments.ts"
+import { publishFigures } from "../streams/publishFigures.ts"
 import { ReplayAudience } from "../streams/replay/ReplayAudience.ts"
-import { Replays } from "../streams/replay/Replays.ts"
-import { describe } from "../streams/topology.ts"
+import { Drain } from "../streams/run/Drain.ts"
+import { Readiness } from "../streams/run/Readiness.ts"
 import { watchLog, watchStore } from "../streams/run/watch.ts"
-import { groups, STAGES, supervise } from "./groups.ts"
+import { describe, STAGES, groups as table } from "../streams/topology.ts"
+import { groups, supervise } from "./groups.ts"
 import { lifeOf } from "./life.ts"
 import { boundMemory } from "./memory.ts"
 import { partitionsKept } from "./partitions.ts"
@@ -56,18 +54,11 @@ export const launch = <E, R>(layer: Layer.Layer<Crashed, E, R>): Effect.Effect<n
     })
   )
 
-/** The server's reader: live ticks to the hub, replayed ones to their replays. */
-const reader = Layer.effectDiscard(
-  Effect.gen(function* () {
-    const hub = yield* FanOut
-    const replays = yield* Replays
-    const part = broadcast(({ partition, ticks, replays: returned, publishedAt }) => {
-      if (ticks.length > 0) hub.publish(ticks, publishedAt)
-      if (returned.length > 0) replays.returned(partition, returned)
-    })
-    yield* Effect.forkScoped(supervise("server", part))
-  })
-)
+/** The server's own readers. */
+const reader = (given: Settings) =>
+  Layer.effectDiscard(
+    Effect.forEach(table.server.parts(given), ({ name, run }) => Effect.forkScoped(supervise(name, run)))
+  )
 
 /** `--insecure`: listen on an address that others can reach, though nobody is asked for a key. */
 export const insecureFlag = Flag.Boolean("insecure").pipe(
@@ -99,7 +90,7 @@ export const serving = (given: Settings, beforehand: Beforehand = Layer.empty) =
   const audience = Layer.effect(ReplayAudience, Effect.map(FanOut, replayAudience))
   return server.pipe(
     Layer.provideMerge(RawSink.layerLog),
-    Layer.provideMerge(reader),
+    Layer.provideMerge(reader(given)),
     Layer.provideMerge(Layer.effectDiscard(Effect.andThen(Effect.forkScoped(watchStore), Effect.forkScoped(watchLog)))),
     Layer.provideMerge(ReplayService.layer(given)),
     Layer.provideMerge(audience),

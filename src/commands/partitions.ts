@@ -1,8 +1,8 @@
 /** Decides whether a pipeline may start on its log: the number of partitions may not change under kept state. */
 import { Effect, Layer } from "effect"
 import { StartError } from "../schema/Errors.ts"
-import { StateSnapshots } from "../streams/ports/StateSnapshots.ts"
 import { TickLog } from "../streams/log/TickLog.ts"
+import { StateSnapshots } from "../streams/ports/StateSnapshots.ts"
 
 /** Refuses a log that has another number of partitions than the states that are kept of it. */
 export const partitionsKept: Layer.Layer<never, StartError, TickLog | StateSnapshots> = Layer.effectDiscard(

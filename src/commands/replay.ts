@@ -5,8 +5,8 @@ import { askInstance, type InstanceRequest, refusalOf } from "../layers/feeds/In
 import { FeedError } from "../schema/Errors.ts"
 import { IST_OFFSET_MICROS } from "../schema/Tick.ts"
 import { Replay, ReplayRequest, Speed } from "../streams/replay/Replays.ts"
-import { instanceUrl, urlFlag } from "./feed.ts"
 import { wrongUsage } from "./cli.ts"
+import { instanceUrl, urlFlag } from "./feed.ts"
 
 const PATH = "/api/v1/replays"
 const POLL = "250 millis"

@@ -4,24 +4,25 @@ import { rm } from "node:fs/promises"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { Context, Effect, Fiber, Layer, Redacted } from "effect"
+import * as ParquetFiles from "../layers/archive/ParquetFiles.ts"
+import * as S3 from "../layers/archive/S3.ts"
 import * as Kafka from "../layers/kafka/KafkaLog.ts"
 import * as MemoryClaims from "../layers/memory/MemoryClaims.ts"
 import * as MemoryCounters from "../layers/memory/MemoryCounters.ts"
 import * as MemoryLog from "../layers/memory/MemoryLog.ts"
 import * as MemoryRing from "../layers/memory/MemoryRing.ts"
 import * as MemorySnapshots from "../layers/memory/MemorySnapshots.ts"
-import * as ParquetFiles from "../layers/archive/ParquetFiles.ts"
 import * as PgliteLayer from "../layers/postgres/Pglite.ts"
 import { Pglite } from "../layers/postgres/Pglite.ts"
+import * as Timescale from "../layers/postgres/Timescale.ts"
 import * as Redis from "../layers/redis/connection.ts"
 import * as RedisClaims from "../layers/redis/RedisClaims.ts"
 import * as RedisCounters from "../layers/redis/RedisCounters.ts"
 import * as RedisRing from "../layers/redis/RedisRing.ts"
 import * as RedisSnapshots from "../layers/redis/RedisSnapshots.ts"
-import * as S3 from "../layers/archive/S3.ts"
-import * as Timescale from "../layers/postgres/Timescale.ts"
 import { SettingError, StartError } from "../schema/Errors.ts"
 import { readSettings, type Settings } from "../schema/Settings.ts"
+import { consumerGroups } from "../streams/topology.ts"
 
 /** The settings of this process; the first wrong one ends it with a line that names it. */
 export const settings = Effect.suspend(() => Effect.fromResult(readSettings(process.env)))
@@ -63,7 +64,7 @@ const placeOf = (url: string): string | undefined => {
 /** Kafka where KAFKA_BROKERS names it, else the log in this process's memory. */
 export const log = (given: Settings) =>
   given.KAFKA_BROKERS !== undefined
-    ? Kafka.layerOf(given).pipe(
+    ? Kafka.layerOf(given, consumerGroups).pipe(
         awaited(
           `Kafka at ${given.KAFKA_BROKERS.includes("@") ? "KAFKA_BROKERS" : given.KAFKA_BROKERS} (KAFKA_BROKERS)`,
           `${given.KAFKA_START_TIMEOUT_MS} ms at most (KAFKA_START_TIMEOUT_MS)`

@@ -1,7 +1,8 @@
 /** Decides `mdp topology`: the graph with the capacities in force, for a terminal, a page or a program. */
 import { Effect } from "effect"
 import { Command, Flag } from "effect/cli"
-import { describe, toMermaid, toText } from "../streams/topology.ts"
+import { describe } from "../streams/topology.ts"
+import { toMermaid, toText } from "../streams/topologyText.ts"
 import { embedded } from "./instance.ts"
 import { settings } from "./services.ts"
 

@@ -3,10 +3,11 @@
  * names in `degraded` whoever fell silent, what the others call degraded, and the groups that nobody runs.
  */
 import { Clock, Context, Effect, Layer } from "effect"
-import * as metrics from "./metrics.ts"
-import { Readiness } from "./run/Readiness.ts"
 import { TickLog, type Topic } from "./log/TickLog.ts"
+import * as metrics from "./metrics.ts"
 import { type ProcessLife, SILENT_MS, WorkerCounters, type WorkerFigures } from "./ports/WorkerCounters.ts"
+import { Readiness } from "./run/Readiness.ts"
+import { consumerGroups, gatheringGroups } from "./topology.ts"
 
 /** How often it is looked. */
 const EVERY = "1 second"
@@ -15,9 +16,6 @@ const FRESH_MS = 3000
 /** Names told at most, and characters of each: what other processes say is theirs. */
 const MAX_NAMES = 50
 const MAX_NAME_CHARS = 200
-
-/** The group that takes records long before it writes and commits them. */
-const GATHERS = "archive"
 
 export interface GroupState {
   readonly group: string
@@ -131,14 +129,18 @@ export class Overview extends Context.Service<
           const living = (all ?? []).filter((one) => one.living)
           const lag = lags()
           const counted = members()
-          const topics = new Map<string, Topic>(expected.map((group) => [group, topicOf(group)]))
-          for (const { stages } of all ?? []) for (const group of stages) topics.set(group, topicOf(group))
-          const groups = [...topics].map(([group, topic]): GroupState => {
+          const run = new Set(expected)
+          for (const { stages } of all ?? []) for (const group of stages) run.add(group)
+          const known = [...run].flatMap((group) => {
+            const topic = consumerGroups.get(group)
+            return topic === undefined ? [] : [[group, topic] as const]
+          })
+          const groups = known.map(([group, topic]): GroupState => {
             const mine = self.stages.includes(group) ? [self.worker] : []
             const others = living.filter(({ life, stages }) => life !== self.life && stages.includes(group))
             const isSeen = counters.shared ? all !== null : mine.length > 0
             // What is gathered only the process knows that gathers it.
-            const isTold = lag !== null && (all !== null || group !== GATHERS)
+            const isTold = lag !== null && (all !== null || !gatheringGroups.has(group))
             const stands = isTold ? standing(group, lag.value, living) : { lag: null, held: 0 }
             return {
               group,
@@ -175,6 +177,3 @@ export class Overview extends Context.Service<
       })
     )
 }
-
-/** What a group reads. */
-const topicOf = (group: string): Topic => (group === "process" ? "raw_ticks" : "normalized_ticks")

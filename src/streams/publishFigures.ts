@@ -1,7 +1,7 @@
 /** Decides how a process tells of itself: who it is, what it waits for, what is degraded, and its newest figures, every second. */
 import { Effect, Layer, Metric } from "effect"
-import { Readiness } from "./run/Readiness.ts"
 import { type Figure, type ProcessLife, WorkerCounters } from "./ports/WorkerCounters.ts"
+import { Readiness } from "./run/Readiness.ts"
 
 const EVERY = "1 second"
 /** A stop waits no longer for its entry to be taken from the list. */

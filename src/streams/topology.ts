@@ -1,48 +1,29 @@
 /**
- * Decides how the stages are joined into groups, and describes that as data: nodes, edges, capacities, and what a full
- * buffer does. The commands, `/topology` and topology.md all read it from here.
+ * Decides how the stages are joined into groups: one table says what each group reads, runs and writes, and what its
+ * buffers hold. The commands start groups from it; lag, `/topology` and topology.md tell of it.
  */
-import { Effect, Stream } from "effect"
+import type { Effect } from "effect"
 import type { LogError } from "../schema/Errors.ts"
 import type { Settings } from "../schema/Settings.ts"
+import type { FanOut } from "./fanOut/Hub.ts"
+import { serveLive } from "./fanOut/serveLive.ts"
+import type { TickLog, Topic } from "./log/TickLog.ts"
+import type { Archive } from "./ports/Archive.ts"
 import type { Claims } from "./ports/Claims.ts"
-import { feedClocks } from "./process/feedClocks.ts"
-import { type LostOffsetsSettings, lostOffsets } from "./run/lostOffsets.ts"
-import { type ProcessSettings, processPartition } from "./process/process.ts"
-import type { Readiness } from "./run/Readiness.ts"
-import { aloneInGroup } from "./run/restart.ts"
+import type { RecentTicks } from "./ports/RecentTicks.ts"
 import type { StateSnapshots } from "./ports/StateSnapshots.ts"
-import { TickLog } from "./log/TickLog.ts"
+import type { TickStore } from "./ports/TickStore.ts"
+import { runProcess } from "./process/runProcess.ts"
+import type { Replays } from "./replay/Replays.ts"
+import type { Drain } from "./run/Drain.ts"
+import type { Readiness } from "./run/Readiness.ts"
+import { dropOldDays } from "./sinks/dropOldDays.ts"
+import { refreshCandles } from "./sinks/refreshCandles.ts"
+import { writeArchive } from "./sinks/writeArchive.ts"
+import { writeRing } from "./sinks/writeRing.ts"
+import { writeStore } from "./sinks/writeStore.ts"
 
-/**
- * The group `process`: one pipeline an assigned partition, started on assignment, ended on revocation; degraded while
- * one of them keeps failing.
- */
-export const runProcess = (
-  settings: ProcessSettings & LostOffsetsSettings
-): Effect.Effect<void, LogError, TickLog | Claims | StateSnapshots | Readiness> =>
-  Effect.gen(function* () {
-    const log = yield* TickLog
-    const lost = yield* lostOffsets("process", "raw_ticks", settings)
-    const clocks = yield* feedClocks
-    const run = aloneInGroup("process")((assigned) =>
-      processPartition(
-        {
-          ...assigned,
-          read: (from, until) =>
-            Stream.unwrap(Effect.as(lost.reached(assigned.partition, from), assigned.read(from, until)))
-        },
-        settings,
-        lost,
-        clocks
-      ).pipe(Effect.raceFirst(assigned.revoked))
-    )
-    yield* log
-      .assignments("process", "raw_ticks")
-      .pipe(Stream.mapEffect(run, { concurrency: "unbounded" }), Stream.runDrain)
-  }).pipe(Effect.scoped)
-
-/** What a full buffer does. */
+/** What a full buffer does to who fills it. */
 export type WhenFull = "block" | "drop-newest" | "drop-oldest" | "evict"
 
 export type NodeKind = "source" | "log" | "stage" | "sink" | "server"
@@ -77,6 +58,7 @@ export interface TopologyDescription {
 export type TopologySettings = Pick<
   Settings,
   | "KAFKA_BROKERS"
+  | "KAFKA_FETCH_BYTES"
   | "LOG_CAPACITY_RECORDS"
   | "LOG_CAPACITY_BYTES"
   | "DLQ_CAPACITY_RECORDS"
@@ -88,133 +70,195 @@ export type TopologySettings = Pick<
   | "REPLAY_WINDOW_TICKS"
 >
 
-/** The whole topology with the capacities in force. */
-export const describe = (settings: TopologySettings): TopologyDescription => {
-  const node = (id: string, kind: NodeKind, does: string, group?: string): TopologyNode =>
-    group === undefined ? { id, kind, does } : { id, kind, group, does }
-  const buffered = (
-    from: string,
-    to: string,
-    name: string,
-    capacity: number,
-    unit: string,
-    whenFull: WhenFull,
-    bytes?: number
-  ): TopologyEdge => ({
-    from,
-    to,
-    buffer: { name, capacity, unit, whenFull, ...(bytes === undefined ? {} : { bytes }) }
-  })
-  const raw = settings.LOG_CAPACITY_RECORDS
-  // Kafka holds what its retention says: no buffer of a process, and never full for who writes.
-  const logged = (...edge: Parameters<typeof buffered>): TopologyEdge =>
-    settings.KAFKA_BROKERS === undefined ? buffered(...edge) : { from: edge[0], to: edge[1] }
-  const rawBytes = settings.LOG_CAPACITY_BYTES
-  return {
-    nodes: [
-      node("dma", "source", "tick-by-tick feed"),
-      node("snapshot", "source", "conflated backup feed"),
-      node("ingest", "source", "POST /api/v1/ingest and feed commands"),
-      node("replay", "source", "a stored day, paced, in global order"),
-      node("raw_ticks", "log", "every tick as its feed sent it"),
-      node("decode", "stage", "reads raw records; what cannot be read goes to the DLQ", "process"),
-      node("normalize", "stage", "one form, identity, trading day; stamps too far ahead go to the DLQ", "process"),
-      node("deduplicate", "stage", "sessions, arbitration between feeds, each identity once", "process"),
-      node("sequence", "stage", "gaps, status, volume, epoch and position", "process"),
-      node("publish", "stage", "writes clean ticks and dead letters, then commits", "process"),
-      node("normalized_ticks", "log", "every tick once, ordered, gaps marked"),
-      node("raw_ticks_dlq", "log", "what cannot go on, as it came, with the reason"),
-      node("follow-store", "stage", "drops what was published again", "store"),
-      node("store", "sink", "ticks, candles and bookmarks in one transaction", "store"),
-      node("follow-ring", "stage", "drops what was published again", "recent"),
-      node("ring", "sink", "newest ticks of each instrument", "recent"),
-      node("follow-archive", "stage", "drops what was published again", "archive"),
-      node("archive", "sink", "Parquet, a range of a partition and a trading day an object", "archive"),
-      node("follow-server", "stage", "drops what was published again"),
-      node("reassemble", "stage", "puts a replay back in global order by its watermarks"),
-      node("fan-out", "server", "WebSocket: backfill, then live, one queue a client"),
-      node("rest", "server", "history, quotes, instruments, replays")
-    ],
-    edges: [
-      { from: "dma", to: "raw_ticks" },
-      { from: "snapshot", to: "raw_ticks" },
-      { from: "ingest", to: "raw_ticks" },
-      buffered("replay", "raw_ticks", "replay_window", settings.REPLAY_WINDOW_TICKS, "ticks, all replays", "block"),
-      logged("raw_ticks", "decode", "raw_ticks", raw, "records a partition", "block", rawBytes),
-      { from: "decode", to: "normalize" },
-      { from: "normalize", to: "deduplicate" },
-      { from: "deduplicate", to: "sequence" },
-      { from: "sequence", to: "publish" },
-      { from: "publish", to: "normalized_ticks" },
-      logged(
-        "publish",
+/** What runs for as long as its process; by its name it is logged, and degraded where it fails. */
+export interface Part<R> {
+  readonly name: string
+  readonly run: Effect.Effect<void, LogError, R>
+}
+
+/** A consumer group, or the readers of a server, which are in none. */
+export interface Group<R> {
+  readonly reads: Topic
+  /** Whether it takes records on purpose long before it writes and commits them. */
+  readonly gathers: boolean
+  readonly parts: (settings: Settings) => ReadonlyArray<Part<R>>
+  readonly nodes: ReadonlyArray<readonly [id: string, kind: NodeKind, does: string]>
+  /** From the log that it reads to what it writes. */
+  readonly edges: (settings: TopologySettings) => ReadonlyArray<TopologyEdge>
+}
+
+const buffered = (
+  from: string,
+  to: string,
+  name: string,
+  capacity: number,
+  unit: string,
+  whenFull: WhenFull,
+  bytes?: number
+): TopologyEdge => ({
+  from,
+  to,
+  buffer: { name, capacity, unit, whenFull, ...(bytes === undefined ? {} : { bytes }) }
+})
+
+/** Kafka holds what its retention says, and is never full for who writes: what waits in a process is what it fetched. */
+const readFrom = (topic: Topic, to: string, settings: TopologySettings): TopologyEdge =>
+  settings.KAFKA_BROKERS === undefined
+    ? buffered(
+        topic,
+        to,
+        topic,
+        settings.LOG_CAPACITY_RECORDS,
+        "records a partition",
+        "block",
+        settings.LOG_CAPACITY_BYTES
+      )
+    : buffered(topic, to, "fetched", settings.KAFKA_FETCH_BYTES, "bytes a partition", "block")
+
+const writtenTo = (from: string, settings: TopologySettings): TopologyEdge =>
+  settings.KAFKA_BROKERS === undefined
+    ? buffered(
+        from,
         "raw_ticks_dlq",
         "raw_ticks_dlq",
         settings.DLQ_CAPACITY_RECORDS,
         "records a partition",
         "drop-oldest",
         settings.DLQ_CAPACITY_BYTES
-      ),
-      logged("normalized_ticks", "follow-store", "normalized_ticks", raw, "records a partition", "block", rawBytes),
-      buffered("follow-store", "store", "store", settings.STORE_BATCH_TICKS * 2, "ticks", "block"),
-      { from: "normalized_ticks", to: "follow-ring" },
-      buffered("follow-ring", "ring", "ring", settings.RING_TICKS, "ticks an instrument", "drop-oldest"),
-      { from: "normalized_ticks", to: "follow-archive" },
-      buffered("follow-archive", "archive", "archive", settings.ARCHIVE_BATCH_TICKS * 2, "ticks a partition", "block"),
-      { from: "normalized_ticks", to: "follow-server" },
-      { from: "follow-server", to: "reassemble" },
-      { from: "reassemble", to: "fan-out" },
-      buffered("follow-server", "fan-out", "client", settings.CLIENT_CAPACITY, "ticks a client", "evict"),
-      { from: "store", to: "rest" },
+      )
+    : { from, to: "raw_ticks_dlq" }
+
+const FOLLOWS = "drops what was published again"
+
+const process: Group<TickLog | Claims | StateSnapshots | Readiness> = {
+  reads: "raw_ticks",
+  gathers: false,
+  parts: (settings) => [{ name: "process", run: runProcess(settings) }],
+  nodes: [
+    ["decode", "stage", "reads raw records; what cannot be read goes to the DLQ"],
+    ["normalize", "stage", "one form, identity, trading day; stamps too far ahead go to the DLQ"],
+    ["deduplicate", "stage", "sessions, arbitration between feeds, each identity once"],
+    ["sequence", "stage", "gaps, status, volume, epoch and position"],
+    ["publish", "stage", "writes clean ticks and dead letters, then commits"]
+  ],
+  edges: (settings) => [
+    readFrom("raw_ticks", "decode", settings),
+    { from: "decode", to: "normalize" },
+    { from: "normalize", to: "deduplicate" },
+    { from: "deduplicate", to: "sequence" },
+    { from: "sequence", to: "publish" },
+    { from: "publish", to: "normalized_ticks" },
+    writtenTo("publish", settings)
+  ]
+}
+
+const store: Group<TickLog | TickStore | Readiness | Drain> = {
+  reads: "normalized_ticks",
+  gathers: false,
+  parts: (settings) => [
+    { name: "store", run: writeStore(settings) },
+    { name: "candles", run: refreshCandles(settings) },
+    { name: "old days", run: dropOldDays(settings) }
+  ],
+  nodes: [
+    ["follow-store", "stage", FOLLOWS],
+    ["store", "sink", "ticks, candles and bookmarks in one transaction"]
+  ],
+  edges: (settings) => [
+    readFrom("normalized_ticks", "follow-store", settings),
+    buffered("follow-store", "store", "store", settings.STORE_BATCH_TICKS * 2, "ticks", "block")
+  ]
+}
+
+const recent: Group<TickLog | RecentTicks | Readiness | Drain> = {
+  reads: "normalized_ticks",
+  gathers: false,
+  parts: (settings) => [{ name: "ring", run: writeRing(settings) }],
+  nodes: [
+    ["follow-ring", "stage", FOLLOWS],
+    ["ring", "sink", "newest ticks of each instrument"]
+  ],
+  edges: (settings) => [
+    readFrom("normalized_ticks", "follow-ring", settings),
+    buffered("follow-ring", "ring", "ring", settings.RING_TICKS, "ticks an instrument", "drop-oldest")
+  ]
+}
+
+const archive: Group<TickLog | Archive | Readiness | Drain> = {
+  reads: "normalized_ticks",
+  gathers: true,
+  parts: (settings) => [{ name: "archive", run: writeArchive(settings) }],
+  nodes: [
+    ["follow-archive", "stage", FOLLOWS],
+    ["archive", "sink", "Parquet, a range of a partition and a trading day an object"]
+  ],
+  edges: (settings) => [
+    readFrom("normalized_ticks", "follow-archive", settings),
+    buffered("follow-archive", "archive", "archive", settings.ARCHIVE_BATCH_TICKS * 2, "ticks a partition", "block")
+  ]
+}
+
+const server: Group<TickLog | Readiness | FanOut | Replays> = {
+  reads: "normalized_ticks",
+  gathers: false,
+  parts: () => [{ name: "server", run: serveLive }],
+  nodes: [
+    ["follow-server", "stage", FOLLOWS],
+    ["reassemble", "stage", "puts a replay back in global order by its watermarks"],
+    ["fan-out", "server", "WebSocket: backfill, then live, one queue a client"],
+    ["rest", "server", "history, quotes, instruments, replays"]
+  ],
+  edges: (settings) => [
+    readFrom("normalized_ticks", "follow-server", settings),
+    { from: "follow-server", to: "reassemble" },
+    { from: "reassemble", to: "fan-out" },
+    buffered("follow-server", "fan-out", "client", settings.CLIENT_CAPACITY, "ticks a client", "evict"),
+    { from: "store", to: "rest" },
+    { from: "ring", to: "fan-out" },
+    { from: "store", to: "fan-out" }
+  ]
+}
+
+/** The table: by the names that its consumer groups have in the log. */
+export const groups = { process, store, recent, archive, server } as const
+
+/** The groups that a worker may run; every server reads for itself. */
+export const STAGES = ["process", "store", "recent", "archive"] as const
+export type Stage = (typeof STAGES)[number]
+
+/** What lag is told of: the topic that each consumer group reads. */
+export const consumerGroups: ReadonlyMap<string, Topic> = new Map(STAGES.map((stage) => [stage, groups[stage].reads]))
+
+/** The groups that take records on purpose long before they write and commit them. */
+export const gatheringGroups: ReadonlySet<string> = new Set(STAGES.filter((stage) => groups[stage].gathers))
+
+/** The whole topology with the capacities in force. */
+export const describe = (settings: TopologySettings): TopologyDescription => {
+  const sources: ReadonlyArray<TopologyNode> = [
+    { id: "dma", kind: "source", does: "tick-by-tick feed" },
+    { id: "snapshot", kind: "source", does: "conflated backup feed" },
+    { id: "ingest", kind: "source", does: "POST /api/v1/ingest and feed commands" },
+    { id: "replay", kind: "source", does: "a stored day, paced, in global order" },
+    { id: "raw_ticks", kind: "log", does: "every tick as its feed sent it" },
+    { id: "normalized_ticks", kind: "log", does: "every tick once, ordered, gaps marked" },
+    { id: "raw_ticks_dlq", kind: "log", does: "what cannot go on, as it came, with the reason" }
+  ]
+  return {
+    nodes: [
+      ...sources,
+      ...Object.entries(groups).flatMap(([name, { nodes }]) =>
+        nodes.map(
+          ([id, kind, does]): TopologyNode => (name === "server" ? { id, kind, does } : { id, kind, group: name, does })
+        )
+      )
+    ],
+    edges: [
+      { from: "dma", to: "raw_ticks" },
+      { from: "snapshot", to: "raw_ticks" },
+      { from: "ingest", to: "raw_ticks" },
       { from: "store", to: "replay" },
-      { from: "ring", to: "fan-out" },
-      { from: "store", to: "fan-out" }
+      buffered("replay", "raw_ticks", "replay_window", settings.REPLAY_WINDOW_TICKS, "ticks, all replays", "block"),
+      ...Object.values(groups).flatMap(({ edges }) => edges(settings))
     ]
   }
-}
-
-/** What a buffer holds at most. */
-const capacityOf = ({ capacity, unit, bytes }: NonNullable<TopologyEdge["buffer"]>): string =>
-  bytes === undefined ? `${capacity} ${unit}` : `${capacity} ${unit}, ${bytes} bytes`
-
-/** As a Mermaid flow chart. */
-export const toMermaid = ({ nodes, edges }: TopologyDescription): string => {
-  const id = (name: string) => name.replaceAll("-", "_")
-  const shape = (n: TopologyNode) =>
-    n.kind === "log"
-      ? `${id(n.id)}[(${n.id})]`
-      : n.kind === "source"
-        ? `${id(n.id)}([${n.id}])`
-        : `${id(n.id)}[${n.id}]`
-  const groups = [...new Set(nodes.flatMap((n) => (n.group === undefined ? [] : [n.group])))]
-  return [
-    "flowchart LR",
-    ...nodes.filter((n) => n.group === undefined).map((n) => `  ${shape(n)}`),
-    ...groups.flatMap((group) => [
-      `  subgraph group_${group} [group ${group}]`,
-      ...nodes.filter((n) => n.group === group).map((n) => `    ${shape(n)}`),
-      "  end"
-    ]),
-    ...edges.map(({ from, to, buffer }) =>
-      buffer === undefined
-        ? `  ${id(from)} --> ${id(to)}`
-        : `  ${id(from)} -->|"${capacityOf(buffer)}, full: ${buffer.whenFull}"| ${id(to)}`
-    )
-  ].join("\n")
-}
-
-/** As text for a terminal: each node with where it hands on to. */
-export const toText = ({ nodes, edges }: TopologyDescription): string => {
-  const width = Math.max(...nodes.map((n) => n.id.length))
-  const lines: Array<string> = []
-  for (const n of nodes) {
-    lines.push(`${n.id.padEnd(width)}  ${n.does}${n.group === undefined ? "" : `  [group ${n.group}]`}`)
-    const out = edges.filter((edge) => edge.from === n.id)
-    out.forEach(({ to, buffer }, i) => {
-      const branch = i === out.length - 1 ? "└─►" : "├─►"
-      const held = buffer === undefined ? "" : `  (${capacityOf(buffer)}; full: ${buffer.whenFull})`
-      lines.push(`${" ".repeat(width)}  ${branch} ${to}${held}`)
-    })
-  }
-  return lines.join("\n")
 }

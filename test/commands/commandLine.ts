@@ -1,8 +1,8 @@
 /** A command line for the tests of `runCli`: the feeds, and commands that end in every way a command can. */
 import { Console, Effect } from "effect"
 import { Command, Flag } from "effect/cli"
-import { feed } from "../../src/commands/feed.ts"
 import { runCli, wrongUsage } from "../../src/commands/cli.ts"
+import { feed } from "../../src/commands/feed.ts"
 import { StartError } from "../../src/schema/Errors.ts"
 
 const waiting = Effect.andThen(Console.log("waiting"), Effect.never)

@@ -4,8 +4,8 @@ import { partitionsKept } from "../../src/commands/partitions.ts"
 import * as MemoryLog from "../../src/layers/memory/MemoryLog.ts"
 import * as MemorySnapshots from "../../src/layers/memory/MemorySnapshots.ts"
 import { CacheError } from "../../src/schema/Errors.ts"
-import { StateSnapshots } from "../../src/streams/ports/StateSnapshots.ts"
 import { TickLog } from "../../src/streams/log/TickLog.ts"
+import { StateSnapshots } from "../../src/streams/ports/StateSnapshots.ts"
 
 const Log = MemoryLog.layer({ partitions: 4, capacity: 10, dlqCapacity: 10, retained: 10, batch: 10 })
 const start = Effect.scoped(Layer.build(partitionsKept))

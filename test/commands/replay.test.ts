@@ -4,8 +4,8 @@ import * as NodeServices from "@effect/platform-node/NodeServices"
 import { afterEach, assert, describe, it, vi } from "@effect/vitest"
 import { Effect, Exit, Fiber } from "effect"
 import { Command } from "effect/cli"
-import { replay } from "../../src/commands/replay.ts"
 import { outcomeOf } from "../../src/commands/cli.ts"
+import { replay } from "../../src/commands/replay.ts"
 import type { Replay } from "../../src/streams/replay/Replays.ts"
 
 const STARTED: Replay = {

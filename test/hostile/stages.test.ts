@@ -6,9 +6,9 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Arbitrary, Schema } from "effect"
 import { decodeTick } from "../../src/schema/TickJson.ts"
+import type { LogRecord, NewRecord } from "../../src/streams/log/TickLog.ts"
 import { makeStates, stages } from "../../src/streams/process/process.ts"
 import { toDeadRecords, toRecords } from "../../src/streams/process/publish.ts"
-import type { LogRecord, NewRecord } from "../../src/streams/log/TickLog.ts"
 import { between, type Random, random } from "../crash/random.ts"
 import { RESERVED, shapes, validFields } from "./shapes.ts"
 

@@ -4,11 +4,11 @@ import { TestClock } from "effect/testing"
 import * as MemoryCounters from "../../src/layers/memory/MemoryCounters.ts"
 import * as MemoryLog from "../../src/layers/memory/MemoryLog.ts"
 import { CacheError, LogError } from "../../src/schema/Errors.ts"
+import { TickLog, type Topic } from "../../src/streams/log/TickLog.ts"
 import { Overview } from "../../src/streams/Overview.ts"
+import { type ProcessLife, WorkerCounters, type WorkerReport } from "../../src/streams/ports/WorkerCounters.ts"
 import { publishFigures } from "../../src/streams/publishFigures.ts"
 import { Readiness } from "../../src/streams/run/Readiness.ts"
-import { TickLog, type Topic } from "../../src/streams/log/TickLog.ts"
-import { type ProcessLife, WorkerCounters, type WorkerReport } from "../../src/streams/ports/WorkerCounters.ts"
 
 const ALL = ["process", "store", "recent", "archive"]
 const server: ProcessLife = { life: "s", worker: "server a:1", role: "server", started_at: 0, stages: [] }

@@ -3,7 +3,8 @@ import { assert, describe, it } from "@effect/vitest"
 import { Result } from "effect"
 import { pages, renew } from "../../scripts/pages.ts"
 import { readSettings } from "../../src/schema/Settings.ts"
-import { describe as describeTopology, toMermaid, toText } from "../../src/streams/topology.ts"
+import { describe as describeTopology } from "../../src/streams/topology.ts"
+import { toMermaid, toText } from "../../src/streams/topologyText.ts"
 
 const settings = Result.getOrThrow(readSettings({}))
 const topology = describeTopology(settings)
@@ -33,13 +34,26 @@ describe("the topology as data", () => {
   it("calls no capacity a log's own that Kafka keeps by its retention", () => {
     const onKafka = describeTopology({ ...settings, KAFKA_BROKERS: "kafka:9092" })
     const names = onKafka.edges.flatMap(({ buffer }) => (buffer === undefined ? [] : [buffer.name]))
-    assert.deepStrictEqual(names.sort(), ["archive", "client", "replay_window", "ring", "store"])
+    assert.deepStrictEqual([...new Set(names)].sort(), [
+      "archive",
+      "client",
+      "fetched",
+      "replay_window",
+      "ring",
+      "store"
+    ])
     assert.strictEqual(onKafka.edges.length, topology.edges.length)
   })
 
   it("has a node for every stage that counts", () => {
     const ids = new Set(topology.nodes.map((node) => node.id))
-    const counted = ["process", "writeStore", "writeRing", "writeArchive", "broadcast"].flatMap((file) => [
+    const counted = [
+      "process/process",
+      "sinks/writeStore",
+      "sinks/writeRing",
+      "sinks/writeArchive",
+      "fanOut/broadcast"
+    ].flatMap((file) => [
       ...readFileSync(new URL(`../../src/streams/${file}.ts`, import.meta.url), "utf8").matchAll(
         /stage\("([\w-]+)"|stage: "([\w-]+)"|reader: "([\w-]+)"/g
       )

@@ -2,6 +2,7 @@
 import { randomUUID } from "node:crypto"
 import { Effect, Layer } from "effect"
 import * as Kafka from "../../src/layers/kafka/KafkaLog.ts"
+import { consumerGroups } from "../../src/streams/topology.ts"
 import { kafkaBrokers } from "./services.ts"
 
 export const ENGINES = ["platformatic", "kafkajs"] as const
@@ -34,6 +35,7 @@ export const kafkaOptions = (given: Partial<Kafka.KafkaOptions> = {}): Kafka.Kaf
   batch: 25,
   maxRecordBytes: 4_194_304,
   metadataMs: 1000,
+  groups: consumerGroups,
   ...given
 })
 

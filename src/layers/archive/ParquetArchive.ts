@@ -16,11 +16,11 @@ import { tradingDate, tradingDay } from "../../schema/Tick.ts"
 import { pickRows, type TickColumns } from "../../schema/TickColumns.ts"
 import { dayOfDate } from "../../schema/Time.ts"
 import type { Archive, ArchiveRange } from "../../streams/ports/Archive.ts"
-import { crashPoint } from "../../streams/run/crashPoint.ts"
 import type { StoredTick } from "../../streams/ports/TickStore.ts"
-import * as ParquetThread from "./parquetThread.ts"
+import { crashPoint } from "../../streams/run/crashPoint.ts"
 import { MAX_TOKENS } from "./PrimaryKeys.ts"
 import { SCHEMA_VERSION, toStoredTicks } from "./parquetSchema.ts"
+import * as ParquetThread from "./parquetThread.ts"
 import type { ObjectSource, Part } from "./parquetWorker.ts"
 
 /**

@@ -2,9 +2,9 @@
 import { Effect, Exit, Layer, Semaphore } from "effect"
 import { FeedError, type LogError, Overloaded } from "../../schema/Errors.ts"
 import { partitionOf } from "../../schema/Partition.ts"
+import { type NewRecord, TickLog } from "../../streams/log/TickLog.ts"
 import { bind, bufferBytes, bufferMaxBytes, bufferSize } from "../../streams/metrics.ts"
 import { RawSink, type RawSinkTick } from "../../streams/ports/RawSink.ts"
-import { type NewRecord, TickLog } from "../../streams/log/TickLog.ts"
 import { type InstanceAnswer, type Patience, patiently, refusalOf } from "./Instance.ts"
 
 /** Bytes of ticks that may wait for the log, all callers together; full: the next call is `Overloaded`. */

@@ -12,12 +12,12 @@ import {
   type RejectedLine
 } from "../../schema/InstrumentFile.ts"
 import { type Segment, segmentOf } from "../../schema/Sessions.ts"
-import { Instruments } from "../../streams/ports/Instruments.ts"
-import { building, type InstrumentIndex } from "./instrumentIndex.ts"
 import { instrumentsLeftOut, unknownInstruments } from "../../streams/metrics.ts"
+import { Instruments } from "../../streams/ports/Instruments.ts"
+import { TickStore } from "../../streams/ports/TickStore.ts"
 import { Readiness } from "../../streams/run/Readiness.ts"
 import { inTurns, pause, type Slices } from "../../streams/run/slices.ts"
-import { TickStore } from "../../streams/ports/TickStore.ts"
+import { building, type InstrumentIndex } from "./instrumentIndex.ts"
 
 /** Instruments held, some 600 bytes each; where the store has more, those that expired longest ago are left there. */
 const MAX_INSTRUMENTS = 400_000

@@ -15,6 +15,7 @@ import {
   TOPICS,
   type Topic
 } from "../../streams/log/TickLog.ts"
+import { inTurns, live, TURN_RECORDS, turn } from "../../streams/run/turns.ts"
 import { backoff, inOneLine, isPassing, isStale, KafkaCluster, pause } from "./cluster.ts"
 import { KafkaFetcher, type Place } from "./fetcher.ts"
 import { KafkaMember } from "./groupMember.ts"
@@ -32,7 +33,6 @@ import {
   type Metadata,
   type WireOptions
 } from "./Wire.ts"
-import { inTurns, live, TURN_RECORDS, turn } from "../../streams/run/turns.ts"
 
 export interface KafkaOptions {
   /** As in KAFKA_BROKERS: host:port, comma-separated. */
@@ -59,15 +59,9 @@ export interface KafkaOptions {
   readonly maxRecordBytes: number
   /** How often it is looked at whether topics were made anew. */
   readonly metadataMs: number
+  /** The groups whose lag is told of besides those joined here, and what each reads. */
+  readonly groups: ReadonlyMap<string, Topic>
 }
-
-/** The groups whose lag is shown, besides those joined here. */
-const GROUPS: ReadonlyArray<readonly [group: string, topic: Topic]> = [
-  ["process", "raw_ticks"],
-  ["store", "normalized_ticks"],
-  ["recent", "normalized_ticks"],
-  ["archive", "normalized_ticks"]
-]
 
 const DAY_MS = 86_400_000
 const RETENTION_MS: Readonly<Record<Topic, number>> = {
@@ -669,7 +663,7 @@ const make = Effect.fnUntraced(function* (options: KafkaOptions) {
   let memberCount = 0
 
   const lag = Effect.suspend(() => {
-    const groups = new Map([...GROUPS, ...joined])
+    const groups = new Map([...options.groups, ...joined])
     return Effect.tryPromise({
       try: async () => {
         const all = Array.from({ length: partitions }, (_, partition) => partition)
@@ -702,7 +696,7 @@ const make = Effect.fnUntraced(function* (options: KafkaOptions) {
     Effect.tryPromise({
       try: () =>
         Promise.all(
-          [...new Map([...GROUPS, ...joined]).keys()].map(async (group) => {
+          [...new Map([...options.groups, ...joined]).keys()].map(async (group) => {
             const id = options.prefix + group
             return { group, members: await ask(async (open) => (await open.coordinatorAdmin(id)).members(id)) }
           })
@@ -791,7 +785,10 @@ type KafkaSettings = Pick<
 >
 
 /** The options that the settings name; what does not go together is refused with the setting's name. */
-export const optionsOf = (settings: KafkaSettings): Effect.Effect<KafkaOptions, StartError> => {
+export const optionsOf = (
+  settings: KafkaSettings,
+  groups: KafkaOptions["groups"] = new Map()
+): Effect.Effect<KafkaOptions, StartError> => {
   const refuse = (message: string) => Effect.fail(new StartError({ message }))
   if (settings.KAFKA_BROKERS === undefined) return refuse("KAFKA_BROKERS: required for the log in Kafka")
   const mechanism = settings.KAFKA_SASL_MECHANISM
@@ -832,10 +829,11 @@ export const optionsOf = (settings: KafkaSettings): Effect.Effect<KafkaOptions, 
     fetchConnections: settings.KAFKA_FETCH_CONNECTIONS,
     batch: settings.KAFKA_READ_BATCH_RECORDS,
     maxRecordBytes: settings.KAFKA_MAX_RECORD_BYTES,
-    metadataMs: settings.KAFKA_METADATA_MS
+    metadataMs: settings.KAFKA_METADATA_MS,
+    groups
   })
 }
 
-/** The log in Kafka as the settings name it. `prefix` goes before topics and groups; empty in a deployment. */
-export const layerOf = (settings: KafkaSettings, prefix = ""): Layer.Layer<TickLog, StartError> =>
-  Layer.unwrap(Effect.map(optionsOf(settings), (options) => layer({ ...options, prefix })))
+/** The log in Kafka as the settings name it; `groups`: see `KafkaOptions`. */
+export const layerOf = (settings: KafkaSettings, groups?: KafkaOptions["groups"]): Layer.Layer<TickLog, StartError> =>
+  Layer.unwrap(Effect.map(optionsOf(settings, groups), layer))

@@ -4,9 +4,9 @@
  */
 import { Effect, Layer } from "effect"
 import { type Tick, tradingDay } from "../../schema/Tick.ts"
+import { sourceKey } from "../../streams/log/source.ts"
 import { type Claimant, Claims } from "../../streams/ports/Claims.ts"
 import { IdSet } from "../../streams/process/IdSet.ts"
-import { sourceKey } from "../../streams/log/source.ts"
 import { NumberSet } from "../../streams/process/NumberSet.ts"
 
 export interface MemoryClaimsOptions {

@@ -1,6 +1,12 @@
 /** Decides how figures of processes are kept in one process: the newest of each life, while it is listed. */
 import { Clock, Effect, Layer } from "effect"
-import { byName, finite, WORKER_SECONDS, WorkerCounters, type WorkerReport } from "../../streams/ports/WorkerCounters.ts"
+import {
+  byName,
+  finite,
+  WORKER_SECONDS,
+  WorkerCounters,
+  type WorkerReport
+} from "../../streams/ports/WorkerCounters.ts"
 
 /** Lives kept; one more drops the one that published longest ago. */
 const MAX_WORKERS = 1024

@@ -9,7 +9,6 @@ import { barStart, boundedVolume, type Candle, intervalMinutes } from "../../sch
 import type { StartError } from "../../schema/Errors.ts"
 import { tradingDate, tradingDay } from "../../schema/Tick.ts"
 import { type CandleQuery, type Quote, TickStore } from "../../streams/ports/TickStore.ts"
-import { migrate } from "./migrations.ts"
 import { int4Array, timestampText } from "./arrays.ts"
 import { barAggregates } from "./barAggregates.ts"
 import type { Bars } from "./bars.ts"
@@ -17,8 +16,9 @@ import { barTable } from "./barTable.ts"
 import { ask, type Connection, connect } from "./connection.ts"
 import { type Days, makeChunks, makePartitions } from "./days.ts"
 import { makeInstruments } from "./instruments.ts"
-import type { Level } from "./serverLevel.ts"
+import { migrate } from "./migrations.ts"
 import { micros, rows, storedTick } from "./rows.ts"
+import type { Level } from "./serverLevel.ts"
 import { makeReader, makeWriter } from "./ticks.ts"
 
 export interface StoreOptions extends Connection {

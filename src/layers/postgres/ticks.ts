@@ -3,12 +3,12 @@ import type pg from "pg"
 import { type Tick, tradingDay, tradingDayStart } from "../../schema/Tick.ts"
 import type { Bookmark, Mark } from "../../streams/log/bookmark.ts"
 import type { StoreBatch, StoredTick, TickQuery, WriteResult } from "../../streams/ports/TickStore.ts"
+import { turn } from "../../streams/run/turns.ts"
 import { int2Array, int4Array, int8Array, textArray, timestampArray, timestampText, wordArray } from "./arrays.ts"
 import type { Bars } from "./bars.ts"
 import { NO_PARTITION, stateOf, tickTransaction, UNIQUE_VIOLATION } from "./connection.ts"
 import { type Days, daysOf } from "./days.ts"
 import { barOf, micros, rows, seconds, sequencingCode, storedTick, TICK, TICK_ORDER, type TickRow } from "./rows.ts"
-import { turn } from "../../streams/run/turns.ts"
 
 /** A transaction that inserts into more days than this would hold too many locks; it is split. */
 const MAX_DAYS_PER_TRANSACTION = 64

@@ -5,10 +5,10 @@
  */
 import { Duration, Effect, Layer } from "effect"
 import { type Tick, tradingDay } from "../../schema/Tick.ts"
-import { type Claimant, Claims } from "../../streams/ports/Claims.ts"
 import { sourceKey } from "../../streams/log/source.ts"
-import { FlatArray } from "./messagePack.ts"
+import { type Claimant, Claims } from "../../streams/ports/Claims.ts"
 import { type Commands, RedisConnection, script } from "./connection.ts"
+import { FlatArray } from "./messagePack.ts"
 
 export interface RedisClaimsOptions {
   /** How long a claim is kept after its neighbours were last touched. */

@@ -3,7 +3,13 @@
  * silent, and a list of the lives by the server's own clock, which alone says how long each has been silent.
  */
 import { Clock, Effect, Layer, Schema } from "effect"
-import { byName, finite, WORKER_SECONDS, WorkerCounters, type WorkerFigures } from "../../streams/ports/WorkerCounters.ts"
+import {
+  byName,
+  finite,
+  WORKER_SECONDS,
+  WorkerCounters,
+  type WorkerFigures
+} from "../../streams/ports/WorkerCounters.ts"
 import { RedisConnection, script } from "./connection.ts"
 
 /** Lives listed; those that published last. */

@@ -6,8 +6,8 @@ import { Duration, Effect, Layer } from "effect"
 import type { Tick } from "../../schema/Tick.ts"
 import { decodeTick, encodeTick } from "../../schema/TickJson.ts"
 import { RecentTicks } from "../../streams/ports/RecentTicks.ts"
-import { FlatArray } from "./messagePack.ts"
 import { type Commands, RedisConnection, script } from "./connection.ts"
+import { FlatArray } from "./messagePack.ts"
 
 export interface RedisRingOptions {
   /** Ticks kept of one instrument. */

@@ -9,8 +9,10 @@ import { showText } from "../../schema/Explain.ts"
 import { fullSymbol } from "../../schema/Instrument.ts"
 import type { Settings } from "../../schema/Settings.ts"
 import { IST_OFFSET_MICROS } from "../../schema/Tick.ts"
-import { Instruments } from "../../streams/ports/Instruments.ts"
+import { TickLog } from "../../streams/log/TickLog.ts"
 import * as metrics from "../../streams/metrics.ts"
+import { Instruments } from "../../streams/ports/Instruments.ts"
+import { TickStore } from "../../streams/ports/TickStore.ts"
 import { makePace, type Pace } from "../../streams/replay/pace.ts"
 import { ReplayAudience } from "../../streams/replay/ReplayAudience.ts"
 import {
@@ -28,8 +30,6 @@ import {
 } from "../../streams/replay/Replays.ts"
 import { Reassembler, type Release } from "../../streams/replay/reassemble.ts"
 import { endRun, makeWindow, replay, sliceTicks, storedTicks } from "../../streams/replay/replay.ts"
-import { TickLog } from "../../streams/log/TickLog.ts"
-import { TickStore } from "../../streams/ports/TickStore.ts"
 
 export type ReplaySettings = Pick<
   Settings,

@@ -4,15 +4,15 @@
  */
 import { Context, Effect, Layer, Metric } from "effect"
 import type { Tick } from "../../schema/Tick.ts"
-import { Channel, LIVE } from "./Channel.ts"
-import { type ClientQueue, type ClientSocket, type Frame, type Held, MAX_FLUSH_CHARS } from "./ClientQueue.ts"
-import { type History, historyOf } from "./history.ts"
-import { HubClient } from "./HubClient.ts"
-import { Instruments } from "../ports/Instruments.ts"
-import type { ChannelHost, ClientHost, HubSettings } from "./parts.ts"
 import * as metrics from "../metrics.ts"
+import { Instruments } from "../ports/Instruments.ts"
 import { RecentTicks } from "../ports/RecentTicks.ts"
 import { TickStore } from "../ports/TickStore.ts"
+import { Channel, LIVE } from "./Channel.ts"
+import { type ClientQueue, type ClientSocket, type Frame, type Held, MAX_FLUSH_CHARS } from "./ClientQueue.ts"
+import { HubClient } from "./HubClient.ts"
+import { type History, historyOf } from "./history.ts"
+import type { ChannelHost, ClientHost, HubSettings } from "./parts.ts"
 
 /** Looks outside memory at a time, of all clients together. */
 const LOOKUPS = 4

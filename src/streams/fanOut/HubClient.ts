@@ -7,8 +7,8 @@ import { tradingDay } from "../../schema/Tick.ts"
 import { type Backfill, backfillNotice, frameOf } from "./backfill.ts"
 import { type Channel, LIVE } from "./Channel.ts"
 import { ClientQueue, type ClientSocket, type Frame, textNotice } from "./ClientQueue.ts"
-import type { ClientHost, Member } from "./parts.ts"
 import { HISTORY_PAGE, type HistoryPage, type LastTicks } from "./history.ts"
+import type { ClientHost, Member } from "./parts.ts"
 import { audienceOf, isAfter, placeOf, Subscription, type Wanted } from "./TickRing.ts"
 
 /** Instruments of one client that are looked up outside memory at a time. */

@@ -6,9 +6,9 @@ import { Clock, Effect, Stream } from "effect"
 import type { LogError } from "../../schema/Errors.ts"
 import type { Bookmark } from "../log/bookmark.ts"
 import { follow, type TickBatch } from "../log/follow.ts"
+import { TickLog } from "../log/TickLog.ts"
 import { Readiness } from "../run/Readiness.ts"
 import { alone } from "../run/restart.ts"
-import { TickLog } from "../log/TickLog.ts"
 
 /** How far back a server begins. */
 export const BACK_MICROS = 5 * 60 * 1_000_000

@@ -1,9 +1,9 @@
 /** Decides what travels between the stages of a partition: arrays of ticks, with what was taken out and why. */
 import type { RawTick } from "../../schema/RawTick.ts"
 import type { Tick } from "../../schema/Tick.ts"
+import type { LogRecord, NewRecord } from "../log/TickLog.ts"
 import type { InstrumentDay, PartitionState, Session } from "./partitionState.ts"
 import type { RunStates } from "./RunStates.ts"
-import type { LogRecord, NewRecord } from "../log/TickLog.ts"
 
 /** Why a record or tick ended in the DLQ; the label of its count. The record's `reason` header says it in full. */
 export type DeadReason =

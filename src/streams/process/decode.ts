@@ -3,6 +3,8 @@ import { showText, showValue } from "../../schema/Explain.ts"
 import { partitionOf } from "../../schema/Partition.ts"
 import { type RawTick, readRawTick } from "../../schema/RawTick.ts"
 import { encodeRawTick } from "../../schema/RawTickJson.ts"
+import { isRun, MISROUTED_HEADER, REPLAY_HEADER, readWatermark, WATERMARK_HEADER } from "../log/headers.ts"
+import type { LogRecord, NewRecord } from "../log/TickLog.ts"
 import {
   type Batch,
   type Candidate,
@@ -13,8 +15,6 @@ import {
   type Watermark
 } from "./batch.ts"
 import { defectOf } from "./defect.ts"
-import { isRun, MISROUTED_HEADER, REPLAY_HEADER, readWatermark, WATERMARK_HEADER } from "../log/headers.ts"
-import type { LogRecord, NewRecord } from "../log/TickLog.ts"
 
 /** A record larger than this is refused, in bytes. */
 export const MAX_RECORD_BYTES = 1_048_576

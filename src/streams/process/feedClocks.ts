@@ -3,9 +3,9 @@
  * after the last of them. Only what was published, or is kept in the DLQ, is spoken of; nothing is decided by it.
  */
 import { Clock, Effect, type Scope } from "effect"
-import type { DeadLetter } from "./batch.ts"
 import * as metrics from "../metrics.ts"
 import { Readiness } from "../run/Readiness.ts"
+import type { DeadLetter } from "./batch.ts"
 
 /** How long a feed is named after its last stamp that was ahead. */
 export const NAMED_MS = 60_000

@@ -4,10 +4,10 @@
  */
 import { showText } from "../../schema/Explain.ts"
 import { encodeTick } from "../../schema/TickJson.ts"
-import type { Batch, DeadLetter } from "./batch.ts"
 import { BATCH_HEADER, CUT_HEADER, REPLAY_HEADER, watermarkRecord } from "../log/headers.ts"
 import { BEFORE_ALL, isUpTo, type SourcePlace } from "../log/source.ts"
 import type { LogRecord, NewRecord } from "../log/TickLog.ts"
+import type { Batch, DeadLetter } from "./batch.ts"
 
 const encoder = new TextEncoder()
 

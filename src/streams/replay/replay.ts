@@ -7,11 +7,11 @@ import type { LogError, StoreError } from "../../schema/Errors.ts"
 import { partitionOf } from "../../schema/Partition.ts"
 import { encodeRawTick } from "../../schema/RawTickJson.ts"
 import { REPLAY_HEADER, watermarkRecord } from "../log/headers.ts"
+import type { NewRecord, TickLog } from "../log/TickLog.ts"
+import type { StoredTick, TickStore } from "../ports/TickStore.ts"
 import { merge, type PageReader } from "./merge.ts"
 import type { Pace } from "./pace.ts"
 import { compareGlobally } from "./reassemble.ts"
-import type { NewRecord, TickLog } from "../log/TickLog.ts"
-import type { StoredTick, TickStore } from "../ports/TickStore.ts"
 
 /** Rows of one page, where the instruments are few enough. */
 export const PAGE_ROWS = 5000

@@ -6,9 +6,9 @@
 import { type Array as Arr, Effect, Schedule, Stream } from "effect"
 import type { LogError } from "../../schema/Errors.ts"
 import type { Settings } from "../../schema/Settings.ts"
+import { type AssignedPartition, type LogRecord, TickLog, type Topic } from "../log/TickLog.ts"
 import * as metrics from "../metrics.ts"
 import { Readiness } from "./Readiness.ts"
-import { type AssignedPartition, type LogRecord, TickLog, type Topic } from "../log/TickLog.ts"
 
 export type LostOffsetsSettings = Pick<Settings, "ON_LOST_OFFSETS">
 

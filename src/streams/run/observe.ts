@@ -1,8 +1,8 @@
 /** Decides what is measured beside the tick path: once a second, how far each group is behind and how full the logs are. */
 import { Effect, Schedule } from "effect"
 import type { Settings } from "../../schema/Settings.ts"
-import * as metrics from "../metrics.ts"
 import { TickLog, TOPICS } from "../log/TickLog.ts"
+import * as metrics from "../metrics.ts"
 
 /** Samples for ever. */
 export const observe = (

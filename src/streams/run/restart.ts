@@ -1,7 +1,7 @@
 /** Decides how a part that fails is started again, for how long it is shown as degraded, and that a partition fails alone. */
 import { Cause, Effect, Fiber, Schedule } from "effect"
-import { Readiness } from "./Readiness.ts"
 import type { AssignedPartition, Commit } from "../log/TickLog.ts"
+import { Readiness } from "./Readiness.ts"
 import { together } from "./together.ts"
 
 /** A part that has run for so long works again. */

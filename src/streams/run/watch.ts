@@ -1,9 +1,9 @@
 /** Decides how a process tells that the store or the log does not answer: each is asked every second for next to nothing. */
 import { Effect } from "effect"
-import type { Readiness } from "./Readiness.ts"
-import { retrySink } from "./sinkRetry.ts"
 import { TickLog } from "../log/TickLog.ts"
 import { TickStore } from "../ports/TickStore.ts"
+import type { Readiness } from "./Readiness.ts"
+import { retrySink } from "./sinkRetry.ts"
 
 const LOOK = "1 second"
 /** What is asked for next to nothing answers at once: hanging for so long is worth a word. */

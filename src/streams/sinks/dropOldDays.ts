@@ -1,9 +1,9 @@
 /** Decides when days that the store is no longer to keep are looked for: every minute, where STORE_DAYS says so. */
 import { Effect } from "effect"
 import type { Settings } from "../../schema/Settings.ts"
+import { TickStore } from "../ports/TickStore.ts"
 import type { Readiness } from "../run/Readiness.ts"
 import { retrySink } from "../run/sinkRetry.ts"
-import { TickStore } from "../ports/TickStore.ts"
 
 const LOOK = "1 minute"
 

@@ -1,9 +1,9 @@
 /** Decides when bars that ticks have touched are computed anew: every so often, and at once while more are waiting. */
 import { Effect } from "effect"
 import type { Settings } from "../../schema/Settings.ts"
+import { TickStore } from "../ports/TickStore.ts"
 import type { Readiness } from "../run/Readiness.ts"
 import { retrySink } from "../run/sinkRetry.ts"
-import { TickStore } from "../ports/TickStore.ts"
 
 export const refreshCandles = (
   settings: Pick<Settings, "CANDLE_REFRESH_MS">

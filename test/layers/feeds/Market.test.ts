@@ -1,6 +1,12 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Schema } from "effect"
-import { encodeLedgerLine, encodePacket, Market, type MeantTick, type Packet } from "../../../src/layers/feeds/Market.ts"
+import {
+  encodeLedgerLine,
+  encodePacket,
+  Market,
+  type MeantTick,
+  type Packet
+} from "../../../src/layers/feeds/Market.ts"
 import { readRawTick } from "../../../src/schema/RawTick.ts"
 import { defaultSimulation, type Simulation } from "../../../src/schema/Simulation.ts"
 

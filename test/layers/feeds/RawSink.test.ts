@@ -4,7 +4,6 @@ import { assert, describe, it } from "@effect/vitest"
 import { Deferred, Effect, Exit, Fiber, Layer, Stream } from "effect"
 import { TestClock } from "effect/testing"
 import type { Patience } from "../../../src/layers/feeds/Instance.ts"
-import * as MemoryLog from "../../../src/layers/memory/MemoryLog.ts"
 import {
   type HttpSinkOptions,
   layerHttp,
@@ -12,10 +11,11 @@ import {
   MAX_BODY_BYTES,
   MAX_WAITING_BYTES
 } from "../../../src/layers/feeds/RawSink.ts"
+import * as MemoryLog from "../../../src/layers/memory/MemoryLog.ts"
 import { LogError } from "../../../src/schema/Errors.ts"
 import { partitionOf } from "../../../src/schema/Partition.ts"
-import { publishWithin, RawSink, type RawSinkTick } from "../../../src/streams/ports/RawSink.ts"
 import { type LogRecord, TickLog } from "../../../src/streams/log/TickLog.ts"
+import { publishWithin, RawSink, type RawSinkTick } from "../../../src/streams/ports/RawSink.ts"
 import { memoryStore, Rows } from "../../http/memoryStore.ts"
 import { serve } from "../../http/serving.ts"
 import { freePort } from "../../support/services.ts"

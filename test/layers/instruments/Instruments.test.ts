@@ -4,10 +4,10 @@ import { TestClock } from "effect/testing"
 import { layer } from "../../../src/layers/instruments/Instruments.ts"
 import { StoreError } from "../../../src/schema/Errors.ts"
 import type { AssetClass, Instrument } from "../../../src/schema/Instrument.ts"
-import { Instruments } from "../../../src/streams/ports/Instruments.ts"
 import { instrumentsLeftOut } from "../../../src/streams/metrics.ts"
-import { Readiness } from "../../../src/streams/run/Readiness.ts"
+import { Instruments } from "../../../src/streams/ports/Instruments.ts"
 import { TickStore } from "../../../src/streams/ports/TickStore.ts"
+import { Readiness } from "../../../src/streams/run/Readiness.ts"
 import { memoryStore, Rows } from "../../http/memoryStore.ts"
 
 const HEADER =

@@ -1,7 +1,7 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Schema } from "effect"
-import type { AssetClass, Instrument } from "../../../src/schema/Instrument.ts"
 import { building, instrumentIndex } from "../../../src/layers/instruments/instrumentIndex.ts"
+import type { AssetClass, Instrument } from "../../../src/schema/Instrument.ts"
 
 let token = 0
 const instrument = (

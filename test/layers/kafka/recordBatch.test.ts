@@ -1,7 +1,13 @@
 import { gzipSync, zstdCompressSync } from "node:zlib"
 import { assert, describe, it } from "@effect/vitest"
 import { compressionsAlgorithms, createRecordsBatch, Reader, readRecordsBatches } from "@platformatic/kafka"
-import { decodeBatches, encodeBatch, MAX_PLAIN_BYTES, recordBytes, seal } from "../../../src/layers/kafka/recordBatch.ts"
+import {
+  decodeBatches,
+  encodeBatch,
+  MAX_PLAIN_BYTES,
+  recordBytes,
+  seal
+} from "../../../src/layers/kafka/recordBatch.ts"
 import { KafkaUnreadable } from "../../../src/layers/kafka/Wire.ts"
 import type { NewRecord } from "../../../src/streams/log/TickLog.ts"
 

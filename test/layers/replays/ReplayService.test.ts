@@ -8,13 +8,13 @@ import type { Instrument } from "../../../src/schema/Instrument.ts"
 import { partitionOf } from "../../../src/schema/Partition.ts"
 import type { Tick } from "../../../src/schema/Tick.ts"
 import type { TickBatch } from "../../../src/streams/log/follow.ts"
+import { TickLog } from "../../../src/streams/log/TickLog.ts"
 import type { Instruments } from "../../../src/streams/ports/Instruments.ts"
-import { Readiness } from "../../../src/streams/run/Readiness.ts"
+import { TickStore } from "../../../src/streams/ports/TickStore.ts"
 import { ReplayAudience, type ReplayClock } from "../../../src/streams/replay/ReplayAudience.ts"
 import { type Replay, Replays } from "../../../src/streams/replay/Replays.ts"
 import { compareGlobally } from "../../../src/streams/replay/reassemble.ts"
-import { TickLog } from "../../../src/streams/log/TickLog.ts"
-import { TickStore } from "../../../src/streams/ports/TickStore.ts"
+import { Readiness } from "../../../src/streams/run/Readiness.ts"
 import {
   claims,
   DATE,

@@ -1,7 +1,7 @@
 import { assert, describe, it } from "@effect/vitest"
+import type { LogRecord } from "../../../src/streams/log/TickLog.ts"
 import { makeStates, stages } from "../../../src/streams/process/process.ts"
 import { restore, snapshotOf } from "../../../src/streams/process/recover.ts"
-import type { LogRecord } from "../../../src/streams/log/TickLog.ts"
 
 const settings = {
   GAP_HOLD_MS: 5000,

@@ -7,10 +7,10 @@ import { CacheError, LogError } from "../../../src/schema/Errors.ts"
 import { partitionOf } from "../../../src/schema/Partition.ts"
 import { readSettings } from "../../../src/schema/Settings.ts"
 import { decodeTick } from "../../../src/schema/TickJson.ts"
-import { Claims } from "../../../src/streams/ports/Claims.ts"
-import { Readiness } from "../../../src/streams/run/Readiness.ts"
 import { TickLog, type Topic } from "../../../src/streams/log/TickLog.ts"
-import { runProcess } from "../../../src/streams/topology.ts"
+import { Claims } from "../../../src/streams/ports/Claims.ts"
+import { runProcess } from "../../../src/streams/process/runProcess.ts"
+import { Readiness } from "../../../src/streams/run/Readiness.ts"
 
 const settings = Result.getOrThrow(readSettings({}))
 const PARTITIONS = 4

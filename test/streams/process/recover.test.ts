@@ -8,10 +8,10 @@ import { CacheError, LogError } from "../../../src/schema/Errors.ts"
 import { readSettings } from "../../../src/schema/Settings.ts"
 import type { Tick } from "../../../src/schema/Tick.ts"
 import { decodeTick } from "../../../src/schema/TickJson.ts"
-import { Readiness } from "../../../src/streams/run/Readiness.ts"
-import { StateSnapshots } from "../../../src/streams/ports/StateSnapshots.ts"
 import { type LogRecord, type NewRecord, TickLog } from "../../../src/streams/log/TickLog.ts"
-import { runProcess } from "../../../src/streams/topology.ts"
+import { StateSnapshots } from "../../../src/streams/ports/StateSnapshots.ts"
+import { runProcess } from "../../../src/streams/process/runProcess.ts"
+import { Readiness } from "../../../src/streams/run/Readiness.ts"
 
 const START = Date.UTC(2026, 0, 16, 4, 30)
 const BATCH = 7

@@ -1,11 +1,11 @@
 import { assert, describe, it } from "@effect/vitest"
 import { partitionOf } from "../../../src/schema/Partition.ts"
 import type { Tick } from "../../../src/schema/Tick.ts"
+import { watermarkRecord } from "../../../src/streams/log/headers.ts"
+import type { LogRecord } from "../../../src/streams/log/TickLog.ts"
 import type { Batch } from "../../../src/streams/process/batch.ts"
 import { makeStates, stages } from "../../../src/streams/process/process.ts"
-import { watermarkRecord } from "../../../src/streams/log/headers.ts"
 import { toDeadRecords, toRecords } from "../../../src/streams/process/publish.ts"
-import type { LogRecord } from "../../../src/streams/log/TickLog.ts"
 
 const settings = {
   GAP_HOLD_MS: 5000,

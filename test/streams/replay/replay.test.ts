@@ -3,11 +3,11 @@ import { assert, describe, it } from "@effect/vitest"
 import { Clock, Effect, Exit, Fiber, Layer, Stream } from "effect"
 import { TestClock } from "effect/testing"
 import { StoreError } from "../../../src/schema/Errors.ts"
+import { TickLog } from "../../../src/streams/log/TickLog.ts"
+import type { StoredTick, TickQuery } from "../../../src/streams/ports/TickStore.ts"
 import { makePace } from "../../../src/streams/replay/pace.ts"
 import { compareGlobally, Reassembler, type Release } from "../../../src/streams/replay/reassemble.ts"
 import { endRun, makeWindow, pageRows, replay, storedTicks } from "../../../src/streams/replay/replay.ts"
-import { TickLog } from "../../../src/streams/log/TickLog.ts"
-import type { StoredTick, TickQuery } from "../../../src/streams/ports/TickStore.ts"
 import { claims, dump, fixedLog, keysetTicks, OPEN, PARTITIONS, pipeline, recordedTicks } from "./replaying.ts"
 
 const GOLDEN = new URL("golden/replay.ndjson", import.meta.url)

@@ -4,14 +4,14 @@ import { layer as memoryClaims } from "../../../src/layers/memory/MemoryClaims.t
 import { layer as memoryLog } from "../../../src/layers/memory/MemoryLog.ts"
 import { layer as memorySnapshots } from "../../../src/layers/memory/MemorySnapshots.ts"
 import { compareTicks } from "../../../src/schema/Tick.ts"
-import type { Claims } from "../../../src/streams/ports/Claims.ts"
 import { follow, type TickBatch } from "../../../src/streams/log/follow.ts"
-import { Readiness } from "../../../src/streams/run/Readiness.ts"
-import { compareGlobally } from "../../../src/streams/replay/reassemble.ts"
-import type { StateSnapshots } from "../../../src/streams/ports/StateSnapshots.ts"
 import { TickLog } from "../../../src/streams/log/TickLog.ts"
+import type { Claims } from "../../../src/streams/ports/Claims.ts"
+import type { StateSnapshots } from "../../../src/streams/ports/StateSnapshots.ts"
 import type { StoredTick, TickQuery } from "../../../src/streams/ports/TickStore.ts"
-import { runProcess } from "../../../src/streams/topology.ts"
+import { runProcess } from "../../../src/streams/process/runProcess.ts"
+import { compareGlobally } from "../../../src/streams/replay/reassemble.ts"
+import { Readiness } from "../../../src/streams/run/Readiness.ts"
 
 export const PARTITIONS = 4
 /** 2026-01-15 09:15:00 IST. */

@@ -3,8 +3,8 @@ import { Deferred, Effect, Fiber, Queue, Stream } from "effect"
 import { TestClock } from "effect/testing"
 import * as MemoryLog from "../../../src/layers/memory/MemoryLog.ts"
 import { LogError } from "../../../src/schema/Errors.ts"
-import { drainable } from "../../../src/streams/run/drainable.ts"
 import { type AssignedPartition, TickLog } from "../../../src/streams/log/TickLog.ts"
+import { drainable } from "../../../src/streams/run/drainable.ts"
 
 const Log = MemoryLog.layer({ partitions: 2, capacity: 100, dlqCapacity: 10, retained: 100, batch: 10 })
 
