@@ -187,7 +187,10 @@ const retry = Command.make(
       ...(Option.isSome(offset) ? { offset: offset.value } : {})
     }
     const { sent, cut, batches } = yield* onEither(url, retryDirect(wanted), retryThrough(wanted, all))
-    if (cut > 0) process.stderr.write(`${cut} kept: too large for the DLQ, it has only their beginning\n`)
+    if (cut > 0)
+      process.stderr.write(
+        `${cut} kept: the DLQ has only their beginning, or a sink refused them after they were published\n`
+      )
     if (batches > 0) process.stderr.write(`${batches} kept: batches of records that cannot be read\n`)
     if (sent + cut + batches === 0 && isPlace) {
       return yield* new StartError({ message: "mdp dlq retry: the DLQ holds no such letter (mdp dlq list)" })

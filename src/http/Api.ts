@@ -322,7 +322,9 @@ const RetryRequest = Schema.Struct({
 
 const RetryReport = Schema.Struct({
   sent: Schema.Int,
-  cut: Schema.Int.annotate({ description: "kept: too large for the DLQ, which has only their beginning" }),
+  cut: Schema.Int.annotate({
+    description: "kept: the DLQ has only their beginning, or a sink refused them after they were published"
+  }),
   batches: Schema.Int.annotate({ description: "kept: batches of records that cannot be read" }),
   next_cursor: NullOrText.annotate({ description: "send it as cursor with the same request to go on; null when done" })
 }).annotate({ identifier: "RetryReport" })

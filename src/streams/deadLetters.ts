@@ -5,7 +5,7 @@
 import { Effect } from "effect"
 import type { LogError } from "../schema/Errors.ts"
 import { partitionOf } from "../schema/Partition.ts"
-import { BATCH_HEADER, CUT_HEADER, REPLAY_HEADER } from "./log/headers.ts"
+import { BATCH_HEADER, CUT_HEADER, REPLAY_HEADER, SINK_HEADER } from "./log/headers.ts"
 import type { LogRecord, NewRecord, TickLog } from "./log/TickLog.ts"
 
 const DLQ = "raw_ticks_dlq"
@@ -249,7 +249,7 @@ export const newestLetters = <A>(
 
 export interface Resent {
   readonly sent: number
-  /** Kept: too large for the DLQ, which has only their beginning. */
+  /** Kept: the DLQ has only their beginning, or a sink refused them after they were published. */
   readonly cut: number
   /** Kept: batches of records that nobody can read. */
   readonly batches: number
@@ -278,7 +278,7 @@ export const retryLetters = <E>(
         let cutOff = 0
         for (const { key, value, headers, partition, unreadable } of letters) {
           if (unreadable !== undefined || headers?.[BATCH_HEADER] !== undefined) continue
-          if (headers?.[CUT_HEADER] !== undefined) {
+          if (headers?.[CUT_HEADER] !== undefined || headers?.[SINK_HEADER] !== undefined) {
             cutOff += 1
             continue
           }

@@ -58,8 +58,11 @@ const TOO_MANY_CONNECTIONS = "53300"
 /** A number that its column has no room for fails before it is sent. */
 const isUnsendable = (cause: unknown): boolean => cause instanceof RangeError || cause instanceof TypeError
 
-/** Classes of SQLSTATE that say the request itself is wrong: data, constraint, syntax or name, limit, unsupported. */
-const LASTING = /^(22|23|42|54|0A)/
+/**
+ * Classes of SQLSTATE that say what was sent is wrong, its data or a constraint on them. A name that is not there, a
+ * right that is missing or a limit are the database's to put right, and may be by the next time.
+ */
+const LASTING = /^(22|23)/
 
 const storeError = (operation: string, cause: unknown): StoreError => {
   const state = stateOf(cause)

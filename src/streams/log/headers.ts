@@ -1,5 +1,7 @@
 /** Decides the headers of the log's records: their names, what a replay's may say, and how a watermark is written. */
-import { showValue } from "../../schema/Explain.ts"
+import { showText, showValue } from "../../schema/Explain.ts"
+import type { Tick } from "../../schema/Tick.ts"
+import { encodeTick } from "../../schema/TickJson.ts"
 import type { NewRecord } from "./TickLog.ts"
 
 /** The replay run that a record belongs to. */
@@ -14,6 +16,8 @@ export const MISROUTED_HEADER = "misrouted"
 export const CUT_HEADER = "bytes"
 /** The letter is a batch of the log as it lies there, which nobody can read: it cannot be sent again either. */
 export const BATCH_HEADER = "batch"
+/** The sink that refuses a clean tick for good: the letter is told, and cannot be sent again, since the tick was published. */
+export const SINK_HEADER = "sink"
 
 /** A run's name as replays give it: `<replay id>.<run number>`. Others' names are bounded in length and characters. */
 const RUN_NAME = /^[\w.:-]{1,64}$/
@@ -56,5 +60,19 @@ export const watermarkRecord = (watermark: {
     [REPLAY_HEADER]: watermark.run,
     [WATERMARK_HEADER]: String(watermark.number),
     ...(watermark.end ? { [END_HEADER]: "1" } : {})
+  }
+})
+
+/** Characters of a sink's reason that a letter says. */
+const MAX_SINK_REASON_CHARS = 500
+
+/** The letter of a clean tick that a sink refuses for good. */
+export const setAsideRecord = (tick: Tick, sink: string, reason: string): NewRecord => ({
+  key: String(tick.instrument_token),
+  value: new TextEncoder().encode(encodeTick(tick)),
+  headers: {
+    reason: `${sink}: ${showText(reason, MAX_SINK_REASON_CHARS)}`,
+    topic: "normalized_ticks",
+    [SINK_HEADER]: sink
   }
 })

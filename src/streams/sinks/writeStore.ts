@@ -1,26 +1,25 @@
 /**
  * Decides how the store keeps up: all partitions of the group `store` gathered into one transaction at a time, with
  * the bookmarks of what it holds, and offsets committed after it; smaller transactions where the store is too slow for
- * whole ones.
+ * whole ones. A row that the store refuses for good is set aside in the DLQ, and the rest goes on.
  */
-import { Clock, Effect, Scope, Stream } from "effect"
-import type { LogError } from "../../schema/Errors.ts"
+import { Clock, Effect, Stream } from "effect"
+import type { LogError, StoreError } from "../../schema/Errors.ts"
+import { partitionOf } from "../../schema/Partition.ts"
 import type { Settings } from "../../schema/Settings.ts"
 import type { Tick } from "../../schema/Tick.ts"
 import { TickQueue } from "../../schema/TickColumns.ts"
-import { type Bookmark, toMetadata } from "../log/bookmark.ts"
-import { type CommitLater, commitLater } from "../log/commitLater.ts"
-import { follow, type TickBatch } from "../log/follow.ts"
+import type { Bookmark } from "../log/bookmark.ts"
+import type { TickBatch } from "../log/follow.ts"
 import { gatherFrom } from "../log/gather.ts"
-import { type AssignedPartition, TickLog } from "../log/TickLog.ts"
-import * as metrics from "../metrics.ts"
+import { setAsideRecord } from "../log/headers.ts"
+import { TickLog } from "../log/TickLog.ts"
 import { TickStore } from "../ports/TickStore.ts"
-import { crashPoint } from "../run/crashPoint.ts"
-import { Drain } from "../run/Drain.ts"
-import { type LostOffsetsSettings, lostOffsets } from "../run/lostOffsets.ts"
+import type { Drain } from "../run/Drain.ts"
+import type { LostOffsetsSettings } from "../run/lostOffsets.ts"
 import type { Readiness } from "../run/Readiness.ts"
-import { alone } from "../run/restart.ts"
 import { retrySink } from "../run/sinkRetry.ts"
+import { consume, type SinkPartition } from "./consume.ts"
 
 /** A transaction is never asked for fewer ticks; at the store's time limit of 30 s that is 4 rows a second. */
 const LEAST_TICKS = 125
@@ -32,8 +31,22 @@ interface Waiting {
   readonly ticks: number
   readonly replayed: number
   readonly bookmark: Bookmark
-  readonly commits: CommitLater
+  readonly done: SinkPartition["done"]
 }
+
+/** What became of rows: added, only counted in a day that the store has dropped, refused; the rest was there before. */
+interface Rows {
+  readonly added: number
+  readonly dropped: number
+  readonly refused: number
+}
+
+const NO_ROWS: Rows = { added: 0, dropped: 0, refused: 0 }
+const sum = (a: Rows, b: Rows): Rows => ({
+  added: a.added + b.added,
+  dropped: a.dropped + b.dropped,
+  refused: a.refused + b.refused
+})
 
 export const writeStore = (
   settings: Pick<Settings, "STORE_BATCH_TICKS" | "STORE_FLUSH_MS"> & LostOffsetsSettings
@@ -41,47 +54,55 @@ export const writeStore = (
   Effect.gen(function* () {
     const log = yield* TickLog
     const store = yield* TickStore
-    const lost = yield* lostOffsets("store", "normalized_ticks", settings)
-    const drain = yield* Drain
     const clock = yield* Clock.Clock
-    const scope = yield* Effect.scope
-    const context = yield* Effect.context<never>()
-    const incarnation = log.incarnation("normalized_ticks")
-    const received = metrics.bind(metrics.stageReceived, { stage: "store" }, context)
-    const sent = metrics.bind(metrics.stageSent, { stage: "store" }, context)
-    const absorbed = metrics.bind(metrics.stageDiscarded, { stage: "store", reason: "absorbed" }, context)
-    const dropped = metrics.bind(metrics.stageDiscarded, { stage: "store", reason: "dropped-day" }, context)
-    const flush = metrics.bind(metrics.sinkFlush, { sink: "store" }, context)
+    const capacity = settings.STORE_BATCH_TICKS * 2
+    const sink = yield* consume(
+      {
+        group: "store",
+        sink: "store",
+        discards: ["absorbed", "dropped-day", "refused"],
+        crashPoints: { written: "after-store-write", committed: "after-store-commit" },
+        capacity
+      },
+      settings
+    )
 
     const live = new TickQueue()
     const ofReplays = new TickQueue()
+    const shown = () => sink.waiting(0, live.length + ofReplays.length)
     /** In the order in which batches are gathered, which is the one in which `write` takes them. */
-    const enqueue = (commits: CommitLater, { ticks, replays, bookmark }: TickBatch): Waiting => {
+    const enqueue = (done: SinkPartition["done"], { ticks, replays, bookmark }: TickBatch): Waiting => {
       live.append(ticks)
       const replayed = replays.flatMap((replay) => ("tick" in replay ? [replay.tick] : []))
       ofReplays.append(replayed)
-      return { ticks: ticks.length, replayed: replayed.length, bookmark, commits }
+      shown()
+      return { ticks: ticks.length, replayed: replayed.length, bookmark, done }
     }
 
-    const runAlone = alone("store")
-    const partition = (assigned: AssignedPartition, push: (batch: Waiting) => Effect.Effect<void>) =>
+    const read = (
+      { partition, start, read, ask, done }: SinkPartition,
+      push: (batch: Waiting) => Effect.Effect<void>
+    ) =>
       Effect.gen(function* () {
-        // Until the partition is another's: what was taken last is written after its reading has ended.
-        const commits = yield* Scope.provide(
-          commitLater(assigned, () => crashPoint("after-store-commit")),
-          scope
+        // The store's own bookmark was written with its rows; the group's commit may lag behind it.
+        const bookmarks = yield* ask(store.bookmarks(sink.incarnation))
+        const bookmark = bookmarks.find((mine) => mine.partition === partition)
+        yield* read(bookmark?.offset ?? (yield* start), bookmark).pipe(
+          Stream.runForEach((batch) => push(enqueue(done, batch)))
         )
-        const reading = Effect.gen(function* () {
-          // The store's own bookmark was written with its rows; the group's commit may lag behind it.
-          const bookmarks = yield* store.bookmarks(incarnation).pipe(retrySink("store"))
-          const bookmark = bookmarks.find((mine) => mine.partition === assigned.partition)
-          const { start } = yield* log.bounds("normalized_ticks", assigned.partition)
-          yield* lost.read(assigned, bookmark?.offset ?? start).pipe(
-            follow({ reader: "follow-store", partition: assigned.partition, incarnation, log, bookmark, context }),
-            Stream.runForEach((batch) => push(enqueue(commits, batch)))
-          )
-        })
-        yield* runAlone(assigned, reading)
+      })
+
+    const setAside = (tick: Tick, error: StoreError) =>
+      Effect.gen(function* () {
+        const { instrument_token, exchange_ts, source } = tick
+        const what = `instrument_token ${instrument_token} at ${exchange_ts}, source ${source.join(" ")}`
+        yield* Effect.logError(
+          `the store refuses a tick for good, which is set aside in the DLQ: ${error.message}: ${what}`
+        )
+        const record = setAsideRecord(tick, "store", error.message)
+        yield* log
+          .append("raw_ticks_dlq", partitionOf(instrument_token, log.partitions), [record])
+          .pipe(retrySink("dead letters"))
       })
 
     /** Ticks of one transaction: halved with each failure, so that a slow store still gets on, and doubled back. */
@@ -93,20 +114,43 @@ export const writeStore = (
       bookmarks: ReadonlyArray<Bookmark>
     ) {
       const total = ticks.length + replayed.length
-      let added = 0
-      let archiveOnly = 0
+      /** One transaction of the rows from `at` to `to`; a refusal for good is a value. */
+      const transaction = (at: number, to: number) =>
+        store
+          .write({
+            ticks: ticks.slice(at, to),
+            replayed: replayed.slice(Math.max(0, at - ticks.length), Math.max(0, to - ticks.length)),
+            bookmarks: to === total ? bookmarks : []
+          })
+          .pipe(
+            Effect.map(({ added, dropped = 0 }): Rows => ({ added, dropped, refused: 0 })),
+            Effect.catchIf(
+              ({ transient }) => !transient,
+              (error) => Effect.succeed(error)
+            )
+          )
+      /** Halves what was refused, down to the rows that are. */
+      const apart = (at: number, to: number, error: StoreError): Effect.Effect<Rows, never, Readiness> =>
+        Effect.gen(function* () {
+          if (to - at <= 1) {
+            if (to > at) yield* setAside(at < ticks.length ? ticks[at]! : replayed[at - ticks.length]!, error)
+            if (to === total) yield* store.write({ ticks: [], replayed: [], bookmarks }).pipe(retrySink("store"))
+            return { ...NO_ROWS, refused: to - at }
+          }
+          const middle = (at + to) >>> 1
+          return sum(yield* inParts(at, middle), yield* inParts(middle, to))
+        })
+      const inParts = (at: number, to: number): Effect.Effect<Rows, never, Readiness> =>
+        Effect.flatMap(transaction(at, to).pipe(retrySink("store")), (done) =>
+          "refused" in done ? Effect.succeed(done) : apart(at, to, done)
+        )
+      let rows = NO_ROWS
       let at = 0
       do {
+        let to = total
         const part = Effect.suspend(() => {
-          const to = most === settings.STORE_BATCH_TICKS ? total : Math.min(total, at + most)
-          return Effect.map(
-            store.write({
-              ticks: ticks.slice(at, to),
-              replayed: replayed.slice(Math.max(0, at - ticks.length), Math.max(0, to - ticks.length)),
-              bookmarks: to === total ? bookmarks : []
-            }),
-            (result) => ({ result, to })
-          )
+          to = most === settings.STORE_BATCH_TICKS ? total : Math.min(total, at + most)
+          return transaction(at, to)
         }).pipe(
           Effect.tapError(() =>
             Effect.sync(() => {
@@ -115,13 +159,12 @@ export const writeStore = (
           )
         )
         const started = clock.currentTimeMillisUnsafe()
-        const { result, to } = yield* part.pipe(retrySink("store"))
+        const done = yield* part.pipe(retrySink("store"))
         if (clock.currentTimeMillisUnsafe() - started < QUICK_MS) most = Math.min(settings.STORE_BATCH_TICKS, most * 2)
-        added += result.added
-        archiveOnly += result.dropped ?? 0
+        rows = sum(rows, "refused" in done ? done : yield* apart(at, to, done))
         at = to
       } while (at < total)
-      return { added, archiveOnly }
+      return rows
     })
 
     const write = Effect.fnUntraced(function* (group: ReadonlyArray<Waiting>) {
@@ -130,19 +173,14 @@ export const writeStore = (
       const ticks = live.take(group.reduce((n, batch) => n + batch.ticks, 0))
       const replayed = ofReplays.take(group.reduce((n, batch) => n + batch.replayed, 0))
       const total = ticks.length + replayed.length
-      const started = clock.currentTimeMillisUnsafe()
+      const startedAt = clock.currentTimeMillisUnsafe()
       const bookmarks = [...newest.values()].map(({ bookmark }) => bookmark)
-      const { added, archiveOnly } = yield* writeAll(ticks, replayed, bookmarks)
-      crashPoint("after-store-write")
-      flush.add((clock.currentTimeMillisUnsafe() - started) / 1000)
-      received.add(total)
-      sent.add(added)
-      if (archiveOnly > 0) dropped.add(archiveOnly)
-      if (added + archiveOnly < total) absorbed.add(total - archiveOnly - added)
+      const { added, dropped, refused } = yield* writeAll(ticks, replayed, bookmarks)
+      const absorbed = total - added - dropped - refused
+      sink.written({ ticks: total, discarded: { absorbed, "dropped-day": dropped, refused }, startedAt })
+      shown()
       // A partition given to another member meanwhile is that member's to commit; the rows are safe either way.
-      for (const { bookmark, commits } of newest.values()) {
-        commits.commit({ offset: bookmark.offset, metadata: toMetadata(bookmark.mark) })
-      }
+      for (const { bookmark, done } of newest.values()) done(bookmark)
     })
 
     const groups = gatherFrom(
@@ -150,13 +188,9 @@ export const writeStore = (
         count: ({ ticks, replayed }: Waiting) => ticks + replayed,
         ticks: settings.STORE_BATCH_TICKS,
         ms: settings.STORE_FLUSH_MS,
-        drain: drain.begun
+        drain: sink.stopping
       },
-      (push) =>
-        log.assignments("store", "normalized_ticks").pipe(
-          Stream.mapEffect((assigned) => partition(assigned, push), { concurrency: "unbounded" }),
-          Stream.runDrain
-        )
+      (push) => sink.each((partition) => read(partition, push))
     )
     yield* Stream.runForEach(groups, write)
   }).pipe(Effect.scoped)

@@ -4,7 +4,8 @@ import { TestClock } from "effect/testing"
 import * as MemoryLog from "../../../src/layers/memory/MemoryLog.ts"
 import { StoreError } from "../../../src/schema/Errors.ts"
 import { readSettings } from "../../../src/schema/Settings.ts"
-import { encodeTick } from "../../../src/schema/TickJson.ts"
+import { decodeTick, encodeTick } from "../../../src/schema/TickJson.ts"
+import { retryLetters } from "../../../src/streams/deadLetters.ts"
 import { TickLog } from "../../../src/streams/log/TickLog.ts"
 import type { StoreBatch } from "../../../src/streams/ports/TickStore.ts"
 import { Drain } from "../../../src/streams/run/Drain.ts"
@@ -126,4 +127,44 @@ describe("the store's sink", () => {
       )
     }
   )
+
+  it.live("sets a row aside in the DLQ that the store refuses for good, and the rest and the bookmarks go on", () => {
+    const isRefused = ({ sequence_id }: { readonly sequence_id: number }) => sequence_id === 37 || sequence_id === 99
+    const kept: Array<StoreBatch> = []
+    const picky = memoryStore(new Rows(), {
+      write: (batch) =>
+        batch.ticks.some(isRefused)
+          ? Effect.fail(new StoreError({ operation: "write", message: "value out of range (22003)", transient: false }))
+          : Effect.sync(() => {
+              kept.push(batch)
+              return { added: batch.ticks.length }
+            }),
+      bookmarks: () => Effect.succeed([])
+    })
+    return Effect.gen(function* () {
+      const log = yield* TickLog
+      yield* log.append("normalized_ticks", 0, records(COUNT))
+      const sink = yield* Effect.forkChild(writeStore(settings))
+      while ((yield* counted).received !== COUNT) yield* Effect.sleep("1 millis")
+      yield* Fiber.interrupt(sink)
+      assert.deepInclude(yield* counted, { received: 100, sent: 98, refused: 2 })
+      assert.deepStrictEqual(
+        kept.flatMap(({ ticks }) => ticks.map(({ sequence_id }) => sequence_id)),
+        Array.from({ length: COUNT }, (_, n) => n).filter((n) => !isRefused({ sequence_id: n }))
+      )
+      assert.deepStrictEqual(kept.flatMap(({ bookmarks }) => bookmarks.map(({ offset }) => offset)).at(-1), COUNT)
+      const { records: letters } = yield* log.slice("raw_ticks_dlq", 0, 0, 10)
+      assert.deepStrictEqual(
+        letters.map(({ value, headers }) => [decodeTick(value!)?.sequence_id, headers?.reason, headers?.sink]),
+        [37, 99].map((id) => [id, "store: value out of range (22003)", "store"])
+      )
+      // It is published: sent again as a raw tick it would be another.
+      const all = { from: { partition: 0, offset: 0 }, ends: [2] }
+      const again = yield* retryLetters(log, {}, all, () => Effect.die("sent again"))
+      assert.deepInclude(again, { sent: 0, cut: 2 })
+    }).pipe(
+      Effect.provide(Layer.mergeAll(Log, picky, Readiness.layer, Drain.layer)),
+      Effect.provideService(Metric.MetricRegistry, new Map())
+    )
+  })
 })
