@@ -5,8 +5,8 @@
 import { Effect, Stream } from "effect"
 import type { RawTick } from "../src/schema/RawTick.ts"
 import type { LogRecord } from "../src/streams/log/TickLog.ts"
-import { type Batch, countsOf } from "../src/streams/process/batch.ts"
-import { candidate } from "../src/streams/process/decode.ts"
+import { type Decoded, decodedBatch, decodedTick } from "../src/streams/process/batch.ts"
+import { unclaimed } from "../src/streams/process/claim.ts"
 import { makeStates, stages } from "../src/streams/process/process.ts"
 import { alternate, figures, median, type Row } from "./row.ts"
 
@@ -56,16 +56,13 @@ const rawTicks = (): ReadonlyArray<RawTick> => {
 }
 
 /** What decode hands on, without the JSON: its cost is measured by process-json. */
-const toBatch = (raws: ReadonlyArray<RawTick>, records: ReadonlyArray<LogRecord>): Batch => ({
-  records: raws.length,
-  nextOffset: records[records.length - 1]!.offset + 1,
-  recordTime: records[records.length - 1]!.recordTime,
-  ticks: raws.map((raw, i) => candidate(raw, records[i]!, "")),
-  watermarks: [],
-  dead: [],
-  forwards: [],
-  count: countsOf(raws.length)
-})
+const toBatch = (raws: ReadonlyArray<RawTick>, records: ReadonlyArray<LogRecord>): Decoded =>
+  decodedBatch(records, {
+    ticks: raws.map((raw, i) => decodedTick(raw, records[i]!, "")),
+    watermarks: [],
+    dead: [],
+    forwards: []
+  })
 
 /** The same outcome in one pass with a Map and a Set an instrument, and nothing else. */
 const bareLoop = (raws: ReadonlyArray<RawTick>, records: ReadonlyArray<LogRecord>): number => {
@@ -120,6 +117,7 @@ export const run = async (): Promise<Row> => {
         Stream.map((array) => toBatch(array.raws, array.records)),
         Stream.map(stage.normalize),
         Stream.map(stage.deduplicate),
+        Stream.map(unclaimed),
         Stream.map(stage.sequence),
         Stream.runForEach((batch) =>
           Effect.sync(() => {

@@ -1,4 +1,4 @@
-import { readdirSync, readFileSync, statSync } from "node:fs"
+import { existsSync, readdirSync, readFileSync, statSync } from "node:fs"
 import { dirname, join, relative, resolve } from "node:path"
 import { fileURLToPath } from "node:url"
 import { assert, describe, it } from "@effect/vitest"
@@ -164,5 +164,27 @@ describe("the layout", () => {
       return undefined
     }
     for (const file of graph.keys()) assert.isUndefined(visit(file, [])?.join(" -> "))
+  })
+
+  it("names no file in its pages that is not there", () => {
+    const pages = [
+      "README.md",
+      "CONTRIBUTING.md",
+      "topology.md",
+      ...readdirSync(join(root, "docs"), { recursive: true, encoding: "utf8" })
+        .filter((file) => file.endsWith(".md"))
+        .map((file) => join("docs", file))
+    ]
+    const missing = pages.flatMap((page) =>
+      [
+        ...readFileSync(join(root, page), "utf8").matchAll(
+          /\b(?:src|test|bench|docs|scripts|deploy|streams|layers|schema|http|commands)\/[\w./-]+\.(?:ts|js|md|css|html|sh|yml|yaml)\b/g
+        )
+      ]
+        .map(([path]) => path)
+        .filter((path) => ![path, join("src", path)].some((known) => existsSync(join(root, known))))
+        .map((path) => `${page} names ${path}`)
+    )
+    assert.deepStrictEqual(missing, [])
   })
 })

@@ -7,6 +7,7 @@ import { assert, describe, it } from "@effect/vitest"
 import { Arbitrary, Schema } from "effect"
 import { decodeTick } from "../../src/schema/TickJson.ts"
 import type { LogRecord, NewRecord } from "../../src/streams/log/TickLog.ts"
+import { unclaimed } from "../../src/streams/process/claim.ts"
 import { makeStates, stages } from "../../src/streams/process/process.ts"
 import { toDeadRecords, toRecords } from "../../src/streams/process/publish.ts"
 import { between, type Random, random } from "../crash/random.ts"
@@ -35,8 +36,8 @@ const outcome = (records: ReadonlyArray<LogRecord>, sizes: () => number, partiti
   for (let at = 0; at < records.length; ) {
     const some = records.slice(at, at + sizes())
     at += some.length
-    const batch = stage.sequence(stage.deduplicate(stage.normalize(stage.decode(some))))
-    const { count, dead, watermarks, forwards } = batch
+    const batch = stage.sequence(unclaimed(stage.deduplicate(stage.normalize(stage.decode(some)))))
+    const { passed, dead, watermarks, forwards } = batch
     const open = new Set(some.map(({ offset }) => offset))
     const settle = (offset: number, fate: string) => {
       assert.isTrue(open.delete(offset), `${offset} has two ends, one of them ${fate}`)
@@ -46,16 +47,17 @@ const outcome = (records: ReadonlyArray<LogRecord>, sizes: () => number, partiti
     for (const { offset } of watermarks) settle(offset, "watermark")
     for (const { record, kind } of dead) settle(record.offset, kind)
     // What is left is counted, and goes nowhere.
-    const counted = count.duplicates + count.suppressed + count.priceless + forwards.length
-    assert.strictEqual(open.size, counted)
-    // Received = sent + discarded, for each stage.
-    const of = (wanted: string) => dead.filter(({ kind, stage: by }) => (by ?? kind) === wanted).length
-    const late = of("future") + of("jump") + of("conflict")
-    assert.strictEqual(some.length, count.decoded + watermarks.length + forwards.length + dead.length - late)
-    assert.strictEqual(count.decoded, count.normalized + of("future"))
-    const taken = count.duplicates + count.suppressed + of("jump") + of("conflict")
-    assert.strictEqual(count.normalized, count.admitted + taken)
-    assert.strictEqual(count.admitted, count.sequenced + count.priceless)
+    const taken = passed.flatMap(({ discarded }) => Object.values(discarded)).reduce((sum, n) => sum + n, 0)
+    assert.strictEqual(open.size, taken)
+    // Received = sent + discarded, for each stage, and what one sends the next receives.
+    let before = some.length - watermarks.length
+    for (const { stage, received, sent, discarded } of passed) {
+      const letters = dead.filter((letter) => letter.stage === stage).length
+      assert.strictEqual(received, before, stage)
+      assert.strictEqual(sent + letters + Object.values(discarded).reduce((sum, n) => sum + n, 0), received, stage)
+      before = sent
+    }
+    assert.strictEqual(before, batch.ticks.length)
     for (const { key, value, headers } of toRecords(batch)) {
       if (value!.length > 0) assert.isDefined(decodeTick(value!))
       published.push(`${key} ${JSON.stringify(headers)} ${Buffer.from(value!).toString()}`)

@@ -5,31 +5,17 @@ import type { LogRecord, NewRecord } from "../log/TickLog.ts"
 import type { InstrumentDay, PartitionState, Session } from "./partitionState.ts"
 import type { RunStates } from "./RunStates.ts"
 
-/** Why a record or tick ended in the DLQ; the label of its count. The record's `reason` header says it in full. */
-export type DeadReason =
-  | "tombstone"
-  | "too_large"
-  | "undecodable"
-  | "header"
-  | "invalid"
-  | "misrouted"
-  | "future"
-  | "jump"
-  | "conflict"
-  | "defect"
-
-/** The stages that may take a tick out. */
-export type StageName = "decode" | "normalize" | "deduplicate" | "sequence"
-
 /** A record, or one tick of it, that cannot go on. Its bytes go to the DLQ as they came. */
 export interface DeadLetter {
   readonly record: LogRecord
   readonly index: number
-  readonly kind: DeadReason
-  /** The stage that failed, of a `defect`. */
-  readonly stage?: StageName
-  /** Of a `future`: whose clock is ahead of the log's, and by how many µs. */
+  /** The stage that found it so. */
+  readonly stage: string
+  /** The label of its count, one of those that the stage names; `defect` where the stage failed on it. */
+  readonly kind: string
+  /** Where a feed's clock is ahead of the log's: whose, and by how many µs. */
   readonly clock?: { readonly feed: string; readonly aheadMicros: number }
+  /** The record's header says it in full. */
   readonly reason: string
 }
 
@@ -49,8 +35,11 @@ export interface Watermark {
   readonly end: boolean
 }
 
-/** One tick on its way through the stages; each fills in what it decides. */
-export interface Candidate {
+/**
+ * One tick on its way. It is one object from `decode` to `publish`: each stage fills in what it decides, and its type
+ * says which stages it has been through.
+ */
+export interface DecodedTick {
   readonly raw: RawTick
   readonly record: LogRecord
   readonly index: number
@@ -58,9 +47,16 @@ export interface Candidate {
   readonly run: string
   /** µs; for a replayed tick its exchange_ts. */
   readonly recordTime: number
-  /** What normalize makes of it; the stages after it fill it in. */
+}
+
+export interface NormalizedTick extends DecodedTick {
+  /** The stages after `normalize` fill it in. */
   tick: Tick
   day: number
+}
+
+/** One that no copy of was let in before. */
+export interface AdmittedTick extends NormalizedTick {
   state: InstrumentDay
   session: Session
   /** Somebody had claimed it, and on its day that decides: a duplicate. */
@@ -69,33 +65,45 @@ export interface Candidate {
   isPriceless: boolean
 }
 
-/** What one array of raw records has become so far. */
-export interface Batch {
+declare const stage: unique symbol
+
+/** What one array of raw records has become so far. `Through`: the last stage that it has been through. */
+export interface Batch<T, Through extends string> {
+  /** Never there: it keeps stages from being joined in another order. */
+  readonly [stage]?: Through
   /** Raw records read. */
   readonly records: number
   /** The next raw offset. */
   readonly nextOffset: number
   /** The highest record time of the batch, µs. */
   readonly recordTime: number
-  ticks: Array<Candidate>
+  readonly ticks: Array<T>
   readonly watermarks: ReadonlyArray<Watermark>
   readonly dead: Array<DeadLetter>
   readonly forwards: ReadonlyArray<Forward>
-  readonly count: Counts
+  /** In the order of the stages. */
+  readonly passed: Array<StageCount>
+  readonly count: StateCounts
 }
 
-/** What each stage took in, handed on and took out. */
-export interface Counts {
-  decoded: number
-  normalized: number
-  duplicates: number
-  suppressed: number
-  admitted: number
-  /** Admitted, and then found to be claimed on a day whose state was lost. */
-  claimed: number
-  /** Admitted, and left out by sequence: a snapshot without a price. */
-  priceless: number
-  sequenced: number
+export type Decoded = Batch<DecodedTick, "decode">
+export type Normalized = Batch<NormalizedTick, "normalize">
+export type Deduplicated = Batch<AdmittedTick, "deduplicate">
+/** Others' claims have been asked. */
+export type Claimed = Batch<AdmittedTick, "claim">
+/** Only ticks with a place are left. */
+export type Sequenced = Batch<AdmittedTick, "sequence">
+
+/** What a stage took in, handed on, and took out but for dead letters, which are counted as such. */
+export interface StageCount {
+  readonly stage: string
+  readonly received: number
+  sent: number
+  readonly discarded: Record<string, number>
+}
+
+/** What happened to the states. */
+export interface StateCounts {
   gaps: number
   fills: number
   lost: number
@@ -109,26 +117,48 @@ export interface Counts {
   instruments: number
 }
 
-/** The counts of a batch that has been decoded. */
-export const countsOf = (decoded: number): Counts => ({
-  decoded,
-  normalized: 0,
-  duplicates: 0,
-  suppressed: 0,
-  admitted: 0,
-  claimed: 0,
-  priceless: 0,
-  sequenced: 0,
-  gaps: 0,
-  fills: 0,
-  lost: 0,
-  epochs: 0,
-  resets: 0,
-  jumps: 0,
-  restarts: 0,
-  forgotten: 0,
-  instruments: 0
-})
+/** A batch that has been read: `decode` hands it on, and so does a test or a benchmark that has no bytes to read. */
+export const decodedBatch = (
+  records: ReadonlyArray<LogRecord>,
+  found: Pick<Decoded, "ticks" | "watermarks" | "dead" | "forwards">
+): Decoded => {
+  const last = records[records.length - 1]
+  return {
+    records: records.length,
+    nextOffset: last === undefined ? 0 : last.offset + 1,
+    recordTime: last === undefined ? 0 : last.recordTime,
+    ...found,
+    passed: [],
+    count: { gaps: 0, fills: 0, lost: 0, epochs: 0, resets: 0, jumps: 0, restarts: 0, forgotten: 0, instruments: 0 }
+  }
+}
+
+/** A raw tick of a record, with room for what the later stages decide: no stage makes another object of it. */
+export const decodedTick = (raw: RawTick, record: LogRecord, run: string): DecodedTick => {
+  const tick: AdmittedTick = {
+    raw,
+    record,
+    index: 0,
+    run,
+    recordTime: run === "" ? record.recordTime : raw.exchange_ts,
+    tick: undefined as never,
+    day: 0,
+    state: undefined as never,
+    session: undefined as never,
+    isClaimed: false,
+    isPriceless: false
+  }
+  return tick
+}
+
+/** The same batch, for the stages after this one: it counts what it did, and its ticks are what it says. */
+export const passed = <T, Through extends string>(
+  batch: Batch<unknown, string>,
+  count: StageCount
+): Batch<T, Through> => {
+  batch.passed.push(count)
+  return batch as Batch<T, Through>
+}
 
 /** The states of a partition: live, and one a replay run. */
 export interface PartitionStates {

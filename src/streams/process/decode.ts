@@ -6,15 +6,19 @@ import { encodeRawTick } from "../../schema/RawTickJson.ts"
 import { isRun, MISROUTED_HEADER, REPLAY_HEADER, readWatermark, WATERMARK_HEADER } from "../log/headers.ts"
 import type { LogRecord, NewRecord } from "../log/TickLog.ts"
 import {
-  type Batch,
-  type Candidate,
-  countsOf,
   type DeadLetter,
-  type DeadReason,
+  type Decoded,
+  type DecodedTick,
+  decodedBatch,
+  decodedTick,
   type Forward,
+  passed,
   type Watermark
 } from "./batch.ts"
 import { defectOf } from "./defect.ts"
+
+/** Why a record is no tick; `misrouted`: found in a wrong partition again. */
+type Reason = "tombstone" | "too_large" | "undecodable" | "header" | "invalid" | "misrouted"
 
 /** A record larger than this is refused, in bytes. */
 export const MAX_RECORD_BYTES = 1_048_576
@@ -31,7 +35,7 @@ const MAX_JSON_ERROR_CHARS = 200
 const MAX_ROUTES = 65_536
 
 /**
- * An array of raw records as a batch of candidates, in order. A tick found in a wrong partition is to be forwarded to
+ * An array of raw records as a batch of ticks, in order. A tick found in a wrong partition is to be forwarded to
  * the right one, once, with the time it was first received.
  */
 export const decode = ({ partition, partitions }: DecodeOptions) => {
@@ -45,13 +49,13 @@ export const decode = ({ partition, partitions }: DecodeOptions) => {
     }
     return to
   }
-  return (records: ReadonlyArray<LogRecord>): Batch => decodeRecords(records, partition, route)
+  return (records: ReadonlyArray<LogRecord>): Decoded => decodeRecords(records, partition, route)
 }
 
 /** What the records of an array are, as far as they are read. */
 interface Decoding {
   readonly forwards: Array<Forward>
-  readonly ticks: Array<Candidate>
+  readonly ticks: Array<DecodedTick>
   readonly dead: Array<DeadLetter>
   readonly watermarks: Array<Watermark>
 }
@@ -60,7 +64,7 @@ const decodeRecords = (
   records: ReadonlyArray<LogRecord>,
   partition: number,
   route: (token: number) => number
-): Batch => {
+): Decoded => {
   const out: Decoding = { forwards: [], ticks: [], dead: [], watermarks: [] }
   for (const record of records) {
     try {
@@ -70,17 +74,19 @@ const decodeRecords = (
       out.dead.push(defectOf("decode", { record, index: 0 }, error))
     }
   }
-  const last = records[records.length - 1]
-  return {
-    records: records.length,
-    nextOffset: last === undefined ? 0 : last.offset + 1,
-    recordTime: last === undefined ? 0 : last.recordTime,
-    ...out,
-    count: countsOf(out.ticks.length)
-  }
+  const { ticks, dead, forwards } = out
+  const received = ticks.length + dead.length + forwards.length
+  const discarded = { forwarded: forwards.length }
+  return passed(decodedBatch(records, out), { stage: "decode", received, sent: ticks.length, discarded })
 }
 
-const letter = (record: LogRecord, kind: DeadReason, reason: string): DeadLetter => ({ record, index: 0, kind, reason })
+const letter = (record: LogRecord, kind: Reason, reason: string): DeadLetter => ({
+  record,
+  index: 0,
+  stage: "decode",
+  kind,
+  reason
+})
 
 /** Takes in one record; answers the letter that it is where it cannot go on. */
 const decodeRecord = (
@@ -127,7 +133,7 @@ const decodeRecord = (
   if (typeof raw === "string") return letter(record, "invalid", raw)
   const to = run === "" ? route(raw.instrument_token) : partition
   if (to === partition) {
-    ticks.push(candidate(raw, record, run))
+    ticks.push(decodedTick(raw, record, run))
     return undefined
   }
   if (headers?.[MISROUTED_HEADER] === undefined) {
@@ -137,21 +143,6 @@ const decodeRecord = (
   const where = `expected partition ${to} for instrument_token ${raw.instrument_token}, got ${partition} again`
   return letter(record, "misrouted", where)
 }
-
-/** A raw tick of a record, with what the later stages decide still open. */
-export const candidate = (raw: Candidate["raw"], record: LogRecord, run: string): Candidate => ({
-  raw,
-  record,
-  index: 0,
-  run,
-  recordTime: run === "" ? record.recordTime : raw.exchange_ts,
-  tick: undefined as never,
-  day: 0,
-  state: undefined as never,
-  session: undefined as never,
-  isClaimed: false,
-  isPriceless: false
-})
 
 /**
  * The raw tick with the time it was received here, since the other partition's record time is later: its fields, and

@@ -5,7 +5,17 @@
  */
 
 import type { RawTick } from "../../schema/RawTick.ts"
-import type { Batch, Candidate, Counts, DeadLetter, PartitionStates, Watermark } from "./batch.ts"
+import {
+  type AdmittedTick,
+  type DeadLetter,
+  type Deduplicated,
+  type Normalized,
+  type NormalizedTick,
+  type PartitionStates,
+  passed,
+  type StateCounts,
+  type Watermark
+} from "./batch.ts"
 import { defectOf } from "./defect.ts"
 import { contentPrint } from "./identityHash.ts"
 import { NEW, OTHER, SAME } from "./NumberSet.ts"
@@ -35,7 +45,7 @@ const stateAt = ({ live, runs }: PartitionStates, watermarks: ReadonlyArray<Wate
       runs.mark(run, end, recordTime)
     }
   }
-  const stateOf = ({ run, record }: Candidate): PartitionState => {
+  const stateOf = ({ run, record }: NormalizedTick): PartitionState => {
     if (run === "") return live
     passUpTo(record.offset)
     return runs.of(run, record.offset, record.recordTime)
@@ -60,11 +70,11 @@ const take = (session: Session, id: number, raw: RawTick, print: number, maxJump
 const moves = (
   connection: Connection,
   found: number,
-  { raw, tick, recordTime }: Candidate,
+  { raw, tick, recordTime }: NormalizedTick,
   day: InstrumentDay,
   print: number,
   state: PartitionState,
-  count: Counts,
+  count: StateCounts,
   maxJump: number
 ): boolean => {
   const id = tick.sequence_id
@@ -87,7 +97,7 @@ const moves = (
 
 /** The letter of a number that fits no session; `highest`: that of its own. */
 const misfit = (
-  { record, index, raw, tick }: Candidate,
+  { record, index, raw, tick }: NormalizedTick,
   found: number,
   highest: number,
   maxJump: number
@@ -96,12 +106,14 @@ const misfit = (
     ? {
         record,
         index,
+        stage: "deduplicate",
         kind: "jump",
         reason: `sequence_id: expected at most ${maxJump} above the last, ${highest}, got ${tick.sequence_id}`
       }
     : {
         record,
         index,
+        stage: "deduplicate",
         kind: "conflict",
         reason:
           `sequence_id: ${tick.sequence_id} came before with another exchange_ts or price, and connection ` +
@@ -110,14 +122,16 @@ const misfit = (
 
 export const deduplicate =
   (states: PartitionStates, options: DeduplicateOptions) =>
-  (batch: Batch): Batch => {
+  (batch: Normalized): Deduplicated => {
     const { gapHoldMicros, dmaSilenceMicros, maxSequenceJump, keepsZeroPrice } = options
     const { count } = batch
     const uncounted = { gaps: 0, fills: 0, lost: 0 }
     const { stateOf, passAll } = stateAt(states, batch.watermarks)
-    const { ticks } = batch
+    const ticks = batch.ticks as Array<AdmittedTick>
     const { length } = ticks
     let kept = 0
+    let duplicate = 0
+    let suppressed = 0
     for (let i = 0; i < length; i++) {
       const candidate = ticks[i]!
       try {
@@ -149,7 +163,7 @@ export const deduplicate =
             recordTime - day.lastDma < dmaSilenceMicros &&
             !day.hasOpenGap(recordTime, gapHoldMicros)
           ) {
-            count.suppressed++
+            suppressed++
             continue
           }
         }
@@ -159,14 +173,13 @@ export const deduplicate =
           candidate.state = day
           candidate.session = session
           ticks[kept++] = candidate
-          count.priceless++
           continue
         }
         let highest = session.highest
         if (connection === undefined) {
           // What a replay brings was let in when it was live; without numbers the content is the identity.
           if (!(sequencing === "contiguous" ? session.ids.add(id) : session.hashes.add(id))) {
-            count.duplicates++
+            duplicate++
             continue
           }
         } else {
@@ -190,7 +203,7 @@ export const deduplicate =
           if (found === SAME) {
             const first = session.contents.otherTime(id, tick.feed)
             if (first >= 0) options.onFeedLead(session.contents.feed(id), recordTime - first)
-            count.duplicates++
+            duplicate++
             continue
           }
           if (raw.exchange_ts > session.latest) session.latest = raw.exchange_ts
@@ -214,11 +227,15 @@ export const deduplicate =
     passAll()
     ticks.length = kept
     states.live.expire(batch.recordTime - gapHoldMicros, count)
-    count.admitted = kept
     count.epochs += states.live.begun
     states.live.begun = 0
     count.forgotten = states.live.forgotten
     states.live.forgotten = 0
     count.instruments = states.live.instruments.size
-    return batch
+    return passed(batch, {
+      stage: "deduplicate",
+      received: length,
+      sent: kept,
+      discarded: { duplicate, suppressed, claimed: 0 }
+    })
   }

@@ -3,7 +3,7 @@
  * numbers, its times. A stamp too far ahead of record time goes to the DLQ.
  */
 import { tradingDay } from "../../schema/Tick.ts"
-import type { Batch } from "./batch.ts"
+import { type Decoded, type Normalized, type NormalizedTick, passed } from "./batch.ts"
 import { defectOf } from "./defect.ts"
 import { identityHash } from "./identityHash.ts"
 
@@ -16,9 +16,9 @@ export interface NormalizeOptions {
 
 export const normalize =
   (options: NormalizeOptions) =>
-  (batch: Batch): Batch => {
+  (batch: Decoded): Normalized => {
     const { incarnation, maxFutureSkewMicros } = options
-    const { ticks } = batch
+    const ticks = batch.ticks as Array<NormalizedTick>
     const { length } = ticks
     let kept = 0
     for (let i = 0; i < length; i++) {
@@ -29,6 +29,7 @@ export const normalize =
           batch.dead.push({
             record,
             index: candidate.index,
+            stage: "normalize",
             kind: "future",
             clock: { feed: raw.feed, aheadMicros: raw.exchange_ts - recordTime },
             reason:
@@ -64,6 +65,5 @@ export const normalize =
       }
     }
     ticks.length = kept
-    batch.count.normalized = kept
-    return batch
+    return passed(batch, { stage: "normalize", received: length, sent: kept, discarded: {} })
   }

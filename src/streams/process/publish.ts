@@ -2,12 +2,15 @@
  * Decides what of a batch is written: clean ticks and watermarks to `normalized_ticks`, in source order, and what
  * cannot go on to the DLQ, the latter first. A batch is done once both are acknowledged.
  */
+import { Clock, Effect } from "effect"
 import { showText } from "../../schema/Explain.ts"
 import { encodeTick } from "../../schema/TickJson.ts"
 import { BATCH_HEADER, CUT_HEADER, REPLAY_HEADER, watermarkRecord } from "../log/headers.ts"
 import { BEFORE_ALL, isUpTo, type SourcePlace } from "../log/source.ts"
-import type { LogRecord, NewRecord } from "../log/TickLog.ts"
-import type { Batch, DeadLetter } from "./batch.ts"
+import { type LogRecord, type NewRecord, TickLog } from "../log/TickLog.ts"
+import { crashPoint } from "../run/crashPoint.ts"
+import type { DeadLetter, Sequenced } from "./batch.ts"
+import type { FeedClocks } from "./feedClocks.ts"
 
 const encoder = new TextEncoder()
 
@@ -15,7 +18,7 @@ const encoder = new TextEncoder()
  * The records of `normalized_ticks` that a batch becomes, in the order of their raw offsets; none of what was
  * published before, up to `through`.
  */
-export const toRecords = (batch: Batch, through: SourcePlace = BEFORE_ALL): ReadonlyArray<NewRecord> => {
+export const toRecords = (batch: Sequenced, through: SourcePlace = BEFORE_ALL): ReadonlyArray<NewRecord> => {
   const records: Array<NewRecord> = []
   const { ticks } = batch
   const watermarks = batch.watermarks.filter(({ offset }) => offset > through.offset)
@@ -86,3 +89,72 @@ export const cutDead = (letter: NewRecord): NewRecord =>
         value: letter.value?.subarray(0, KEPT_BYTES) ?? null,
         headers: { ...letter.headers, [CUT_HEADER]: String(letter.value?.length ?? 0) }
       }
+
+/** A partition says no more than one defect in this time. */
+const SAY_DEFECT_MS = 60_000
+
+export interface PublishOptions {
+  readonly partition: number
+  /** Nothing at or below it is published again. */
+  readonly through: SourcePlace
+  /** Of `normalized_ticks`: an append to another is refused. */
+  readonly incarnation: string
+  /** Told of the dead letters once they are kept. */
+  readonly clocks: FeedClocks
+}
+
+/**
+ * Writes what a batch has become: dead letters first, since ticks that are published show that the rest is done; then
+ * what belongs elsewhere, then its ticks. Answers how many records went to `normalized_ticks` from which offset on.
+ */
+export const publish = ({ partition, through, incarnation, clocks }: PublishOptions) =>
+  Effect.gen(function* () {
+    const log = yield* TickLog
+    const clock = yield* Clock.Clock
+
+    /** A stage failing is a fault of the platform: one of its letters is said aloud now and then, all are counted. */
+    let defectSaidAt = Number.NEGATIVE_INFINITY
+    const sayDefect = ({ dead }: Sequenced) => {
+      const defect = dead.find(({ kind }) => kind === "defect")
+      const now = clock.currentTimeMillisUnsafe()
+      if (defect === undefined || now - defectSaidAt < SAY_DEFECT_MS) return Effect.void
+      defectSaidAt = now
+      const place = `raw_ticks-${partition} at offset ${defect.record.offset}`
+      return Effect.logError(`${place} went to the dead letters, which is a defect: ${defect.reason}`)
+    }
+
+    const putAside = Effect.fnUntraced(function* (batch: Sequenced) {
+      const dead = toDeadRecords(batch.dead, partition, through)
+      if (dead.length === 0) return
+      yield* log.append("raw_ticks_dlq", partition, dead).pipe(
+        Effect.catchIf(
+          (error) => error.reason === "too_large",
+          () => log.append("raw_ticks_dlq", partition, dead.map(cutDead))
+        )
+      )
+      crashPoint("after-dead-letters")
+      yield* sayDefect(batch)
+      yield* clocks.note(batch.dead)
+    })
+
+    const forward = Effect.fnUntraced(function* ({ forwards }: Sequenced) {
+      for (const [to, mine] of Map.groupBy(forwards, (one) => one.to)) {
+        yield* log.append(
+          "raw_ticks",
+          to,
+          mine.map(({ record }) => record)
+        )
+        crashPoint("after-forward")
+      }
+    })
+
+    return Effect.fnUntraced(function* (batch: Sequenced) {
+      if (batch.dead.length > 0) yield* putAside(batch)
+      if (batch.forwards.length > 0) yield* forward(batch)
+      const records = toRecords(batch, through)
+      if (records.length === 0) return { records: 0, first: undefined }
+      const first = yield* log.append("normalized_ticks", partition, records, incarnation)
+      crashPoint("after-publish")
+      return { records: records.length, first }
+    })
+  })

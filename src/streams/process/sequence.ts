@@ -5,7 +5,7 @@
 import { boundedVolume } from "../../schema/Candle.ts"
 import type { RawTick } from "../../schema/RawTick.ts"
 import { continuousOpen, segmentOfToken } from "../../schema/Sessions.ts"
-import type { Batch } from "./batch.ts"
+import { type Claimed, passed, type Sequenced } from "./batch.ts"
 import { defectOf } from "./defect.ts"
 import type { InstrumentDay } from "./partitionState.ts"
 
@@ -28,20 +28,24 @@ const setBase = (state: InstrumentDay, { instrument_token, exchange_ts, day_volu
   state.volumeBase = isLate ? Math.max(0, day_volume - state.published) : 0
 }
 
-export const sequence = (batch: Batch): Batch => {
+export const sequence = (batch: Claimed): Sequenced => {
   const { ticks } = batch
   const { length } = ticks
   let kept = 0
+  let claimed = 0
+  let zero_price = 0
   for (let i = 0; i < length; i++) {
     const candidate = ticks[i]!
     try {
       const { raw, tick, state, session } = candidate
       if (candidate.isClaimed) {
+        claimed++
         // Published once, in a life that was lost: it takes no place, and is not missing.
         if (raw.sequencing !== "none") session.last = Math.max(session.last, tick.sequence_id)
         continue
       }
       if (candidate.isPriceless) {
+        zero_price++
         if (raw.day_volume >= 0) setBase(state, raw, candidate.day)
         continue
       }
@@ -70,6 +74,7 @@ export const sequence = (batch: Batch): Batch => {
     }
   }
   ticks.length = kept
-  batch.count.sequenced = kept
-  return batch
+  // What others have claimed was taken out by `deduplicate`, and comes only to show its number.
+  const received = length - claimed
+  return passed(batch, { stage: "sequence", received, sent: kept, discarded: { zero_price } })
 }
