@@ -3,14 +3,13 @@
 import * as uWS from "uWebSockets.js"
 import { Context, Effect, Layer } from "effect"
 import { PrometheusMetrics } from "effect/observability"
-import { StartError } from "../schema/Errors.ts"
+import type { StartError } from "../schema/Errors.ts"
 import { Readiness } from "../streams/run/Readiness.ts"
 import { type Bounds, makeFront } from "./front.ts"
 import { guard, guardRules } from "./guard.ts"
+import { listen, portOf } from "./listen.ts"
 
 const HOST = "127.0.0.1"
-/** `LIBUS_LISTEN_EXCLUSIVE_PORT`: two workers may not share a port. */
-const EXCLUSIVE = 1
 /** Its requests are all operators'; and as only this machine reaches it, one address may have every place. */
 const SETTINGS = { HTTP_REQUESTS: 1, HTTP_BODIES: 1, HTTP_STREAMS: 1, HTTP_ADDRESS_PERCENT: 100 }
 
@@ -91,27 +90,10 @@ export const layer = (port: number, bounds: Bounds = {}): Layer.Layer<Operator, 
       )
       front.guarded(app).any("/*", take)
 
-      const listenOn = app.listen.bind(app) as unknown as (
-        host: string,
-        port: number,
-        options: number,
-        done: (socket: uWS.us_listen_socket | false) => void
-      ) => void
-      const socket = yield* Effect.acquireRelease(
-        Effect.callback<uWS.us_listen_socket, StartError>((resume) => {
-          listenOn(HOST, port, EXCLUSIVE, (listening) =>
-            resume(
-              listening === false
-                ? Effect.fail(
-                    new StartError({ message: `METRICS_PORT: cannot listen on ${HOST}:${port}: the port is in use` })
-                  )
-                : Effect.succeed(listening)
-            )
-          )
-        }),
-        () => Effect.sync(() => app.close())
+      const socket = yield* Effect.acquireRelease(listen(app, HOST, port, "METRICS_PORT"), () =>
+        Effect.sync(() => app.close())
       )
-      const used = uWS.us_socket_local_port(socket as unknown as uWS.us_socket)
+      const used = portOf(socket)
       return Operator.of({ port: used, url: `http://${HOST}:${used}` })
     })
   )

@@ -18,6 +18,7 @@ import { type GunzipRefusal, gunzip } from "./gunzip.ts"
 import { HttpSettings } from "./HttpSettings.ts"
 import { type Head, header } from "./head.ts"
 import { MAX_JSON_DEPTH, nestsTooDeep } from "./jsonDepth.ts"
+import { listen, portOf, urlHost } from "./listen.ts"
 import { OPENAPI_PATH, routes } from "./routes.ts"
 import { SIMULATED_HEADER } from "./simulatedMark.ts"
 
@@ -25,9 +26,6 @@ export { requestOrigin } from "./head.ts"
 
 /** Of the time that a stop may take, what requests under way are given to end. */
 const DRAIN_SHARE = 0.5
-
-/** `LIBUS_LISTEN_EXCLUSIVE_PORT`, which the package exports but does not declare. */
-const LISTEN_EXCLUSIVE_PORT = 1
 
 /** What an operator asks: answered from memory, and also where everything else is full. */
 const OPERATOR_PATHS = new Set(["/healthz", "/readyz", "/metrics", "/topology"])
@@ -80,32 +78,6 @@ const webRequest = (path: string, query: string, init: RequestInit): Request | u
     return undefined
   }
 }
-
-/** `[::1]` for `::1`. */
-const urlHost = (host: string): string => (host.includes(":") && !host.startsWith("[") ? `[${host}]` : host)
-
-const listen = (app: uWS.TemplatedApp, host: string, port: number): Effect.Effect<uWS.us_listen_socket, StartError> =>
-  Effect.callback((resume) => {
-    // Exclusive: otherwise two processes could share the port, each getting some of the connections. The types of
-    // the package leave out the form of `listen` that takes both an address and an option.
-    const listenOn = app.listen.bind(app) as unknown as (
-      host: string,
-      port: number,
-      options: number,
-      done: (socket: uWS.us_listen_socket | false) => void
-    ) => void
-    listenOn(host, port, LISTEN_EXCLUSIVE_PORT, (socket) =>
-      resume(
-        socket === false
-          ? Effect.fail(
-              new StartError({
-                message: `HOST and PORT: cannot listen on ${urlHost(host)}:${port}: the port is in use, or the address is not this machine's`
-              })
-            )
-          : Effect.succeed(socket)
-      )
-    )
-  })
 
 const kindOf = (head: Head) => {
   if (OPERATOR_PATHS.has(head.path)) return "operator"
@@ -266,20 +238,22 @@ export const layer = (mounts: ReadonlyArray<Mount> = [], bounds: Bounds = {}) =>
         .filter((goodbye) => goodbye !== undefined)
       shielded.any("/*", take)
 
-      const socket = yield* Effect.acquireRelease(listen(app, settings.HOST, settings.PORT), (listening) =>
-        Effect.gen(function* () {
-          uWS.us_listen_socket_close(listening)
-          const drained = Effect.callback<void>((resume) => {
-            if (front.slots.size === 0) return resume(Effect.void)
-            front.slots.idle = () => resume(Effect.void)
+      const socket = yield* Effect.acquireRelease(
+        listen(app, settings.HOST, settings.PORT, "HOST and PORT"),
+        (listening) =>
+          Effect.gen(function* () {
+            uWS.us_listen_socket_close(listening)
+            const drained = Effect.callback<void>((resume) => {
+              if (front.slots.size === 0) return resume(Effect.void)
+              front.slots.idle = () => resume(Effect.void)
+            })
+            yield* Effect.all([drained, ...goodbyes], { concurrency: "unbounded", discard: true }).pipe(
+              Effect.timeoutOption(settings.DRAIN_DEADLINE_MS * DRAIN_SHARE)
+            )
+            app.close()
           })
-          yield* Effect.all([drained, ...goodbyes], { concurrency: "unbounded", discard: true }).pipe(
-            Effect.timeoutOption(settings.DRAIN_DEADLINE_MS * DRAIN_SHARE)
-          )
-          app.close()
-        })
       )
-      const port = uWS.us_socket_local_port(socket as unknown as uWS.us_socket)
+      const port = portOf(socket)
       const wildcard = settings.HOST === "0.0.0.0" || settings.HOST === "::"
       return Server.of({ port, url: `http://${wildcard ? "127.0.0.1" : urlHost(settings.HOST)}:${port}` })
     })

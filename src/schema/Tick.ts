@@ -75,5 +75,12 @@ export const compareTicks = (a: TickOrder, b: TickOrder): number =>
   compareNullsLast(a.position, b.position) ||
   a.sequence_id - b.sequence_id
 
+/** Whether (epoch, position) comes after a place of the same instrument. */
+export const isAfter = (
+  epoch: number,
+  position: number,
+  place: { readonly epoch: number; readonly position: number }
+): boolean => epoch > place.epoch || (epoch === place.epoch && position > place.position)
+
 const compareNullsLast = (a: number | null, b: number | null): number =>
   a === null ? (b === null ? 0 : 1) : b === null ? -1 : a - b

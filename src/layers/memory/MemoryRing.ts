@@ -4,7 +4,7 @@
  * whole.
  */
 import { Effect, Layer } from "effect"
-import type { Tick } from "../../schema/Tick.ts"
+import { isAfter, type Tick } from "../../schema/Tick.ts"
 import * as metrics from "../../streams/metrics.ts"
 import { RecentTicks } from "../../streams/ports/RecentTicks.ts"
 
@@ -21,9 +21,6 @@ export interface MemoryRingOptions {
 const FIRST_CAPACITY = 2
 /** How much is left of ticks and of instruments when some had to go, so that going is rare. */
 const LEFT_AFTER_DROP = 0.9
-
-const isAfter = (tick: Tick, epoch: number, position: number): boolean =>
-  tick.epoch > epoch || (tick.epoch === epoch && tick.position > position)
 
 /** The ticks of one instrument, ascending by epoch and position. */
 class Ring {
@@ -51,7 +48,7 @@ class Ring {
   push(tick: Tick): number {
     if (this.size > 0) {
       const last = this.at(this.size - 1)
-      if (!isAfter(tick, last.epoch, last.position)) return 0
+      if (!isAfter(tick.epoch, tick.position, last)) return 0
       const follows = tick.epoch === last.epoch ? last.position + 1 : 1
       if (tick.position !== follows) this.#setFloor(tick)
     } else this.#setFloor(tick)
@@ -78,7 +75,8 @@ class Ring {
     let high = this.size
     while (low < high) {
       const middle = (low + high) >>> 1
-      if (isAfter(this.at(middle), epoch, position)) high = middle
+      const tick = this.at(middle)
+      if (isAfter(tick.epoch, tick.position, { epoch, position })) high = middle
       else low = middle + 1
     }
     return low

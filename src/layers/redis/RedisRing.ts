@@ -3,7 +3,7 @@
  * days after its last tick. A batch is one script, which takes only what is above the list's last epoch and position.
  */
 import { Duration, Effect, Layer } from "effect"
-import type { Tick } from "../../schema/Tick.ts"
+import { isAfter, type Tick } from "../../schema/Tick.ts"
 import { decodeTick, encodeTick } from "../../schema/TickJson.ts"
 import { RecentTicks } from "../../streams/ports/RecentTicks.ts"
 import { type Commands, RedisConnection, script } from "./connection.ts"
@@ -81,9 +81,6 @@ if epoch == wanted then first = math.max(first, -1 - math.max(0, position - tonu
 return redis.call('LRANGE', KEYS[1], first, -1)
 `)
 
-const isAfter = (tick: Tick, epoch: number, position: number): boolean =>
-  tick.epoch > epoch || (tick.epoch === epoch && tick.position > position)
-
 const decode = (texts: ReadonlyArray<Buffer>): ReadonlyArray<Tick> =>
   texts.flatMap((text) => {
     const tick = decodeTick(text)
@@ -97,7 +94,7 @@ const above = (
   position: number
 ): { readonly ticks: ReadonlyArray<Tick>; readonly complete: boolean } => {
   let first = list.length
-  while (first > 0 && isAfter(list[first - 1]!, epoch, position)) first -= 1
+  while (first > 0 && isAfter(list[first - 1]!.epoch, list[first - 1]!.position, { epoch, position })) first -= 1
   let complete = list.length > 0
   for (let i = first; i < list.length && complete; i++) {
     const tick = list[i]!
@@ -129,7 +126,7 @@ const make = (options: RedisRingOptions): Effect.Effect<RecentTicks["Service"], 
         if (list === undefined) byToken.set(tick.instrument_token, [tick])
         else {
           const last = list[list.length - 1]!
-          if (isAfter(tick, last.epoch, last.position)) list.push(tick)
+          if (isAfter(tick.epoch, tick.position, last)) list.push(tick)
         }
       }
       return byToken

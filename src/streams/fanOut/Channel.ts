@@ -3,11 +3,11 @@
  * that wants it. The market is one channel, every replay another.
  */
 import { backfillFrame, clockFrame, evictedFrame, gapFilledFrame, gapFrame, type Place } from "../../schema/Protocol.ts"
-import type { Tick } from "../../schema/Tick.ts"
+import { isAfter, type Tick } from "../../schema/Tick.ts"
 import { UNKNOWN } from "./backfill.ts"
 import { type ClientQueue, Frame, MAX_DELIVERY, type Published } from "./ClientQueue.ts"
 import type { ChannelHost, Member } from "./parts.ts"
-import { audienceOf, Instrument, isAfter, type Subscription } from "./TickRing.ts"
+import { audienceOf, Instrument, type Subscription } from "./TickRing.ts"
 
 /** The stream of the market itself; every other channel is a replay's id. */
 export const LIVE = ""

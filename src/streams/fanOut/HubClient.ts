@@ -3,13 +3,13 @@
  * elsewhere page by page, with nothing sent twice and nothing left out untold.
  */
 import type { Place } from "../../schema/Protocol.ts"
-import { tradingDay } from "../../schema/Tick.ts"
+import { isAfter, tradingDay } from "../../schema/Tick.ts"
 import { type Backfill, backfillNotice, frameOf } from "./backfill.ts"
 import { type Channel, LIVE } from "./Channel.ts"
 import { ClientQueue, type ClientSocket, type Frame, textNotice } from "./ClientQueue.ts"
 import { HISTORY_PAGE, type HistoryPage, type LastTicks } from "./history.ts"
 import type { ClientHost, Member } from "./parts.ts"
-import { audienceOf, isAfter, placeOf, Subscription, type Wanted } from "./TickRing.ts"
+import { audienceOf, placeOf, Subscription, type Wanted } from "./TickRing.ts"
 
 /** Instruments of one client that are looked up outside memory at a time. */
 const CLIENT_LOOKUPS = 4

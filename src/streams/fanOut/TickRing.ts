@@ -1,10 +1,8 @@
 /** Decides what is kept of one instrument's stream: where it stands, its newest ticks, and who gets the next one. */
-import type { Place } from "../../schema/Protocol.ts"
-import type { ClientQueue, Frame } from "./ClientQueue.ts"
 
-/** Whether (epoch, position) comes after a place. */
-export const isAfter = (epoch: number, position: number, place: Place): boolean =>
-  epoch > place.epoch || (epoch === place.epoch && position > place.position)
+import type { Place } from "../../schema/Protocol.ts"
+import { isAfter } from "../../schema/Tick.ts"
+import type { ClientQueue, Frame } from "./ClientQueue.ts"
 
 export interface Wanted {
   readonly tick: boolean

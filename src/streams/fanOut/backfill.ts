@@ -1,7 +1,9 @@
 /** Decides how a client is brought from where it stands to where the live ticks go on, and what is told of holes. */
+
 import { backfillFrame, evictedFrame, type Place, type TickFields } from "../../schema/Protocol.ts"
+import { isAfter } from "../../schema/Tick.ts"
 import { Frame, type Notice, type Published } from "./ClientQueue.ts"
-import { type Instrument, isAfter } from "./TickRing.ts"
+import type { Instrument } from "./TickRing.ts"
 
 /** Ticks in one `backfill` frame at most; more go in several, one after another. */
 export const MAX_BACKFILL_FRAME = 2_000

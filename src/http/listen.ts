@@ -1,0 +1,37 @@
+/** Decides how a port is listened on: by this process alone, or not at all. */
+import * as uWS from "uWebSockets.js"
+import { Effect } from "effect"
+import { StartError } from "../schema/Errors.ts"
+
+/** `LIBUS_LISTEN_EXCLUSIVE_PORT`, which the package exports but does not declare. */
+const LISTEN_EXCLUSIVE_PORT = 1
+
+/** `[::1]` for `::1`. */
+export const urlHost = (host: string): string => (host.includes(":") && !host.startsWith("[") ? `[${host}]` : host)
+
+/** `port` 0 picks a free one; `setting`: the settings that said where, for the refusal. */
+export const listen = (
+  app: uWS.TemplatedApp,
+  host: string,
+  port: number,
+  setting: string
+): Effect.Effect<uWS.us_listen_socket, StartError> =>
+  Effect.callback((resume) => {
+    // Exclusive: otherwise two processes could share the port, each getting some of the connections. The types of
+    // the package leave out the form of `listen` that takes both an address and an option.
+    const listenOn = app.listen.bind(app) as unknown as (
+      host: string,
+      port: number,
+      options: number,
+      done: (socket: uWS.us_listen_socket | false) => void
+    ) => void
+    listenOn(host, port, LISTEN_EXCLUSIVE_PORT, (socket) => {
+      if (socket !== false) return resume(Effect.succeed(socket))
+      const where = `${urlHost(host)}:${port}`
+      const message = `${setting}: cannot listen on ${where}: the port is in use, or the address is not this machine's`
+      resume(Effect.fail(new StartError({ message })))
+    })
+  })
+
+export const portOf = (socket: uWS.us_listen_socket): number =>
+  uWS.us_socket_local_port(socket as unknown as uWS.us_socket)
