@@ -1,4 +1,4 @@
-import { readFileSync } from "node:fs"
+import { readdirSync, readFileSync } from "node:fs"
 import { assert, describe, it } from "@effect/vitest"
 import { MAX_TOKEN, RawTickInput, readRawTick } from "../../src/schema/RawTick.ts"
 
@@ -31,9 +31,13 @@ describe("the page on the raw tick", () => {
   })
 
   it("names every reason of a dead letter, and no other", () => {
-    const type = /export type DeadReason =([^\n]*(?:\n\s+\|[^\n]*)*)/.exec(read("src/streams/batch.ts"))?.[1] ?? ""
-    const reasons = [...type.matchAll(/"(\w+)"/g)].map((found) => found[1]!)
-    assert.isAbove(reasons.length, 5)
-    assert.deepStrictEqual(namesUnder("| reason |").sort(), reasons.sort())
+    const folder = new URL("../../src/streams/process/", import.meta.url)
+    const code = readdirSync(folder).map((file) => readFileSync(new URL(file, folder), "utf8"))
+    const kinds = code.flatMap((text) => [...text.matchAll(/\bkind: "(\w+)"/g)].map((found) => found[1]!))
+    // Most of them `decode` makes with one function.
+    const ofDecode = /^type Reason =(.*)$/m.exec(read("src/streams/process/decode.ts"))?.[1] ?? ""
+    const reasons = new Set([...kinds, ...[...ofDecode.matchAll(/"(\w+)"/g)].map((found) => found[1]!)])
+    assert.isAbove(reasons.size, 5)
+    assert.deepStrictEqual(namesUnder("| reason |").sort(), [...reasons].sort())
   })
 })

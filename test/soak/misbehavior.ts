@@ -12,7 +12,6 @@ const [kind = "", url = ""] = process.argv.slice(2)
 const { hostname, port } = new URL(url)
 const live = `${url.replace("http:", "ws:")}/ws`
 
-
 /**
  * An address of its own, as a stranger has one: what one address may take at most is not the good clients', and what it
  * has to wait for not the next kind's.

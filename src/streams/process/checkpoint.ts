@@ -56,7 +56,7 @@ export const checkpoint = (options: CheckpointOptions) =>
           savedOffset = isKept ? rawOffset : undefined
           live.gone = new Set()
           savedTime = recordTime
-          degraded.add(0)
+          return degraded.add(0)
         }),
         Effect.catch((error) => {
           degraded.add(1)

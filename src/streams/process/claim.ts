@@ -47,18 +47,15 @@ export const claim = ({ incarnation, partition, through, lostDay, published }: C
       if (asked.length === 0) return Effect.succeed(claimed)
       const ticks = asked.map(({ tick }) => tick)
       const claimant = { incarnation, partition, through: batch.nextOffset - 1, decides: lostDay !== undefined }
+      const found = (others: ReadonlyArray<number>): void => {
+        degraded.add(0)
+        if (others.length > 0) foreign.add(others.length)
+        if (lostDay === undefined) return
+        const theirs = others.map((i) => asked[i]!)
+        discardClaimed(batch, lostDay, theirs)
+      }
       return claims.claim(claimant, ticks).pipe(
-        Effect.map((others) => {
-          degraded.add(0)
-          if (others.length > 0) foreign.add(others.length)
-          if (lostDay !== undefined) {
-            discardClaimed(
-              batch,
-              lostDay,
-              others.map((i) => asked[i]!)
-            )
-          }
-        }),
+        Effect.map(found),
         Effect.catch(() => Effect.sync(() => degraded.add(1))),
         Effect.map(() => {
           crashPoint("after-claim")

@@ -1,7 +1,7 @@
 /** Decides what is counted of a partition of `process`: what each stage says of itself, and what happened to the states. */
 import type { Context } from "effect"
 import * as metrics from "../metrics.ts"
-import type { Sequenced } from "./batch.ts"
+import type { Sequenced, StageCount } from "./batch.ts"
 
 /** Feeds told apart in counters; any other name counts as `other`, so that names cannot grow the metrics. */
 const FEEDS = ["dma", "snapshot", "other"] as const
@@ -63,7 +63,9 @@ export const counters = (context: Context.Context<never>, partition: number): Co
   const leads = perFeed(metrics.feedLead)
 
   const countStages = ({ passed, dead, ticks, watermarks }: Sequenced, records: number): void => {
-    for (const stage of passed) {
+    const published = Math.max(0, ticks.length + watermarks.length - records)
+    const last = { stage: "publish", received: ticks.length, sent: ticks.length - published, discarded: { published } }
+    for (const stage of [...passed, last] as ReadonlyArray<StageCount>) {
       received(stage.stage).add(stage.received)
       sent(stage.stage).add(stage.sent)
       for (const reason in stage.discarded) {
@@ -71,10 +73,6 @@ export const counters = (context: Context.Context<never>, partition: number): Co
       }
     }
     for (const { stage, kind } of dead) discard(stage, kind, 1)
-    const before = Math.max(0, ticks.length + watermarks.length - records)
-    received("publish").add(ticks.length)
-    sent("publish").add(ticks.length - before)
-    if (before > 0) discard("publish", "published", before)
   }
 
   const countStates = ({ count }: Sequenced): void => {

@@ -61,25 +61,28 @@ const ticksOf = (batch: Batch): ReadonlyArray<Tick> => batch.ticks.map(({ tick }
 const brief = (ticks: ReadonlyArray<Tick>) =>
   ticks.map((t) => [t.sequence_id, t.status, t.gap_from, t.session, t.position] as const)
 
-/** Never run: that it compiles is the test, and that what is expected not to does not. */
-export const orders = (stage: ReturnType<typeof stages>, records: ReadonlyArray<LogRecord>) => {
-  const decoded = stage.decode(records)
-  // @ts-expect-error: a raw tick has no identity yet that could have been seen
-  stage.deduplicate(decoded)
-  const normalized = stage.normalize(decoded)
-  // @ts-expect-error: nor is it normalized twice
-  stage.normalize(normalized)
-  // @ts-expect-error: what may be a copy takes no place
-  stage.sequence(normalized)
-  const deduplicated = stage.deduplicate(normalized)
-  // @ts-expect-error: others' claims come first
-  stage.sequence(deduplicated)
-  // @ts-expect-error: and without a place nothing is published
-  toRecords(unclaimed(deduplicated))
-  return toRecords(stage.sequence(unclaimed(deduplicated)))
-}
-
 describe("the stages of a partition", () => {
+  it("cannot be joined in another order: the type of a batch says which it has been through", () => {
+    // Never run: that it compiles is the test, and that what is expected not to does not.
+    const joined = (stage: ReturnType<typeof stages>, records: ReadonlyArray<LogRecord>) => {
+      const decoded = stage.decode(records)
+      // @ts-expect-error: a raw tick has no identity yet that could have been seen
+      stage.deduplicate(decoded)
+      const normalized = stage.normalize(decoded)
+      // @ts-expect-error: nor is it normalized twice
+      stage.normalize(normalized)
+      // @ts-expect-error: what may be a copy takes no place
+      stage.sequence(normalized)
+      const deduplicated = stage.deduplicate(normalized)
+      // @ts-expect-error: others' claims come first
+      stage.sequence(deduplicated)
+      // @ts-expect-error: and without a place nothing is published
+      toRecords(unclaimed(deduplicated))
+      return toRecords(stage.sequence(unclaimed(deduplicated)))
+    }
+    assert.isFunction(joined)
+  })
+
   it("give every new tick the next position and drop the same identity", () => {
     const { run } = pipeline()
     const batch = run([dma(0, 1), dma(1, 2), again(2, dma(1, 2)), dma(3, 3)])
