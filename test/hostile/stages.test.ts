@@ -11,17 +11,8 @@ import { unclaimed } from "../../src/streams/process/claim.ts"
 import { makeStates, stages } from "../../src/streams/process/process.ts"
 import { toDeadRecords, toRecords } from "../../src/streams/process/publish.ts"
 import { between, type Random, random } from "../crash/random.ts"
+import { settings, TEN } from "../streams/process/stageTests.ts"
 import { RESERVED, shapes, validFields } from "./shapes.ts"
-
-const settings = {
-  GAP_HOLD_MS: 5000,
-  MAX_SEQUENCE_JUMP: 1_000_000,
-  DMA_SILENCE_MS: 3000,
-  MAX_FUTURE_SKEW_MS: 5000,
-  ZERO_PRICE: "drop"
-} as const
-/** 2026-01-15 10:00 IST, a trading day, in µs. */
-const TEN = Date.UTC(2026, 0, 15, 4, 30) * 1000
 
 const inLog = (records: ReadonlyArray<NewRecord>): ReadonlyArray<LogRecord> =>
   records.map((record, offset) => ({ ...record, offset, recordTime: TEN + offset * 1000 }))

@@ -5,14 +5,8 @@ import type { DeadLetter } from "../../../src/streams/process/batch.ts"
 import { type FeedClocks, feedClocks, MAX_NAMED } from "../../../src/streams/process/feedClocks.ts"
 import { makeStates, stages } from "../../../src/streams/process/process.ts"
 import { Readiness } from "../../../src/streams/run/Readiness.ts"
+import { settings } from "./stageTests.ts"
 
-const settings = {
-  GAP_HOLD_MS: 5000,
-  MAX_SEQUENCE_JUMP: 1_000_000,
-  DMA_SILENCE_MS: 3000,
-  MAX_FUTURE_SKEW_MS: 5000,
-  ZERO_PRICE: "drop"
-} as const
 const NOW = Date.UTC(2026, 0, 16, 4, 30) * 1000
 
 /** The dead letters of ticks that feeds stamp ahead by so many ms. */

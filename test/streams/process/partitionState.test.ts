@@ -3,17 +3,8 @@ import type { LogRecord } from "../../../src/streams/log/TickLog.ts"
 import { unclaimed } from "../../../src/streams/process/claim.ts"
 import { makeStates, stages } from "../../../src/streams/process/process.ts"
 import { restore, snapshotOf } from "../../../src/streams/process/recover.ts"
-import { tookOut } from "./counts.ts"
+import { settings, TEN, tookOut } from "./stageTests.ts"
 
-const settings = {
-  GAP_HOLD_MS: 5000,
-  MAX_SEQUENCE_JUMP: 1_000_000,
-  DMA_SILENCE_MS: 3000,
-  MAX_FUTURE_SKEW_MS: 5000,
-  ZERO_PRICE: "drop"
-} as const
-/** 2026-01-15 10:00 IST, a trading day, in µs. */
-const TEN = Date.UTC(2026, 0, 15, 4, 30) * 1000
 const marks = { rawIncarnation: "raw", rawOffset: 0, normalizedIncarnation: "normalized", normalizedOffset: 0 }
 
 const pipeline = (states = makeStates()) => {

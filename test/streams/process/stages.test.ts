@@ -7,17 +7,7 @@ import type { Sequenced as Batch } from "../../../src/streams/process/batch.ts"
 import { unclaimed } from "../../../src/streams/process/claim.ts"
 import { makeStates, stages } from "../../../src/streams/process/process.ts"
 import { toDeadRecords, toRecords } from "../../../src/streams/process/publish.ts"
-import { handedOn, tookOut } from "./counts.ts"
-
-const settings = {
-  GAP_HOLD_MS: 5000,
-  MAX_SEQUENCE_JUMP: 1_000_000,
-  DMA_SILENCE_MS: 3000,
-  MAX_FUTURE_SKEW_MS: 5000,
-  ZERO_PRICE: "drop"
-} as const
-/** 2026-01-15 10:00 IST, a trading day, in µs. */
-const TEN = Date.UTC(2026, 0, 15, 4, 30) * 1000
+import { handedOn, settings, TEN, tookOut } from "./stageTests.ts"
 
 const pipeline = (
   place = { partition: 0, partitions: 1 },
