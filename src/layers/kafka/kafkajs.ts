@@ -6,9 +6,17 @@
  * for the cut-off end of an answer, and skips it. The library's last version is 2.2.4, so its inner modules are as
  * settled as its front.
  */
-import { createRequire } from "node:module"
-import type { Socket } from "node:net"
 import { Redacted } from "effect"
+import {
+  apiKeys,
+  Broker,
+  ConnectionPool,
+  createLogger,
+  type JsConnection,
+  LEVELS,
+  requests,
+  socketFactory
+} from "./kafkajsModules.ts"
 import { PRODUCE, produceRequest, produceVersion, readProduced } from "./produceRequest.ts"
 import {
   type Address,
@@ -25,67 +33,6 @@ import {
 } from "./Wire.ts"
 
 const NO_TAGS = Buffer.alloc(1)
-
-/** The parts of kafkajs that are used; it ships types for its front only. */
-interface Protocol<A> {
-  readonly request: object
-  readonly response: {
-    readonly decode: (payload: Buffer) => Promise<unknown>
-    readonly parse: (data: unknown) => Promise<A>
-  }
-  readonly requestTimeout?: number
-}
-
-interface JsConnection {
-  readonly requestQueue: {
-    scheduleCheckPendingRequests: () => void
-    readonly pending: ReadonlyArray<unknown>
-    readonly throttledUntil: number
-  }
-  readonly socket?: Socket
-  readonly isConnected: () => boolean
-  readonly send: <A>(protocol: Protocol<A>) => Promise<A>
-  readonly rejectRequests: (error: Error) => void
-  readonly disconnect: () => Promise<boolean>
-}
-
-interface JsConnectionPool {
-  readonly pool: ReadonlyArray<JsConnection>
-}
-
-interface JsBroker {
-  /** By API key, once connected. */
-  readonly versions: Readonly<Record<number, { readonly maxVersion: number }>>
-  readonly connect: () => Promise<void>
-  readonly lookupRequest: <A>(apiKey: number, requests: unknown) => (options: unknown) => Protocol<A>
-  readonly initProducerId: (
-    options: unknown
-  ) => Promise<{ readonly producerId: string; readonly producerEpoch: number }>
-  readonly heartbeat: (options: unknown) => Promise<unknown>
-  readonly syncGroup: (options: unknown) => Promise<{ readonly memberAssignment: Buffer }>
-  readonly leaveGroup: (options: unknown) => Promise<unknown>
-  readonly offsetCommit: (options: unknown) => Promise<unknown>
-}
-
-interface JsLogger {
-  readonly namespace: (name: string) => JsLogger
-}
-
-const require = createRequire(import.meta.url)
-const Broker = require("kafkajs/src/broker") as new (options: {
-  readonly connectionPool: JsConnectionPool
-  readonly logger: JsLogger
-  readonly authenticationTimeout: number
-  readonly allowAutoTopicCreation: boolean
-}) => JsBroker
-const ConnectionPool = require("kafkajs/src/network/connectionPool") as new (options: unknown) => JsConnectionPool
-const socketFactory = (require("kafkajs/src/network/socketFactory") as () => unknown)()
-const { createLogger, LEVELS } = require("kafkajs/src/loggers") as {
-  readonly createLogger: (options: { readonly level: number; readonly logCreator: () => () => void }) => JsLogger
-  readonly LEVELS: { readonly NOTHING: number }
-}
-const { requests } = require("kafkajs/src/protocol/requests") as { readonly requests: Record<string, unknown> }
-const apiKeys = require("kafkajs/src/protocol/requests/apiKeys") as Record<"Fetch" | "JoinGroup", number>
 
 /** Errors come back to the caller, who knows what they mean; the library's own log would only say them twice. */
 const logger = createLogger({ level: LEVELS.NOTHING, logCreator: () => () => undefined })
