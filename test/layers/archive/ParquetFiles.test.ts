@@ -262,7 +262,7 @@ describe("ParquetFiles", () => {
     Effect.gen(function* () {
       const made = yield* folder
       const object = join(made, OBJECTS[0]!)
-      mkdirSync(join(object, "../.."), { recursive: true })
+      mkdirSync(join(object, ".."), { recursive: true })
       writeFileSync(object, "not Parquet at all, but long enough to have a footer")
       const error = yield* Effect.flatMap(Archive, (archive) =>
         Stream.runDrain(archive.read(DATES[0]!, undefined))

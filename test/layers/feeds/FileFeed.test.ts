@@ -464,7 +464,7 @@ describe("what rows are to be read by", () => {
 })
 
 describe.each(["nifty50-2022-08-10.csv", "nifty50-2022-08-12.csv"])("the real day %s", (name) => {
-  const file = join(import.meta.dirname, "../../../shared/data", name)
+  const file = join(import.meta.dirname, "../../../../shared/data", name)
 
   it.skipIf(!existsSync(file))("is taken row for row, the same each time (skipped without ../shared/data)", () =>
     Effect.runPromise(

@@ -432,7 +432,7 @@ describe("start", () => {
             /^REDIS_URL: cannot use Redis at 127\.0\.0\.1:\d+: (TLS: .*alert certificate required|the server ended the TLS connection; .*REDIS_TLS_CERT_FILE.*)$/
           )
           // One of another authority is no better than none.
-          const stranger = makeCertificate(makeAuthority(join(authority.folder, "../..")), "stranger")
+          const stranger = makeCertificate(makeAuthority(join(authority.folder, "..")), "stranger")
           const files = { certFile: stranger.certificate, keyFile: stranger.key }
           const refused = yield* startError({ url: feed, caFile: authority.certificate, ...files, startAttempts: 1 })
           assert.match(refused.message, /^REDIS_URL: cannot use Redis at 127\.0\.0\.1:\d+: /)
