@@ -6,6 +6,7 @@ import { partitionOf } from "../src/schema/Partition.ts"
 import { encodeRawTick } from "../src/schema/RawTickJson.ts"
 import { readSettings } from "../src/schema/Settings.ts"
 import { type NewRecord, TickLog } from "../src/streams/log/TickLog.ts"
+import { consumerGroups } from "../src/streams/topology.ts"
 
 const INSTRUMENTS = 500
 const FIRST_TOKEN = 1000
@@ -61,7 +62,7 @@ export const fill = (settings: Readonly<Record<string, string>>, ticks: number):
         if (waiting[p]!.length > 0) yield* log.append("raw_ticks", p, waiting[p]!)
       }
       return distinct
-    }).pipe(Effect.provide(Kafka.layerOf(given)))
+    }).pipe(Effect.provide(Kafka.layerOf(given, consumerGroups)))
   }).pipe(Effect.runPromise)
 
 /** Takes away what a run has left in Kafka besides the raw ticks. */

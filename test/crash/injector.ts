@@ -11,6 +11,7 @@ import { MAX_PLAIN_BYTES } from "../../src/layers/kafka/recordBatch.ts"
 import { partitionOf } from "../../src/schema/Partition.ts"
 import { readSettings } from "../../src/schema/Settings.ts"
 import { type NewRecord, TickLog } from "../../src/streams/log/TickLog.ts"
+import { consumerGroups } from "../../src/streams/topology.ts"
 import { PARTITIONS } from "./cluster.ts"
 import type { Fields, Meant } from "./oracle.ts"
 
@@ -87,7 +88,7 @@ export class Injector {
 
   constructor(settings: Readonly<Record<string, string>>) {
     const given = Result.getOrThrow(readSettings({ ...settings, KAFKA_DELIVERY_TIMEOUT_MS: "120000" }))
-    this.runtime = ManagedRuntime.make(Kafka.layerOf(given))
+    this.runtime = ManagedRuntime.make(Kafka.layerOf(given, consumerGroups))
     this.#brokers = given.KAFKA_BROKERS!
   }
 

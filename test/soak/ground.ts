@@ -12,6 +12,7 @@ import pg from "pg"
 import * as Kafka from "../../src/layers/kafka/KafkaLog.ts"
 import { readSettings, type Settings } from "../../src/schema/Settings.ts"
 import { type LogRecord, TickLog } from "../../src/streams/log/TickLog.ts"
+import { consumerGroups } from "../../src/streams/topology.ts"
 import { s3Access } from "../crash/access.ts"
 import { Cluster, type Engine, type Running } from "../crash/cluster.ts"
 import { drained, type Meant, readLedger, settle } from "../crash/oracle.ts"
@@ -70,7 +71,7 @@ export class Ground {
     this.settings = settings
     this.server = server
     this.tokens = tokens
-    this.runtime = ManagedRuntime.make(Kafka.layerOf(settings))
+    this.runtime = ManagedRuntime.make(Kafka.layerOf(settings, consumerGroups))
     this.witness = new Witness(() => server.url, tokens)
   }
 

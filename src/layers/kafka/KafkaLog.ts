@@ -210,7 +210,7 @@ type KafkaSettings = Pick<
 /** The options that the settings name; what does not go together is refused with the setting's name. */
 export const optionsOf = (
   settings: KafkaSettings,
-  groups: KafkaOptions["groups"] = new Map()
+  groups: KafkaOptions["groups"]
 ): Effect.Effect<KafkaOptions, StartError> => {
   const refuse = (message: string) => Effect.fail(new StartError({ message }))
   if (settings.KAFKA_BROKERS === undefined) return refuse("KAFKA_BROKERS: required for the log in Kafka")
@@ -258,5 +258,5 @@ export const optionsOf = (
 }
 
 /** The log in Kafka as the settings name it; `groups`: see `KafkaOptions`. */
-export const layerOf = (settings: KafkaSettings, groups?: KafkaOptions["groups"]): Layer.Layer<TickLog, StartError> =>
+export const layerOf = (settings: KafkaSettings, groups: KafkaOptions["groups"]): Layer.Layer<TickLog, StartError> =>
   Layer.unwrap(Effect.map(optionsOf(settings, groups), layer))

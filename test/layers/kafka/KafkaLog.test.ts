@@ -110,7 +110,7 @@ describe("a share of partitions", () => {
 describe("the settings of Kafka", () => {
   const refusal = (environment: Record<string, string>) => {
     const settings = Result.getOrThrow(readSettings(environment))
-    return Effect.runSync(Effect.flip(Kafka.optionsOf(settings))).message
+    return Effect.runSync(Effect.flip(Kafka.optionsOf(settings, new Map()))).message
   }
 
   it("names what is missing, and never the password", () => {
@@ -124,7 +124,7 @@ describe("the settings of Kafka", () => {
     )
     assert.match(refusal({ ...at, KAFKA_TLS_CA_FILE: "x.pem" }), /^KAFKA_TLS: KAFKA_TLS_CA_FILE is set/)
     const secret = { KAFKA_SASL_MECHANISM: "scram-sha-512", KAFKA_SASL_USERNAME: "u", KAFKA_SASL_PASSWORD: "hunter2" }
-    const options = Effect.runSync(Kafka.optionsOf(Result.getOrThrow(readSettings({ ...at, ...secret }))))
+    const options = Effect.runSync(Kafka.optionsOf(Result.getOrThrow(readSettings({ ...at, ...secret })), new Map()))
     assert.notInclude(JSON.stringify(options) + String(options.sasl?.password), "hunter2")
     const failed = readSettings({ KAFKA_SASL_MECHANISM: "oauth" })
     assert.isTrue(Result.isFailure(failed))

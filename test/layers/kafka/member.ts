@@ -3,7 +3,8 @@ import { Effect, Stream } from "effect"
 import * as Kafka from "../../../src/layers/kafka/KafkaLog.ts"
 import { TickLog } from "../../../src/streams/log/TickLog.ts"
 
-const options = JSON.parse(process.argv[2]!) as Kafka.KafkaOptions
+/** Maps do not come through an argument. */
+const options: Kafka.KafkaOptions = { ...(JSON.parse(process.argv[2]!) as Kafka.KafkaOptions), groups: new Map() }
 const say = (...words: ReadonlyArray<string | number>) => process.stdout.write(`${words.join(" ")}\n`)
 
 const program = Effect.gen(function* () {
