@@ -432,7 +432,7 @@ for (const engine of ENGINES) {
         const lines: Array<string> = []
         const child = yield* Effect.acquireRelease(
           Effect.sync(() => {
-            const file = fileURLToPath(new URL("kafkaMember.ts", import.meta.url))
+            const file = fileURLToPath(new URL("member.ts", import.meta.url))
             const member = spawn(process.execPath, [file, JSON.stringify(options)], {
               stdio: ["ignore", "pipe", "inherit"]
             })
