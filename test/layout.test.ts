@@ -1,5 +1,5 @@
 import { existsSync, readdirSync, readFileSync, statSync } from "node:fs"
-import { dirname, join, relative, resolve } from "node:path"
+import { basename, dirname, join, relative, resolve } from "node:path"
 import { fileURLToPath } from "node:url"
 import { assert, describe, it } from "@effect/vitest"
 
@@ -184,6 +184,18 @@ describe("the layout", () => {
         .map(([path]) => path)
         .filter((path) => ![path, join("src", path)].some((known) => existsSync(join(root, known))))
         .map((path) => `${page} names ${path}`)
+    )
+    assert.deepStrictEqual(missing, [])
+  })
+
+  it("names no file in its comments that is not there", () => {
+    const everything = ["src", "test", "bench", "scripts"].flatMap((folder) => files(join(root, folder)))
+    const names = new Set(everything.map((file) => basename(file)))
+    const missing = all.flatMap(({ file }) =>
+      [...readFileSync(join(src, file), "utf8").matchAll(/`(?:[\w-]+\/)*([\w-]+\.ts)`/g)]
+        .map(([, name]) => name!)
+        .filter((name) => !names.has(name))
+        .map((name) => `${file} names ${name}`)
     )
     assert.deepStrictEqual(missing, [])
   })

@@ -1,6 +1,6 @@
 /**
  * Decides how the store is made of PostgreSQL or TimescaleDB: a database brought to this program's schema in the layout
- * that its server can carry (`pgLevel.ts`), and the port's questions put to what that layout is made of, so that at any
+ * that its server can carry (`serverLevel.ts`), and the port's questions put to what that layout is made of, so that at any
  * moment what is read agrees with the ticks that are there.
  */
 import { Clock, Effect, Layer, type Scope } from "effect"

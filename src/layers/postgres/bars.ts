@@ -3,8 +3,8 @@
  * bars as of their last refresh and `candle_marks` the minutes that ticks have touched since; a bar without a mark is
  * read as it is, a marked one recomputed from its ticks, in the one snapshot of the statement around it.
  *
- * What `candle_bars` is, when a minute is marked and how it is refreshed differs: `pgBarTable.ts` on plain PostgreSQL
- * and TimescaleDB Apache, `pgBarAggregates.ts` on TimescaleDB Community.
+ * What `candle_bars` is, when a minute is marked and how it is refreshed differs: `barTable.ts` on plain PostgreSQL
+ * and TimescaleDB Apache, `barAggregates.ts` on TimescaleDB Community.
  */
 import type pg from "pg"
 import { type Interval, intervalMinutes } from "../../schema/Candle.ts"

@@ -193,7 +193,7 @@ const within = async <A>(
 export const transaction = <A>(pool: pg.Pool, work: (client: pg.PoolClient) => Promise<A>): Promise<A> =>
   within(pool, "BEGIN", work, "COMMIT")
 
-/** What the store takes begins here: days before it are dropped (`pgDays.ts`). */
+/** What the store takes begins here: days before it are dropped (`days.ts`). */
 const BEGIN_TICKS = `BEGIN; SELECT ${seconds("ticks_from")} AS seconds FROM store_state`
 const COMMIT_TICKS = `SELECT assert_began_within(INTERVAL '${COMMIT_WITHIN_SECONDS} seconds'); COMMIT`
 

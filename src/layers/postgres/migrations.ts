@@ -1,6 +1,6 @@
 /**
  * Decides what the database looks like: every schema statement, in versions that are applied once and in order, for
- * each of the layouts (`pgLevel.ts`). A schema that a newer program made is refused, never altered.
+ * each of the layouts (`serverLevel.ts`). A schema that a newer program made is refused, never altered.
  */
 import { Effect } from "effect"
 import type pg from "pg"
