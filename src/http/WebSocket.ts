@@ -164,6 +164,8 @@ export const mountWebSocket = (app: TemplatedApp, guard: Guard, services: WebSoc
   let open = 0
   const peers = new Map<string, number>()
   const penalties = new Penalties()
+  /** Where one address may have every connection it is a proxy's, and says nothing of who misbehaves behind it. */
+  const isOnesOwn = settings.CONNECTIONS_PER_ADDRESS < settings.MAX_CLIENTS
 
   const refusal = (req: HttpRequest, peer: string): Refusal | undefined => {
     const refused = guard(requestOrigin(req))
@@ -281,7 +283,7 @@ export const mountWebSocket = (app: TemplatedApp, guard: Guard, services: WebSoc
       else peers.delete(peer)
       const own = socket?.why ?? libraryReason(code, text)
       observer.ended(own ?? "left")
-      if (own === "too_many_messages" || own === "too_many_bytes") penalties.add(peer)
+      if (isOnesOwn && (own === "too_many_messages" || own === "too_many_bytes")) penalties.add(peer)
       if (own !== undefined && socket?.why === undefined)
         log?.tell("ended", address, Buffer.from(text).toString("utf8"))
       socket?.gone()

@@ -366,6 +366,7 @@ describe("a client of /ws", () => {
       Effect.gen(function* () {
         const refusals: Array<string> = []
         const { url } = yield* serve({
+          limits: { CONNECTIONS_PER_ADDRESS: 100 },
           counts: {
             ended: () => undefined,
             upgradeRefused: (why) => refusals.push(why),
@@ -384,6 +385,20 @@ describe("a client of /ws", () => {
         // Whoever is connected already stays, of whatever address.
         good.send({ action: "ping" })
         yield* good.until(({ messages }) => messages.some((m) => m.type === "pong"))
+      })
+    )
+  )
+
+  it.live("costs nobody behind the same proxy the way in: there one address may have every connection", () =>
+    Effect.scoped(
+      Effect.gen(function* () {
+        const { url } = yield* serve({ limits: { CONNECTIONS_PER_ADDRESS: 1000, MAX_CLIENTS: 1000 } })
+        for (let time = 0; time < 7; time++) {
+          const flood = yield* connect(url)
+          for (let i = 0; i < 20 * MESSAGE_BURST; i++) flood.ws.ping()
+          yield* flood.until(({ closed }) => closed !== undefined)
+        }
+        yield* connect(url)
       })
     )
   )
