@@ -1,30 +1,17 @@
 /** Decides how a normalized tick is written as JSON: the contract's fields in the contract's order, one record a tick. */
+import { jsonName } from "./quotedOnce.ts"
 import { MAX_PRICE } from "./RawTick.ts"
 import type { Sequencing, Tick, TickStatus } from "./Tick.ts"
 import { MAX_NAME_CHARS, MAX_SESSION, readTickBytes } from "./TickJsonBytes.ts"
 import { MAX_MICROS, MIN_MICROS } from "./Time.ts"
-
-const quoted = new Map<string, string>()
-const MAX_QUOTED = 1024
-
-/** A name as a JSON string; the few names there are (feeds, incarnations) are quoted once. */
-const quote = (name: string): string => {
-  let text = quoted.get(name)
-  if (text === undefined) {
-    if (quoted.size >= MAX_QUOTED) quoted.clear()
-    text = JSON.stringify(name)
-    quoted.set(name, text)
-  }
-  return text
-}
 
 /** One tick as JSON text. */
 export const encodeTick = (t: Tick): string =>
   `{"instrument_token":${t.instrument_token},"exchange_ts":${t.exchange_ts},"price":${t.price},"volume":${t.volume},` +
   `"sequence_id":${t.sequence_id},"status":"${t.status}",${t.gap_from === 0 ? "" : `"gap_from":${t.gap_from},`}` +
   `"session":${t.session},"sequencing":"${t.sequencing}","epoch":${t.epoch},"position":${t.position},` +
-  `"feed":${quote(t.feed)},"received_ts":${t.received_ts},` +
-  `"source":[${quote(t.source[0])},${t.source[1]},${t.source[2]}]${t.old ? `,"old":true` : ""}}`
+  `"feed":${jsonName(t.feed)},"received_ts":${t.received_ts},` +
+  `"source":[${jsonName(t.source[0])},${t.source[1]},${t.source[2]}]${t.old ? `,"old":true` : ""}}`
 
 interface TickWire extends Omit<Tick, "gap_from" | "old"> {
   readonly gap_from?: number

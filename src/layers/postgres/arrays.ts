@@ -3,6 +3,8 @@
  * times faster than text, and text as array literals. Microseconds stay exact either way.
  */
 
+import { quotedOnce } from "../../schema/quotedOnce.ts"
+
 const HEADER_BYTES = 20
 const INT2 = 21
 const INT4 = 23
@@ -83,20 +85,11 @@ export const wordArray = <A>(rows: ReadonlyArray<A>, of: (row: A) => string | nu
   return `${text}}`
 }
 
-const quoted = new Map<string, string>()
-const MAX_QUOTED = 1024
-
-/** Any text as an element of an array literal; the few names there are (feeds) are quoted once. */
-const quote = (name: string): string => {
-  let text = quoted.get(name)
-  if (text === undefined) {
-    if (quoted.size >= MAX_QUOTED) quoted.clear()
-    // PostgreSQL has no NUL in text: a feed that names itself with one must not hold up the batch.
-    text = `"${name.replaceAll("\0", "\ufffd").replace(/["\\]/g, "\\$&")}"`
-    quoted.set(name, text)
-  }
-  return text
-}
+/**
+ * Any text as an element of an array literal. PostgreSQL has no NUL in text: a feed that names itself with one must not
+ * hold up the batch.
+ */
+const quote = quotedOnce((name) => `"${name.replaceAll("\0", "\ufffd").replace(/["\\]/g, "\\$&")}"`)
 
 export const textArray = <A>(rows: ReadonlyArray<A>, of: (row: A) => string): string => {
   let text = "{"
