@@ -36,9 +36,10 @@ export const layer = (port: number, bounds: Bounds = {}): Layer.Layer<Operator, 
       const readiness = yield* Readiness
       const context = yield* Effect.context<never>()
       const rules = yield* Effect.fromResult(guardRules(HOST, undefined)).pipe(Effect.orDie)
-      const front = yield* makeFront({ ...bounds, guard: guard(rules), settings: SETTINGS })
       const app = uWS.App()
       const routes = new Map<string, Effect.Effect<Answer>>()
+      const routeOf = (path: string) => (routes.has(path) ? path : "other")
+      const front = yield* makeFront({ ...bounds, guard: guard(rules), routeOf, settings: SETTINGS })
 
       const take = (res: uWS.HttpResponse, req: uWS.HttpRequest) => {
         const head = front.admit(res, req, () => "operator")

@@ -8,7 +8,7 @@ import { Context, Effect, Layer, type Scope } from "effect"
 import { HttpEffect, HttpRouter, type HttpServerRequest } from "effect/http"
 import { StartError } from "../schema/Errors.ts"
 import { BASE, bodyLimit } from "./Api.ts"
-import { routeCheck } from "./answers.ts"
+import { routeCheck, routeOf } from "./answers.ts"
 import type { ClientLog } from "./clientLog.ts"
 import { dashboardFiles } from "./dashboard.ts"
 import { type Exchange, type Refusal, refuseAtOnce } from "./exchange.ts"
@@ -117,7 +117,7 @@ export const layer = (mounts: ReadonlyArray<Mount> = [], bounds: Bounds = {}) =>
         HttpServerRequest.HttpServerRequest | Scope.Scope
       >(context)(Context.get(built, HttpRouter.HttpRouter).asHttpEffect())
       const checkRoute = routeCheck([OPENAPI_PATH, ...dashboard.map(({ path }) => path)])
-      const front = yield* makeFront({ ...bounds, guard: check, settings })
+      const front = yield* makeFront({ ...bounds, guard: check, routeOf, settings })
 
       const extraHeaders = (origin: string): ReadonlyArray<readonly [string, string]> => {
         const isForeign = origin !== "" && isAllowedOrigin(rules, origin.toLowerCase())

@@ -28,6 +28,10 @@ const UNBOUNDED = 0
 const SMALL_BYTES = 16_384
 /** How long a peer with more than that to read has, before it is cut off. */
 const LINGER_MS = 5_000
+/** Whoever has to wait and asks at once again costs a handshake each time: its answer comes late. */
+const HOLD_MS = 1_000
+/** So many at a time; one more is answered at once. */
+const MAX_HELD = 256
 /** The version of RFC 6455; others frame differently. */
 const VERSION = "13"
 /** 16 bytes in base64. */
@@ -164,6 +168,8 @@ export const mountWebSocket = (app: TemplatedApp, guard: Guard, services: WebSoc
   let open = 0
   const peers = new Map<string, number>()
   const penalties = new Penalties()
+  /** Refusals that are answered in a while. */
+  let held = 0
   /** Where one address may have every connection it is a proxy's, and says nothing of who misbehaves behind it. */
   const isOnesOwn = settings.CONNECTIONS_PER_ADDRESS < settings.MAX_CLIENTS
 
@@ -197,7 +203,22 @@ export const mountWebSocket = (app: TemplatedApp, guard: Guard, services: WebSoc
   const answer = (res: HttpResponse, address: string, refused: Refusal): void => {
     observer.upgradeRefused(refused.why)
     log?.tell("refused", address, refused.body.message)
-    refuse(res, refused.status, refused.body, refused.headers ?? {}, true)
+    const say = () => refuse(res, refused.status, refused.body, refused.headers ?? {}, true)
+    if (refused.why === "address_waits" && held < MAX_HELD) hold(res, say)
+    else say()
+  }
+
+  /** Answers in a while, where the peer is still there then. */
+  const hold = (res: HttpResponse, say: () => void): void => {
+    held++
+    const timer = setTimeout(() => {
+      held--
+      say()
+    }, HOLD_MS).unref()
+    res.onAborted(() => {
+      held--
+      clearTimeout(timer)
+    })
   }
 
   const upgrade = (res: HttpResponse, req: HttpRequest, context: us_socket_context_t): void => {

@@ -11,6 +11,8 @@ import { BadRequest } from "./errors.ts"
 
 interface Route {
   readonly method: string
+  /** As the API writes it, `:id` for what stands there. */
+  readonly template: string
   readonly path: RegExp
   /** Media types of the body; empty where it takes none. */
   readonly bodies: ReadonlyArray<string>
@@ -22,10 +24,17 @@ const pathPattern = (path: string): RegExp =>
 const apiRoutes: ReadonlyArray<Route> = Object.values(Api.groups).flatMap((group) =>
   Object.values(group.endpoints).map((endpoint) => ({
     method: endpoint.method,
+    template: endpoint.path,
     path: pathPattern(endpoint.path),
     bodies: [...endpoint.payload.keys()]
   }))
 )
+
+/** What is no route of the API: the dashboard's files, and what is not there. */
+const OTHER = "other"
+
+/** The route of the API that a path belongs to, as the API writes it: one of few, whatever is asked for. */
+export const routeOf = (path: string): string => apiRoutes.find((route) => route.path.test(path))?.template ?? OTHER
 
 /** An error outside any endpoint. */
 export const errorResponse = (
@@ -70,7 +79,10 @@ const CODINGS = new Set(["", "identity", "gzip", "x-gzip"])
  * `paths` are those outside the API: the dashboard's files and the API's own description.
  */
 export const routeCheck = (paths: ReadonlyArray<string>) => {
-  const routes = [...apiRoutes, ...paths.map((path): Route => ({ method: "GET", path: pathPattern(path), bodies: [] }))]
+  const routes = [
+    ...apiRoutes,
+    ...paths.map((path): Route => ({ method: "GET", template: path, path: pathPattern(path), bodies: [] }))
+  ]
   return (
     request: { readonly method: string; readonly path: string },
     header: (name: string) => string

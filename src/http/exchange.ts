@@ -56,7 +56,7 @@ export interface ExchangeHost {
   /** Counts a request whose answer was broken off, and leaves its line. */
   readonly countEnded: (head: Head, kind: Kind, reason: string) => void
   /** Counts a request that is being answered. */
-  readonly answered: (status: number) => void
+  readonly answered: (head: Head, status: number) => void
   /** Counts bytes of a body that came in, kept or not. */
   readonly received: (bytes: number) => void
 }
@@ -301,7 +301,7 @@ export class Exchange {
   /** Sends an answer; one of unknown length piece by piece, the next only when the socket has taken the last. */
   async send(response: Response, extra: ReadonlyArray<readonly [string, string]>): Promise<void> {
     const { res } = this
-    this.#front.answered(response.status)
+    this.#front.answered(this.head, response.status)
     const length = response.headers.get("content-length")
     if (response.body === null) {
       res.cork(() => {

@@ -64,6 +64,8 @@ export interface Bounds {
 
 export interface FrontOptions extends Bounds {
   readonly guard: Guard
+  /** The route of a path as figures name it: one of few, whatever is asked for. */
+  readonly routeOf: (path: string) => string
   readonly settings: FrontSettings
 }
 
@@ -119,7 +121,8 @@ export class Front implements ExchangeHost {
   private readonly connects = new Connects()
   private readonly connectionGauge: { readonly add: (value: number) => void }
   private readonly refusedCount: (kind: string, reason: string) => void
-  private readonly answeredCount: (status: number) => void
+  private readonly answeredCount: (route: string, status: number) => void
+  private readonly routeOf: (path: string) => string
   private readonly bodyBytes: { readonly add: (value: number) => void }
   private readonly failure: (error: unknown) => void
   private connections = 0
@@ -127,7 +130,7 @@ export class Front implements ExchangeHost {
   private isTurnPlanned = false
 
   constructor(
-    { guard, settings, times, connections = connectionLimit() }: FrontOptions,
+    { guard, routeOf, settings, times, connections = connectionLimit() }: FrontOptions,
     services: {
       readonly slots: Slots
       readonly log: ClientLog
@@ -150,6 +153,7 @@ export class Front implements ExchangeHost {
     this.connectionGauge = services.gauge
     this.refusedCount = services.refused
     this.answeredCount = services.answered
+    this.routeOf = routeOf
     this.bodyBytes = services.bodyBytes
     this.failure = services.failure
   }
@@ -168,7 +172,7 @@ export class Front implements ExchangeHost {
   /** Counts a refused request, and leaves its line. */
   count(head: Head, kind: string, refusal: Refusal): void {
     this.refusedCount(kind, refusal.reason)
-    this.answeredCount(refusal.status)
+    this.answered(head, refusal.status)
     // Who asks for what is not there is mostly a person who mistypes, and reads the answer.
     if (refusal.status === 404 || refusal.status === 405) return
     const event = BAD_INPUT.has(refusal.status) ? "bad input" : "refused"
@@ -176,8 +180,8 @@ export class Front implements ExchangeHost {
   }
 
   /** Counts a request that is being answered. */
-  answered(status: number): void {
-    this.answeredCount(status)
+  answered({ path }: Head, status: number): void {
+    this.answeredCount(this.routeOf(path), status)
   }
 
   /** Counts bytes of a body that came in, kept or not. */
@@ -429,7 +433,8 @@ export const makeFront = (options: FrontOptions): Effect.Effect<Front, never, Sc
         log,
         gauge: metrics.bind(metrics.httpConnections, {}, context),
         refused,
-        answered: (status) => metrics.bind(metrics.httpAnswers, { status: String(status) }, context).add(1),
+        answered: (route, status) =>
+          metrics.bind(metrics.httpAnswers, { route, status: String(status) }, context).add(1),
         bodyBytes: metrics.bind(metrics.httpBodyBytes, {}, context),
         failure: (error) => {
           refused("handler", "failed")

@@ -156,7 +156,12 @@ export const httpRefused = counter(
   "kind",
   "reason"
 )
-export const httpAnswers = counter("topology_http_answers_total", "Requests answered, by status", "status")
+export const httpAnswers = counter(
+  "topology_http_answers_total",
+  "Requests answered, by route and status",
+  "route",
+  "status"
+)
 export const httpBodyBytes = counter("topology_http_body_bytes_total", "Bytes of requests' bodies that came in")
 export const httpConnections = gauge("topology_http_connections", "Connections that are open, WebSockets included")
 export const httpMaxConnections = gauge(

@@ -380,8 +380,11 @@ describe("a client of /ws", () => {
           yield* flood.until(({ closed }) => closed !== undefined)
           assert.strictEqual(flood.closed?.reason, "too many messages")
         }
+        const askedAt = performance.now()
         assert.include((yield* Effect.flip(connect(url))).message, "429")
         assert.deepStrictEqual(refusals, ["address_waits"])
+        // Not at once, so that asking again and again costs little.
+        assert.isAtLeast(performance.now() - askedAt, 900)
         // Whoever is connected already stays, of whatever address.
         good.send({ action: "ping" })
         yield* good.until(({ messages }) => messages.some((m) => m.type === "pong"))

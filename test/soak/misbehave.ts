@@ -1,8 +1,13 @@
 /**
  * Decides whether one misbehaving client or feed costs the others anything: ten good clients beside one of each kind,
  * their latency with and without it, the memory of worker and server, and the figure in /metrics that names it.
+ *
+ * All of it runs on one host, the misbehaver too, which in life has a machine of its own. What it takes of the cores just
+ * by being there is not the platform's doing: before each kind a bystander is there, as busy, that knows nothing of the
+ * platform, and the good clients beside a kind are held against those beside the bystander.
  */
 import { type ChildProcess, fork } from "node:child_process"
+import { readFile } from "node:fs/promises"
 import { setTimeout as sleep } from "node:timers/promises"
 import { fileURLToPath } from "node:url"
 import { Ground, now, residentMb, type SoakOptions } from "./ground.ts"
@@ -32,8 +37,11 @@ const KINDS: Readonly<Record<string, ReadonlyArray<string>>> = {
   "broken-frames": ['topology_messages_refused_total{code="bad_message"}'],
   "half-sent": ['topology_http_refused_total{kind="body"'],
   "unread-streams": ['topology_http_refused_total{kind="stream"'],
-  searches: ['topology_http_requests_active{kind="ordinary"', 'topology_http_refused_total{kind="ordinary"'],
-  "unknown-names": ['topology_http_answers_total{status="404"'],
+  searches: [
+    'topology_http_answers_total{route="/api/v1/instruments/search",status="200"',
+    'topology_http_refused_total{kind="ordinary"'
+  ],
+  "unknown-names": ['topology_http_answers_total{route="/api/v1/historical/candles",status="404"'],
   "huge-fields": ['topology_stage_discarded_events_total{stage="ingest",reason="invalid"'],
   "unheard-tokens": ["topology_unknown_instruments"]
 }
@@ -61,6 +69,17 @@ const grown = (before: Figures, after: Figures): ReadonlyArray<string> =>
 const start = (kind: string, url: string): ChildProcess =>
   fork(fileURLToPath(new URL("./misbehavior.ts", import.meta.url)), [kind, url])
 
+/** Linux counts CPU in hundredths of a second. */
+const TICKS_PER_SECOND = 100
+
+/** Seconds of CPU that a process has had; NaN where the system does not say. */
+const cpuSeconds = async (pid: number | undefined): Promise<number> => {
+  const stat = await readFile(`/proc/${pid}/stat`, "utf8").catch(() => "")
+  // The name, in parentheses, may hold spaces.
+  const fields = stat.slice(stat.lastIndexOf(")") + 2).split(" ")
+  return (Number(fields[11]) + Number(fields[12])) / TICKS_PER_SECOND
+}
+
 const mean = (list: ReadonlyArray<number>): number => list.reduce((sum, n) => sum + n, 0) / list.length
 
 export const misbehave = async ({ engine, seconds, rate }: SoakOptions, report: Report): Promise<void> => {
@@ -76,19 +95,27 @@ export const misbehave = async ({ engine, seconds, rate }: SoakOptions, report: 
     const feed = await ground.play(rate)
     report.tell("the feed runs")
     await sleep(WARM_UP_S * 1000)
-    const quiet: Array<Range> = []
+    const quiet: Array<Range> = [{ from: now(), to: now() + seconds * 1e6 }]
+    await sleep(seconds * 1000)
+    const bystander: Array<Range> = []
+    /** Of one core, in each kind's time: the worker's, the server's and the misbehaver's own. */
+    const cpu: Array<ReadonlyArray<number>> = []
     const spans: Array<Span> = []
     const memory: Array<ReadonlyArray<number>> = []
     const named = new Map<string, ReadonlyArray<string>>()
     for (const kind of Object.keys(KINDS)) {
-      const restsAt = now()
       const usual = await figuresOf(urls)
+      const neighbour = start("bystander", ground.server.url)
+      const comesAt = now()
       await sleep(seconds * 1000)
+      bystander.push({ from: comesAt, to: now() })
+      neighbour.kill("SIGKILL")
       const before = await figuresOf(urls)
       const ordinary = new Set(grown(usual, before))
-      quiet.push({ from: restsAt, to: now() })
       const beginsAt = now()
       const child = start(kind, ground.server.url)
+      const measured = [...processes.map(({ mdp }) => mdp.child.pid), child.pid]
+      const cpuBefore = await Promise.all(measured.map(cpuSeconds))
       const samples: Array<ReadonlyArray<number>> = []
       while (now() - beginsAt < seconds * 1e6) {
         await sleep(1000)
@@ -96,7 +123,10 @@ export const misbehave = async ({ engine, seconds, rate }: SoakOptions, report: 
       }
       const health = await fetch(`${ground.server.url}/healthz`)
       const after = await figuresOf(urls)
+      const cpuAfter = await Promise.all(measured.map(cpuSeconds))
       child.kill("SIGKILL")
+      const elapsed = (now() - beginsAt) / 1e6
+      cpu.push(cpuAfter.map((after, i) => (after - cpuBefore[i]!) / elapsed))
       spans.push({ name: kind, ranges: [{ from: beginsAt, to: now() }] })
       memory.push(processes.map((_, i) => mean(samples.map((sample) => sample[i]!))))
       named.set(
@@ -115,19 +145,25 @@ export const misbehave = async ({ engine, seconds, rate }: SoakOptions, report: 
     report.tell(`the feed has ended after ${meant.length} ticks`)
     await sleep(REST_S * 1000)
 
-    const all: ReadonlyArray<Span> = [{ name: "nobody", ranges: quiet }, ...spans]
+    const calm: ReadonlyArray<Span> = [
+      { name: "nobody", ranges: quiet },
+      { name: "a bystander", ranges: bystander }
+    ]
+    const all = [...calm, ...spans]
     const found = await latencies(ground, clients, all)
     report.table([
-      ["beside", "deliveries", "p50 ms", "p99 ms", "p99.9 ms", "most ms", "worker MB", "server MB"],
+      ["beside", "deliveries", "p50 ms", "p99 ms", "p99.9 ms", "most ms", "worker MB", "server MB", "cores"],
       ...all.map(({ name }, i) => {
         const { count, ...times } = found[i]!
-        const sizes = i === 0 ? ["", ""] : memory[i - 1]!.map((mb) => mb.toFixed(0))
-        return [name, String(count), ...Object.values(times).map((ms) => ms.toFixed(1)), ...sizes]
+        const kind = i - calm.length
+        const sizes = kind < 0 ? ["", ""] : memory[kind]!.map((mb) => mb.toFixed(0))
+        const cores = kind < 0 ? "" : cpu[kind]!.map((share) => share.toFixed(2)).join(" ")
+        return [name, String(count), ...Object.values(times).map((ms) => ms.toFixed(1)), ...sizes, cores]
       })
     ])
-    const bound = found[0]!.p99 * FACTOR + ALLOWANCE_MS
+    const bound = found[1]!.p99 * FACTOR + ALLOWANCE_MS
     spans.forEach(({ name }, i) => {
-      const { p99 } = found[i + 1]!
+      const { p99 } = found[i + calm.length]!
       const measured = `${p99.toFixed(1)} ms, at most ${bound.toFixed(1)}`
       report.check(`good clients' p99 is unchanged beside ${name}`, p99 <= bound, measured)
     })

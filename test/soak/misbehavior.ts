@@ -3,7 +3,7 @@
  * `node test/soak/misbehavior.ts KIND URL`. It goes on until it is ended, within bounds of its own.
  */
 import { Agent, request } from "node:http"
-import { connect, type Socket } from "node:net"
+import { type AddressInfo, connect, createServer, type Socket } from "node:net"
 import { constants, setPriority } from "node:os"
 import { setTimeout as sleep } from "node:timers/promises"
 import WebSocket from "ws"
@@ -82,6 +82,20 @@ const got = (path: string) => ask("GET", path)
 const ingest = (body: string) => ask("POST", "/api/v1/ingest", body)
 
 const behaviors: Readonly<Record<string, () => Promise<unknown>>> = {
+  // No misbehaviour: a core and the loopback are as busy as with one, and the platform has nothing to do with it.
+  bystander: async () => {
+    const echo = createServer((socket) => {
+      socket.on("data", (data) => socket.write(data))
+    })
+    await new Promise<void>((resolve) => {
+      echo.listen(0, localAddress, resolve)
+    })
+    const { port } = echo.address() as AddressInfo
+    const talker = connect({ port, host: localAddress })
+    talker.on("data", (data) => talker.write(data))
+    talker.write(Buffer.alloc(16_384, "x"))
+    return new Promise(() => {})
+  },
   "pings-unread": () =>
     onSockets(4, 1, (socket) => {
       socket.pause()
