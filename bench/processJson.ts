@@ -1,6 +1,6 @@
 /**
  * Decides how fast the group `process` is on real Kafka and Redis, JSON in and out: raw ticks waiting in the log until
- * all are published and acknowledged, claims and snapshots on, beside a plain loop on the same drivers.
+ * all are published and acknowledged, claims and checkpoints on, beside a plain loop on the same drivers.
  */
 import { fill, forgetRun, makeTopic } from "./rawTopic.ts"
 import { alternate, figures, median, type Row } from "./row.ts"

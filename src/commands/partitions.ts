@@ -2,14 +2,14 @@
 import { Effect, Layer } from "effect"
 import { StartError } from "../schema/Errors.ts"
 import { TickLog } from "../streams/log/TickLog.ts"
-import { StateSnapshots } from "../streams/ports/StateSnapshots.ts"
+import { Checkpoints } from "../streams/ports/Checkpoints.ts"
 
 /** Refuses a log that has another number of partitions than the states that are kept of it. */
-export const partitionsKept: Layer.Layer<never, StartError, TickLog | StateSnapshots> = Layer.effectDiscard(
+export const partitionsKept: Layer.Layer<never, StartError, TickLog | Checkpoints> = Layer.effectDiscard(
   Effect.gen(function* () {
     const log = yield* TickLog
-    const snapshots = yield* StateSnapshots
-    const kept = yield* snapshots
+    const checkpoints = yield* Checkpoints
+    const kept = yield* checkpoints
       .partitions(log.incarnation("raw_ticks"), log.partitions)
       .pipe(
         Effect.catch((error) =>

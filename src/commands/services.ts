@@ -7,19 +7,19 @@ import { Context, Effect, Fiber, Layer, Redacted } from "effect"
 import * as ParquetFiles from "../layers/archive/ParquetFiles.ts"
 import * as S3 from "../layers/archive/S3.ts"
 import * as Kafka from "../layers/kafka/KafkaLog.ts"
+import * as MemoryCheckpoints from "../layers/memory/MemoryCheckpoints.ts"
 import * as MemoryClaims from "../layers/memory/MemoryClaims.ts"
 import * as MemoryCounters from "../layers/memory/MemoryCounters.ts"
 import * as MemoryLog from "../layers/memory/MemoryLog.ts"
 import * as MemoryRing from "../layers/memory/MemoryRing.ts"
-import * as MemorySnapshots from "../layers/memory/MemorySnapshots.ts"
 import * as PgliteLayer from "../layers/postgres/Pglite.ts"
 import { Pglite } from "../layers/postgres/Pglite.ts"
 import * as Timescale from "../layers/postgres/Timescale.ts"
 import * as Redis from "../layers/redis/connection.ts"
+import * as RedisCheckpoints from "../layers/redis/RedisCheckpoints.ts"
 import * as RedisClaims from "../layers/redis/RedisClaims.ts"
 import * as RedisCounters from "../layers/redis/RedisCounters.ts"
 import * as RedisRing from "../layers/redis/RedisRing.ts"
-import * as RedisSnapshots from "../layers/redis/RedisSnapshots.ts"
 import { SettingError, StartError } from "../schema/Errors.ts"
 import { readSettings, type Settings } from "../schema/Settings.ts"
 import { consumerGroups } from "../streams/topology.ts"
@@ -83,20 +83,20 @@ export const log = (given: Settings) =>
         }
       })
 
-/** Claims, rings, snapshots and workers' figures: in Redis where REDIS_URL names it, else in this process's memory. */
+/** Claims, rings, checkpoints and workers' figures: in Redis where REDIS_URL names it, else in this process's memory. */
 export const caches = (given: Settings) => {
   if (given.REDIS_URL === undefined) {
     return Layer.mergeAll(
       MemoryRing.layer({ perInstrument: given.RING_TICKS, total: given.HUB_TICKS, instruments: given.HUB_INSTRUMENTS }),
       MemoryClaims.layer(),
-      MemorySnapshots.layer,
+      MemoryCheckpoints.layer,
       MemoryCounters.layer
     )
   }
   return Layer.mergeAll(
     RedisRing.layer({ perInstrument: given.RING_TICKS, keep: `${given.RING_DAYS} days` }),
     RedisClaims.layer({ keep: `${given.CLAIM_DAYS} days` }),
-    RedisSnapshots.layer({ keep: `${given.STATE_DAYS} days` }),
+    RedisCheckpoints.layer({ keep: `${given.STATE_DAYS} days` }),
     RedisCounters.layer
   ).pipe(
     Layer.provide(

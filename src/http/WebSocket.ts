@@ -15,7 +15,7 @@ import { addressOf, type ClientLog, peerOf } from "./clientLog.ts"
 import type { Guard } from "./guard.ts"
 import { Penalties } from "./penalties.ts"
 import { type Mount, refuse, requestOrigin } from "./Server.ts"
-import { Session, type SessionSettings } from "./session.ts"
+import { ClientSession, type SessionSettings } from "./session.ts"
 import { Shares } from "./shares.ts"
 
 export const WEBSOCKET_PATH = "/ws"
@@ -79,7 +79,7 @@ interface Connection {
   readonly address: string
   readonly peer: string
   socket?: Socket
-  session?: Session
+  session?: ClientSession
 }
 
 /** One connection as the hub knows it. */
@@ -286,7 +286,10 @@ export const mountWebSocket = (app: TemplatedApp, guard: Guard, services: WebSoc
             if (code === "bad_message") log?.tell("bad input", address, text)
           }
         }
-        connection.session = new Session({ hub, instruments, settings, shares, observer: sessionObserver }, socket)
+        connection.session = new ClientSession(
+          { hub, instruments, settings, shares, observer: sessionObserver },
+          socket
+        )
       }),
     message: (ws, bytes, isBinary) => guarded(ws, ({ session }) => session?.message(bytes, isBinary)),
     ping: control,

@@ -51,11 +51,11 @@ const meets = (segment: Segment, ts: number, interval: Interval, wanted: Readonl
 }
 
 /** Up to `count` bars that start in [from, to), ascending. */
-type Source = (from: number, to: number, count: number) => Effect.Effect<ReadonlyArray<Candle>, StoreError>
+type BarSource = (from: number, to: number, count: number) => Effect.Effect<ReadonlyArray<Candle>, StoreError>
 
 /** The store's bars, or those of them that meet the regular session. */
 const storedBars =
-  (store: Store, query: BarsQuery, interval: Interval): Source =>
+  (store: Store, query: BarsQuery, interval: Interval): BarSource =>
   (from, to, count) =>
     Effect.gen(function* () {
       const { token, session, segment } = query
@@ -74,7 +74,7 @@ const storedBars =
     })
 
 /** Day bars of the regular session alone, made of shorter ones. */
-const regularDays = (store: Store, query: BarsQuery): Source => {
+const regularDays = (store: Store, query: BarsQuery): BarSource => {
   const parts = storedBars(store, query, DAY_PARTS)
   return (from, to, count) =>
     Effect.gen(function* () {

@@ -62,7 +62,7 @@ interface Unread {
   readonly isBinary: boolean
 }
 
-export class Session implements Work {
+export class ClientSession implements Work {
   readonly client: HubClient
   private readonly services: SessionServices
   private readonly messages = new Rate(MESSAGE_BURST, MESSAGES_PER_SECOND)

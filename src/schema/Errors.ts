@@ -20,7 +20,7 @@ export class LogError extends Schema.TaggedError<LogError>()("LogError", {
   partition: Schema.Int,
   outcome: Schema.Literals(["failed", "unknown"]),
   message: Schema.String,
-  /** Where it is one that a caller can act on: what it asked for is too large, no longer held, or in a topic made anew. */
+  /** Where it is one that a caller can act on: what it asked for is too large, no longer held, or in a recreated topic. */
   reason: Schema.optionalKey(Schema.Literals(["too_large", "not_held", "incarnation"]))
 }) {}
 
@@ -44,7 +44,7 @@ export class RangeTaken extends Schema.TaggedError<RangeTaken>()("RangeTaken", {
   message: Schema.String
 }) {}
 
-/** Claims, ring or snapshots could not be reached: the pipeline goes on degraded. */
+/** Claims, ring or checkpoints could not be reached: the pipeline goes on degraded. */
 export class CacheError extends Schema.TaggedError<CacheError>()("CacheError", {
   operation: Schema.String,
   message: Schema.String

@@ -34,7 +34,7 @@ const optional = {
   REDIS_URL: setting(
     Schema.String,
     undefined,
-    "Redis 5 or newer, redis:// or rediss://; unset: claims, rings and snapshots embedded"
+    "Redis 5 or newer, redis:// or rediss://; unset: claims, rings and checkpoints embedded"
   ),
   REDIS_TLS_CA_FILE: setting(
     Schema.String,
@@ -137,7 +137,7 @@ const defaulted = {
     "8388608",
     "largest record, and largest batch sent; topics made in Kafka take it"
   ),
-  KAFKA_METADATA_MS: setting(whole(100, 600_000), "5000", "how often it is looked at whether topics were made anew"),
+  KAFKA_METADATA_MS: setting(whole(100, 600_000), "5000", "how often it is looked at whether topics were recreated"),
   ON_LOST_OFFSETS: setting(
     Schema.Literals(["fail", "continue"]),
     "fail",

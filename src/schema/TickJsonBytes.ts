@@ -57,7 +57,7 @@ const known = <Name extends string>(name: Name): Known<Name> => ({ name, text: l
 const STATUSES: ReadonlyArray<Known<TickStatus>> = [known("LIVE"), known("STALE")]
 const SEQUENCINGS: ReadonlyArray<Known<Sequencing>> = [known("contiguous"), known("monotonic"), known("none")]
 
-/** Names of feeds and of incarnations that were met, so that none is made anew for each tick; full: drop-oldest. */
+/** Names of feeds and of incarnations that were met, so that none is made again for each tick; full: drop-oldest. */
 const MAX_NAMES = 8
 const feeds: Array<Known<string>> = []
 const incarnations: Array<Known<string>> = []

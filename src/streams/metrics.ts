@@ -112,7 +112,7 @@ export const feedLead = histogram(
   "feed"
 )
 export const claimsDegraded = gauge("topology_claims_degraded", "1 while ticks pass without a claim")
-export const snapshotsDegraded = gauge("topology_snapshots_degraded", "1 while partition states cannot be kept")
+export const checkpointsDegraded = gauge("topology_snapshots_degraded", "1 while partition states cannot be kept")
 export const claimsForeign = counter("topology_claims_foreign_total", "Ticks that another writer had claimed")
 export const orderAlarms = counter(
   "topology_order_alarms_total",

@@ -9,18 +9,18 @@ import type { FanOut } from "./fanOut/Hub.ts"
 import { serveLive } from "./fanOut/serveLive.ts"
 import type { TickLog, Topic } from "./log/TickLog.ts"
 import type { Archive } from "./ports/Archive.ts"
+import type { Checkpoints } from "./ports/Checkpoints.ts"
 import type { Claims } from "./ports/Claims.ts"
 import type { RecentTicks } from "./ports/RecentTicks.ts"
-import type { StateSnapshots } from "./ports/StateSnapshots.ts"
 import type { TickStore } from "./ports/TickStore.ts"
 import { runProcess } from "./process/runProcess.ts"
 import type { Replays } from "./replay/Replays.ts"
 import type { Drain } from "./run/Drain.ts"
 import type { Readiness } from "./run/Readiness.ts"
-import { dropOldDays } from "./sinks/dropOldDays.ts"
 import { refreshCandles } from "./sinks/refreshCandles.ts"
+import { retention } from "./sinks/retention.ts"
 import { writeArchive } from "./sinks/writeArchive.ts"
-import { writeRing } from "./sinks/writeRing.ts"
+import { writeRecentTicks } from "./sinks/writeRecentTicks.ts"
 import { writeStore } from "./sinks/writeStore.ts"
 
 /** What a full buffer does to who fills it. */
@@ -130,7 +130,7 @@ const writtenTo = (from: string, settings: TopologySettings): TopologyEdge =>
 
 const FOLLOWS = "drops what was published again"
 
-const process: Group<TickLog | Claims | StateSnapshots | Readiness> = {
+const process: Group<TickLog | Claims | Checkpoints | Readiness> = {
   reads: "raw_ticks",
   gathers: false,
   parts: (settings) => [{ name: "process", run: runProcess(settings) }],
@@ -158,7 +158,7 @@ const store: Group<TickLog | TickStore | Readiness | Drain> = {
   parts: (settings) => [
     { name: "store", run: writeStore(settings) },
     { name: "candles", run: refreshCandles(settings) },
-    { name: "old days", run: dropOldDays(settings) }
+    { name: "old days", run: retention(settings) }
   ],
   nodes: [
     ["follow-store", "stage", FOLLOWS],
@@ -173,7 +173,7 @@ const store: Group<TickLog | TickStore | Readiness | Drain> = {
 const recent: Group<TickLog | RecentTicks | Readiness | Drain> = {
   reads: "normalized_ticks",
   gathers: false,
-  parts: (settings) => [{ name: "ring", run: writeRing(settings) }],
+  parts: (settings) => [{ name: "ring", run: writeRecentTicks(settings) }],
   nodes: [
     ["follow-ring", "stage", FOLLOWS],
     ["ring", "sink", "newest ticks of each instrument"]
@@ -204,14 +204,14 @@ const server: Group<TickLog | Readiness | FanOut | Replays> = {
   parts: () => [{ name: "server", run: serveLive }],
   nodes: [
     ["follow-server", "stage", FOLLOWS],
-    ["reassemble", "stage", "puts a replay back in global order by its watermarks"],
+    ["reorder-by-watermark", "stage", "puts a replay back in global order by its watermarks"],
     ["fan-out", "server", "WebSocket: backfill, then live, one queue a client"],
     ["rest", "server", "history, quotes, instruments, replays"]
   ],
   edges: (settings) => [
     readFrom("normalized_ticks", "follow-server", settings),
-    { from: "follow-server", to: "reassemble" },
-    { from: "reassemble", to: "fan-out" },
+    { from: "follow-server", to: "reorder-by-watermark" },
+    { from: "reorder-by-watermark", to: "fan-out" },
     buffered("follow-server", "fan-out", "client", settings.CLIENT_CAPACITY, "ticks a client", "evict"),
     { from: "store", to: "rest" },
     { from: "ring", to: "fan-out" },

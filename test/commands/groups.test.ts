@@ -51,14 +51,14 @@ describe("a part that fails", () => {
       topic: "raw_ticks",
       partition: -1,
       outcome: "failed",
-      message: "topic raw_ticks was deleted and made anew",
+      message: "topic raw_ticks was deleted and recreated",
       reason: "incarnation"
     })
     return Effect.gen(function* () {
       const parts = [Effect.fail(anew), Effect.die(new Error("a bug"))]
       const running = yield* Effect.forEach(parts, (part) => Effect.forkChild(supervise("process", part)))
       yield* TestClock.adjust("0 seconds")
-      assert.strictEqual(lines[0], "process failed and starts again: topic raw_ticks was deleted and made anew")
+      assert.strictEqual(lines[0], "process failed and starts again: topic raw_ticks was deleted and recreated")
       assert.match(lines[1]!, /^process failed and starts again: Error: a bug\n\s+at /)
       yield* Fiber.interruptAll(running)
     }).pipe(Effect.provide(Layer.merge(Readiness.layer, Logger.layer([logger]))))

@@ -1,5 +1,5 @@
 /**
- * Decides what is played where a platform loses more than a process: topics deleted and made anew under load, and a day
+ * Decides what is played where a platform loses more than a process: topics deleted and recreated under load, and a day
  * whose own state is lost while Redis still has the claims.
  */
 import { setTimeout as sleep } from "node:timers/promises"
@@ -196,7 +196,7 @@ const TOPICS = {
   both: ["raw_ticks", "normalized_ticks"]
 } as const
 
-/** Topics deleted under load, and made anew by whoever notices first. */
+/** Topics deleted under load, and recreated by whoever notices first. */
 const topicsAnew = async (
   stage: Stage,
   topics: ReadonlyArray<Topic>,
@@ -240,7 +240,7 @@ const drain = async (stage: Stage): Promise<void> => {
 }
 
 /**
- * The day's own state is lost: the snapshots are gone and the log no longer holds the day, while the claims are kept.
+ * The day's own state is lost: the checkpoints are gone and the log no longer holds the day, while the claims are kept.
  * What was claimed and not published is published; what was published, or is claimed elsewhere, is not published
  * again. As long as the state is there, it decides, whatever is claimed elsewhere.
  */

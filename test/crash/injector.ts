@@ -1,6 +1,6 @@
 /**
  * Decides what is sent beside the simulator: poison of every kind, ticks in a wrong partition, and instruments that
- * trade once in a while, so that most snapshots do not name them.
+ * trade once in a while, so that most checkpoints do not name them.
  */
 import { createHash } from "node:crypto"
 import { setTimeout as sleep } from "node:timers/promises"

@@ -264,7 +264,7 @@ const kinds: Readonly<Record<string, Kind>> = {
   "lost:kafka-raw-produce": produceLost("kafka-raw-produce", "raw_ticks"),
   "lost:kafka-commit": replyLost("kafka", "kafka-commit", isKafka(OFFSET_COMMIT, "_ticks")),
   "lost:redis-claim": replyLost("redis", "redis-claim", isRedis(/claim:\d+:\d+:\d+:/)),
-  "lost:redis-snapshot": replyLost("redis", "redis-snapshot", isRedis(/state:\d+:/)),
+  "lost:redis-checkpoint": replyLost("redis", "redis-checkpoint", isRedis(/state:\d+:/)),
   "lost:redis-ring": replyLost("redis", "redis-ring", isRedis(/ring:\d+.*"epoch":/s)),
   "lost:postgres-commit": replyLost("postgres", "postgres-commit", (request) => /COMMIT/i.test(request.toString())),
   "lost:s3-put": {

@@ -327,7 +327,7 @@ const overlaps = (keys: ReadonlyArray<string>): ReadonlyArray<string> => {
   return found
 }
 
-/** Poison by where it stood in `raw_ticks`. An offset may have been given twice, where the topic was made anew. */
+/** Poison by where it stood in `raw_ticks`. An offset may have been given twice, where the topic was recreated. */
 const poisonIn = (topics: ReadonlyArray<ReadonlyArray<ReadonlyArray<LogRecord>>>) => {
   const found = new Map<string, Array<LogRecord>>()
   for (const raw of topics) {

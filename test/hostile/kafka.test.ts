@@ -6,8 +6,8 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Effect, Fiber, Layer, Metric, References, Result, Stream } from "effect"
 import * as Kafka from "../../src/layers/kafka/KafkaLog.ts"
+import * as MemoryCheckpoints from "../../src/layers/memory/MemoryCheckpoints.ts"
 import * as MemoryClaims from "../../src/layers/memory/MemoryClaims.ts"
-import * as MemorySnapshots from "../../src/layers/memory/MemorySnapshots.ts"
 import { partitionOf } from "../../src/schema/Partition.ts"
 import { readSettings } from "../../src/schema/Settings.ts"
 import { encodeTick } from "../../src/schema/TickJson.ts"
@@ -21,7 +21,7 @@ import { runProcess } from "../../src/streams/process/runProcess.ts"
 import { Drain } from "../../src/streams/run/Drain.ts"
 import { Readiness } from "../../src/streams/run/Readiness.ts"
 import { writeArchive } from "../../src/streams/sinks/writeArchive.ts"
-import { writeRing } from "../../src/streams/sinks/writeRing.ts"
+import { writeRecentTicks } from "../../src/streams/sinks/writeRecentTicks.ts"
 import { writeStore } from "../../src/streams/sinks/writeStore.ts"
 import { makeTick } from "../contract/ticks.ts"
 import { memoryStore, Rows } from "../http/memoryStore.ts"
@@ -90,13 +90,13 @@ const working = (places: Record<"store" | "archive" | "ring" | "server", Arrived
     [
       runProcess(settings),
       writeStore(settings),
-      writeRing(settings),
+      writeRecentTicks(settings),
       writeArchive(settings),
       broadcast(({ ticks }) => places.server.takeAll(ticks))
     ],
     { concurrency: "unbounded", discard: true }
   )
-  const states = Layer.mergeAll(MemoryClaims.layer(), MemorySnapshots.layer)
+  const states = Layer.mergeAll(MemoryClaims.layer(), MemoryCheckpoints.layer)
   return Effect.provide(parts, Layer.fresh(Layer.mergeAll(store, archive, ring, states, Drain.layer)))
 }
 

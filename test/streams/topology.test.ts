@@ -59,7 +59,9 @@ describe("the topology as data", () => {
       ...sinks,
       ...sinks.map((sink) => `follow-${sink}`)
     ])
-    const nodes = topology.nodes.filter(({ kind, id }) => (kind === "stage" || kind === "sink") && id !== "reassemble")
+    const nodes = topology.nodes.filter(
+      ({ kind, id }) => (kind === "stage" || kind === "sink") && id !== "reorder-by-watermark"
+    )
     assert.deepStrictEqual([...counted].sort(), nodes.map(({ id }) => id).sort())
   })
 

@@ -5,7 +5,7 @@
  * that very range.
  *
  * An object's rows are sorted by primary key and hold each once, and a tick has one place in all objects of a day: a
- * writer leaves out what stands in another already, such as one of an earlier life of the topic (docs/decisions/0018), so
+ * writer leaves out what stands in another already, such as one of an earlier incarnation of the topic (docs/decisions/0018), so
  * that whoever reads the files as they lie need not know of any of this. Of objects written before that was so, a reader
  * gives each key once. It goes through a day in parts small enough that
  * the keys it has seen fit in memory (`MAX_KEYS`, 21 bytes each), whatever number of objects hold them.
@@ -184,7 +184,7 @@ export const make = (
       })
 
     /**
-     * The objects of a date that may hold ticks of a range under the same keys: those of another life of the topic, as of
+     * The objects of a date that may hold ticks of a range under the same keys: those of another incarnation of the topic, as of
      * an embedded log before it was started again, and those of the same partition.
      */
     const othersOf = ({ incarnation, partition }: ArchiveRange, date: string, own: string) =>

@@ -15,7 +15,7 @@ export interface ParquetThread {
   readonly ask: <R extends Request>(request: R) => Effect.Effect<Answers[R["kind"]], ArchiveError>
 }
 
-interface Waiting {
+interface WaitingTask {
   readonly operation: string
   readonly resume: (result: Effect.Effect<Answers[keyof Answers], ArchiveError>) => void
 }
@@ -25,7 +25,7 @@ export const make = (readRange: ReadRange): Effect.Effect<ParquetThread, never, 
     const runFork = Effect.runForkWith(yield* Effect.context<never>())
     let worker: Worker | undefined
     /** One entry for each caller that waits. */
-    const waiting = new Map<number, Waiting>()
+    const waiting = new Map<number, WaitingTask>()
     let asked = 0
     let isClosed = false
 
@@ -87,7 +87,7 @@ export const make = (readRange: ReadRange): Effect.Effect<ParquetThread, never, 
           const id = asked
           waiting.set(id, {
             operation: request.kind,
-            resume: resume as Waiting["resume"]
+            resume: resume as WaitingTask["resume"]
           })
           // Copied, not handed over: who asks may have to ask again with the same ticks.
           worker.postMessage({ id, request } satisfies Asked)

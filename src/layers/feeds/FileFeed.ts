@@ -424,7 +424,7 @@ const describeBad = (name: string, line: number, { column, field, reason }: BadR
   return `${name} line ${line}${place}: ${reason}`
 }
 
-interface Source {
+interface FileSource {
   readonly chunks: Readable
   /** Of the file, before it is unzipped; undefined where the chunks are counted instead. */
   readonly bytesRead: (() => number) | undefined
@@ -436,7 +436,7 @@ interface Source {
   readonly close: () => void
 }
 
-const openSource = async (file: string): Promise<Source> => {
+const openSource = async (file: string): Promise<FileSource> => {
   if (file === "-") {
     return {
       chunks: process.stdin,
@@ -456,7 +456,7 @@ const openSource = async (file: string): Promise<Source> => {
   }
 }
 
-const sourceOf = async (handle: FileHandle, file: string): Promise<Source> => {
+const sourceOf = async (handle: FileHandle, file: string): Promise<FileSource> => {
   const status = await handle.stat()
   if (status.isDirectory()) throw new Error("it is a folder")
   let connection = "pipe"
@@ -525,7 +525,7 @@ async function* linesOf(chunks: Readable, counts: Counts): AsyncGenerator<Readon
 
 /** Batches of ticks as they are read; what a bad row does is decided here, after the good ones before it. */
 async function* batchesOf(
-  source: Source,
+  source: FileSource,
   options: FileFeedOptions,
   counts: Counts,
   nowMicros: () => number

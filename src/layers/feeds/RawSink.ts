@@ -13,7 +13,7 @@ export const MAX_WAITING_BYTES = 64 * 1024 * 1024
 const APPEND_RECORDS = 1000
 /** Bytes of them, unless a single record has more. */
 const APPEND_BYTES = 1024 * 1024
-/** Times that an append is sent again because the topic was made anew. */
+/** Times that an append is sent again because the topic was recreated. */
 const ANEW_TIMES = 3
 
 /** Where an append that begins at `from` ends. */
@@ -45,7 +45,7 @@ export const layerLog: Layer.Layer<RawSink, never, TickLog> = Layer.effect(
         Effect.gen(function* () {
           for (let from = 0, to = 0; from < records.length; from = to) {
             to = endOfAppend(records, from)
-            // A feed counts on no offset: into a topic made anew it sends again, and one that is there twice is dropped.
+            // A feed counts on no offset: into a recreated topic it sends again, and one that is there twice is dropped.
             yield* log
               .append("raw_ticks", partition, records.slice(from, to))
               .pipe(Effect.retry({ while: (error) => error.reason === "incarnation", times: ANEW_TIMES }))

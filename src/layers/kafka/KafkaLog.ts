@@ -40,7 +40,7 @@ export interface KafkaOptions {
   /** Records handed to a reader at a time. */
   readonly batch: number
   readonly maxRecordBytes: number
-  /** How often it is looked at whether topics were made anew. */
+  /** How often it is looked at whether topics were recreated. */
   readonly metadataMs: number
   /** The groups whose lag is told of besides those joined here, and what each reads. */
   readonly groups: ReadonlyMap<string, Topic>

@@ -1,6 +1,6 @@
 /**
  * Decides how a group's member gets its partitions: each as it is gained, until it is revoked, with what the group has
- * committed in this life of the topic.
+ * committed in this incarnation of the topic.
  */
 import { Cause, Deferred, Effect, Queue, Stream } from "effect"
 import type { LogError } from "../../schema/Errors.ts"
@@ -13,15 +13,15 @@ import { failure, madeAnew, type Topics } from "./topics.ts"
 /** Longest time a stop waits for the group to be told. */
 const LEAVE_MS = 2000
 /**
- * Every commit names the life of its topic before what it says: a member that has not noticed yet that the topic was
- * made anew may still commit, and Kafka knows topics by their names only.
+ * Every commit names the incarnation of its topic before what it says: a member that has not noticed yet that the topic was
+ * recreated may still commit, and Kafka knows topics by their names only.
  */
 const named = (incarnation: string, { offset, metadata }: Commit): Commit => ({
   offset,
   metadata: `${incarnation} ${metadata}`
 })
 
-/** A commit as it was given; undefined where it was made in another life. What another tool has set is taken as it is. */
+/** A commit as it was given; undefined where it was made in another incarnation. What another tool has set is taken as it is. */
 export const ofLife = (incarnation: string, commit: Commit | undefined): Commit | undefined => {
   const [, made, metadata] = /^([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}) (.*)$/s.exec(commit?.metadata ?? "") ?? []
   if (commit === undefined || metadata === undefined) return commit

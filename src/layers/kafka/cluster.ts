@@ -23,7 +23,7 @@ interface Kept<W> {
   open: W | undefined
 }
 
-/** Connections by key: one under way or open for each; a broken one is made anew by the next who asks. */
+/** Connections by key: one under way or open for each; a broken one is opened again by the next who asks. */
 class Connections<W extends { readonly isOpen: () => boolean; readonly close: () => void }> {
   readonly #kept = new Map<string, Kept<W>>()
   readonly #connect: (address: Address) => Promise<W>

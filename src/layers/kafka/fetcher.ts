@@ -24,12 +24,12 @@ export interface FetcherOptions {
  * Where a reader stands: at the `end` as far as it knows; `behind`, more is there for certain; or before a batch that
  * was `cut` off, which comes whole only to the first of a request.
  */
-export type Place = "end" | "behind" | "cut"
+export type LogPlace = "end" | "behind" | "cut"
 
-interface Waiting {
+interface WaitingFetch {
   readonly part: FetchPart
   readonly since: number
-  readonly place: Place
+  readonly place: LogPlace
   readonly isWanted: () => boolean
   readonly resolve: (fetched: Fetched) => void
   readonly reject: (cause: unknown) => void
@@ -42,7 +42,7 @@ class Lane {
   readonly #address: Address
   readonly #options: FetcherOptions
   readonly #underWay: Array<boolean>
-  #waiting: Array<Waiting> = []
+  #waiting: Array<WaitingFetch> = []
   #lookedAt = 0
   #isScheduled = false
   #timer: ReturnType<typeof setTimeout> | undefined
@@ -55,7 +55,7 @@ class Lane {
     this.#underWay = new Array(options.connections).fill(false)
   }
 
-  fetch(part: FetchPart, place: Place, isWanted: () => boolean): Promise<Fetched> {
+  fetch(part: FetchPart, place: LogPlace, isWanted: () => boolean): Promise<Fetched> {
     return new Promise((resolve, reject) => {
       const one = { part, since: performance.now(), place, isWanted, resolve, reject }
       if (place === "cut") this.#waiting.unshift(one)
@@ -107,9 +107,9 @@ class Lane {
   }
 
   /** All who wait; of several at one partition the first. */
-  #take(): Array<Waiting> {
-    const taken: Array<Waiting> = []
-    const left: Array<Waiting> = []
+  #take(): Array<WaitingFetch> {
+    const taken: Array<WaitingFetch> = []
+    const left: Array<WaitingFetch> = []
     const partitions = new Set<string>()
     for (const one of this.#waiting) {
       const { topic, partition } = one.part
@@ -172,7 +172,7 @@ export class KafkaFetcher {
    * What a partition holds from an offset on, once there is something or the wait is over. Not asked any more once it
    * is not wanted.
    */
-  async fetch(part: FetchPart, place: Place, isWanted: () => boolean): Promise<Fetched> {
+  async fetch(part: FetchPart, place: LogPlace, isWanted: () => boolean): Promise<Fetched> {
     const address = await this.#cluster.leader(part.topic, part.partition)
     const key = `${address.host}:${address.port}`
     let lane = this.#lanes.get(key)

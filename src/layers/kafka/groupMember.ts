@@ -50,7 +50,7 @@ const PROTOCOL = "mdp-sticky"
 const COMMIT_EVERY_MS = 50
 
 /** A commit that waits to go, and who is told. */
-interface Waiting {
+interface WaitingCommit {
   readonly commit: PartitionCommit
   readonly owns: () => boolean
   /** Under which membership it went; undefined until then. */
@@ -131,7 +131,7 @@ export class KafkaMember {
   #isMoved = false
   #left = false
   #wake: (() => void) | undefined
-  readonly #commits: Array<Waiting> = []
+  readonly #commits: Array<WaitingCommit> = []
   #committing = false
   #committedAt = 0
 
@@ -340,7 +340,7 @@ export class KafkaMember {
         let membership: Membership | undefined
         try {
           const taken = await new Promise<boolean>((done, failed) => {
-            const waiting: Waiting = {
+            const waiting: WaitingCommit = {
               commit: { partition, offset, metadata },
               owns,
               membership: undefined,
@@ -385,14 +385,14 @@ export class KafkaMember {
       this.#committedAt = Date.now()
       try {
         const wire = await this.#cluster.wire(`commit ${this.#group}`, await this.#coordinator())
-        const mine: Array<Waiting> = []
+        const mine: Array<WaitingCommit> = []
         for (const waiting of all) {
           if (this.#stable && waiting.owns()) mine.push(waiting)
           else waiting.done(false)
         }
         const membership = this.#membership()
         for (const waiting of mine) waiting.membership = membership
-        const send = (some: ReadonlyArray<Waiting>) =>
+        const send = (some: ReadonlyArray<WaitingCommit>) =>
           wire
             .commit(
               membership,

@@ -1,7 +1,7 @@
 /**
  * Decides how an append is put to a broker and what its answer says, on either engine: by the id of the topic where the
  * broker knows topics by it (Kafka 4.1 and newer), so that what was meant for a topic never lands in the one that was
- * made anew under its name; by name on older ones. Requests and responses of Kafka's protocol, `Produce` versions 9 and
+ * recreated under its name; by name on older ones. Requests and responses of Kafka's protocol, `Produce` versions 9 and
  * 13 (the schemas of the `clients` module of Apache Kafka, `ProduceRequest.json` and `ProduceResponse.json`).
  */
 import { type Appended, KafkaUnreadable, type OutBatch } from "./Wire.ts"

@@ -16,7 +16,7 @@ export interface ProducerOptions {
   readonly requestTimeoutMs: number
   readonly maxRecordBytes: number
   readonly inFlight: number
-  /** Called where a topic is found to have been made anew, before the appends that were meant for the old one fail. */
+  /** Called where a topic is found to have been recreated, before the appends that were meant for the old one fail. */
   readonly onAnew: () => Promise<void>
 }
 
@@ -39,7 +39,7 @@ interface Job {
   last: string
 }
 
-/** A partition in one life of its topic. */
+/** A partition in one incarnation of its topic. */
 interface Slot {
   readonly topic: Topic
   readonly name: string
@@ -352,7 +352,7 @@ export class KafkaProducer {
   /** What was meant for a topic that is gone goes nowhere. */
   async #anew(job: Job): Promise<void> {
     await this.#options.onAnew().catch(() => undefined)
-    const message = `topic ${job.slot.name} was deleted and made anew`
+    const message = `topic ${job.slot.name} was deleted and recreated`
     this.#settle(job, this.#error(job.slot, job.unsure ? "unknown" : "failed", message, "incarnation"))
   }
 

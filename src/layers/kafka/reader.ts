@@ -7,7 +7,7 @@ import { LogError } from "../../schema/Errors.ts"
 import type { LogRecord, Slice, TickLog, Topic } from "../../streams/log/TickLog.ts"
 import { inTurns, live, TURN_RECORDS, turn } from "../../streams/run/turns.ts"
 import { backoff, inOneLine, isPassing, isStale, type KafkaCluster, pause } from "./cluster.ts"
-import { KafkaFetcher, type Place } from "./fetcher.ts"
+import { KafkaFetcher, type LogPlace } from "./fetcher.ts"
 import { decodeBatches } from "./recordBatch.ts"
 import { failure, madeAnew, type TopicState, type Topics } from "./topics.ts"
 import { CODE, type Fetched, KafkaRefusal, KafkaUnreadable } from "./Wire.ts"
@@ -68,7 +68,7 @@ class Reader {
   #taken = 0
   #ahead: Promise<Fetched> | undefined
   #stopped = false
-  #place: Place = "end"
+  #place: LogPlace = "end"
 
   constructor(shared: Shared, state: TopicState, partition: number, from: number, incarnation: string, group: string) {
     this.#shared = shared
@@ -209,7 +209,7 @@ class Reader {
 }
 
 export interface KafkaReads extends Pick<TickLog["Service"], "read" | "slice" | "bounds" | "offsetAt"> {
-  /** For a member of a group: of a topic in the life in which the member joined. */
+  /** For a member of a group: of a topic in the incarnation in which the member joined. */
   readonly readFrom: (
     state: TopicState,
     partition: number,

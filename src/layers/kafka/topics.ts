@@ -16,15 +16,15 @@ const RETENTION_MS: Readonly<Record<Topic, number>> = {
 
 /** What stays wrong with the topics is said again this often. */
 const SAY_AGAIN_MS = 60_000
-/** A broker may learn so much later than the others that a topic was made anew. */
+/** A broker may learn so much later than the others that a topic was recreated. */
 const PROPAGATION_MS = 250
 
-/** One topic, in the life it is in. */
+/** One topic, in the incarnation it is in. */
 export interface TopicState {
   readonly topic: Topic
   readonly name: string
   incarnation: string
-  /** Told when it is found to have been made anew. */
+  /** Told when it is found to have been recreated. */
   readonly listeners: Set<() => void>
 }
 
@@ -59,7 +59,7 @@ export const failure = (
   })
 
 export const madeAnew = (operation: LogError["operation"], state: TopicState, partition: number): LogError =>
-  failure(operation, state, partition, `topic ${state.name} was deleted and made anew`, "incarnation")
+  failure(operation, state, partition, `topic ${state.name} was deleted and recreated`, "incarnation")
 
 /** The names that the topics have in Kafka. */
 export const topicNames = (prefix: string): ReadonlyArray<string> => TOPICS.map((topic) => prefix + topic)
@@ -146,7 +146,7 @@ export class Topics {
     const fault = await this.wrong(now)
     if (fault !== undefined) this.warn(fault)
     for (const state of anew) {
-      this.warn(`topic ${state.name} was deleted and made anew: what reads and writes it begins again`)
+      this.warn(`topic ${state.name} was deleted and recreated: what reads and writes it begins again`)
       this.onGone(state.incarnation)
       state.incarnation = now.topics.get(state.name)!.id
       for (const listener of [...state.listeners]) listener()

@@ -21,7 +21,7 @@ export const DEFAULT_OPTIONS: MemoryClaimsOptions = { instruments: 100_000 }
 const MAX_RAW_PARTITIONS = 16_384
 
 /** The claims of one numbering; most have only one kind. */
-interface Session {
+interface SessionClaims {
   ids: IdSet | undefined
   hashes: NumberSet | undefined
 }
@@ -29,7 +29,7 @@ interface Session {
 /** The claims of one instrument's trading day, by session. */
 interface Day {
   readonly day: number
-  readonly sessions: Map<number, Session>
+  readonly sessions: Map<number, SessionClaims>
 }
 
 /** What a raw partition has asked for. */

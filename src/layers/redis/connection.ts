@@ -1,9 +1,9 @@
 /**
- * Decides how Redis is reached: one connection for claims, rings, snapshots and counters; every call bounded in number
+ * Decides how Redis is reached: one connection for claims, rings, checkpoints and counters; every call bounded in number
  * and time, failing at once while the server is away; every failure a CacheError without a secret in it.
  *
  * A call that failed may have been done all the same, and one whose reply was lost is sent once more by itself. So
- * whatever is asked here must be harmless when asked twice: claims, rings and snapshots are scripts made that way.
+ * whatever is asked here must be harmless when asked twice: claims, rings and checkpoints are scripts made that way.
  */
 import { createHash } from "node:crypto"
 import { readFileSync } from "node:fs"
@@ -430,7 +430,7 @@ const inspect = (
     const policy = info.get("maxmemory_policy")
     if (policy !== undefined && policy !== "noeviction") {
       yield* Effect.logWarning(
-        `redis at ${server} has maxmemory-policy ${policy}: it may forget claims and snapshots; noeviction is meant`
+        `redis at ${server} has maxmemory-policy ${policy}: it may forget claims and checkpoints; noeviction is meant`
       )
     }
   })

@@ -28,7 +28,7 @@ import {
   UnknownReplay,
   UnknownSymbol
 } from "../../streams/replay/Replays.ts"
-import { Reassembler, type Release } from "../../streams/replay/reassemble.ts"
+import { type Release, WatermarkReorder } from "../../streams/replay/reorderByWatermark.ts"
 import { endRun, makeWindow, replay, sliceTicks, storedTicks } from "../../streams/replay/replay.ts"
 
 export type ReplaySettings = Pick<
@@ -111,7 +111,7 @@ const make = (settings: ReplaySettings) =>
     const context = yield* Effect.context<never>()
 
     const window = makeWindow(settings.REPLAY_WINDOW_TICKS)
-    const reassembler = new Reassembler(log.partitions, window.capacity)
+    const reorder = new WatermarkReorder(log.partitions, window.capacity)
     const entries = new Map<string, Entry>()
     /** Runs whose end has not come out yet, those of stopped replays included. */
     const runs = new Map<string, Entry>()
@@ -159,7 +159,7 @@ const make = (settings: ReplaySettings) =>
     /** The run is gone from the pipeline, or nothing of it will come out any more. */
     const forget = (entry: Entry) => {
       runs.delete(entry.runKey)
-      reassembler.close(entry.runKey)
+      reorder.close(entry.runKey)
       window.dropUnsafe(entry.runKey)
       inFlight.add(window.usedUnsafe())
     }
@@ -228,7 +228,7 @@ const make = (settings: ReplaySettings) =>
       Effect.suspend(() => {
         if (!runs.has(entry.runKey) || entry.endSent) return Effect.void
         entry.endSent = true
-        reassembler.sent(entry.runKey, ++entry.watermark, true)
+        reorder.sent(entry.runKey, ++entry.watermark, true)
         return endRun(entry.runKey, entry.watermark, log).pipe(
           Effect.retry({ schedule: Schedule.exponential(50), times: 5 }),
           Effect.catch(() => Effect.sync(() => forget(entry)))
@@ -247,7 +247,7 @@ const make = (settings: ReplaySettings) =>
         },
         onSlice: ({ watermark, ticks, end }) => {
           entry.watermark = watermark
-          reassembler.sent(entry.runKey, watermark, end)
+          reorder.sent(entry.runKey, watermark, end)
           entry.slices.set(watermark, ticks)
           entry.endSent = end
           inFlight.add(window.usedUnsafe())
@@ -379,7 +379,7 @@ const make = (settings: ReplaySettings) =>
         Effect.gen(function* () {
           entries.set(id, entry)
           runs.set(entry.runKey, entry)
-          reassembler.open(entry.runKey)
+          reorder.open(entry.runKey)
           audience.open(id)
           entry.fiber = yield* Effect.forkIn(runOf(entry, tokens), scope)
           yield* Effect.forkIn(heartbeat(entry), scope)
@@ -462,7 +462,7 @@ const make = (settings: ReplaySettings) =>
       stop: (id) => Effect.flatMap(find(id), stopEntry),
       isSimulated: (id) => entries.get(id)?.isSimulated === true,
       returned: (partition, items) => {
-        const releases = reassembler.take(partition, items)
+        const releases = reorder.take(partition, items)
         for (const release of releases) tell(release)
         for (const release of releases) free(release)
       }

@@ -7,7 +7,7 @@ import { isAfter, type Tick } from "../../schema/Tick.ts"
 import { UNKNOWN } from "./backfill.ts"
 import { type ClientQueue, Frame, MAX_DELIVERY, type Published } from "./ClientQueue.ts"
 import type { ChannelHost, Member } from "./parts.ts"
-import { audienceOf, Instrument, type Subscription } from "./TickRing.ts"
+import { audienceOf, InstrumentTicks, type Subscription } from "./TickRing.ts"
 
 /** The stream of the market itself; every other channel is a replay's id. */
 export const LIVE = ""
@@ -25,7 +25,7 @@ export class Channel {
   private readonly host: ChannelHost
   /** What the clients were last told of the time, for those who come later. */
   lastClock: string | undefined
-  private readonly instruments = new Map<number, Instrument>()
+  private readonly instruments = new Map<number, InstrumentTicks>()
   readonly clients = new Set<Member>()
   private ringLimit: number
   /** Frames of the publish under way, and the clients that get any of them. */
@@ -109,16 +109,16 @@ export class Channel {
   }
 
   /** The instrument, from now on remembered. */
-  instrument(token: number): Instrument {
+  instrument(token: number): InstrumentTicks {
     const known = this.instruments.get(token)
     if (known !== undefined) return known
-    const instrument = new Instrument(token)
+    const instrument = new InstrumentTicks(token)
     this.instruments.set(token, instrument)
     return instrument
   }
 
   /** Nobody may want the instrument any more: one that no tick has come of is nothing then. */
-  release(instrument: Instrument): void {
+  release(instrument: InstrumentTicks): void {
     if (instrument.isSeen || instrument.isWanted) return
     if (this.instruments.get(instrument.token) === instrument) this.instruments.delete(instrument.token)
   }
@@ -163,7 +163,7 @@ export class Channel {
   }
 
   /** Lets in those who had more than this stream when they came, once it has passed where they stand. */
-  private catchUp(instrument: Instrument, tick: Tick, gap: string | undefined, published: Published): void {
+  private catchUp(instrument: InstrumentTicks, tick: Tick, gap: string | undefined, published: Published): void {
     const { token, epoch, position } = instrument
     const waiting = instrument.ahead!
     const still: Array<Subscription> = []
@@ -217,7 +217,7 @@ export class Channel {
     this.host.deliver(marked, frames)
   }
 
-  private keep(instrument: Instrument, frame: Frame): void {
+  private keep(instrument: InstrumentTicks, frame: Frame): void {
     this.kept += instrument.keep(frame, this.ringLimit)
     if (this.kept <= this.host.settings.HUB_TICKS || this.ringLimit <= MIN_RING) return
     // Every ring alike gives up its older half: the newest ticks of each instrument are worth most.

@@ -119,7 +119,7 @@ interface Loss {
   to: number
 }
 
-interface Waiting {
+interface WaitingNotice {
   readonly at: number
   readonly notice: Notice
 }
@@ -168,7 +168,7 @@ export class ClientQueue {
   private head = 0
   private tail = 0
   private blocked = false
-  private notices: Array<Waiting> = []
+  private notices: Array<WaitingNotice> = []
   private firstNotice = 0
   private noticeWeight = 0
   /** Notices that eviction has gone past, and the place of the newest of them. */

@@ -14,7 +14,7 @@ export type SubscriptionState = "live" | "ahead" | "fetching" | "over"
 /** One client's wish for one instrument. */
 export class Subscription {
   readonly queue: ClientQueue
-  readonly instrument: Instrument
+  readonly instrument: InstrumentTicks
   /** Its place in the audience it is in. */
   slot = 0
   tick: boolean
@@ -27,7 +27,7 @@ export class Subscription {
   /** Subscribed again while fetching: so many answers are still owed. */
   owed = 0
 
-  constructor(queue: ClientQueue, instrument: Instrument, wanted: Wanted) {
+  constructor(queue: ClientQueue, instrument: InstrumentTicks, wanted: Wanted) {
     this.queue = queue
     this.instrument = instrument
     this.tick = wanted.tick
@@ -57,7 +57,7 @@ class Audience {
 }
 
 /** One instrument of a channel: where its stream stands, its newest ticks, and who gets the next one. */
-export class Instrument {
+export class InstrumentTicks {
   readonly token: number
   epoch = 0
   position = 0
@@ -168,7 +168,7 @@ export class Instrument {
 }
 
 /** The audience of what a subscription wants. */
-export const audienceOf = (instrument: Instrument, { tick, gap }: Wanted): Audience => {
+export const audienceOf = (instrument: InstrumentTicks, { tick, gap }: Wanted): Audience => {
   if (!tick) {
     instrument.gaps ??= new Audience()
     return instrument.gaps
@@ -182,4 +182,7 @@ export const audienceOf = (instrument: Instrument, { tick, gap }: Wanted): Audie
 }
 
 /** Where an instrument's stream stands. */
-export const placeOf = (instrument: Instrument): Place => ({ epoch: instrument.epoch, position: instrument.position })
+export const placeOf = (instrument: InstrumentTicks): Place => ({
+  epoch: instrument.epoch,
+  position: instrument.position
+})

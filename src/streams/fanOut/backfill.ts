@@ -3,14 +3,14 @@
 import { backfillFrame, evictedFrame, type Place, type TickFields } from "../../schema/Protocol.ts"
 import { isAfter } from "../../schema/Tick.ts"
 import { Frame, type Notice, type Published } from "./ClientQueue.ts"
-import type { Instrument } from "./TickRing.ts"
+import type { InstrumentTicks } from "./TickRing.ts"
 
 /** Ticks in one `backfill` frame at most; more go in several, one after another. */
 export const MAX_BACKFILL_FRAME = 2_000
 
 /** What one answer to a subscription is made of. */
 export interface Backfill {
-  readonly instrument: Instrument
+  readonly instrument: InstrumentTicks
   /** Where the client's stream stands before it; undefined where it has none yet. */
   readonly base: Place | undefined
   /** Ticks from outside this memory, ascending. */

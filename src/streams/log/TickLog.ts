@@ -62,14 +62,14 @@ export class TickLog extends Context.Service<
   {
     /** The partitions of every topic; they are equal and do not change under kept state. */
     readonly partitions: number
-    /** Names one life of a topic: a topic made anew has another. Offsets mean nothing without it. */
+    /** Names one incarnation of a topic: recreated, it has another. Offsets mean nothing without it. */
     readonly incarnation: (topic: Topic) => string
-    /** The same as the log itself says just now: a topic may have been made anew since this process last looked. */
+    /** The same as the log itself says just now: a topic may have been recreated since this process last looked. */
     readonly latest: (topic: Topic) => Effect.Effect<string, LogError>
     /**
      * Appends in order and answers the first offset once the log has them for good. Waits where the log is full; one
      * append a partition may be under way. All or nothing, unless it fails with outcome `unknown`. Where it is meant
-     * for one life of the topic, it fails with reason `incarnation` once the topic is in another.
+     * for one incarnation of the topic, it fails with reason `incarnation` once the topic is in another.
      */
     readonly append: (
       topic: Topic,

@@ -49,7 +49,7 @@ export interface Bookmark {
   readonly mark: Mark | undefined
 }
 
-/** Incarnations remembered as left, newest last: more than a topic is ever made anew while readers run. */
+/** Incarnations remembered as left, newest last: more than a topic is ever recreated while readers run. */
 const MAX_LEFT = 16
 
 /**
@@ -57,7 +57,7 @@ const MAX_LEFT = 16
  * no mark of another one, wherever that came from, makes its sources look as if they were left.
  */
 export class MarkTracker {
-  /** The raw topic's incarnation, to be set anew when the topic is made anew; undefined where nobody knows it. */
+  /** The raw topic's incarnation, to be set anew when the topic is recreated; undefined where nobody knows it. */
   raw: string | undefined
   #incarnation: string | undefined
   #offset = BEFORE_ALL.offset

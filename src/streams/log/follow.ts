@@ -46,7 +46,7 @@ export interface FollowOptions {
 /** Instruments of a partition whose place is remembered, to see that positions follow on; those silent longest go. */
 const REMEMBERED_INSTRUMENTS = 20_000
 
-interface Place {
+interface LastSeen {
   epoch: number
   position: number
 }
@@ -71,7 +71,7 @@ export const follow =
         alarms.add(0)
         const sources = yield* RawSources.make(log, partition)
         const tracker = new MarkTracker(options.bookmark?.mark, sources.incarnation, sources.limit)
-        const places = new RecentMap<number, Place>(REMEMBERED_INSTRUMENTS)
+        const places = new RecentMap<number, LastSeen>(REMEMBERED_INSTRUMENTS)
 
         /** The tick of each record, undefined for those that hold none, and the sources that the log is to be asked of. */
         const decode = (array: ReadonlyArray<LogRecord>) => {

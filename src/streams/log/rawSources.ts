@@ -55,7 +55,7 @@ export class RawSources {
   settle(found: ReadonlyArray<Source>): Effect.Effect<void, LogError> {
     return Effect.gen({ self: this }, function* () {
       if (found.some(([incarnation]) => incarnation === this.incarnation)) yield* this.#lookAtEnd
-      // What is above the end of a log made anew meanwhile may be the one's before.
+      // What is above the end of a log recreated meanwhile may be the one's before.
       if (!found.some((source) => this.isOpen(source))) return
       yield* this.#learn(yield* this.#log.latest("raw_ticks"))
       yield* this.#lookAtEnd
@@ -83,7 +83,7 @@ export class RawSources {
 
   /**
    * Whether the platform cannot have published it. What names another incarnation may be from before the raw topic was
-   * made anew, until the reader has met the topic's own.
+   * recreated, until the reader has met the topic's own.
    */
   isForeign([incarnation, offset]: Source, met: string | undefined, recordTime: number): boolean {
     if (incarnation === this.incarnation) return offset >= this.limit

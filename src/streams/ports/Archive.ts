@@ -26,7 +26,7 @@ export class Archive extends Context.Service<
     ) => Effect.Effect<ArchiveRange | undefined, ArchiveError>
     /**
      * Writes the range, one object a trading day, and answers how many ticks it left out: those that the archive has
-     * under their primary key already, of whatever life of the topic, so that each has one place in it. Asking again with the same range and ticks changes nothing. Where
+     * under their primary key already, of whatever incarnation of the topic, so that each has one place in it. Asking again with the same range and ticks changes nothing. Where
      * another writer has begun one at the same offset that ends elsewhere, nothing is written: that one is to be completed.
      */
     readonly write: (range: ArchiveRange, ticks: TickColumns) => Effect.Effect<number, ArchiveError | RangeTaken>

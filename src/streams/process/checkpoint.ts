@@ -4,17 +4,17 @@
  */
 import { Clock, Effect } from "effect"
 import * as metrics from "../metrics.ts"
-import { StateSnapshots } from "../ports/StateSnapshots.ts"
+import { Checkpoints } from "../ports/Checkpoints.ts"
 import { crashPoint } from "../run/crashPoint.ts"
 import type { PartitionStates } from "./batch.ts"
-import { snapshotOf } from "./recover.ts"
+import { checkpointOf } from "./recover.ts"
 
 export interface CheckpointOptions {
   readonly partition: number
   readonly states: PartitionStates
   readonly rawIncarnation: string
   readonly normalizedIncarnation: string
-  /** The raw offset of the snapshot that the state came of; undefined: it came of none. */
+  /** The raw offset of the checkpoint that the state came of; undefined: it came of none. */
   readonly savedOffset: number | undefined
   /** Longest time between two, ms. */
   readonly everyMs: number
@@ -33,10 +33,10 @@ export interface CheckpointPlace {
 export const checkpoint = (options: CheckpointOptions) =>
   Effect.gen(function* () {
     const { partition, states, rawIncarnation, normalizedIncarnation, everyMs } = options
-    const snapshots = yield* StateSnapshots
+    const checkpoints = yield* Checkpoints
     const clock = yield* Clock.Clock
-    const degraded = metrics.bind(metrics.snapshotsDegraded, {}, yield* Effect.context<never>())
-    /** The snapshot that the next one changes; undefined: the next one is whole. */
+    const degraded = metrics.bind(metrics.checkpointsDegraded, {}, yield* Effect.context<never>())
+    /** The checkpoint that the next one changes; undefined: the next one is whole. */
     let { savedOffset } = options
     /** Record time of the newest record in it. */
     let savedTime = Number.NEGATIVE_INFINITY
@@ -50,9 +50,9 @@ export const checkpoint = (options: CheckpointOptions) =>
       const changed = live.changedSince(savedOffset === undefined ? Number.NEGATIVE_INFINITY : savedTime)
       savedAt = clock.currentTimeMillisUnsafe()
       const marks = { rawIncarnation, rawOffset, normalizedIncarnation, normalizedOffset }
-      return snapshots.save(partition, snapshotOf(states, changed, recordTime, marks), savedOffset).pipe(
+      return checkpoints.save(partition, checkpointOf(states, changed, recordTime, marks), savedOffset).pipe(
         Effect.map((isKept) => {
-          crashPoint("after-snapshot")
+          crashPoint("after-checkpoint")
           savedOffset = isKept ? rawOffset : undefined
           live.gone = new Set()
           savedTime = recordTime
@@ -60,7 +60,7 @@ export const checkpoint = (options: CheckpointOptions) =>
         }),
         Effect.catch((error) => {
           degraded.add(1)
-          return Effect.logDebug(`partition ${partition}: snapshot not kept: ${error.message}`)
+          return Effect.logDebug(`partition ${partition}: checkpoint not kept: ${error.message}`)
         })
       )
     }

@@ -18,7 +18,7 @@ export interface ClaimOptions {
   readonly through: SourcePlace
   /** The day whose state was lost here, with nothing of its records missing; else claims decide nothing. */
   readonly lostDay: number | undefined
-  /** The live sources published on it since the snapshot, where the log shows them all. */
+  /** The live sources published on it since the checkpoint, where the log shows them all. */
   readonly published: ReadonlySet<string> | undefined
 }
 

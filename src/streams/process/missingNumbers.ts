@@ -72,7 +72,7 @@ export class MissingNumbers {
     tally.lost += given.to - given.from + 1
   }
 
-  /** Puts back what a snapshot held. */
+  /** Puts back what a checkpoint held. */
   restore(ranges: ReadonlyArray<Range>): void {
     this.#ranges = ranges.length === 0 ? NONE : [...ranges]
   }

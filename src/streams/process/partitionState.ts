@@ -370,7 +370,7 @@ export class PartitionState {
   floor = Number.NEGATIVE_INFINITY
   /** Instruments forgotten since it was last read, for their count. */
   forgotten = 0
-  /** Those that the next snapshot takes out; `others`: all that it does not name. */
+  /** Those that the next checkpoint takes out; `others`: all that it does not name. */
   gone: Set<number> | "others" = new Set()
 
   constructor(maxInstruments = Number.POSITIVE_INFINITY) {
@@ -412,7 +412,7 @@ export class PartitionState {
     return begun
   }
 
-  /** Puts back what a snapshot held, less the gaps given up since its instrument last changed: they are counted. */
+  /** Puts back what a checkpoint held, less the gaps given up since its instrument last changed: they are counted. */
   restore(days: InstrumentDays): void {
     this.instruments.set(days.newest.token, days)
     for (const day of [days.newest, ...days.others]) {
@@ -465,7 +465,7 @@ export class PartitionState {
       this.forgotten++
       if (this.gone !== "others") this.gone.add(token)
     }
-    // The list of those that went may not grow for ever where no snapshot can be kept.
+    // The list of those that went may not grow for ever where no checkpoint can be kept.
     if (this.gone !== "others" && this.gone.size > maxInstruments) this.gone = "others"
   }
 

@@ -8,8 +8,8 @@ import type { Settings } from "../../schema/Settings.ts"
 import { commitLater } from "../log/commitLater.ts"
 import { REPLAY_HEADER } from "../log/headers.ts"
 import { type AssignedPartition, type LogRecord, TickLog } from "../log/TickLog.ts"
+import type { Checkpoints } from "../ports/Checkpoints.ts"
 import type { Claims } from "../ports/Claims.ts"
-import type { StateSnapshots } from "../ports/StateSnapshots.ts"
 import { crashPoint } from "../run/crashPoint.ts"
 import type { LostOffsets } from "../run/lostOffsets.ts"
 import type { PartitionStates, Sequenced } from "./batch.ts"
@@ -95,7 +95,7 @@ export const processPartition = (
   settings: ProcessSettings,
   lostOffsets: LostOffsets,
   clocks: FeedClocks
-): Effect.Effect<void, LogError, TickLog | Claims | StateSnapshots> =>
+): Effect.Effect<void, LogError, TickLog | Claims | Checkpoints> =>
   Effect.gen(function* () {
     const log = yield* TickLog
     const clock = yield* Clock.Clock
@@ -122,11 +122,11 @@ export const processPartition = (
       states,
       rawIncarnation,
       normalizedIncarnation,
-      savedOffset: recovered.fromSnapshot ? liveFrom : undefined,
+      savedOffset: recovered.fromCheckpoint ? liveFrom : undefined,
       everyMs: settings.SNAPSHOT_MS
     })
     const commits = yield* commitLater(assigned, () => crashPoint("after-raw-commit"))
-    /** Where the next owner looks for what was published beyond a snapshot: never past it while it is run again. */
+    /** Where the next owner looks for what was published beyond a checkpoint: never past it while it is run again. */
     let normalizedOffset = recovered.normalizedFrom
 
     const write = Effect.fnUntraced(function* (batch: Sequenced) {

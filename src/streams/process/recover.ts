@@ -1,6 +1,6 @@
 /**
  * Decides from where a partition is run again, with which state, and up to which source nothing is published: by the
- * snapshot, by what `normalized_ticks` holds since, or from the retained raw of the day where there is no snapshot.
+ * checkpoint, by what `normalized_ticks` holds since, or from the retained raw of the day where there is no checkpoint.
  */
 import { Clock, Effect } from "effect"
 import type { LogError } from "../../schema/Errors.ts"
@@ -10,7 +10,7 @@ import { REPLAY_HEADER } from "../log/headers.ts"
 import { END_SLACK } from "../log/rawSources.ts"
 import { BEFORE_ALL, isUpTo, type SourcePlace, sourceKey } from "../log/source.ts"
 import { type AssignedPartition, type LogRecord, TickLog } from "../log/TickLog.ts"
-import { type ChangedState, type StateSnapshot, StateSnapshots } from "../ports/StateSnapshots.ts"
+import { type ChangedState, type Checkpoint, Checkpoints } from "../ports/Checkpoints.ts"
 import type { LostOffsets } from "../run/lostOffsets.ts"
 import type { PartitionStates } from "./batch.ts"
 import { PartitionState, type Seen } from "./partitionState.ts"
@@ -25,15 +25,15 @@ export interface Recovered {
   readonly liveFrom: number
   /** The highest source published; nothing at or below it is published again. */
   readonly through: SourcePlace
-  /** Normalized offset from which `through` was read: a snapshot names it until all up to `through` is run again. */
+  /** Normalized offset from which `through` was read: a checkpoint names it until all up to `through` is run again. */
   readonly normalizedFrom: number
   /** First raw offset of each replay run that had not ended. */
   readonly runs: ReadonlyMap<string, number>
-  /** Whether the state came of a snapshot. */
-  readonly fromSnapshot: boolean
+  /** Whether the state came of a checkpoint. */
+  readonly fromCheckpoint: boolean
   /** The highest record time that the state has seen, µs. */
   readonly recordTime: number
-  /** On a day whose state was lost: the live sources published since the snapshot, where the log shows them all. */
+  /** On a day whose state was lost: the live sources published since the checkpoint, where the log shows them all. */
   readonly published: ReadonlySet<string> | undefined
 }
 
@@ -43,12 +43,12 @@ export interface Recovered {
  */
 const PARTITION_TOKEN = 0
 
-/** The snapshot of what changed since the last one. */
-export const snapshotOf = (
+/** The checkpoint of what changed since the last one. */
+export const checkpointOf = (
   states: PartitionStates,
   changed: Iterable<number>,
   recordTime: number,
-  marks: Omit<StateSnapshot, "instruments">
+  marks: Omit<Checkpoint, "instruments">
 ): ChangedState => {
   const instruments = new Map<number, Uint8Array>()
   for (const token of changed) {
@@ -69,21 +69,21 @@ export const snapshotOf = (
   return { ...marks, instruments, gone: gone === "others" ? gone : [...gone].filter((token) => !held.has(token)) }
 }
 
-/** The states that a snapshot holds, and what goes with them; undefined where a part of it is missing or of another format. */
+/** The states that a checkpoint holds, and what goes with them; undefined where a part of it is missing or of another format. */
 export const restore = (
-  snapshot: Pick<StateSnapshot, "instruments">,
+  checkpoint: Pick<Checkpoint, "instruments">,
   maxInstruments?: number
 ):
   | { readonly states: PartitionStates; readonly runs: Map<string, number>; readonly recordTime: number }
   | undefined => {
-  const kept = snapshot.instruments.get(PARTITION_TOKEN)
+  const kept = checkpoint.instruments.get(PARTITION_TOKEN)
   const marks = kept === undefined ? undefined : decodeMarks(kept)
   if (marks === undefined) return undefined
   const live = new PartitionState(maxInstruments)
   live.lost = marks.lost
   live.floor = marks.floor
   live.expiredUpTo = marks.expiredUpTo
-  for (const [token, bytes] of snapshot.instruments) {
+  for (const [token, bytes] of checkpoint.instruments) {
     if (token === PARTITION_TOKEN) continue
     const days = decodeInstrument(bytes)
     if (days === undefined) return undefined
@@ -92,10 +92,10 @@ export const restore = (
   return { states: { live, runs: new RunStates() }, runs: new Map(marks.runs), recordTime: marks.recordTime }
 }
 
-/** As `restore`; a snapshot on which it fails is none. */
-const restoreIfSound = (snapshot: StateSnapshot, maxInstruments: number) => {
+/** As `restore`; a checkpoint on which it fails is none. */
+const restoreIfSound = (checkpoint: Checkpoint, maxInstruments: number) => {
   try {
-    return restore(snapshot, maxInstruments)
+    return restore(checkpoint, maxInstruments)
   } catch {
     return undefined
   }
@@ -149,7 +149,7 @@ const highestSource = (
     return { through, isWhole: from >= start }
   })
 
-/** A record stamped so much later (µs) than the raw log's first is not from before the raw topic was made anew. */
+/** A record stamped so much later (µs) than the raw log's first is not from before the raw topic was recreated. */
 const ANEW_MICROS = 60_000_000
 
 /** The record time of the first record of a raw partition, µs; there is none yet: for ever. */
@@ -165,46 +165,46 @@ export const recover = (
   assigned: AssignedPartition,
   lostOffsets: LostOffsets,
   maxInstruments: number
-): Effect.Effect<Recovered, LogError, TickLog | StateSnapshots> =>
+): Effect.Effect<Recovered, LogError, TickLog | Checkpoints> =>
   Effect.gen(function* () {
     const log = yield* TickLog
-    const snapshots = yield* StateSnapshots
+    const checkpoints = yield* Checkpoints
     const clock = yield* Clock.Clock
     const { partition, committed } = assigned
     const rawIncarnation = log.incarnation("raw_ticks")
     const raw = yield* log.bounds("raw_ticks", partition)
 
-    const snapshot = yield* snapshots.load(rawIncarnation, partition).pipe(
-      // Without its snapshot a partition is run again from the retained raw of the day: slower, and as exact.
+    const checkpoint = yield* checkpoints.load(rawIncarnation, partition).pipe(
+      // Without its checkpoint a partition is run again from the retained raw of the day: slower, and as exact.
       Effect.catch((error) =>
-        Effect.as(Effect.logWarning(`partition ${partition}: no snapshot: ${error.message}`), undefined)
+        Effect.as(Effect.logWarning(`partition ${partition}: no checkpoint: ${error.message}`), undefined)
       )
     )
-    const restored = snapshot === undefined ? undefined : restoreIfSound(snapshot, maxInstruments)
+    const restored = checkpoint === undefined ? undefined : restoreIfSound(checkpoint, maxInstruments)
     const runsFrom = restored === undefined ? [] : [...restored.runs.values()]
     if (
-      snapshot !== undefined &&
+      checkpoint !== undefined &&
       restored !== undefined &&
-      snapshot.normalizedIncarnation === log.incarnation("normalized_ticks") &&
-      snapshot.rawOffset >= raw.start
+      checkpoint.normalizedIncarnation === log.incarnation("normalized_ticks") &&
+      checkpoint.rawOffset >= raw.start
     ) {
       const { lost } = restored.states.live
       const published = new Set<string>()
       const { through, isWhole } = yield* highestSource(
         partition,
-        snapshot.normalizedOffset,
+        checkpoint.normalizedOffset,
         rawIncarnation,
         lost === undefined ? undefined : ({ source }) => published.add(sourceKey(source))
       )
       return {
         states: restored.states,
-        from: Math.max(raw.start, Math.min(snapshot.rawOffset, ...runsFrom)),
-        liveFrom: snapshot.rawOffset,
-        // All below the snapshot is published, also what a replay's records are run again for.
-        through: through.offset >= snapshot.rawOffset ? through : { offset: snapshot.rawOffset - 1, index: 0 },
-        normalizedFrom: snapshot.normalizedOffset,
+        from: Math.max(raw.start, Math.min(checkpoint.rawOffset, ...runsFrom)),
+        liveFrom: checkpoint.rawOffset,
+        // All below the checkpoint is published, also what a replay's records are run again for.
+        through: through.offset >= checkpoint.rawOffset ? through : { offset: checkpoint.rawOffset - 1, index: 0 },
+        normalizedFrom: checkpoint.normalizedOffset,
         runs: restored.runs,
-        fromSnapshot: true,
+        fromCheckpoint: true,
         recordTime: restored.recordTime,
         published: lost !== undefined && isWhole ? published : undefined
       }
@@ -214,7 +214,7 @@ export const recover = (
     const fresh = {
       states: { live, runs: new RunStates() },
       runs: new Map<string, number>(),
-      fromSnapshot: false,
+      fromCheckpoint: false,
       recordTime: Number.NEGATIVE_INFINITY,
       published: undefined
     }
@@ -233,7 +233,7 @@ export const recover = (
       }
     }
     const begunAt = yield* firstRecordTime(partition, raw.start)
-    /** What the day had when `raw_ticks` was made anew in the midst of it, and what was published of it since. */
+    /** What the day had when `raw_ticks` was recreated in the midst of it, and what was published of it since. */
     let isAnew = false
     const published = new Set<string>()
     const { through, isWhole } = yield* highestSource(
@@ -250,7 +250,7 @@ export const recover = (
     if (isAnew && raw.start === 0) {
       // All that the new topic has is run, as on any day whose state was lost: it went with the old one.
       live.lost = { day, isMissed: false, seen }
-      yield* Effect.logError(`partition ${partition}: raw_ticks was made anew, the day's state is lost: new epochs`)
+      yield* Effect.logError(`partition ${partition}: raw_ticks was recreated, the day's state is lost: new epochs`)
       return {
         ...fresh,
         from: 0,
@@ -261,7 +261,7 @@ export const recover = (
       }
     }
     // The first record that nobody is known to have processed.
-    const next = Math.max(committed?.offset ?? 0, through.offset + 1, snapshot?.rawOffset ?? 0)
+    const next = Math.max(committed?.offset ?? 0, through.offset + 1, checkpoint?.rawOffset ?? 0)
     if (next === 0 || (committed === undefined && raw.start === 0)) {
       // Never processed, or not for as long as the log remembers: all of it, but nothing twice.
       return { ...fresh, from: raw.start, liveFrom: raw.start, through, normalizedFrom: since }

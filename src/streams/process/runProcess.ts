@@ -5,8 +5,8 @@
 import { Effect, Stream } from "effect"
 import type { LogError } from "../../schema/Errors.ts"
 import { TickLog } from "../log/TickLog.ts"
+import type { Checkpoints } from "../ports/Checkpoints.ts"
 import type { Claims } from "../ports/Claims.ts"
-import type { StateSnapshots } from "../ports/StateSnapshots.ts"
 import { type LostOffsetsSettings, lostOffsets } from "../run/lostOffsets.ts"
 import type { Readiness } from "../run/Readiness.ts"
 import { aloneInGroup } from "../run/restart.ts"
@@ -15,7 +15,7 @@ import { type ProcessSettings, processPartition } from "./process.ts"
 
 export const runProcess = (
   settings: ProcessSettings & LostOffsetsSettings
-): Effect.Effect<void, LogError, TickLog | Claims | StateSnapshots | Readiness> =>
+): Effect.Effect<void, LogError, TickLog | Claims | Checkpoints | Readiness> =>
   Effect.gen(function* () {
     const log = yield* TickLog
     const lost = yield* lostOffsets("process", "raw_ticks", settings)

@@ -1,5 +1,5 @@
 /**
- * Decides how state is kept in a snapshot: an instrument's scalars as JSON, its sets of ids as bytes behind it; what
+ * Decides how state is kept in a checkpoint: an instrument's scalars as JSON, its sets of ids as bytes behind it; what
  * belongs to the partition as JSON.
  * A change here is a new format. Format 1, which had no contents, is read as well: of its numbers none is known. Any
  * other is passed over, and the retained raw is run again.
@@ -29,7 +29,7 @@ interface SessionWire {
   readonly sizes: readonly [ids: number, hashes: number, contents?: number, prints?: number]
 }
 
-/** The run only where there is one: a snapshot of before there were any reads as one without. */
+/** The run only where there is one: a checkpoint of before there were any reads as one without. */
 type ConnectionWire = readonly [
   name: string,
   session: number,
@@ -68,7 +68,7 @@ export interface PartitionMarks {
 interface MarksWire {
   readonly runs: ReadonlyArray<readonly [run: string, offset: number]>
   readonly time: number
-  /** Not in a snapshot of before it was kept; null for never. */
+  /** Not in a checkpoint of before it was kept; null for never. */
   readonly expired?: number | null
   readonly floor?: number | null
   readonly lost: {

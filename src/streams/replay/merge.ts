@@ -19,7 +19,7 @@ export interface MergeOptions<A> {
   readonly concurrency: number
 }
 
-interface Source<A, E> {
+interface PagedSource<A, E> {
   readonly reader: PageReader<A, E>
   page: ReadonlyArray<A>
   at: number
@@ -42,7 +42,7 @@ export const merge = <A, E>(
       const fetch = (reader: PageReader<A, E>, after: A | undefined) =>
         Semaphore.withPermits(fetches, 1)(reader.page(after))
 
-      const sources: Array<Source<A, E>> = []
+      const sources: Array<PagedSource<A, E>> = []
       /** Source numbers, the one with the smallest head first. */
       const heap: Array<number> = []
 
@@ -67,14 +67,14 @@ export const merge = <A, E>(
         heap[i] = moved
       }
 
-      const adopt = (source: Source<A, E>, page: ReadonlyArray<A>) => {
+      const adopt = (source: PagedSource<A, E>, page: ReadonlyArray<A>) => {
         source.page = page
         source.at = 0
         source.next = undefined
         source.last = page.length < pageSize
       }
       /** Begins the next page once half of this one is used, so that two whole pages are held as shortly as can be. */
-      const readAhead = (source: Source<A, E>) =>
+      const readAhead = (source: PagedSource<A, E>) =>
         Effect.map(Effect.forkIn(fetch(source.reader, source.page[source.page.length - 1]), scope), (fiber) => {
           source.next = fiber
         })
@@ -83,7 +83,7 @@ export const merge = <A, E>(
         concurrency: options.concurrency
       })
       for (const [i, reader] of readers.entries()) {
-        const source: Source<A, E> = { reader, page: [], at: 0, next: undefined, last: false }
+        const source: PagedSource<A, E> = { reader, page: [], at: 0, next: undefined, last: false }
         adopt(source, firstPages[i]!)
         sources.push(source)
         if (source.page.length > 0) heap.push(i)
@@ -91,7 +91,7 @@ export const merge = <A, E>(
       for (let i = (heap.length >> 1) - 1; i >= 0; i--) siftDown(i)
 
       /** Moves items until the array is full or a source wants something; answers that source. */
-      const fill = (out: Array<A>): Source<A, E> | undefined => {
+      const fill = (out: Array<A>): PagedSource<A, E> | undefined => {
         while (heap.length > 0 && out.length < arraySize) {
           const source = sources[heap[0]!]!
           const { page } = source

@@ -11,7 +11,7 @@ import type { NewRecord, TickLog } from "../log/TickLog.ts"
 import type { StoredTick, TickStore } from "../ports/TickStore.ts"
 import { merge, type PageReader } from "./merge.ts"
 import type { Pace } from "./pace.ts"
-import { compareGlobally } from "./reassemble.ts"
+import { compareGlobally } from "./reorderByWatermark.ts"
 
 /** Rows of one page, where the instruments are few enough. */
 export const PAGE_ROWS = 5000

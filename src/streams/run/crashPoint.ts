@@ -12,7 +12,7 @@ export const CRASH_POINTS = [
   "after-dead-letters",
   "after-forward",
   "after-raw-commit",
-  "after-snapshot",
+  "after-checkpoint",
   // store
   "after-store-write",
   "after-store-commit",

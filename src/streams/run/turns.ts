@@ -18,14 +18,14 @@ const MOST_RECORDS = 2000
 /** So long after live ticks others are expected. */
 const LIVE_FOR_MS = 1000
 
-interface Waiting {
+interface WaitingTurn {
   readonly records: number
   readonly since: number
   readonly begin: () => void
 }
 
 /** Who waits, the longest first: a reader or a writer has one place at most. */
-const waiting: Array<Waiting> = []
+const waiting: Array<WaitingTurn> = []
 let isScheduled = false
 let pausedUntil = 0
 /** Since when there has always been somebody who waits. */

@@ -18,7 +18,7 @@ import type { Readiness } from "../run/Readiness.ts"
 import { consume, type SinkPartition } from "./consume.ts"
 
 /** A batch whose ticks lie in the queue. */
-interface Waiting {
+interface WaitingBatch {
   readonly ticks: number
   readonly replays: number
   readonly bookmark: Bookmark
@@ -55,7 +55,7 @@ export const writeArchive = (
           { group: "archive", topic: "normalized_ticks", partition: String(partition) },
           context
         )
-        const enqueue = ({ ticks, replays, bookmark: next }: TickBatch): Waiting => {
+        const enqueue = ({ ticks, replays, bookmark: next }: TickBatch): WaitingBatch => {
           queue.append(ticks)
           sink.waiting(partition, queue.length)
           taken = next.offset
@@ -63,7 +63,7 @@ export const writeArchive = (
           const replayed = replays.reduce((n, replay) => ("tick" in replay ? n + 1 : n), 0)
           return { ticks: ticks.length, replays: replayed, bookmark: next }
         }
-        const put = Effect.fnUntraced(function* (group: ReadonlyArray<Waiting>) {
+        const put = Effect.fnUntraced(function* (group: ReadonlyArray<WaitingBatch>) {
           const newest = group[group.length - 1]
           if (newest === undefined) return
           const next = newest.bookmark

@@ -27,7 +27,7 @@ const LEAST_TICKS = 125
 const QUICK_MS = 2000
 
 /** A batch whose ticks lie in the queues: as objects they would outlive the young generation while they wait. */
-interface Waiting {
+interface WaitingBatch {
   readonly ticks: number
   readonly replayed: number
   readonly bookmark: Bookmark
@@ -71,7 +71,7 @@ export const writeStore = (
     const ofReplays = new TickQueue()
     const shown = () => sink.waiting(0, live.length + ofReplays.length)
     /** In the order in which batches are gathered, which is the one in which `write` takes them. */
-    const enqueue = (done: SinkPartition["done"], { ticks, replays, bookmark }: TickBatch): Waiting => {
+    const enqueue = (done: SinkPartition["done"], { ticks, replays, bookmark }: TickBatch): WaitingBatch => {
       live.append(ticks)
       const replayed = replays.flatMap((replay) => ("tick" in replay ? [replay.tick] : []))
       ofReplays.append(replayed)
@@ -81,7 +81,7 @@ export const writeStore = (
 
     const read = (
       { partition, start, read, ask, done }: SinkPartition,
-      push: (batch: Waiting) => Effect.Effect<void>
+      push: (batch: WaitingBatch) => Effect.Effect<void>
     ) =>
       Effect.gen(function* () {
         // The store's own bookmark was written with its rows; the group's commit may lag behind it.
@@ -167,8 +167,8 @@ export const writeStore = (
       return rows
     })
 
-    const write = Effect.fnUntraced(function* (group: ReadonlyArray<Waiting>) {
-      const newest = new Map<number, Waiting>()
+    const write = Effect.fnUntraced(function* (group: ReadonlyArray<WaitingBatch>) {
+      const newest = new Map<number, WaitingBatch>()
       for (const batch of group) newest.set(batch.bookmark.partition, batch)
       const ticks = live.take(group.reduce((n, batch) => n + batch.ticks, 0))
       const replayed = ofReplays.take(group.reduce((n, batch) => n + batch.replayed, 0))
@@ -185,7 +185,7 @@ export const writeStore = (
 
     const groups = gatherFrom(
       {
-        count: ({ ticks, replayed }: Waiting) => ticks + replayed,
+        count: ({ ticks, replayed }: WaitingBatch) => ticks + replayed,
         ticks: settings.STORE_BATCH_TICKS,
         ms: settings.STORE_FLUSH_MS,
         drain: sink.stopping

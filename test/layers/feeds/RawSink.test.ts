@@ -195,7 +195,7 @@ describe("a raw sink over the log", () => {
     })
   )
 
-  it.effect("sends again into a topic that was made anew: a feed counts on no offset", () =>
+  it.effect("sends again into a topic that was recreated: a feed counts on no offset", () =>
     Effect.gen(function* () {
       let refused = 0
       const layer = Layer.effect(

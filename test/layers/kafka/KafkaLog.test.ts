@@ -203,7 +203,7 @@ for (const engine of ENGINES) {
     )
 
     test(
-      "fails readers, members and appends meant for a topic that is deleted and made anew, and then begins again",
+      "fails readers, members and appends meant for a topic that is deleted and recreated, and then begins again",
       Effect.gen(function* () {
         const options = kafkaOptions({ engine, metadataMs: 200 })
         const log = yield* open(options)
@@ -251,7 +251,7 @@ for (const engine of ENGINES) {
     )
 
     test(
-      "lets nothing that was meant for a topic land in the one that somebody made anew under its name",
+      "lets nothing that was meant for a topic land in the one that somebody recreated under its name",
       Effect.gen(function* () {
         const options = kafkaOptions({ engine, partitions: 1 })
         // It never looks by itself, and so does not know.

@@ -3,14 +3,14 @@ import { fileURLToPath } from "node:url"
 import { assert, describe, it } from "@effect/vitest"
 import { Context, Effect, Exit, Layer, Logger, Schedule } from "effect"
 import * as Redis from "../../../src/layers/redis/connection.ts"
+import * as RedisCheckpoints from "../../../src/layers/redis/RedisCheckpoints.ts"
 import * as RedisClaims from "../../../src/layers/redis/RedisClaims.ts"
 import * as RedisRing from "../../../src/layers/redis/RedisRing.ts"
-import * as RedisSnapshots from "../../../src/layers/redis/RedisSnapshots.ts"
 import type { CacheError, StartError } from "../../../src/schema/Errors.ts"
 import type { Tick } from "../../../src/schema/Tick.ts"
+import { type Checkpoint, Checkpoints } from "../../../src/streams/ports/Checkpoints.ts"
 import { Claims } from "../../../src/streams/ports/Claims.ts"
 import { RecentTicks } from "../../../src/streams/ports/RecentTicks.ts"
-import { type StateSnapshot, StateSnapshots } from "../../../src/streams/ports/StateSnapshots.ts"
 import { makeTick } from "../../contract/ticks.ts"
 import { hasOpenssl, makeAuthority, makeCertificate } from "../../support/certificates.ts"
 import { lossyProxy } from "../../support/LossyProxy.ts"
@@ -31,13 +31,13 @@ const ports = (options: Redis.RedisOptions) =>
     Layer.mergeAll(
       RedisClaims.layer({ keep: "2 days" }),
       RedisRing.layer({ perInstrument: 100, keep: "2 days" }),
-      RedisSnapshots.layer({ keep: "2 days" })
+      RedisCheckpoints.layer({ keep: "2 days" })
     ).pipe(Layer.provideMerge(Redis.layer({ timeoutMs: PATIENCE_MS, startAttempts: 2, ...options })))
   ).pipe(
     Effect.map((context) => ({
       claims: Context.get(context, Claims),
       ring: Context.get(context, RecentTicks),
-      snapshots: Context.get(context, StateSnapshots),
+      checkpoints: Context.get(context, Checkpoints),
       redis: Context.get(context, Redis.RedisConnection)
     }))
   )
@@ -64,7 +64,7 @@ const batch = (from: number, to: number): ReadonlyArray<Tick> =>
 
 const raw = (through: number, partition = 0) => ({ incarnation: "raw-1", partition, through })
 
-const snapshot = (rawOffset: number, instruments: ReadonlyArray<readonly [number, Uint8Array]>): StateSnapshot => ({
+const checkpoint = (rawOffset: number, instruments: ReadonlyArray<readonly [number, Uint8Array]>): Checkpoint => ({
   rawIncarnation: "raw-1",
   rawOffset,
   normalizedIncarnation: "normalized-1",
@@ -89,15 +89,15 @@ const logged = () => {
 const quiet = Logger.layer([])
 
 /** Everything works: each port writes and reads back. `n` is above all that was used before. */
-const works = ({ claims, ring, snapshots }: Effect.Success<ReturnType<typeof ports>>, n: number) =>
+const works = ({ claims, ring, checkpoints }: Effect.Success<ReturnType<typeof ports>>, n: number) =>
   Effect.gen(function* () {
     assert.deepStrictEqual(yield* claims.claim(raw(n), [numbered(n)]), [])
     assert.deepStrictEqual(yield* claims.claim(raw(n, n), [numbered(n)]), [0])
     yield* ring.append([numbered(n)])
     assert.deepStrictEqual(yield* ring.last(1, 1), [numbered(n)])
-    const saved = snapshot(n, [[1, Uint8Array.of(n)]])
-    yield* snapshots.save(0, saved)
-    assert.deepStrictEqual(yield* snapshots.load("raw-1", 0), saved)
+    const saved = checkpoint(n, [[1, Uint8Array.of(n)]])
+    yield* checkpoints.save(0, saved)
+    assert.deepStrictEqual(yield* checkpoints.load("raw-1", 0), saved)
   })
 
 describe.skipIf(isMissing)("a reply lost after success", () => {
@@ -105,7 +105,7 @@ describe.skipIf(isMissing)("a reply lost after success", () => {
     Effect.gen(function* () {
       const server = yield* ownRedis
       const proxy = yield* lossyProxy(server.port)
-      const { claims, ring, snapshots } = yield* ports({ url: at(proxy.port, server) })
+      const { claims, ring, checkpoints } = yield* ports({ url: at(proxy.port, server) })
       const other = yield* ports({ url: server.url(0) })
 
       // The connection comes back at once, and the client sends again by itself.
@@ -114,7 +114,7 @@ describe.skipIf(isMissing)("a reply lost after success", () => {
       proxy.loseNextReply()
       yield* ring.append(batch(1, 10))
       proxy.loseNextReply()
-      yield* snapshots.save(0, snapshot(10, [[1, Uint8Array.of(1)]]))
+      yield* checkpoints.save(0, checkpoint(10, [[1, Uint8Array.of(1)]]))
       assert.strictEqual(proxy.lost, 3)
 
       // It stays away, so the caller is told in time, and asks again.
@@ -136,7 +136,7 @@ describe.skipIf(isMissing)("a reply lost after success", () => {
       )
       assert.deepStrictEqual(foreign, [])
       yield* lose(hasty.ring.append(batch(11, 20)))
-      yield* lose(hasty.snapshots.save(0, snapshot(20, [[2, Uint8Array.of(2)]])))
+      yield* lose(hasty.checkpoints.save(0, checkpoint(20, [[2, Uint8Array.of(2)]])))
       assert.strictEqual(proxy.lost, 6)
 
       // All of it is there, once.
@@ -147,8 +147,8 @@ describe.skipIf(isMissing)("a reply lost after success", () => {
       )
       assert.deepStrictEqual(yield* other.ring.last(1, 100), own)
       assert.deepStrictEqual(
-        yield* other.snapshots.load("raw-1", 0),
-        snapshot(20, [
+        yield* other.checkpoints.load("raw-1", 0),
+        checkpoint(20, [
           [1, Uint8Array.of(1)],
           [2, Uint8Array.of(2)]
         ])
@@ -172,14 +172,14 @@ describe.skipIf(isMissing)("a server in trouble", () => {
         [
           failureOf(all.claims.claim(raw(2), [numbered(2)])),
           failureOf(all.ring.append([numbered(2)])),
-          failureOf(all.snapshots.load("raw-1", 0))
+          failureOf(all.checkpoints.load("raw-1", 0))
         ],
         { concurrency: "unbounded" }
       )
       for (const { message } of after) assert.match(message, /^redis at 127\.0\.0\.1:\d+: /)
       server.erase()
       yield* Effect.promise(() => server.start())
-      assert.isUndefined(yield* eventually(all.snapshots.load("raw-1", 0)))
+      assert.isUndefined(yield* eventually(all.checkpoints.load("raw-1", 0)))
       yield* works(all, 3)
       const where = `redis at 127.0.0.1:${server.port}`
       assert.strictEqual(lines.filter((line) => line.startsWith(`${where} is away: `)).length, 1, lines.join("\n"))
@@ -197,7 +197,7 @@ describe.skipIf(isMissing)("a server in trouble", () => {
       yield* command("CLIENT", "PAUSE", String(TIMEOUT_MS * 2), "ALL")
       const { message } = yield* failureOf(all.claims.claim(raw(2), [numbered(2)]))
       assert.match(message, /: no answer within 3000 ms$/)
-      // Meanwhile the connection is made anew, and calls fail at once.
+      // Meanwhile the connection is opened again, and calls fail at once.
       assert.match((yield* failureOf(all.ring.append([numbered(2)]))).message, / away: no answer within 3000 ms$/)
       yield* eventually(all.ring.append([numbered(2)]))
       yield* works(all, 3)
@@ -237,7 +237,7 @@ describe.skipIf(isMissing)("a server in trouble", () => {
       for (const write of [
         all.claims.claim(raw(2), [numbered(2)]),
         all.ring.append([numbered(2)]),
-        all.snapshots.save(0, snapshot(2, []))
+        all.checkpoints.save(0, checkpoint(2, []))
       ]) {
         assert.match((yield* failureOf(Effect.asVoid<unknown, CacheError, never>(write))).message, /OOM/)
       }
@@ -278,15 +278,15 @@ describe.skipIf(isMissing)("a server in trouble", () => {
     Effect.gen(function* () {
       const server = yield* ownRedis
       const running = yield* ports({ url: server.url(0) })
-      assert.strictEqual(yield* running.snapshots.partitions("raw-1", 12), 12)
-      yield* running.snapshots.save(0, snapshot(1, []))
+      assert.strictEqual(yield* running.checkpoints.partitions("raw-1", 12), 12)
+      yield* running.checkpoints.save(0, checkpoint(1, []))
       const command = yield* admin(server)
       yield* command("FLUSHALL")
       // A worker that starts now with another number must not be the first to say one.
-      yield* running.snapshots.save(0, snapshot(2, [[1, Uint8Array.of(7)]]))
+      yield* running.checkpoints.save(0, checkpoint(2, [[1, Uint8Array.of(7)]]))
       const another = yield* ports({ url: server.url(0) })
-      assert.strictEqual(yield* another.snapshots.partitions("raw-1", 15), 12)
-      const kept = yield* another.snapshots.load("raw-1", 0)
+      assert.strictEqual(yield* another.checkpoints.partitions("raw-1", 15), 12)
+      const kept = yield* another.checkpoints.load("raw-1", 0)
       assert.deepStrictEqual(kept?.instruments, new Map([[1, Uint8Array.of(7)]]))
     }).pipe(Effect.scoped, Effect.provide(quiet))
   )
@@ -453,7 +453,7 @@ describe("start", () => {
           })
         assert.deepStrictEqual(yield* linesWith("noeviction"), [])
         assert.deepStrictEqual(yield* linesWith("allkeys-lru"), [
-          `redis at 127.0.0.1:${server.port} has maxmemory-policy allkeys-lru: it may forget claims and snapshots; noeviction is meant`
+          `redis at 127.0.0.1:${server.port} has maxmemory-policy allkeys-lru: it may forget claims and checkpoints; noeviction is meant`
         ])
       }).pipe(Effect.scoped, Effect.provide(quiet))
     )
@@ -464,11 +464,11 @@ describe.skipIf(isMissing)("keys", () => {
   it.live("are named by what they hold, and all go by themselves", () =>
     Effect.gen(function* () {
       const server = yield* ownRedis
-      const { claims, ring, snapshots, redis } = yield* ports({ url: server.url(0) })
+      const { claims, ring, checkpoints, redis } = yield* ports({ url: server.url(0) })
       const hashed = numbered(-7, 3, { sequencing: "none" })
       yield* claims.claim(raw(3), [numbered(4095), numbered(4096), hashed])
       yield* ring.append([numbered(1)])
-      yield* snapshots.save(4, snapshot(1, [[1, Uint8Array.of(1)]]))
+      yield* checkpoints.save(4, checkpoint(1, [[1, Uint8Array.of(1)]]))
       const keys = yield* redis.ask("look", ({ client }) => client.keys("*"))
       assert.deepStrictEqual(keys.toSorted(), [
         "claim:20468:1:0:0",
@@ -488,21 +488,21 @@ describe.skipIf(isMissing)("keys", () => {
   it.live("of a state saved while it is read: what is read is one state, whole", () =>
     Effect.gen(function* () {
       const server = yield* ownRedis
-      const { snapshots } = yield* ports({ url: server.url(0) })
+      const { checkpoints } = yield* ports({ url: server.url(0) })
       const zombie = yield* ports({ url: server.url(0) })
       const TOKENS = 2000
       const stateAt = (offset: number) =>
-        snapshot(
+        checkpoint(
           offset,
           Array.from({ length: TOKENS }, (_, token) => [token, new Uint8Array(100).fill(offset)] as const)
         )
-      yield* snapshots.save(0, stateAt(1))
+      yield* checkpoints.save(0, stateAt(1))
       const saves = Effect.forEach(
         Array.from({ length: 6 }, (_, i) => stateAt(i + 2)),
-        (state) => zombie.snapshots.save(0, state),
+        (state) => zombie.checkpoints.save(0, state),
         { discard: true }
       )
-      const loads = Effect.forEach(Array.from({ length: 4 }), () => snapshots.load("raw-1", 0))
+      const loads = Effect.forEach(Array.from({ length: 4 }), () => checkpoints.load("raw-1", 0))
       const [, loaded] = yield* Effect.all([saves, loads], { concurrency: "unbounded" })
       for (const state of loaded) {
         const { rawOffset, normalizedOffset, instruments } = state!
@@ -510,7 +510,7 @@ describe.skipIf(isMissing)("keys", () => {
         assert.strictEqual(instruments.size, TOKENS)
         assert.deepStrictEqual([...new Set([...instruments.values()].flatMap((bytes) => [...bytes]))], [rawOffset])
       }
-      assert.strictEqual((yield* snapshots.load("raw-1", 0))!.rawOffset, 7)
+      assert.strictEqual((yield* checkpoints.load("raw-1", 0))!.rawOffset, 7)
     }).pipe(Effect.scoped, Effect.provide(quiet))
   )
 })

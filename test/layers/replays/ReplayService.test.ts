@@ -13,7 +13,7 @@ import type { Instruments } from "../../../src/streams/ports/Instruments.ts"
 import { TickStore } from "../../../src/streams/ports/TickStore.ts"
 import { ReplayAudience, type ReplayClock } from "../../../src/streams/replay/ReplayAudience.ts"
 import { type Replay, Replays } from "../../../src/streams/replay/Replays.ts"
-import { compareGlobally } from "../../../src/streams/replay/reassemble.ts"
+import { compareGlobally } from "../../../src/streams/replay/reorderByWatermark.ts"
 import { Readiness } from "../../../src/streams/run/Readiness.ts"
 import {
   claims,

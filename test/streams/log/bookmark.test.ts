@@ -70,7 +70,7 @@ describe("the mark of a reader", () => {
     )
   })
 
-  it("goes over to the topic made anew once that is known", () => {
+  it("goes over to the recreated topic once that is known", () => {
     const tracker = new MarkTracker(undefined, "a")
     assert.isTrue(tracker.take(["a", 900, 0]))
     assert.isFalse(tracker.take(["b", 0, 0]))

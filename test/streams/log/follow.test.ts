@@ -236,7 +236,7 @@ describe("a reader of normalized ticks", () => {
       })
   )
 
-  it.effect("takes what was published before the raw topic was made anew, and what is published since", () =>
+  it.effect("takes what was published before the raw topic was recreated, and what is published since", () =>
     Effect.gen(function* () {
       const records = [
         record(10, tick(900, 1)),
@@ -244,7 +244,7 @@ describe("a reader of normalized ticks", () => {
         record(12, tick(901, 2)),
         record(13, tick(1, 2, { source: ["anew", 1, 0], epoch: 8 }))
       ]
-      // It is made anew while it is read; or it was before this process started.
+      // It is recreated while it is read; or it was before this process started.
       for (const log of [rawLog(1000, "raw", "anew"), rawLog(1000, "anew")]) {
         const { batch } = yield* run(records, { log })
         assert.deepStrictEqual(

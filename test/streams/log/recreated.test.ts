@@ -8,8 +8,8 @@ import { readSettings } from "../../../src/schema/Settings.ts"
 import { epochOf, tradingDay } from "../../../src/schema/Tick.ts"
 import { decodeTick, encodeTick } from "../../../src/schema/TickJson.ts"
 import { TickLog } from "../../../src/streams/log/TickLog.ts"
+import { Checkpoints } from "../../../src/streams/ports/Checkpoints.ts"
 import { Claims } from "../../../src/streams/ports/Claims.ts"
-import { StateSnapshots } from "../../../src/streams/ports/StateSnapshots.ts"
 import { runProcess } from "../../../src/streams/process/runProcess.ts"
 import { Readiness } from "../../../src/streams/run/Readiness.ts"
 import { makeTick } from "../../contract/ticks.ts"
@@ -22,7 +22,7 @@ const Services = Layer.mergeAll(
   MemoryLog.layer({ partitions: 1, capacity: 1000, dlqCapacity: 10, retained: 1000, batch: 5 }),
   MemoryClaims.layer(),
   // Redis forgets states, and keeps claims: what is run is always run from the log.
-  Layer.succeed(StateSnapshots, {
+  Layer.succeed(Checkpoints, {
     partitions: (_incarnation, partitions) => Effect.succeed(partitions),
     load: () => Effect.undefined,
     save: () => Effect.succeed(true)
@@ -83,7 +83,7 @@ const publishedSince = (offset: number) =>
       .map(({ value }) => decodeTick(value!)!)
   })
 
-describe("raw_ticks deleted and made anew in the midst of a day", () => {
+describe("raw_ticks deleted and recreated in the midst of a day", () => {
   it.effect("is a day whose state is lost: what was published before is known by its claims, also after a kill", () =>
     Effect.gen(function* () {
       yield* TestClock.setTime(START)

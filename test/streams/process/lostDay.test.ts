@@ -1,16 +1,16 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Effect, Fiber, Layer, Metric, References, Result, Stream } from "effect"
 import { TestClock } from "effect/testing"
+import * as MemoryCheckpoints from "../../../src/layers/memory/MemoryCheckpoints.ts"
 import * as MemoryClaims from "../../../src/layers/memory/MemoryClaims.ts"
 import * as MemoryLog from "../../../src/layers/memory/MemoryLog.ts"
-import * as MemorySnapshots from "../../../src/layers/memory/MemorySnapshots.ts"
 import { CacheError, LogError } from "../../../src/schema/Errors.ts"
 import { readSettings } from "../../../src/schema/Settings.ts"
 import type { Tick } from "../../../src/schema/Tick.ts"
 import { decodeTick } from "../../../src/schema/TickJson.ts"
 import { type NewRecord, TickLog } from "../../../src/streams/log/TickLog.ts"
+import { Checkpoints } from "../../../src/streams/ports/Checkpoints.ts"
 import { Claims } from "../../../src/streams/ports/Claims.ts"
-import { StateSnapshots } from "../../../src/streams/ports/StateSnapshots.ts"
 import { runProcess } from "../../../src/streams/process/runProcess.ts"
 import { Readiness } from "../../../src/streams/run/Readiness.ts"
 import { makeTick } from "../../contract/ticks.ts"
@@ -25,7 +25,7 @@ const Log = MemoryLog.layer({ partitions: 1, capacity: 100_000, dlqCapacity: 100
 /** What a test does to the services while they run. */
 interface Faults {
   /** Every snapshot so far is gone. */
-  loseSnapshots: boolean
+  loseCheckpoints: boolean
   claimsAway: boolean
   /** What happens to an append to normalized_ticks, by its number. */
   append: ((number: number) => "before" | "after" | undefined) | undefined
@@ -51,21 +51,21 @@ const services = (faults: Faults) => {
     )
   ).pipe(Layer.provide(Log))
   const snapshots = Layer.effect(
-    StateSnapshots,
-    Effect.map(StateSnapshots, (kept) => {
+    Checkpoints,
+    Effect.map(Checkpoints, (kept) => {
       let since = -1
-      return StateSnapshots.of({
+      return Checkpoints.of({
         ...kept,
         load: (incarnation, partition) =>
           Effect.map(kept.load(incarnation, partition), (snapshot) => {
-            if (faults.loseSnapshots) since = snapshot?.rawOffset ?? since
-            faults.loseSnapshots = false
+            if (faults.loseCheckpoints) since = snapshot?.rawOffset ?? since
+            faults.loseCheckpoints = false
             return snapshot === undefined || snapshot.rawOffset <= since ? undefined : snapshot
           }),
         save: (partition, changed, from) => kept.save(partition, changed, from)
       })
     })
-  ).pipe(Layer.provide(MemorySnapshots.layer))
+  ).pipe(Layer.provide(MemoryCheckpoints.layer))
   const claims = Layer.effect(
     Claims,
     Effect.map(Claims, (there) =>
@@ -153,10 +153,10 @@ type Body = (
   faults: Faults,
   /** What a reader that takes each source once has seen so far. */
   seen: () => ReadonlyArray<Tick>
-) => Effect.Effect<void, unknown, TickLog | Claims | StateSnapshots | Readiness>
+) => Effect.Effect<void, unknown, TickLog | Claims | Checkpoints | Readiness>
 
 const run = (body: Body) => {
-  const faults: Faults = { loseSnapshots: false, claimsAway: false, append: undefined }
+  const faults: Faults = { loseCheckpoints: false, claimsAway: false, append: undefined }
   return Effect.gen(function* () {
     yield* TestClock.setTime(START)
     const log = yield* TickLog
@@ -197,7 +197,7 @@ describe("a day whose state was lost in the middle of it (P4)", () => {
       Effect.gen(function* () {
         yield* send(range(1, 200))
         yield* processAll
-        faults.loseSnapshots = true
+        faults.loseCheckpoints = true
         yield* send([...range(190, 205, { feed: "snapshot" }), raw(203), raw(206), raw(199), raw(207)])
         yield* processAll
         assert.deepStrictEqual(ids(seen()), numbers(1, 207))
@@ -226,7 +226,7 @@ describe("a day whose state was lost in the middle of it (P4)", () => {
         yield* processAll
         // With its own state the partition decides by that alone.
         assert.deepStrictEqual(ids(seen()), numbers(1, 200))
-        faults.loseSnapshots = true
+        faults.loseCheckpoints = true
         yield* send(range(201, 220))
         yield* processAll
         assert.deepStrictEqual(
@@ -245,7 +245,7 @@ describe("a day whose state was lost in the middle of it (P4)", () => {
         const claims = yield* Claims
         yield* send(range(1, 200))
         yield* processAll
-        faults.loseSnapshots = true
+        faults.loseCheckpoints = true
         yield* send(range(201, 210))
         yield* processAll
         yield* TestClock.adjust(A_DAY)
@@ -265,7 +265,7 @@ describe("a day whose state was lost in the middle of it (P4)", () => {
       Effect.gen(function* () {
         yield* send([...range(1, 150), raw(1, { reset: true, price: 2 }), ...range(2, 100, { price: 2 })])
         yield* processAll
-        faults.loseSnapshots = true
+        faults.loseCheckpoints = true
         // 101 to 150 were claimed too, in the session before.
         yield* send([
           ...range(95, 130, { price: 2 }),
@@ -288,7 +288,7 @@ describe("a day whose state was lost in the middle of it (P4)", () => {
       Effect.gen(function* () {
         yield* send(range(1, 200))
         yield* processAll
-        faults.loseSnapshots = true
+        faults.loseCheckpoints = true
         yield* send([raw(1, { reset: true, price: 2 }), ...range(2, 20, { price: 2 })])
         // The other feed's copies join it.
         yield* send([raw(1, { feed: "snapshot", reset: true, price: 2 }), raw(21, { feed: "snapshot", price: 2 })])
@@ -308,7 +308,7 @@ describe("a day whose state was lost in the middle of it (P4)", () => {
       Effect.gen(function* () {
         yield* send(range(1, 200))
         yield* processAll
-        faults.loseSnapshots = true
+        faults.loseCheckpoints = true
         faults.claimsAway = true
         yield* send(range(195, 210))
         yield* processAll
@@ -322,14 +322,14 @@ describe("a day whose state was lost in the middle of it (P4)", () => {
 
   /** The loss, and then ticks half of which had been published before it; what a reader sees of it all. */
   const afterLoss = (
-    trouble: (faults: Faults) => Effect.Effect<void, unknown, TickLog | Claims | StateSnapshots | Readiness>
+    trouble: (faults: Faults) => Effect.Effect<void, unknown, TickLog | Claims | Checkpoints | Readiness>
   ) => {
     let outcome: ReadonlyArray<Tick> = []
     return run((faults, seen) =>
       Effect.gen(function* () {
         yield* send(numbers(1, 200).flatMap((id) => [raw(id), raw(id, { instrument_token: 2 })]))
         yield* processAll
-        faults.loseSnapshots = true
+        faults.loseCheckpoints = true
         yield* send(
           numbers(201, 300).flatMap((id) => [
             raw(id),

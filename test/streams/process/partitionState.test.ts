@@ -2,7 +2,7 @@ import { assert, describe, it } from "@effect/vitest"
 import type { LogRecord } from "../../../src/streams/log/TickLog.ts"
 import { unclaimed } from "../../../src/streams/process/claim.ts"
 import { makeStates, stages } from "../../../src/streams/process/process.ts"
-import { restore, snapshotOf } from "../../../src/streams/process/recover.ts"
+import { checkpointOf, restore } from "../../../src/streams/process/recover.ts"
 import { settings, TEN, tookOut } from "./stageTests.ts"
 
 const marks = { rawIncarnation: "raw", rawOffset: 0, normalizedIncarnation: "normalized", normalizedOffset: 0 }
@@ -29,12 +29,12 @@ describe("the state of a partition, kept and put back", () => {
     const { run, states } = pipeline()
     run([tick(0, 1, { sequence_id: 1 }), tick(1, 1, { sequence_id: 4 })])
     const since = TEN + 1_000_000
-    const first = snapshotOf(states, states.live.changedSince(0), since, marks)
+    const first = checkpointOf(states, states.live.changedSince(0), since, marks)
     // The gap's time is over while its instrument is silent: what changed since does not name it.
     const later = [tick(9, 2, { sequence_id: 1 }), tick(10, 2, { sequence_id: 4 })]
     assert.strictEqual(run(later).count.lost, 2)
     const changed = states.live.changedSince(since + 1)
-    const second = snapshotOf(states, changed, TEN + 10_000_000, marks)
+    const second = checkpointOf(states, changed, TEN + 10_000_000, marks)
     const kept = restore({ instruments: new Map([...first.instruments, ...second.instruments]) })!
     const after = pipeline(kept.states).run([tick(12, 1, { sequence_id: 5 }), tick(13, 1, { sequence_id: 2 })])
     assert.deepStrictEqual([after.count.lost, after.count.fills], [0, 0])
@@ -101,7 +101,7 @@ describe("the state of a partition, kept and put back", () => {
       ...[1, 5, 9].map((id) => tick(id, 2, { sequence_id: id, sequencing: "monotonic" }))
     ]
     run(before)
-    const kept = restore(snapshotOf(states, [1, 2], TEN, marks))!
+    const kept = restore(checkpointOf(states, [1, 2], TEN, marks))!
     const after = pipeline(kept.states).run([
       ...before,
       tick(10, 1, { sequence_id: 2 }),
@@ -137,7 +137,7 @@ describe("the state of a partition, kept and put back", () => {
       forgotten += batch.count.forgotten
       assert.strictEqual(batch.count.instruments, states.live.instruments.size)
       if (states.live.gone === "others") since = Number.NEGATIVE_INFINITY
-      const { instruments, gone = [] } = snapshotOf(states, states.live.changedSince(since), batch.recordTime, marks)
+      const { instruments, gone = [] } = checkpointOf(states, states.live.changedSince(since), batch.recordTime, marks)
       if (gone === "others") kept.clear()
       else for (const token of gone) kept.delete(token)
       for (const [token, bytes] of instruments) kept.set(token, bytes)
@@ -184,16 +184,16 @@ describe("the state of a partition, kept and put back", () => {
   it("names all that is gone, and then no more than it holds: where nothing is kept, the list does not grow", () => {
     const { run, states } = pipeline(makeStates(16))
     run(Array.from({ length: 20 }, (_, i) => tick(i, 1 + i)))
-    const { gone } = snapshotOf(states, [], TEN, marks)
+    const { gone } = checkpointOf(states, [], TEN, marks)
     assert.deepStrictEqual(gone, [1, 2, 3, 4])
     run(Array.from({ length: 40 }, (_, i) => tick(20 + i, 100 + i)))
-    assert.strictEqual(snapshotOf(states, [], TEN, marks).gone, "others")
+    assert.strictEqual(checkpointOf(states, [], TEN, marks).gone, "others")
   })
 
   it("goes on with a run beyond a jump where it was", () => {
     const { run, states } = pipeline()
     run([tick(0, 1, { sequence_id: 1 }), tick(1, 1, { sequence_id: 5e6 }), tick(2, 1, { sequence_id: 5e6 + 1 })])
-    const kept = restore(snapshotOf(states, [1], TEN, marks))!
+    const kept = restore(checkpointOf(states, [1], TEN, marks))!
     const next = tick(3, 1, { sequence_id: 5e6 + 2 })
     const [third] = pipeline(kept.states).run([next]).ticks
     assert.deepStrictEqual(third?.tick, run([next]).ticks[0]!.tick)

@@ -1,8 +1,8 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Effect, Layer, Metric, Result, Stream } from "effect"
+import * as MemoryCheckpoints from "../../../src/layers/memory/MemoryCheckpoints.ts"
 import * as MemoryClaims from "../../../src/layers/memory/MemoryClaims.ts"
 import * as MemoryLog from "../../../src/layers/memory/MemoryLog.ts"
-import * as MemorySnapshots from "../../../src/layers/memory/MemorySnapshots.ts"
 import { CacheError, LogError } from "../../../src/schema/Errors.ts"
 import { partitionOf } from "../../../src/schema/Partition.ts"
 import { readSettings } from "../../../src/schema/Settings.ts"
@@ -87,7 +87,7 @@ const live = (
       yield* body
     }).pipe(
       Effect.scoped,
-      Effect.provide(Layer.fresh(Layer.mergeAll(log, claims, MemorySnapshots.layer, Readiness.layer))),
+      Effect.provide(Layer.fresh(Layer.mergeAll(log, claims, MemoryCheckpoints.layer, Readiness.layer))),
       Effect.provideService(Metric.MetricRegistry, new Map())
     )
   )

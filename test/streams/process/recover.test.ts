@@ -1,15 +1,15 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Array as Arr, Effect, Fiber, Layer, Metric, References, Result, Stream } from "effect"
 import { TestClock } from "effect/testing"
+import * as MemoryCheckpoints from "../../../src/layers/memory/MemoryCheckpoints.ts"
 import * as MemoryClaims from "../../../src/layers/memory/MemoryClaims.ts"
 import * as MemoryLog from "../../../src/layers/memory/MemoryLog.ts"
-import * as MemorySnapshots from "../../../src/layers/memory/MemorySnapshots.ts"
 import { CacheError, LogError } from "../../../src/schema/Errors.ts"
 import { readSettings } from "../../../src/schema/Settings.ts"
 import type { Tick } from "../../../src/schema/Tick.ts"
 import { decodeTick } from "../../../src/schema/TickJson.ts"
 import { type LogRecord, type NewRecord, TickLog } from "../../../src/streams/log/TickLog.ts"
-import { StateSnapshots } from "../../../src/streams/ports/StateSnapshots.ts"
+import { Checkpoints } from "../../../src/streams/ports/Checkpoints.ts"
 import { runProcess } from "../../../src/streams/process/runProcess.ts"
 import { Readiness } from "../../../src/streams/run/Readiness.ts"
 
@@ -51,7 +51,7 @@ const records = (seed: number, count: number): ReadonlyArray<NewRecord> => {
     if (kind < 0.3) return json({ ...tick, session: 0 }, { replay: "r.1" })
     return json({
       ...tick,
-      feed: next() < 0.7 ? "dma" : "snapshot",
+      feed: next() < 0.7 ? "dma" : "checkpoint",
       ...(next() < 0.01 ? { reset: true, connection: `c${i}` } : {})
     })
   })
@@ -60,8 +60,8 @@ const records = (seed: number, count: number): ReadonlyArray<NewRecord> => {
 interface Faults {
   /** Fails an append to normalized_ticks before or after it was made, by its number. */
   readonly append?: (number: number) => "before" | "after" | undefined
-  /** Loses every snapshot; or those of so many runs, up to their kill. */
-  readonly loseSnapshots?: boolean | number
+  /** Loses every checkpoint; or those of so many runs, up to their kill. */
+  readonly loseCheckpoints?: boolean | number
   /** The broker's stamp of each raw record, µs: each reading gives the highest that it has met. */
   readonly stamp?: (offset: number) => number
 }
@@ -108,24 +108,24 @@ const faulty = (faults: Faults, kills: () => number) => {
       })
     )
   ).pipe(Layer.provide(Log))
-  const { loseSnapshots = 0 } = faults
+  const { loseCheckpoints = 0 } = faults
   const orGone = <A>(operation: "load" | "save", effect: Effect.Effect<A, CacheError>) =>
     Effect.suspend(() =>
-      loseSnapshots === true || kills() < Number(loseSnapshots)
+      loseCheckpoints === true || kills() < Number(loseCheckpoints)
         ? Effect.fail(new CacheError({ operation, message: "gone" }))
         : effect
     )
-  const snapshots = Layer.effect(
-    StateSnapshots,
-    Effect.map(StateSnapshots, (kept) =>
-      StateSnapshots.of({
+  const checkpoints = Layer.effect(
+    Checkpoints,
+    Effect.map(Checkpoints, (kept) =>
+      Checkpoints.of({
         ...kept,
         load: (...at) => orGone("load", kept.load(...at)),
         save: (...what) => orGone("save", kept.save(...what))
       })
     )
-  ).pipe(Layer.provide(MemorySnapshots.layer))
-  return Layer.fresh(Layer.mergeAll(log, snapshots, MemoryClaims.layer(), Readiness.layer))
+  ).pipe(Layer.provide(MemoryCheckpoints.layer))
+  return Layer.fresh(Layer.mergeAll(log, checkpoints, MemoryClaims.layer(), Readiness.layer))
 }
 
 /** What a reader that takes each source once sees, in order, without the incarnation. */
@@ -168,7 +168,7 @@ interface Run {
   readonly faults?: Faults
   /** How many turns each killed run got. */
   readonly kills?: ReadonlyArray<number>
-  /** 0: a snapshot a batch. */
+  /** 0: a checkpoint a batch. */
   readonly snapshotMs?: number
   /** How many instruments the partition holds. */
   readonly instruments?: number
@@ -235,16 +235,16 @@ describe("recovery of a partition (P3)", () => {
     })
   )
 
-  it.effect("so does one that had its last snapshot long ago, or none at all", () =>
+  it.effect("so does one that had its last checkpoint long ago, or none at all", () =>
     Effect.gen(function* () {
       for (const seed of SEEDS) {
         const input = records(seed, COUNT)
         const whole = seen(yield* run(input))
         const kills = [400, 900, 100, 1200]
         const never = { kills, snapshotMs: 3_600_000 }
-        assert.deepStrictEqual(seen(yield* run(input, never)), whole, `seed ${seed}: no snapshot taken`)
-        const lost = { kills, faults: { loseSnapshots: true } }
-        assert.deepStrictEqual(seen(yield* run(input, lost)), whole, `seed ${seed}: snapshots lost`)
+        assert.deepStrictEqual(seen(yield* run(input, never)), whole, `seed ${seed}: no checkpoint taken`)
+        const lost = { kills, faults: { loseCheckpoints: true } }
+        assert.deepStrictEqual(seen(yield* run(input, lost)), whole, `seed ${seed}: checkpoints lost`)
       }
     })
   )
@@ -294,10 +294,10 @@ describe("recovery of a partition (P3)", () => {
         })
       // A kill may hit between an append and what follows it, but never makes the next owner repeat it.
       assert.strictEqual(yield* repeats({ kills: [300, 600, 900] }), 0)
-      // Nor while what was published is run again from far back, with snapshots on the way.
+      // Nor while what was published is run again from far back, with checkpoints on the way.
       for (const turns of [100, 200, 400, 800]) {
         killedAt.length = 0
-        const faults = { loseSnapshots: 1 }
+        const faults = { loseCheckpoints: 1 }
         assert.strictEqual(yield* repeats({ kills: [4000, turns, turns], faults }), 0, `killed after ${turns} turns`)
         assert.isAbove(killedAt[0]!, COUNT / 4)
       }

@@ -6,7 +6,7 @@ import { StoreError } from "../../../src/schema/Errors.ts"
 import { TickLog } from "../../../src/streams/log/TickLog.ts"
 import type { StoredTick, TickQuery } from "../../../src/streams/ports/TickStore.ts"
 import { makePace } from "../../../src/streams/replay/pace.ts"
-import { compareGlobally, Reassembler, type Release } from "../../../src/streams/replay/reassemble.ts"
+import { compareGlobally, type Release, WatermarkReorder } from "../../../src/streams/replay/reorderByWatermark.ts"
 import { endRun, makeWindow, pageRows, replay, storedTicks } from "../../../src/streams/replay/replay.ts"
 import { claims, dump, fixedLog, keysetTicks, OPEN, PARTITIONS, pipeline, recordedTicks } from "./replaying.ts"
 
@@ -23,18 +23,18 @@ const replayOnce = Effect.fnUntraced(function* (options: {
 }) {
   const log = yield* TickLog
   const window = makeWindow(WINDOW)
-  const reassembler = new Reassembler(log.partitions)
-  reassembler.open(options.run)
+  const reorder = new WatermarkReorder(log.partitions)
+  reorder.open(options.run)
   const slices = new Map<number, number>()
   const released: Array<{ readonly at: number; readonly release: Release }> = []
   const clock = yield* Clock.Clock
   let used = 0
   yield* pipeline(({ partition, replays }) => {
-    for (const release of reassembler.take(partition, replays)) {
+    for (const release of reorder.take(partition, replays)) {
       window.freeUnsafe(options.run, slices.get(release.watermark)!)
       released.push({ at: clock.currentTimeMillisUnsafe(), release })
     }
-    assert.isAtMost(reassembler.held, WINDOW)
+    assert.isAtMost(reorder.held, WINDOW)
   })
   const pace = yield* makePace({ speed: options.speed, paused: false })
   const run = replay(
@@ -47,7 +47,7 @@ const replayOnce = Effect.fnUntraced(function* (options: {
       holdBack: Effect.void,
       onDue: () => {},
       onSlice: ({ watermark, ticks, end }) => {
-        reassembler.sent(options.run, watermark, end)
+        reorder.sent(options.run, watermark, end)
         slices.set(watermark, ticks)
         used = Math.max(used, window.usedUnsafe())
       }

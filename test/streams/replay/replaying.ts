@@ -1,16 +1,16 @@
 /** Decides what replay tests replay, and how they run the real pipeline around it. */
 import { Effect, Layer, Stream } from "effect"
+import { layer as memoryCheckpoints } from "../../../src/layers/memory/MemoryCheckpoints.ts"
 import { layer as memoryClaims } from "../../../src/layers/memory/MemoryClaims.ts"
 import { layer as memoryLog } from "../../../src/layers/memory/MemoryLog.ts"
-import { layer as memorySnapshots } from "../../../src/layers/memory/MemorySnapshots.ts"
 import { compareTicks } from "../../../src/schema/Tick.ts"
 import { follow, type TickBatch } from "../../../src/streams/log/follow.ts"
 import { TickLog } from "../../../src/streams/log/TickLog.ts"
+import type { Checkpoints } from "../../../src/streams/ports/Checkpoints.ts"
 import type { Claims } from "../../../src/streams/ports/Claims.ts"
-import type { StateSnapshots } from "../../../src/streams/ports/StateSnapshots.ts"
 import type { StoredTick, TickQuery } from "../../../src/streams/ports/TickStore.ts"
 import { runProcess } from "../../../src/streams/process/runProcess.ts"
-import { compareGlobally } from "../../../src/streams/replay/reassemble.ts"
+import { compareGlobally } from "../../../src/streams/replay/reorderByWatermark.ts"
 import { Readiness } from "../../../src/streams/run/Readiness.ts"
 
 export const PARTITIONS = 4
@@ -118,7 +118,7 @@ export const fixedLog: Layer.Layer<TickLog> = Layer.effect(
 )
 
 /** What `process` keeps beside the log. */
-export const claims: Layer.Layer<Claims | StateSnapshots> = Layer.merge(memoryClaims(), memorySnapshots)
+export const claims: Layer.Layer<Claims | Checkpoints> = Layer.merge(memoryClaims(), memoryCheckpoints)
 
 /** Runs the group `process`, and hands every batch of `normalized_ticks` on, as a server's reader does. */
 export const pipeline = (taken: (batch: TickBatch) => void) =>

@@ -2,9 +2,9 @@ import { assert, describe, it } from "@effect/vitest"
 import { Admin } from "@platformatic/kafka"
 import { Effect, Fiber, Latch, Layer, Logger, Metric, Result, Stream } from "effect"
 import { TestClock } from "effect/testing"
+import * as MemoryCheckpoints from "../../../src/layers/memory/MemoryCheckpoints.ts"
 import * as MemoryClaims from "../../../src/layers/memory/MemoryClaims.ts"
 import * as MemoryLog from "../../../src/layers/memory/MemoryLog.ts"
-import * as MemorySnapshots from "../../../src/layers/memory/MemorySnapshots.ts"
 import { LogError } from "../../../src/schema/Errors.ts"
 import { readSettings, type Settings } from "../../../src/schema/Settings.ts"
 import type { Tick } from "../../../src/schema/Tick.ts"
@@ -17,7 +17,7 @@ import { runProcess } from "../../../src/streams/process/runProcess.ts"
 import { Drain } from "../../../src/streams/run/Drain.ts"
 import { Readiness } from "../../../src/streams/run/Readiness.ts"
 import { writeArchive } from "../../../src/streams/sinks/writeArchive.ts"
-import { writeRing } from "../../../src/streams/sinks/writeRing.ts"
+import { writeRecentTicks } from "../../../src/streams/sinks/writeRecentTicks.ts"
 import { writeStore } from "../../../src/streams/sinks/writeStore.ts"
 import { makeTick, OPEN } from "../../contract/ticks.ts"
 import { memoryStore, Rows } from "../../http/memoryStore.ts"
@@ -142,7 +142,7 @@ const run = (group: Group, settings: Settings) => {
     case "store":
       return writeStore(settings)
     case "recent":
-      return writeRing(settings)
+      return writeRecentTicks(settings)
     case "archive":
       return writeArchive(settings)
   }
@@ -183,7 +183,7 @@ const live = <R>(
   })
   const services = sinks(taken).pipe(
     Layer.provideMerge(
-      Layer.mergeAll(log, MemoryClaims.layer(), MemorySnapshots.layer, Readiness.layer, Logger.layer([logger]))
+      Layer.mergeAll(log, MemoryClaims.layer(), MemoryCheckpoints.layer, Readiness.layer, Logger.layer([logger]))
     )
   )
   on(title, () =>
@@ -479,7 +479,7 @@ for (const engine of ENGINES) {
           yield* Fiber.interrupt(first)
           yield* send(40, 100)
           yield* remove(`${given.prefix}raw_ticks`, 0, 70)
-          // The state that the snapshot holds stands at what is gone.
+          // The state that the checkpoint holds stands at what is gone.
           const second = yield* Effect.forkChild(run("process", settingsOf(policy)))
           if (policy === "fail") {
             yield* until(Effect.map(degraded, (names) => names.length > 0))

@@ -1,10 +1,10 @@
 /** A partition that fails, whatever of, is started again alone: the others go on, and it is named until it runs. */
 import { assert, describe, it } from "@effect/vitest"
 import { Effect, Fiber, Layer, Metric, References, Result, Stream } from "effect"
+import * as MemoryCheckpoints from "../../../src/layers/memory/MemoryCheckpoints.ts"
 import * as MemoryClaims from "../../../src/layers/memory/MemoryClaims.ts"
 import * as MemoryLog from "../../../src/layers/memory/MemoryLog.ts"
 import * as MemoryRing from "../../../src/layers/memory/MemoryRing.ts"
-import * as MemorySnapshots from "../../../src/layers/memory/MemorySnapshots.ts"
 import { readSettings } from "../../../src/schema/Settings.ts"
 import { encodeTick } from "../../../src/schema/TickJson.ts"
 import { broadcast } from "../../../src/streams/fanOut/broadcast.ts"
@@ -14,7 +14,7 @@ import { runProcess } from "../../../src/streams/process/runProcess.ts"
 import { Drain } from "../../../src/streams/run/Drain.ts"
 import { Readiness } from "../../../src/streams/run/Readiness.ts"
 import { writeArchive } from "../../../src/streams/sinks/writeArchive.ts"
-import { writeRing } from "../../../src/streams/sinks/writeRing.ts"
+import { writeRecentTicks } from "../../../src/streams/sinks/writeRecentTicks.ts"
 import { writeStore } from "../../../src/streams/sinks/writeStore.ts"
 import { makeTick, OPEN } from "../../contract/ticks.ts"
 import { memoryStore, Rows } from "../../http/memoryStore.ts"
@@ -86,7 +86,7 @@ const archive = Layer.succeed(Archive, {
 
 const parts = {
   store: { stage: "follow-store", run: writeStore(settings) },
-  ring: { stage: "follow-ring", run: writeRing(settings) },
+  ring: { stage: "follow-ring", run: writeRecentTicks(settings) },
   archive: { stage: "follow-archive", run: writeArchive(settings) },
   server: { stage: "follow-server", run: broadcast(() => {}) }
 } as const
@@ -154,7 +154,7 @@ describe("a partition that fails", () => {
       assert.deepStrictEqual(yield* degraded, [])
     }).pipe(
       Effect.provide(
-        Layer.fresh(Layer.mergeAll(failing(fails), MemoryClaims.layer(), MemorySnapshots.layer, Readiness.layer))
+        Layer.fresh(Layer.mergeAll(failing(fails), MemoryClaims.layer(), MemoryCheckpoints.layer, Readiness.layer))
       ),
       Effect.provideService(Metric.MetricRegistry, new Map()),
       Effect.provideService(References.MinimumLogLevel, "None")

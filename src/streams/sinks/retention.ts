@@ -7,9 +7,7 @@ import { retrySink } from "../run/sinkRetry.ts"
 
 const LOOK = "1 minute"
 
-export const dropOldDays = (
-  settings: Pick<Settings, "STORE_DAYS">
-): Effect.Effect<never, never, TickStore | Readiness> =>
+export const retention = (settings: Pick<Settings, "STORE_DAYS">): Effect.Effect<never, never, TickStore | Readiness> =>
   Effect.gen(function* () {
     if (settings.STORE_DAYS === 0) return yield* Effect.never
     const store = yield* TickStore

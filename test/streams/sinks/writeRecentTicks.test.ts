@@ -9,7 +9,7 @@ import { RecentTicks } from "../../../src/streams/ports/RecentTicks.ts"
 import { Drain } from "../../../src/streams/run/Drain.ts"
 import { drainable } from "../../../src/streams/run/drainable.ts"
 import { Readiness } from "../../../src/streams/run/Readiness.ts"
-import { writeRing } from "../../../src/streams/sinks/writeRing.ts"
+import { writeRecentTicks } from "../../../src/streams/sinks/writeRecentTicks.ts"
 import { makeTick, OPEN } from "../../contract/ticks.ts"
 
 const Log = MemoryLog.layer({ partitions: 1, capacity: 1000, dlqCapacity: 10, retained: 1000, batch: 10 })
@@ -51,7 +51,7 @@ describe("the ring's sink", () => {
       const log = yield* TickLog
       const drain = yield* Drain
       const stoppable = drainable(log, drain.begun)
-      const sink = yield* Effect.forkChild(Effect.provideService(writeRing(settings), TickLog, stoppable.log))
+      const sink = yield* Effect.forkChild(Effect.provideService(writeRecentTicks(settings), TickLog, stoppable.log))
       yield* log.append("normalized_ticks", 0, records(0, 3))
       yield* TestClock.adjust("1 second")
       assert.deepStrictEqual(taken, [0, 1, 2])
@@ -94,7 +94,7 @@ describe("the ring's sink", () => {
             commit: (commit) => Effect.suspend(() => (refusals++ < 3 ? Effect.fail(refused) : assigned.commit(commit)))
           }))
       }
-      yield* Effect.forkChild(Effect.provideService(writeRing(settings), TickLog, lossy))
+      yield* Effect.forkChild(Effect.provideService(writeRecentTicks(settings), TickLog, lossy))
       yield* log.append("normalized_ticks", 0, records(0, 3))
       yield* TestClock.adjust("100 millis").pipe(Effect.repeat({ until: () => refusals > 0 }))
       assert.deepStrictEqual(taken, [0, 1, 2])

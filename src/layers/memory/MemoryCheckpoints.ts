@@ -1,15 +1,15 @@
 /** Decides how partition states are kept in one process: the newest of each partition, for the newest two raw topics. */
 import { Effect, Layer } from "effect"
-import { type StateSnapshot, StateSnapshots } from "../../streams/ports/StateSnapshots.ts"
+import { type Checkpoint, Checkpoints } from "../../streams/ports/Checkpoints.ts"
 
 /** Raw incarnations kept for each partition; one more drops the one that came first. */
 const MAX_INCARNATIONS = 2
 
-interface Kept extends StateSnapshot {
+interface Kept extends Checkpoint {
   readonly instruments: Map<number, Uint8Array>
 }
 
-const make = (): StateSnapshots["Service"] => {
+const make = (): Checkpoints["Service"] => {
   const partitions = new Map<number, Map<string, Kept>>()
   const counts = new Map<string, number>()
   return {
@@ -49,4 +49,4 @@ const make = (): StateSnapshots["Service"] => {
   }
 }
 
-export const layer: Layer.Layer<StateSnapshots> = Layer.sync(StateSnapshots, make)
+export const layer: Layer.Layer<Checkpoints> = Layer.sync(Checkpoints, make)

@@ -3,7 +3,7 @@ import { Arbitrary, Schema } from "effect"
 import { partitionOf } from "../../../src/schema/Partition.ts"
 import type { Tick } from "../../../src/schema/Tick.ts"
 import type { Replayed } from "../../../src/streams/log/follow.ts"
-import { compareGlobally, Reassembler, type Release } from "../../../src/streams/replay/reassemble.ts"
+import { compareGlobally, type Release, WatermarkReorder } from "../../../src/streams/replay/reorderByWatermark.ts"
 
 const PARTITIONS = 4
 const RUN = "r.1"
@@ -66,7 +66,7 @@ const choices = Arbitrary.array(Arbitrary.schema(Schema.Tuple([int(0, PARTITIONS
 
 /** Hands the lanes over in the order chosen, then what is left, a partition after the other. */
 const deliver = (
-  reassembler: Reassembler,
+  reorder: WatermarkReorder,
   lanes: ReadonlyArray<ReadonlyArray<Replayed>>,
   chosen: ReadonlyArray<readonly [number, number]>
 ): ReadonlyArray<Release> => {
@@ -76,20 +76,20 @@ const deliver = (
     const from = taken[partition]!
     const items = lanes[partition]!.slice(from, from + count)
     taken[partition] = from + items.length
-    return reassembler.take(partition, items)
+    return reorder.take(partition, items)
   })
 }
 
-describe("Reassembler", () => {
+describe("WatermarkReorder", () => {
   it.prop(
     "gives the exact global order, whatever the partitions' turns were",
     [steps, Arbitrary.schema(int(1, 20)), choices],
     ([given, sliceSize, chosen]) => {
       const slices = runOf(given, sliceSize)
-      const reassembler = new Reassembler(PARTITIONS)
-      reassembler.open(RUN)
-      reassembler.sent(RUN, slices.length, true)
-      const releases = deliver(reassembler, lanesOf(RUN, slices), chosen)
+      const reorder = new WatermarkReorder(PARTITIONS)
+      reorder.open(RUN)
+      reorder.sent(RUN, slices.length, true)
+      const releases = deliver(reorder, lanesOf(RUN, slices), chosen)
       assert.deepStrictEqual(
         releases.map(({ ticks }) => ticks),
         slices
@@ -98,7 +98,7 @@ describe("Reassembler", () => {
         releases.map(({ watermark, end }) => [watermark, end]),
         slices.map((_, i) => [i + 1, i === slices.length - 1])
       )
-      assert.strictEqual(reassembler.held, 0)
+      assert.strictEqual(reorder.held, 0)
     }
   )
 
@@ -108,9 +108,9 @@ describe("Reassembler", () => {
     ([given, sliceSize, chosen]) => {
       const slices = runOf(given, sliceSize)
       const lanes = lanesOf(RUN, slices)
-      const reassembler = new Reassembler(PARTITIONS)
-      reassembler.open(RUN)
-      reassembler.sent(RUN, slices.length, true)
+      const reorder = new WatermarkReorder(PARTITIONS)
+      reorder.open(RUN)
+      reorder.sent(RUN, slices.length, true)
       const watermarks = lanes.map(() => 0)
       const taken = lanes.map(() => 0)
       let released = 0
@@ -118,16 +118,16 @@ describe("Reassembler", () => {
         const items = lanes[partition]!.slice(taken[partition]!, taken[partition]! + count)
         taken[partition]! += items.length
         for (const item of items) if ("watermark" in item) watermarks[partition] = item.watermark
-        for (const release of reassembler.take(partition, items)) released = release.watermark
+        for (const release of reorder.take(partition, items)) released = release.watermark
         assert.strictEqual(released, Math.min(...watermarks))
       }
     }
   )
 
   it("keeps runs apart, and passes over one it does not know", () => {
-    const reassembler = new Reassembler(PARTITIONS)
-    reassembler.open("a.1")
-    reassembler.open("b.1")
+    const reorder = new WatermarkReorder(PARTITIONS)
+    reorder.open("a.1")
+    reorder.open("b.1")
     const slicesA = runOf(
       [
         [1, 1],
@@ -144,11 +144,11 @@ describe("Reassembler", () => {
       ],
       3
     )
-    reassembler.sent("a.1", slicesA.length, true)
-    reassembler.sent("b.1", slicesB.length, true)
+    reorder.sent("a.1", slicesA.length, true)
+    reorder.sent("b.1", slicesB.length, true)
     const lanes = [lanesOf("a.1", slicesA), lanesOf("b.1", slicesB), lanesOf("elsewhere.7", slicesB)]
     const releases = Array.from({ length: PARTITIONS }, (_, partition) =>
-      reassembler.take(
+      reorder.take(
         partition,
         lanes.flatMap((lane) => lane[partition]!)
       )
@@ -165,24 +165,24 @@ describe("Reassembler", () => {
   })
 
   it("a watermark that comes twice changes nothing, one that skips numbers covers them", () => {
-    const reassembler = new Reassembler(2)
-    reassembler.open(RUN)
-    reassembler.sent(RUN, 3, true)
+    const reorder = new WatermarkReorder(2)
+    reorder.open(RUN)
+    reorder.sent(RUN, 3, true)
     const one = tick(1, 10, 1)
     assert.deepStrictEqual(
-      reassembler.take(0, [
+      reorder.take(0, [
         { run: RUN, tick: one },
         { run: RUN, watermark: 1, end: false }
       ]),
       []
     )
-    assert.deepStrictEqual(reassembler.take(0, [{ run: RUN, watermark: 1, end: false }]), [])
-    const [first, second, ...more] = reassembler.take(1, [{ run: RUN, watermark: 3, end: true }])
+    assert.deepStrictEqual(reorder.take(0, [{ run: RUN, watermark: 1, end: false }]), [])
+    const [first, second, ...more] = reorder.take(1, [{ run: RUN, watermark: 3, end: true }])
     assert.deepStrictEqual(first, { run: RUN, watermark: 1, end: false, ticks: [one] })
     assert.isUndefined(second)
     assert.deepStrictEqual(more, [])
     assert.deepStrictEqual(
-      reassembler.take(0, [{ run: RUN, watermark: 3, end: true }]).map(({ watermark, end }) => [watermark, end]),
+      reorder.take(0, [{ run: RUN, watermark: 3, end: true }]).map(({ watermark, end }) => [watermark, end]),
       [
         [2, false],
         [3, true]
@@ -196,19 +196,19 @@ describe("Reassembler", () => {
     ([given, sliceSize, chosen]) => {
       const slices = runOf(given, sliceSize)
       const lanes = lanesOf(RUN, slices)
-      const reassembler = new Reassembler(PARTITIONS)
-      reassembler.open(RUN)
-      reassembler.sent(RUN, slices.length, true)
+      const reorder = new WatermarkReorder(PARTITIONS)
+      reorder.open(RUN)
+      reorder.sent(RUN, slices.length, true)
       const releases: Array<Release> = []
       const taken = lanes.map(() => 0)
       for (const [partition, count] of chosen) {
         const end = Math.min(lanes[partition]!.length, taken[partition]! + count)
         // From a place before what it had taken already.
         const from = Math.max(0, taken[partition]! - 2 * count)
-        releases.push(...reassembler.take(partition, lanes[partition]!.slice(from, end)))
+        releases.push(...reorder.take(partition, lanes[partition]!.slice(from, end)))
         taken[partition] = end
       }
-      releases.push(...deliver(reassembler, lanes, []))
+      releases.push(...deliver(reorder, lanes, []))
       assert.deepStrictEqual(
         releases.map(({ ticks }) => ticks),
         slices
@@ -217,29 +217,29 @@ describe("Reassembler", () => {
   )
 
   it("forgets a run that is closed", () => {
-    const reassembler = new Reassembler(1)
-    reassembler.open(RUN)
-    reassembler.take(0, [{ run: RUN, tick: tick(1, 10, 1) }])
-    assert.strictEqual(reassembler.held, 1)
-    reassembler.close(RUN)
-    assert.strictEqual(reassembler.held, 0)
-    assert.deepStrictEqual(reassembler.take(0, [{ run: RUN, watermark: 1, end: true }]), [])
+    const reorder = new WatermarkReorder(1)
+    reorder.open(RUN)
+    reorder.take(0, [{ run: RUN, tick: tick(1, 10, 1) }])
+    assert.strictEqual(reorder.held, 1)
+    reorder.close(RUN)
+    assert.strictEqual(reorder.held, 0)
+    assert.deepStrictEqual(reorder.take(0, [{ run: RUN, watermark: 1, end: true }]), [])
   })
 
   it("passes over watermarks that nobody put in, an end among them, and more ticks than a window holds", () => {
-    const reassembler = new Reassembler(1, 2)
-    reassembler.open(RUN)
-    reassembler.sent(RUN, 1, false)
+    const reorder = new WatermarkReorder(1, 2)
+    reorder.open(RUN)
+    reorder.sent(RUN, 1, false)
     const forged: ReadonlyArray<Replayed> = [
       { run: RUN, watermark: 2, end: true },
       { run: RUN, watermark: Number.MAX_SAFE_INTEGER, end: false },
       ...Array.from({ length: 100 }, (_, i) => ({ run: RUN, tick: tick(1, 10 + i, 1 + i) }))
     ]
-    assert.deepStrictEqual(reassembler.take(0, forged), [])
-    assert.strictEqual(reassembler.held, 2)
-    const [release] = reassembler.take(0, [{ run: RUN, watermark: 1, end: true }])
-    assert.deepStrictEqual([release?.end, release?.ticks.length, reassembler.held], [false, 2, 0])
-    reassembler.sent(RUN, 2, true)
-    assert.isTrue(reassembler.take(0, [{ run: RUN, watermark: 2, end: true }])[0]?.end)
+    assert.deepStrictEqual(reorder.take(0, forged), [])
+    assert.strictEqual(reorder.held, 2)
+    const [release] = reorder.take(0, [{ run: RUN, watermark: 1, end: true }])
+    assert.deepStrictEqual([release?.end, release?.ticks.length, reorder.held], [false, 2, 0])
+    reorder.sent(RUN, 2, true)
+    assert.isTrue(reorder.take(0, [{ run: RUN, watermark: 2, end: true }])[0]?.end)
   })
 })

@@ -16,7 +16,7 @@ const GIVE_UP_MS = 2000
 const LOOK = "100 millis"
 
 /** Runs until it is interrupted, or gives up in a stop. */
-export const writeRing = (
+export const writeRecentTicks = (
   settings: LostOffsetsSettings
 ): Effect.Effect<void, LogError, TickLog | RecentTicks | Readiness | Drain> =>
   Effect.gen(function* () {

@@ -44,7 +44,7 @@ interface Run {
  * yet complete here has not freed its part of the window. Anybody may write records that name a run: a watermark that
  * was not put in, and ticks beyond `most`, which no window is larger than, are passed over.
  */
-export class Reassembler {
+export class WatermarkReorder {
   readonly #partitions: number
   readonly #most: number
   readonly #runs = new Map<string, Run>()

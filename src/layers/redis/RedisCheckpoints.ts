@@ -1,13 +1,13 @@
 /**
- * Decides how partition states are kept in Redis: a hash for each raw topic's life and partition, a field an
+ * Decides how partition states are kept in Redis: a hash for each raw topic's incarnation and partition, a field an
  * instrument, the marks beside them, changed together by one script; gone some days after the last save.
  */
 import { Duration, Effect, Layer } from "effect"
 import { CacheError } from "../../schema/Errors.ts"
-import { type ChangedState, type StateSnapshot, StateSnapshots } from "../../streams/ports/StateSnapshots.ts"
+import { type ChangedState, type Checkpoint, Checkpoints } from "../../streams/ports/Checkpoints.ts"
 import { type Commands, RedisConnection, script } from "./connection.ts"
 
-export interface RedisSnapshotsOptions {
+export interface RedisCheckpointsOptions {
   /** How long a partition's state is kept after it was last saved. */
   readonly keep: Duration.Input
 }
@@ -19,10 +19,10 @@ const READINGS = 10
 
 /**
  * KEYS[1], and KEYS[2] where the number of partitions is kept, put back where it went with Redis's data. ARGV: seconds to
- * live, raw offset, normalized offset, normalized incarnation, raw offset of the snapshot that is changed (empty: none),
+ * live, raw offset, normalized offset, normalized incarnation, raw offset of the checkpoint that is changed (empty: none),
  * number of partitions (empty: not known), how many instruments are gone (`others`: all not named), those, then token and
  * state of each other. One who stands behind what is kept has lost the
- * partition, and changes nothing: 0. Where the snapshot to change is gone, with Redis's data, a part of the state must
+ * partition, and changes nothing: 0. Where the checkpoint to change is gone, with Redis's data, a part of the state must
  * not stand for the whole: 2, and nothing changes. Else 1.
  */
 const SAVE = script(`
@@ -54,7 +54,7 @@ call('EXPIRE', KEYS[1], ARGV[1])
 return 1
 `)
 
-/** What SAVE answers where the snapshot to change is gone. */
+/** What SAVE answers where the checkpoint to change is gone. */
 const GONE = 2
 
 interface Marks {
@@ -81,7 +81,7 @@ const readMarks = async ({ client }: Commands, key: string): Promise<Marks | und
   }
 }
 
-const make = (options: RedisSnapshotsOptions): Effect.Effect<StateSnapshots["Service"], never, RedisConnection> =>
+const make = (options: RedisCheckpointsOptions): Effect.Effect<Checkpoints["Service"], never, RedisConnection> =>
   Effect.gen(function* () {
     const { ask, prefix } = yield* RedisConnection
     const seconds = String(Math.ceil(Duration.toSeconds(options.keep)))
@@ -127,7 +127,7 @@ const make = (options: RedisSnapshotsOptions): Effect.Effect<StateSnapshots["Ser
         return instruments
       })
 
-    const load = (rawIncarnation: string, partition: number): Effect.Effect<StateSnapshot | undefined, CacheError> =>
+    const load = (rawIncarnation: string, partition: number): Effect.Effect<Checkpoint | undefined, CacheError> =>
       Effect.gen(function* () {
         const key = keyOf(rawIncarnation, partition)
         let before = yield* marksOf(key)
@@ -167,5 +167,5 @@ const make = (options: RedisSnapshotsOptions): Effect.Effect<StateSnapshots["Ser
     }
   })
 
-export const layer = (options: RedisSnapshotsOptions): Layer.Layer<StateSnapshots, never, RedisConnection> =>
-  Layer.effect(StateSnapshots, make(options))
+export const layer = (options: RedisCheckpointsOptions): Layer.Layer<Checkpoints, never, RedisConnection> =>
+  Layer.effect(Checkpoints, make(options))
