@@ -6,6 +6,7 @@ import { Result } from "effect"
 import { SIMULATED_EXCHANGE } from "../schema/Instrument.ts"
 import {
   type Answer,
+  DEFAULT_CHANNELS,
   decodeClientMessage,
   type ErrorCode,
   errorFrame,
@@ -21,6 +22,7 @@ import { LIVE } from "../streams/fanOut/Channel.ts"
 import type { ClientSocket, EndReason } from "../streams/fanOut/ClientQueue.ts"
 import type { Hub } from "../streams/fanOut/Hub.ts"
 import type { HubClient } from "../streams/fanOut/HubClient.ts"
+import { wantedOf } from "../streams/fanOut/sideChannels.ts"
 import type { Instruments } from "../streams/ports/Instruments.ts"
 import { Rate } from "./rate.ts"
 import type { Shares, Work } from "./shares.ts"
@@ -217,8 +219,7 @@ export class ClientSession implements Work {
 
     const { answers, tokens, simulated } = yield* this.resolve(message)
     client.say(subscribedFrame(id, simulated, answers))
-    const channels = message.channels ?? ["tick", "gap"]
-    const wanted = { tick: channels.includes("tick"), gap: channels.includes("gap"), backfill: message.backfill ?? 0 }
+    const wanted = { channels: wantedOf(message.channels ?? DEFAULT_CHANNELS), backfill: message.backfill ?? 0 }
     let done = 0
     for (const token of tokens) {
       if (done++ % STEP_INSTRUMENTS === STEP_INSTRUMENTS - 1) yield

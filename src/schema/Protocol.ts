@@ -26,7 +26,12 @@ const MAX_KEY_CHARS = 256
 export const CHANNELS = ["tick", "gap", "candle_1m", "candle_5m"] as const
 export const POLICIES = ["evict-oldest", "conflate", "pause", "disconnect"] as const
 /** What this server serves of them; the rest is refused by name. */
-const SERVED_CHANNELS: ReadonlySet<string> = new Set(["tick", "gap"])
+const SERVED_CHANNELS = ["tick", "gap"] as const satisfies ReadonlyArray<(typeof CHANNELS)[number]>
+export type ServedChannel = (typeof SERVED_CHANNELS)[number]
+/** Of a subscription that names none. */
+export const DEFAULT_CHANNELS: ReadonlyArray<ServedChannel> = ["tick", "gap"]
+const isServed = (channel: (typeof CHANNELS)[number]): channel is ServedChannel =>
+  (SERVED_CHANNELS as ReadonlyArray<string>).includes(channel)
 const SERVED_POLICIES: ReadonlySet<string> = new Set(["evict-oldest"])
 
 /** Where an instrument's stream stands: the resume token. */
@@ -75,7 +80,8 @@ interface Listed {
   readonly since?: Readonly<Record<string, readonly [epoch: number, position: number]>>
 }
 
-export type SubscribeMessage = Omit<typeof Subscribe.Type, keyof Listed> & Listed
+export type SubscribeMessage = Omit<typeof Subscribe.Type, keyof Listed | "channels"> &
+  Listed & { readonly channels?: ReadonlyArray<ServedChannel> }
 export type UnsubscribeMessage = Omit<typeof Unsubscribe.Type, "tokens"> & { readonly tokens: ReadonlyArray<number> }
 export type AuthMessage = typeof Auth.Type
 export type PingMessage = typeof Ping.Type
@@ -265,8 +271,9 @@ const served = (message: SubscribeMessage): Result.Result<ClientMessage, Refused
     return refuse("bad_message", `symbols: expected tokens or symbols, not both, got ${showValue(symbols)}`, id)
   }
   for (const channel of channels ?? []) {
-    if (!SERVED_CHANNELS.has(channel)) {
-      return refuse("unsupported", `channels: this server serves "tick" and "gap", got ${showValue(channel)}`, id)
+    if (!isServed(channel)) {
+      const known = SERVED_CHANNELS.map((name) => `"${name}"`).join(" and ")
+      return refuse("unsupported", `channels: this server serves ${known}, got ${showValue(channel)}`, id)
     }
   }
   if (channels !== undefined && !channels.includes("tick") && (since !== undefined || backfill !== undefined)) {

@@ -34,6 +34,8 @@ export interface SoakOptions {
   readonly seconds: number
   /** Ticks a second that the market means. */
   readonly rate: number
+  /** Of `misbehave`: which kinds; empty: all. */
+  readonly kinds: ReadonlyArray<string>
 }
 
 /** A market under way. */

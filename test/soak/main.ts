@@ -29,7 +29,7 @@ const scenarios: Readonly<Record<string, Scenario>> = {
 }
 const names = Object.keys(scenarios)
 
-const USAGE = `npm run test:soak -- [${names.join("|")}|all] [--engine ${ENGINES.join("|")}] [--seconds N] [--rate N]
+const USAGE = `npm run test:soak -- [${names.join("|")}|all] [--engine ${ENGINES.join("|")}] [--seconds N] [--rate N] [--kinds A,B]
 ${Object.entries(scenarios)
   .map(([name, { seconds, rate }]) => `  ${name}: --seconds ${seconds} --rate ${rate}`)
   .join("\n")}`
@@ -47,6 +47,7 @@ const { values, positionals } = (() => {
         engine: { type: "string", default: "platformatic" },
         seconds: { type: "string" },
         rate: { type: "string" },
+        kinds: { type: "string", default: "" },
         help: { type: "boolean", short: "h", default: false }
       }
     })
@@ -83,7 +84,8 @@ const chosen = Object.entries(scenarios)
     options: {
       engine,
       seconds: whole("seconds", scenario.seconds, 4),
-      rate: whole("rate", scenario.rate, scenario.leastRate)
+      rate: whole("rate", scenario.rate, scenario.leastRate),
+      kinds: values.kinds === "" ? [] : values.kinds.split(",")
     }
   }))
 

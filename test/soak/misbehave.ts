@@ -82,9 +82,16 @@ const cpuSeconds = async (pid: number | undefined): Promise<number> => {
 
 const mean = (list: ReadonlyArray<number>): number => list.reduce((sum, n) => sum + n, 0) / list.length
 
-export const misbehave = async ({ engine, seconds, rate }: SoakOptions, report: Report): Promise<void> => {
+export const misbehave = async (
+  { engine, seconds, rate, kinds: asked }: SoakOptions,
+  report: Report
+): Promise<void> => {
+  const kinds = asked.length === 0 ? Object.keys(KINDS) : asked
+  const unknown = kinds.find((kind) => KINDS[kind] === undefined)
+  if (unknown !== undefined)
+    throw new Error(`--kinds: expected some of ${Object.keys(KINDS).join(", ")}, got ${unknown}`)
   process.stdout.write(
-    `misbehave, ${engine}: ${rate} ticks/s, ${CLIENTS} good clients, each of ${Object.keys(KINDS).length} kinds for ${seconds} s\n`
+    `misbehave, ${engine}: ${rate} ticks/s, ${CLIENTS} good clients, each of ${kinds.length} kinds for ${seconds} s\n`
   )
   const ground = await Ground.set(engine, SYMBOLS)
   const clients = Array.from({ length: CLIENTS }, () => new LiveClient(ground.server.url, ground.tokens))
@@ -103,7 +110,7 @@ export const misbehave = async ({ engine, seconds, rate }: SoakOptions, report: 
     const spans: Array<Span> = []
     const memory: Array<ReadonlyArray<number>> = []
     const named = new Map<string, ReadonlyArray<string>>()
-    for (const kind of Object.keys(KINDS)) {
+    for (const kind of kinds) {
       const usual = await figuresOf(urls)
       const neighbour = start("bystander", ground.server.url)
       const comesAt = now()

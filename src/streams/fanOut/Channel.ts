@@ -2,11 +2,12 @@
  * Decides who is sent which tick: an instrument's newest ticks are kept, and every tick is marked once for each client
  * that wants it. The market is one channel, every replay another.
  */
-import { backfillFrame, clockFrame, evictedFrame, gapFilledFrame, gapFrame, type Place } from "../../schema/Protocol.ts"
+import { backfillFrame, clockFrame, evictedFrame, type Place } from "../../schema/Protocol.ts"
 import { isAfter, type Tick } from "../../schema/Tick.ts"
 import { UNKNOWN } from "./backfill.ts"
 import { type ClientQueue, Frame, MAX_DELIVERY, type Published } from "./ClientQueue.ts"
 import type { ChannelHost, Member } from "./parts.ts"
+import { framesFor, TICK, type Told, toldBy } from "./sideChannels.ts"
 import { audienceOf, InstrumentTicks, type Subscription } from "./TickRing.ts"
 
 /** The stream of the market itself; every other channel is a replay's id. */
@@ -141,29 +142,38 @@ export class Channel {
     instrument.position = position
     instrument.lastUse = this.uses
 
-    const gap = gapOf(tick)
+    const told = toldBy(tick)
     const hole = first < position ? evictedFrame(token, epoch, first, position - 1) : undefined
     const before = hole === undefined ? undefined : [hole]
-    const { both, ticks, gaps } = instrument
     const plain = new Frame(token, epoch, position, first, before, published, tick, "")
     this.keep(instrument, plain)
 
-    if (gap === undefined) {
-      if (both !== undefined) this.send(plain, both.queues)
-    } else {
-      const told = before === undefined ? [gap] : [...before, gap]
-      const whole = new Frame(token, epoch, position, first, told, published, tick, "")
-      if (both !== undefined) this.send(whole, both.queues)
-      if (gaps !== undefined) {
-        this.send(new Frame(token, epoch, position, position, undefined, published, undefined, gap), gaps.queues)
+    for (const { wanted, queues } of instrument.audiences) {
+      const beside = framesFor(told, wanted)
+      if ((wanted & TICK) === 0) this.tell(instrument, beside, published, queues)
+      else if (beside.length === 0) this.send(plain, queues)
+      else if (queues.length > 0) {
+        const all = before === undefined ? beside : [...before, ...beside]
+        this.send(new Frame(token, epoch, position, first, all, published, tick, ""), queues)
       }
     }
-    if (ticks !== undefined) this.send(plain, ticks.queues)
-    if (instrument.ahead !== undefined) this.catchUp(instrument, tick, gap, published)
+    if (instrument.ahead !== undefined) this.catchUp(instrument, tick, told, published)
+  }
+
+  /** Sends what a tick made the channels tell to who does not want the tick itself. */
+  private tell(
+    { token, epoch, position }: InstrumentTicks,
+    frames: ReadonlyArray<string>,
+    published: Published,
+    queues: ReadonlyArray<ClientQueue>
+  ): void {
+    for (const frame of frames) {
+      this.send(new Frame(token, epoch, position, position, undefined, published, undefined, frame), queues)
+    }
   }
 
   /** Lets in those who had more than this stream when they came, once it has passed where they stand. */
-  private catchUp(instrument: InstrumentTicks, tick: Tick, gap: string | undefined, published: Published): void {
+  private catchUp(instrument: InstrumentTicks, tick: Tick, told: Told | undefined, published: Published): void {
     const { token, epoch, position } = instrument
     const waiting = instrument.ahead!
     const still: Array<Subscription> = []
@@ -176,20 +186,17 @@ export class Channel {
       }
       subscription.state = "live"
       subscription.place = undefined
-      audienceOf(instrument, subscription).add(subscription)
-      if (subscription.tick) {
+      audienceOf(instrument, subscription.wanted).add(subscription)
+      const beside = framesFor(told, subscription.wanted)
+      if (subscription.hasTicks) {
         const first = place === undefined || isBehind ? position : epoch === place.epoch ? place.position + 1 : 1
         const before: Array<string> = []
         // A place that nobody knew, and that the stream does not pass: where it stands instead is told first.
         if (isBehind) before.push(backfillFrame(token, epoch, position, position - 1, false, []))
         if (first < position) before.push(evictedFrame(token, epoch, first, position - 1))
-        if (gap !== undefined && subscription.gap) before.push(gap)
+        before.push(...beside)
         this.send(new Frame(token, epoch, position, first, before, published, tick, ""), [subscription.queue])
-      } else if (gap !== undefined) {
-        this.send(new Frame(token, epoch, position, position, undefined, published, undefined, gap), [
-          subscription.queue
-        ])
-      }
+      } else this.tell(instrument, beside, published, [subscription.queue])
     }
     instrument.ahead = still.length === 0 ? undefined : still
   }
@@ -263,11 +270,4 @@ export class Channel {
     // Where most of them are wanted they are not looked through again for each that comes.
     this.forgetAt = this.seen <= HUB_INSTRUMENTS ? HUB_INSTRUMENTS : Math.ceil(this.seen * (1 + FORGET_SHARE))
   }
-}
-
-/** What a tick says of its sequence: the numbers missing before it, or that it fills its own. */
-const gapOf = (tick: Tick): string | undefined => {
-  if (tick.status !== "STALE" || tick.sequencing !== "contiguous") return undefined
-  const { instrument_token: token, gap_from, sequence_id } = tick
-  return gap_from === 0 ? gapFilledFrame(token, sequence_id, sequence_id) : gapFrame(token, gap_from, sequence_id - 1)
 }

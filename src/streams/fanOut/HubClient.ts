@@ -9,7 +9,8 @@ import { type Channel, LIVE } from "./Channel.ts"
 import { ClientQueue, type ClientSocket, type Frame, textNotice } from "./ClientQueue.ts"
 import { HISTORY_PAGE, type HistoryPage, type LastTicks } from "./history.ts"
 import type { ClientHost, Member } from "./parts.ts"
-import { audienceOf, placeOf, Subscription, type Wanted } from "./TickRing.ts"
+import { TICK, type Wanted } from "./sideChannels.ts"
+import { audienceOf, placeOf, Subscription } from "./TickRing.ts"
 
 /** Instruments of one client that are looked up outside memory at a time. */
 const CLIENT_LOOKUPS = 4
@@ -18,7 +19,8 @@ const GRACE_STEP_MS = 10
 /** `since` of a day older than this is not followed day by day. */
 export const MAX_RESUME_DAYS = 7
 
-export interface SubscribeOptions extends Wanted {
+export interface SubscribeOptions {
+  readonly channels: Wanted
   readonly since: Place | undefined
   readonly backfill: number
 }
@@ -97,7 +99,7 @@ export class HubClient implements Member {
 
   /** Whether ticks of a token are on their way already: then neither `since` nor `backfill` can be honoured. */
   hasTicks(token: number): boolean {
-    return this.subscriptions.get(token)?.tick === true
+    return this.subscriptions.get(token)?.hasTicks === true
   }
 
   /**
@@ -107,13 +109,14 @@ export class HubClient implements Member {
   subscribe(token: number, options: SubscribeOptions): void {
     const channel = this.channel!
     const known = this.subscriptions.get(token)
-    if (known !== undefined && known.tick === options.tick && known.gap === options.gap) {
+    const wantsTicks = (options.channels & TICK) !== 0
+    if (known?.wanted === options.channels) {
       if (known.state === "fetching") known.owed++
       else this.answer(known, known.place ?? placeOf(known.instrument))
       return
     }
-    if (known?.tick && options.tick) {
-      this.change(known, options)
+    if (known?.hasTicks && wantsTicks) {
+      this.change(known, options.channels)
       if (known.state === "fetching") known.owed++
       else this.answer(known, known.place ?? placeOf(known.instrument))
       return
@@ -121,12 +124,12 @@ export class HubClient implements Member {
     if (known !== undefined) this.unsubscribe(token)
 
     const instrument = channel.instrument(token)
-    const subscription = new Subscription(this.queue, instrument, options)
+    const subscription = new Subscription(this.queue, instrument, options.channels)
     this.subscriptions.set(token, subscription)
     this.hub.subscriptions++
     const last = instrument.isSeen ? placeOf(instrument) : undefined
     const left = this.left.get(token)
-    if (!options.tick) {
+    if (!wantsTicks) {
       this.goLive(subscription)
       this.answer(subscription, left ?? last)
       return
@@ -145,7 +148,7 @@ export class HubClient implements Member {
     const { instrument, state } = subscription
     const place = state === "live" && instrument.isSeen ? placeOf(instrument) : subscription.place
     this.drop(subscription)
-    if (!subscription.tick || place === undefined) return
+    if (!subscription.hasTicks || place === undefined) return
     if (!this.left.has(token)) this.hub.subscriptions++
     this.left.set(token, place)
     if (this.left.size <= this.hub.settings.MAX_CLIENT_TOKENS) return
@@ -186,7 +189,7 @@ export class HubClient implements Member {
 
   private drop(subscription: Subscription): void {
     const { instrument, state } = subscription
-    if (state === "live") audienceOf(instrument, subscription).remove(subscription)
+    if (state === "live") audienceOf(instrument, subscription.wanted).remove(subscription)
     else if (state === "ahead") {
       const ahead = instrument.ahead!.filter((other) => other !== subscription)
       instrument.ahead = ahead.length === 0 ? undefined : ahead
@@ -200,9 +203,8 @@ export class HubClient implements Member {
 
   private change(subscription: Subscription, wanted: Wanted): void {
     const { instrument, state } = subscription
-    if (state === "live") audienceOf(instrument, subscription).remove(subscription)
-    subscription.tick = wanted.tick
-    subscription.gap = wanted.gap
+    if (state === "live") audienceOf(instrument, subscription.wanted).remove(subscription)
+    subscription.wanted = wanted
     if (state === "live") audienceOf(instrument, wanted).add(subscription)
   }
 
@@ -210,7 +212,7 @@ export class HubClient implements Member {
     const { instrument } = subscription
     subscription.state = "live"
     subscription.place = undefined
-    audienceOf(instrument, subscription).add(subscription)
+    audienceOf(instrument, subscription.wanted).add(subscription)
   }
 
   private goAhead(subscription: Subscription, place: Place, sure: boolean): void {

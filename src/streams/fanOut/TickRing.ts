@@ -3,11 +3,7 @@
 import type { Place } from "../../schema/Protocol.ts"
 import { isAfter } from "../../schema/Tick.ts"
 import type { ClientQueue, Frame } from "./ClientQueue.ts"
-
-export interface Wanted {
-  readonly tick: boolean
-  readonly gap: boolean
-}
+import { TICK, type Wanted } from "./sideChannels.ts"
 
 export type SubscriptionState = "live" | "ahead" | "fetching" | "over"
 
@@ -17,8 +13,7 @@ export class Subscription {
   readonly instrument: InstrumentTicks
   /** Its place in the audience it is in. */
   slot = 0
-  tick: boolean
-  gap: boolean
+  wanted: Wanted
   state: SubscriptionState = "over"
   /** Where the client's stream of this instrument stands while it is not live. */
   place: Place | undefined
@@ -30,15 +25,24 @@ export class Subscription {
   constructor(queue: ClientQueue, instrument: InstrumentTicks, wanted: Wanted) {
     this.queue = queue
     this.instrument = instrument
-    this.tick = wanted.tick
-    this.gap = wanted.gap
+    this.wanted = wanted
+  }
+
+  /** Whether it wants the ticks themselves. */
+  get hasTicks(): boolean {
+    return (this.wanted & TICK) !== 0
   }
 }
 
 /** Subscriptions that want the same of an instrument; their queues lie side by side, as every tick goes through them. */
 class Audience {
+  readonly wanted: Wanted
   readonly queues: Array<ClientQueue> = []
   private readonly subscriptions: Array<Subscription> = []
+
+  constructor(wanted: Wanted) {
+    this.wanted = wanted
+  }
 
   add(subscription: Subscription): void {
     subscription.slot = this.queues.length
@@ -63,10 +67,8 @@ export class InstrumentTicks {
   position = 0
   /** The publish that last brought a tick. */
   lastUse = 0
-  /** Clients by what they want: both channels, ticks alone, gaps alone. */
-  both: Audience | undefined
-  ticks: Audience | undefined
-  gaps: Audience | undefined
+  /** Clients by the channels they want: as many as there are choices, mostly one. */
+  readonly audiences: Array<Audience> = []
   /** Clients that already had what is still to come here. */
   ahead: Array<Subscription> | undefined
   /** Lookups under way. */
@@ -87,8 +89,8 @@ export class InstrumentTicks {
   }
 
   get isWanted(): boolean {
-    const { both, ticks, gaps, ahead, fetching } = this
-    return [both, ticks, gaps].some((audience) => audience?.queues.length) || ahead !== undefined || fetching > 0
+    const { audiences, ahead, fetching } = this
+    return audiences.some(({ queues }) => queues.length > 0) || ahead !== undefined || fetching > 0
   }
 
   at(index: number): Frame {
@@ -168,17 +170,11 @@ export class InstrumentTicks {
 }
 
 /** The audience of what a subscription wants. */
-export const audienceOf = (instrument: InstrumentTicks, { tick, gap }: Wanted): Audience => {
-  if (!tick) {
-    instrument.gaps ??= new Audience()
-    return instrument.gaps
-  }
-  if (!gap) {
-    instrument.ticks ??= new Audience()
-    return instrument.ticks
-  }
-  instrument.both ??= new Audience()
-  return instrument.both
+export const audienceOf = ({ audiences }: InstrumentTicks, wanted: Wanted): Audience => {
+  for (const audience of audiences) if (audience.wanted === wanted) return audience
+  const audience = new Audience(wanted)
+  audiences.push(audience)
+  return audience
 }
 
 /** Where an instrument's stream stands. */

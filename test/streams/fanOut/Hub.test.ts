@@ -5,10 +5,11 @@ import { Hub } from "../../../src/streams/fanOut/Hub.ts"
 import type { HubClient } from "../../../src/streams/fanOut/HubClient.ts"
 import type { History } from "../../../src/streams/fanOut/history.ts"
 import type { HubSettings } from "../../../src/streams/fanOut/parts.ts"
+import { wantedOf } from "../../../src/streams/fanOut/sideChannels.ts"
 import { EPOCH, FakeSocket, hubSettings, NOW, priceOf, randomFrom, tickOf } from "../../support/hub.ts"
 import { RuleBroken, RuleChecker } from "../../support/RuleChecker.ts"
 
-const both = { tick: true, gap: true }
+const both = { channels: wantedOf(["tick", "gap"]) }
 const plain = { ...both, since: undefined, backfill: 0 }
 
 const make = (settings: Partial<HubSettings> = {}, history?: History) =>
@@ -193,8 +194,8 @@ describe("the hub", () => {
     const ticks = connect(hub)
     const gaps = connect(hub)
     all.client.subscribe(1, plain)
-    ticks.client.subscribe(1, { ...plain, gap: false })
-    gaps.client.subscribe(1, { ...plain, tick: false })
+    ticks.client.subscribe(1, { ...plain, channels: wantedOf(["tick"]) })
+    gaps.client.subscribe(1, { ...plain, channels: wantedOf(["gap"]) })
     hub.publish([
       tickOf(1, EPOCH, 1, { sequence_id: 40 }),
       tickOf(1, EPOCH, 2, { sequence_id: 45, status: "STALE", gap_from: 41 }),
@@ -902,7 +903,11 @@ describe("the rule, whatever happens", () => {
       if (peer !== undefined) {
         const token = 1 + random.below(tokens)
         if (random.chance(0.3)) {
-          peer.client.subscribe(token, { ...plain, gap: random.chance(0.7), backfill: random.below(50) })
+          peer.client.subscribe(token, {
+            ...plain,
+            channels: wantedOf(random.chance(0.7) ? ["tick", "gap"] : ["tick"]),
+            backfill: random.below(50)
+          })
           peer.wanted.add(token)
         } else if (random.chance(0.1)) {
           peer.client.unsubscribe(token)
