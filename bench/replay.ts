@@ -6,9 +6,10 @@
 import { Context, Effect, Layer } from "effect"
 import { instance } from "../src/commands/instance.ts"
 import { readSettings } from "../src/schema/Settings.ts"
-import { epochOf, type Tick, tradingDay } from "../src/schema/Tick.ts"
+import type { Tick } from "../src/schema/Tick.ts"
 import { TickStore } from "../src/streams/ports/TickStore.ts"
 import { Replays } from "../src/streams/replay/Replays.ts"
+import { cleanTick } from "./clean.ts"
 import { figures, type Row } from "./row.ts"
 
 const TICKS = 200_000
@@ -16,32 +17,13 @@ const INSTRUMENTS = 50
 const RUNS = 5
 const BATCH = 5000
 const DATE = "2026-01-15"
-const OPEN = Date.UTC(2026, 0, 15, 3, 45) * 1000
 /** The session's 22,500 s hold them all. */
 const SPACING_MICROS = Math.floor(22_500_000_000 / TICKS)
 
 const day = (): ReadonlyArray<Tick> =>
-  Array.from({ length: TICKS }, (_, i): Tick => {
-    const number = Math.floor(i / INSTRUMENTS) + 1
-    const exchange_ts = OPEN + i * SPACING_MICROS
-    return {
-      instrument_token: 1000 + (i % INSTRUMENTS),
-      exchange_ts,
-      price: 100 + (i % 1000) / 20,
-      volume: 1 + (i % 100),
-      sequence_id: number,
-      status: "LIVE",
-      gap_from: 0,
-      session: 0,
-      sequencing: "contiguous",
-      epoch: epochOf(tradingDay(OPEN), OPEN),
-      position: number,
-      feed: "dma",
-      received_ts: exchange_ts + 400,
-      source: ["bench", i, 0],
-      old: false
-    }
-  })
+  Array.from({ length: TICKS }, (_, i) =>
+    cleanTick(i, 1000 + (i % INSTRUMENTS), Math.floor(i / INSTRUMENTS) + 1, SPACING_MICROS)
+  )
 
 export const run = (): Promise<Row> => {
   const settings = Effect.fromResult(readSettings({ ...process.env, PORT: "0", DATABASE_URL: "", DATA_DIR: "" }))

@@ -6,8 +6,9 @@ import { Context, Effect, Layer, Redacted } from "effect"
 import pg from "pg"
 import { int4Array, int8Array, timestampArray } from "../src/layers/postgres/arrays.ts"
 import * as Timescale from "../src/layers/postgres/Timescale.ts"
-import { epochOf, type Tick, tradingDay } from "../src/schema/Tick.ts"
+import type { Tick } from "../src/schema/Tick.ts"
 import { TickStore } from "../src/streams/ports/TickStore.ts"
+import { cleanTick } from "./clean.ts"
 import { alternate, figures, type Row } from "./row.ts"
 import { withServers } from "./servers.ts"
 
@@ -16,33 +17,14 @@ const BATCHES = Number(process.env.BENCH_BATCHES ?? 60)
 const ROUNDS = 5
 const INSTRUMENTS = 500
 const PARTITIONS = 12
-const OPEN = Date.UTC(2026, 0, 15, 3, 45) * 1000
 /** 5,000 ticks a second. */
 const SPACING_MICROS = 200
 
 const batches = (): ReadonlyArray<ReadonlyArray<Tick>> =>
   Array.from({ length: BATCHES }, (_, b) =>
-    Array.from({ length: BATCH }, (_, i): Tick => {
+    Array.from({ length: BATCH }, (_, i) => {
       const n = b * BATCH + i
-      const number = Math.floor(n / INSTRUMENTS) + 1
-      const exchange_ts = OPEN + n * SPACING_MICROS
-      return {
-        instrument_token: 1000 + ((n * 7919) % INSTRUMENTS),
-        exchange_ts,
-        price: 100 + (n % 1000) / 20,
-        volume: 1 + (n % 100),
-        sequence_id: number,
-        status: "LIVE",
-        gap_from: 0,
-        session: 0,
-        sequencing: "contiguous",
-        epoch: epochOf(tradingDay(OPEN), OPEN),
-        position: number,
-        feed: "dma",
-        received_ts: exchange_ts + 400,
-        source: ["bench", n, 0],
-        old: false
-      }
+      return cleanTick(n, 1000 + ((n * 7919) % INSTRUMENTS), Math.floor(n / INSTRUMENTS) + 1, SPACING_MICROS)
     })
   )
 

@@ -14,7 +14,7 @@ import { partitionsKept } from "./partitions.ts"
 import { archive, caches, log, missing, required, settings, store } from "./services.ts"
 
 const stagesFlag = Flag.String("stages").pipe(
-  Flag.withMetavar("process,store,recent,archive"),
+  Flag.withMetavar(STAGES.join(",")),
   Flag.withDescription("stages to run, comma-separated (default: all)"),
   Flag.mapTryCatch(
     (text): ReadonlyArray<Stage> => {

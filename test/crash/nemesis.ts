@@ -176,7 +176,7 @@ const ZOMBIE_POINTS: ReadonlyArray<CrashPoint> = [
   "after-claim",
   "after-publish",
   "after-store-write",
-  "after-ring",
+  "after-ring-write",
   "after-manifest",
   "after-archive-write"
 ]

@@ -17,7 +17,7 @@ export const CRASH_POINTS = [
   "after-store-write",
   "after-store-commit",
   // recent
-  "after-ring",
+  "after-ring-write",
   "after-ring-commit",
   // archive
   "after-manifest",
@@ -25,7 +25,9 @@ export const CRASH_POINTS = [
   "after-archive-write",
   "after-archive-commit"
 ] as const
-export type CrashPoint = (typeof CRASH_POINTS)[number]
+/** Every sink has these two; the list names those that the crash suite plays. */
+type SinkPoint = `after-${string}-${"write" | "commit"}`
+export type CrashPoint = (typeof CRASH_POINTS)[number] | SinkPoint
 
 interface Armed {
   readonly point: CrashPoint

@@ -10,7 +10,7 @@ import { commitLater } from "../log/commitLater.ts"
 import { follow, type TickBatch } from "../log/follow.ts"
 import { type AssignedPartition, type Commit, type LogRecord, TickLog } from "../log/TickLog.ts"
 import * as metrics from "../metrics.ts"
-import { type CrashPoint, crashPoint } from "../run/crashPoint.ts"
+import { crashPoint } from "../run/crashPoint.ts"
 import { Drain } from "../run/Drain.ts"
 import { type LostOffsetsSettings, lostOffsets } from "../run/lostOffsets.ts"
 import type { Readiness } from "../run/Readiness.ts"
@@ -25,8 +25,6 @@ export interface SinkOptions<Reason extends string> {
   readonly sink: string
   /** Why a tick that came is not in it afterwards. */
   readonly discards: ReadonlyArray<Reason>
-  /** Between a write and its commit, and after the commit. */
-  readonly crashPoints: { readonly written: CrashPoint; readonly committed: CrashPoint }
   /** Ticks that may wait in the process, where they do. */
   readonly capacity?: number
 }
@@ -83,7 +81,7 @@ export interface Consumer<Reason extends string> {
 }
 
 export const consume = <Reason extends string>(
-  { group, sink, discards, crashPoints, capacity }: SinkOptions<Reason>,
+  { group, sink, discards, capacity }: SinkOptions<Reason>,
   settings: LostOffsetsSettings
 ): Effect.Effect<Consumer<Reason>, never, TickLog | Readiness | Drain | Scope.Scope> =>
   Effect.gen(function* () {
@@ -124,7 +122,7 @@ export const consume = <Reason extends string>(
           const say = sayOf(partition)
           // Until the partition is another's: what was taken last may be written after its reading has ended.
           const commits = yield* Scope.provide(
-            commitLater(assigned, () => crashPoint(crashPoints.committed)),
+            commitLater(assigned, () => crashPoint(`after-${sink}-commit`)),
             scope
           )
           const mine = (): SinkPartition => ({
@@ -159,7 +157,7 @@ export const consume = <Reason extends string>(
       incarnation,
       stopping: drain.begun,
       written: ({ ticks, discarded: by, startedAt }) => {
-        crashPoint(crashPoints.written)
+        crashPoint(`after-${sink}-write`)
         flush.add((clock.currentTimeMillisUnsafe() - startedAt) / 1000)
         received.add(ticks)
         let left = ticks

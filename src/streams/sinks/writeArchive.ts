@@ -36,7 +36,6 @@ export const writeArchive = (
         group: "archive",
         sink: "archive",
         discards: ["replay", "archived"],
-        crashPoints: { written: "after-archive-write", committed: "after-archive-commit" },
         capacity: settings.ARCHIVE_BATCH_TICKS * 2
       },
       settings

@@ -26,8 +26,7 @@ export const writeRecentTicks = (
       {
         group: "recent",
         sink: "ring",
-        discards: ["old", "replay"],
-        crashPoints: { written: "after-ring", committed: "after-ring-commit" }
+        discards: ["old", "replay"]
       },
       settings
     )

@@ -61,7 +61,6 @@ export const writeStore = (
         group: "store",
         sink: "store",
         discards: ["absorbed", "dropped-day", "refused"],
-        crashPoints: { written: "after-store-write", committed: "after-store-commit" },
         capacity
       },
       settings

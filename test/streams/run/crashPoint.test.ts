@@ -23,12 +23,12 @@ describe("crash points", () => {
   it("names a point and how often it is passed", () => {
     for (const point of CRASH_POINTS)
       assert.deepStrictEqual(parseCrashAt(point), { point, times: 1, signal: "SIGKILL" })
-    const twelfth = { point: "after-ring", times: 12 } as const
-    assert.deepStrictEqual(parseCrashAt("after-ring:12"), { ...twelfth, signal: "SIGKILL" })
-    assert.deepStrictEqual(parseCrashAt("after-ring:12:SIGSTOP"), { ...twelfth, signal: "SIGSTOP" })
+    const twelfth = { point: "after-ring-write", times: 12 } as const
+    assert.deepStrictEqual(parseCrashAt("after-ring-write:12"), { ...twelfth, signal: "SIGKILL" })
+    assert.deepStrictEqual(parseCrashAt("after-ring-write:12:SIGSTOP"), { ...twelfth, signal: "SIGSTOP" })
     assert.isUndefined(parseCrashAt(undefined))
     assert.isUndefined(parseCrashAt(""))
-    for (const wrong of ["after-lunch", "after-ring:0", "after-ring:x", "after-ring:1:SIGHUP"]) {
+    for (const wrong of ["after-lunch", "after-ring-write:0", "after-ring-write:x", "after-ring-write:1:SIGHUP"]) {
       assert.throws(() => parseCrashAt(wrong), /MDP_CRASH_AT.*after-claim/)
     }
   })
