@@ -13,6 +13,7 @@ import type { Checkpoints } from "./ports/Checkpoints.ts"
 import type { Claims } from "./ports/Claims.ts"
 import type { RecentTicks } from "./ports/RecentTicks.ts"
 import type { TickStore } from "./ports/TickStore.ts"
+import { STAGE_NODES } from "./process/process.ts"
 import { runProcess } from "./process/runProcess.ts"
 import type { Replays } from "./replay/Replays.ts"
 import type { Drain } from "./run/Drain.ts"
@@ -134,19 +135,10 @@ const process: Group<TickLog | Claims | Checkpoints | Readiness> = {
   reads: "raw_ticks",
   gathers: false,
   parts: (settings) => [{ name: "process", run: runProcess(settings) }],
-  nodes: [
-    ["decode", "stage", "reads raw records; what cannot be read goes to the DLQ"],
-    ["normalize", "stage", "one form, identity, trading day; stamps too far ahead go to the DLQ"],
-    ["deduplicate", "stage", "sessions, arbitration between feeds, each identity once"],
-    ["sequence", "stage", "gaps, status, volume, epoch and position"],
-    ["publish", "stage", "writes clean ticks and dead letters, then commits"]
-  ],
+  nodes: STAGE_NODES.map(([id, does]) => [id, "stage", does]),
   edges: (settings) => [
     readFrom("raw_ticks", "decode", settings),
-    { from: "decode", to: "normalize" },
-    { from: "normalize", to: "deduplicate" },
-    { from: "deduplicate", to: "sequence" },
-    { from: "sequence", to: "publish" },
+    ...STAGE_NODES.slice(1).map(([to], i) => ({ from: STAGE_NODES[i]![0], to })),
     { from: "publish", to: "normalized_ticks" },
     writtenTo("publish", settings)
   ]

@@ -37,6 +37,15 @@ export type ProcessSettings = Pick<
   | "PROCESS_INSTRUMENTS"
 >
 
+/** The stages in their order, as the topology tells of them. */
+export const STAGE_NODES = [
+  ["decode", "reads raw records; what cannot be read goes to the DLQ"],
+  ["normalize", "one form, identity, trading day; stamps too far ahead go to the DLQ"],
+  ["deduplicate", "sessions, arbitration between feeds, each identity once"],
+  ["sequence", "gaps, status, volume, epoch and position"],
+  ["publish", "writes clean ticks and dead letters, then commits"]
+] as const
+
 /** The pure stages of a partition, joined: an array of raw records in, what is to be published out. */
 export const stages = (
   states: PartitionStates,
