@@ -132,10 +132,12 @@ export class ClientSession implements Work {
 
   /** The connection is gone. */
   close(): void {
-    this.services.shares.remove(this)
+    const { hub, shares } = this.services
+    shares.remove(this)
     this.unread.length = 0
     this.inHand = undefined
-    this.services.hub.disconnect(this.client)
+    // In its turn: a hundred clients of thousands of instruments each, ended in one moment, would hold up every tick.
+    hub.disconnect(this.client, (step) => shares.add({ step }))
   }
 
   private end(code: number, reason: string, why: EndReason): void {

@@ -8,7 +8,7 @@ import { UNKNOWN } from "./backfill.ts"
 import { type ClientQueue, Frame, MAX_DELIVERY, type Published } from "./ClientQueue.ts"
 import type { ChannelHost, Member } from "./parts.ts"
 import { framesFor, TICK, type Told, toldBy } from "./sideChannels.ts"
-import { audienceOf, InstrumentTicks, type Subscription } from "./TickRing.ts"
+import { audienceOf, InstrumentTicks } from "./TickRing.ts"
 
 /** The stream of the market itself; every other channel is a replay's id. */
 export const LIVE = ""
@@ -176,14 +176,11 @@ export class Channel {
   private catchUp(instrument: InstrumentTicks, tick: Tick, told: Told | undefined, published: Published): void {
     const { token, epoch, position } = instrument
     const waiting = instrument.ahead!
-    const still: Array<Subscription> = []
     for (const subscription of waiting) {
       const { place, sure } = subscription
       const isBehind = place !== undefined && !isAfter(epoch, position, place)
-      if (isBehind && sure) {
-        still.push(subscription)
-        continue
-      }
+      if (isBehind && sure) continue
+      waiting.delete(subscription)
       subscription.state = "live"
       subscription.place = undefined
       audienceOf(instrument, subscription.wanted).add(subscription)
@@ -198,7 +195,7 @@ export class Channel {
         this.send(new Frame(token, epoch, position, first, before, published, tick, ""), [subscription.queue])
       } else this.tell(instrument, beside, published, [subscription.queue])
     }
-    instrument.ahead = still.length === 0 ? undefined : still
+    if (waiting.size === 0) instrument.ahead = undefined
   }
 
   private add(frame: Frame): number {

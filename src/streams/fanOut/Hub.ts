@@ -54,6 +54,10 @@ export interface HubOptions {
 /** A server that was quicker is ahead by what is under way in the log; a place further off is nobody's. */
 const GRACE_MS = 500
 
+const untilDone = (step: () => boolean): void => {
+  while (step());
+}
+
 /** All channels and all clients of one server. */
 export class Hub implements ChannelHost, ClientHost {
   readonly settings: HubSettings
@@ -137,13 +141,13 @@ export class Hub implements ChannelHost, ClientHost {
     return client
   }
 
-  /** The connection is gone. */
-  disconnect(client: HubClient): void {
+  /** The connection is gone: nothing more goes to it. Its subscriptions are ended at once, or by whoever takes the steps. */
+  disconnect(client: HubClient, later: (step: () => boolean) => void = untilDone): void {
     if (!this.connected.delete(client)) return
-    client.leave()
     this.account(client.queue)
     this.unfinished.delete(client.queue)
     client.queue.close()
+    later(() => client.leaveSome())
   }
 
   /** Sends what the sockets still take, then ends every connection. */

@@ -14,6 +14,8 @@ import { audienceOf, placeOf, Subscription } from "./TickRing.ts"
 
 /** Instruments of one client that are looked up outside memory at a time. */
 const CLIENT_LOOKUPS = 4
+/** Subscriptions that are ended in one step. */
+const LEAVE_STEP = 250
 /** How often it is looked at whether the stream has come to a client's place. */
 const GRACE_STEP_MS = 10
 /** `since` of a day older than this is not followed day by day. */
@@ -180,19 +182,29 @@ export class HubClient implements Member {
 
   /** Ends all subscriptions. */
   leave(): void {
-    this.hub.subscriptions -= this.subscriptions.size
-    for (const subscription of this.subscriptions.values()) this.drop(subscription)
-    this.subscriptions.clear()
-    this.forgetAllLeft()
+    while (this.leaveSome());
+  }
+
+  /** Ends some of them, as many as are a step's work; true where there are more. */
+  leaveSome(): boolean {
     this.channel?.clients.delete(this)
+    this.forgetAllLeft()
+    let left = LEAVE_STEP
+    for (const [token, subscription] of this.subscriptions) {
+      if (left-- === 0) return true
+      this.subscriptions.delete(token)
+      this.hub.subscriptions--
+      this.drop(subscription)
+    }
+    return false
   }
 
   private drop(subscription: Subscription): void {
     const { instrument, state } = subscription
     if (state === "live") audienceOf(instrument, subscription.wanted).remove(subscription)
     else if (state === "ahead") {
-      const ahead = instrument.ahead!.filter((other) => other !== subscription)
-      instrument.ahead = ahead.length === 0 ? undefined : ahead
+      instrument.ahead!.delete(subscription)
+      if (instrument.ahead!.size === 0) instrument.ahead = undefined
     } else if (state === "fetching") {
       instrument.fetching--
       this.lookups.delete(subscription)
@@ -220,8 +232,8 @@ export class HubClient implements Member {
     subscription.state = "ahead"
     subscription.place = place
     subscription.sure = sure
-    instrument.ahead ??= []
-    instrument.ahead.push(subscription)
+    instrument.ahead ??= new Set()
+    instrument.ahead.add(subscription)
   }
 
   /** An empty backfill: the stream goes on from where it stands. */

@@ -70,7 +70,7 @@ export class InstrumentTicks {
   /** Clients by the channels they want: as many as there are choices, mostly one. */
   readonly audiences: Array<Audience> = []
   /** Clients that already had what is still to come here. */
-  ahead: Array<Subscription> | undefined
+  ahead: Set<Subscription> | undefined
   /** Lookups under way. */
   fetching = 0
   /** Counts the runs that were forgotten. */
