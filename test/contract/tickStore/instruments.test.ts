@@ -2,34 +2,17 @@
 import { assert } from "@effect/vitest"
 import { Effect } from "effect"
 import { TestClock } from "effect/testing"
-import type { Instrument } from "../../../src/schema/Instrument.ts"
 import { TickStore } from "../../../src/streams/ports/TickStore.ts"
+import { instrumentOf } from "../../support/instruments.ts"
 import { onEachStore, sql } from "./stores.ts"
-
-const instrument = (fields: Partial<Instrument>): Instrument => ({
-  instrument_token: 1,
-  tradingsymbol: "INFY",
-  exchange: "NSE",
-  asset_class: "EQ",
-  tick_size: 0.05,
-  name: "INFOSYS",
-  expiry: null,
-  strike: null,
-  option_type: null,
-  lot_size: null,
-  ...fields
-})
 
 onEachStore("instruments", (it) => {
   it.effect("are added, changed and expired, each counted once, and a reused token keeps its older meaning", () =>
     Effect.gen(function* () {
       const { instruments, putInstruments } = yield* TickStore
       yield* TestClock.setTime(Date.parse("2026-01-29T04:00:00Z"))
-      const equity = instrument({ instrument_token: 408065 })
-      const option = instrument({
-        instrument_token: 9_000_001,
-        tradingsymbol: "NIFTY26JAN25000CE",
-        exchange: "NFO",
+      const equity = instrumentOf(408065, "INFY", "NSE", { name: "INFOSYS" })
+      const option = instrumentOf(9_000_001, "NIFTY26JAN25000CE", "NFO", {
         asset_class: "OPT",
         name: "NIFTY",
         expiry: "2026-01-29",
@@ -63,7 +46,7 @@ onEachStore("instruments", (it) => {
       const before = yield* instrumentsVersion
       yield* instruments(10)
       assert.strictEqual(yield* instrumentsVersion, before)
-      yield* putInstruments([instrument({ instrument_token: 77_001 })])
+      yield* putInstruments([instrumentOf(77_001, "INFY")])
       const put = yield* instrumentsVersion
       assert.notStrictEqual(put, before)
       const seen = [put]
@@ -84,12 +67,12 @@ onEachStore("instruments", (it) => {
       yield* TestClock.setTime(Date.parse("2026-01-30T04:00:00Z"))
       yield* sql("TRUNCATE instruments")
       const contract = (instrument_token: number, expiry: string) =>
-        instrument({ instrument_token, tradingsymbol: `F${expiry}`, asset_class: "FUT", expiry })
+        instrumentOf(instrument_token, `F${expiry}`, "NSE", { asset_class: "FUT", expiry })
       yield* putInstruments([
         contract(1, "2026-01-01"),
         contract(2, "2026-01-08"),
         contract(3, "2026-02-26"),
-        instrument({ instrument_token: 4 })
+        instrumentOf(4, "INFY")
       ])
       yield* sql("UPDATE instruments SET name = repeat('a ', 24000) WHERE instrument_token = 4")
       const found = yield* instruments(3)

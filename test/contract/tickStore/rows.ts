@@ -6,6 +6,7 @@ import { compareTicks, type Tick } from "../../../src/schema/Tick.ts"
 import { MAX_MICROS, MIN_MICROS } from "../../../src/schema/Time.ts"
 import type { Bookmark } from "../../../src/streams/log/bookmark.ts"
 import { type StoredTick, type TickCursor, TickStore } from "../../../src/streams/ports/TickStore.ts"
+import { toStored } from "../ticks.ts"
 import { sql } from "./stores.ts"
 
 /** Marked minutes of an instrument. */
@@ -33,18 +34,8 @@ export const newToken = (count = 1): number => {
 }
 
 export const asStored = (tick: Tick, isReplayed = false): StoredTick => ({
-  instrument_token: tick.instrument_token,
-  exchange_ts: tick.exchange_ts,
-  sequence_id: tick.sequence_id,
-  price: tick.price,
-  volume: tick.volume,
-  status: tick.status,
-  epoch: isReplayed ? null : tick.epoch,
-  position: isReplayed ? null : tick.position,
-  feed: tick.feed,
-  session: tick.session,
-  sequencing: tick.sequencing,
-  received_ts: tick.received_ts
+  ...toStored(tick),
+  ...(isReplayed ? { epoch: null, position: null } : {})
 })
 
 /** What the store is to hold, said with a map. */
