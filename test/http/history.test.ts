@@ -67,7 +67,7 @@ interface CandlesPage {
 
 const BASE = "/api/v1/historical"
 
-layer(Filled, { excludeTestServices: true, timeout: "60 seconds" })("history over REST", (it) => {
+layer(Filled, { excludeTestServices: true })("history over REST", (it) => {
   const served = Effect.gen(function* () {
     const store = yield* TickStore
     return yield* serve({ store: Layer.succeed(TickStore, store) })
