@@ -12,7 +12,7 @@ import { Archive, type ArchiveRange } from "../../src/streams/ports/Archive.ts"
 import type { StoredTick } from "../../src/streams/ports/TickStore.ts"
 import { emptyBucket } from "../support/buckets.ts"
 import { s3 } from "../support/services.ts"
-import { DAY, EPOCH, makeTick, OPEN } from "./ticks.ts"
+import { DAY, EPOCH, makeTick, OPEN, toStored } from "./ticks.ts"
 
 /** A place for an archive, empty, gone with the scope; each use of the layer opens it anew. */
 type Place = Effect.Effect<Layer.Layer<Archive>, never, Scope.Scope>
@@ -50,21 +50,6 @@ const range = (first: number, last: number, partition = 0, incarnation = "normal
   partition,
   first,
   last
-})
-
-const toStored = (tick: Tick): StoredTick => ({
-  instrument_token: tick.instrument_token,
-  exchange_ts: tick.exchange_ts,
-  sequence_id: tick.sequence_id,
-  price: tick.price,
-  volume: tick.volume,
-  status: tick.status,
-  epoch: tick.epoch,
-  position: tick.position,
-  feed: tick.feed,
-  session: tick.session,
-  sequencing: tick.sequencing,
-  received_ts: tick.received_ts
 })
 
 const sorted = (ticks: ReadonlyArray<StoredTick>): ReadonlyArray<StoredTick> =>

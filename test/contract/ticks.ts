@@ -1,5 +1,6 @@
 // Ticks for the contract suites: whole, plain and told apart by what a case gives.
 import { epochOf, type Tick, tradingDay, tradingDayStart } from "../../src/schema/Tick.ts"
+import type { StoredTick } from "../../src/streams/ports/TickStore.ts"
 
 /** 2026-01-15, a Thursday. */
 export const DAY = tradingDay(1_768_448_700_000_000)
@@ -25,3 +26,6 @@ export const makeTick = (given: Partial<Tick> = {}): Tick => ({
   old: false,
   ...given
 })
+
+/** A published tick as the store and the archive have it. */
+export const toStored = ({ gap_from, source, old, ...stored }: Tick): StoredTick => stored

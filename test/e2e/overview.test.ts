@@ -1,5 +1,6 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Effect, Schedule } from "effect"
+import { LONG_MS } from "../support/guards.ts"
 import { getJson, start } from "../support/processes.ts"
 import { isInstalled, ownKafka, ownPostgres, ownRedis } from "../support/services.ts"
 
@@ -23,7 +24,8 @@ interface Seen {
   }>
 }
 
-describe.skipIf(isMissing)("a server on real services", () => {
+// Long: real servers and workers are started, and some of them killed.
+describe.skipIf(isMissing)("a server on real services", { timeout: LONG_MS }, () => {
   it.live(
     "shows its workers, names one that was killed and the groups that nobody runs, and a Redis that stopped",
     () =>

@@ -4,6 +4,7 @@ import { fileURLToPath } from "node:url"
 import { assert, describe, it } from "@effect/vitest"
 import { Effect, Schedule } from "effect"
 import { type BarTick, barsOf } from "../support/candles.ts"
+import { LONG_MS } from "../support/guards.ts"
 import { folder, getJson, getLines, getMetrics, runToEnd, startInstance, untilDrained } from "../support/processes.ts"
 import { RuleChecker } from "../support/RuleChecker.ts"
 import { connect } from "../support/webSocketServer.ts"
@@ -40,7 +41,8 @@ const feedFile = (url: string, day: string) =>
 const ALL = "from=2022-08-01T00:00:00Z&to=2022-09-01T00:00:00Z"
 const ticksOf = (url: string) => getLines(`${url}/api/v1/historical/ticks?instrument_token=${TOKEN}&${ALL}`)
 
-describe.skipIf(!isThere)("real days of the NIFTY 50 index", () => {
+// Long: an instance takes whole days of ticks.
+describe.skipIf(!isThere)("real days of the NIFTY 50 index", { timeout: LONG_MS }, () => {
   it.live("give candles equal to the file's, add no row when fed again, and replay in exact order beside live", () =>
     Effect.gen(function* () {
       const dir = yield* folder

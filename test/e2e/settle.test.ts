@@ -4,6 +4,7 @@ import { createInterface } from "node:readline"
 import { assert, describe, it } from "@effect/vitest"
 import { Effect, Fiber } from "effect"
 import { type BarTick, barsOf } from "../support/candles.ts"
+import { LONG_MS } from "../support/guards.ts"
 import { withinOneDay } from "../support/oneDay.ts"
 import { folder, getJson, getLines, getMetrics, start, startInstance, untilDrained } from "../support/processes.ts"
 import { RuleChecker } from "../support/RuleChecker.ts"
@@ -34,7 +35,8 @@ const random = (seed: number) => () => {
   return seed / 0x7fffffff
 }
 
-describe("two feeds that lose, repeat and reorder packets, settled against the ledger", () => {
+// Long: an instance takes two lossy feeds, and every account is closed.
+describe("two feeds that lose, repeat and reorder packets, settled against the ledger", { timeout: LONG_MS }, () => {
   it.live("closes every account: clients, store, gaps, candles and metrics", () =>
     Effect.gen(function* () {
       yield* Effect.promise(() => withinOneDay(180_000))

@@ -2,6 +2,7 @@ import { readFileSync } from "node:fs"
 import type { Socket } from "node:net"
 import { assert, describe, it } from "@effect/vitest"
 import { Effect } from "effect"
+import { LONG_MS } from "../support/guards.ts"
 import { getMetrics, startInstance } from "../support/processes.ts"
 import { RuleChecker } from "../support/RuleChecker.ts"
 import { connect } from "../support/webSocketServer.ts"
@@ -30,7 +31,8 @@ const rssMb = (pid: number): number =>
   Number(/VmRSS:\s+(\d+) kB/.exec(readFileSync(`/proc/${pid}/status`, "utf8"))?.[1]) / 1024
 const mean = (values: ReadonlyArray<number>) => values.reduce((a, b) => a + b, 0) / values.length
 
-describe("a client that stops reading", () => {
+// Long: an instance serves until its buffers to a client that does not read are full.
+describe("a client that stops reading", { timeout: LONG_MS }, () => {
   it.live(
     "is told its exact loss when it reads again; 50 others lose nothing; memory stays flat",
     () =>

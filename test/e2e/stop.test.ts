@@ -2,6 +2,7 @@ import { createServer } from "node:net"
 import { join } from "node:path"
 import { assert, describe, it } from "@effect/vitest"
 import { Effect, Fiber, Schedule } from "effect"
+import { LONG_MS } from "../support/guards.ts"
 import { folder, getJson, getLines, runToEnd, startInstance } from "../support/processes.ts"
 
 const TOKEN = 7
@@ -43,7 +44,8 @@ const storedIds = (url: string) =>
     (all) => all.flat().map((tick) => tick.sequence_id as number)
   )
 
-describe("stopping", () => {
+// Long: instances are started, killed and drained, one after the other.
+describe("stopping", { timeout: LONG_MS }, () => {
   it.live("stores everything taken in before SIGTERM under load, and exits 0", () =>
     Effect.gen(function* () {
       const data = join(yield* folder, "data")
@@ -129,7 +131,8 @@ const refused = (
     assert.strictEqual(mdp.stdout, "")
   })
 
-describe("refusing to start", () => {
+// Long: each start is a process, and some cases have many.
+describe("refusing to start", { timeout: LONG_MS }, () => {
   it.live("names the setting that is wrong, and its value", () =>
     refused(["run"], { PORT: "eighty" }, 1, /PORT: expected a number, got "eighty"/)
   )

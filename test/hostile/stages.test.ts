@@ -210,6 +210,6 @@ describe("records made up by chance", () => {
       )
       outcome(records, whole(records), 12)
     },
-    { timeout: 60_000, arbitrary: { runs: 200 } }
+    { arbitrary: { runs: 200 } }
   )
 })

@@ -8,7 +8,8 @@ import { MAX_STRIKES, MESSAGE_BURST } from "../../src/http/session.ts"
 import { type Answer, MAX_MESSAGE_BYTES } from "../../src/schema/Protocol.ts"
 import type { Hub } from "../../src/streams/fanOut/Hub.ts"
 import { EPOCH, randomFrom, tickOf } from "../support/hub.ts"
-import { connect, instrumentOf, serve, type TestClient } from "../support/webSocketServer.ts"
+import { instrumentOf } from "../support/instruments.ts"
+import { connect, serve, type TestClient } from "../support/webSocketServer.ts"
 
 const TOKENS = 20
 

@@ -7,27 +7,8 @@ import { isPrintable } from "../../src/schema/printable.ts"
 import { MAX_DATE, MIN_DATE } from "../../src/schema/Time.ts"
 import type { StoredTick } from "../../src/streams/ports/TickStore.ts"
 import { ReplayAudience } from "../../src/streams/replay/ReplayAudience.ts"
-import { memoryStore, Rows } from "./memoryStore.ts"
+import { memoryStore, OPEN, Rows, storedTick } from "./memoryStore.ts"
 import { ask, serve } from "./serving.ts"
-
-/** 2026-01-16 09:15 IST. */
-const OPEN = 1_768_535_100_000_000
-
-const tick = (change: Partial<StoredTick> = {}): StoredTick => ({
-  instrument_token: 7,
-  exchange_ts: OPEN,
-  sequence_id: 1,
-  price: 100,
-  volume: 1,
-  status: "LIVE",
-  epoch: 20_469_000_033_300,
-  position: 1,
-  feed: "dma",
-  session: 0,
-  sequencing: "contiguous",
-  received_ts: OPEN,
-  ...change
-})
 
 const holding = (...ticks: ReadonlyArray<StoredTick>): Rows => {
   const rows = new Rows()
@@ -45,7 +26,7 @@ const post = (port: number, body: object) =>
 describe("dates", () => {
   it.live("have bounds in every route that takes one, and what is refused leaves nothing behind", () =>
     Effect.gen(function* () {
-      const { port } = yield* serve({ store: memoryStore(holding(tick())) })
+      const { port } = yield* serve({ store: memoryStore(holding(storedTick())) })
       for (const date of ["9999-12-31", "2255-06-07", "2100-01-02", "1979-12-31", "1969-12-31", "0000-01-01"]) {
         const expected = {
           _tag: "BadRequest",
@@ -82,7 +63,7 @@ describe("dates", () => {
         close: () => {},
         clients: () => 1
       })
-      const { port } = yield* serve({ store: memoryStore(holding(tick())), audience })
+      const { port } = yield* serve({ store: memoryStore(holding(storedTick())), audience })
       const request = { date: "2026-01-16", tokens: [7], paused: true }
       for (let i = 0; i < 3; i++) assert.strictEqual((yield* post(port, request)).status, 500)
       assert.deepStrictEqual((yield* ask(port, "/api/v1/replays")).json, { replays: [] })
@@ -93,7 +74,7 @@ describe("dates", () => {
 
   it.live("a cursor's time has the bounds of a time", () =>
     Effect.gen(function* () {
-      const { port } = yield* serve({ store: memoryStore(holding(tick())) })
+      const { port } = yield* serve({ store: memoryStore(holding(storedTick())) })
       for (const time of [Number.MAX_SAFE_INTEGER, -1, 0, null]) {
         const ticks = writeCursor("ticks", 7, [time, 1, null, null])
         const candles = writeCursor("candles-1m", 7, [time])
@@ -112,10 +93,10 @@ describe("sums", () => {
     Effect.gen(function* () {
       const large = { volume: MAX_VOLUME }
       const rows = holding(
-        tick(large),
-        tick({ ...large, exchange_ts: OPEN + 1, sequence_id: 2, position: 2 }),
-        tick({ ...large, exchange_ts: OPEN + 900_000_000, sequence_id: 3, position: 3 }),
-        tick({ instrument_token: 8, volume: 5 })
+        storedTick(large),
+        storedTick({ ...large, exchange_ts: OPEN + 1, sequence_id: 2, position: 2 }),
+        storedTick({ ...large, exchange_ts: OPEN + 900_000_000, sequence_id: 3, position: 3 }),
+        storedTick({ instrument_token: 8, volume: 5 })
       )
       const { port } = yield* serve({ store: memoryStore(rows) })
       const quotes = yield* ask(port, "/api/v1/quotes?tokens=7,8,9")
@@ -136,7 +117,7 @@ describe("sums", () => {
 
   it.live("whatever the store holds, an answer is given: no number is null, a sum beyond all bounds the largest", () =>
     Effect.gen(function* () {
-      const last = tick({ price: Number.NaN, volume: 2 ** 70, feed: "\u0007\ud800" })
+      const last = storedTick({ price: Number.NaN, volume: 2 ** 70, feed: "\u0007\ud800" })
       const quotes = new Map([
         [7, { last, open: Number.NaN, high: Number.POSITIVE_INFINITY, low: -1e300, volume: 2 ** 70 }]
       ])

@@ -4,29 +4,15 @@ import { Effect, Layer } from "effect"
 import * as Pglite from "../../src/layers/postgres/Pglite.ts"
 import * as Timescale from "../../src/layers/postgres/Timescale.ts"
 import { barStart } from "../../src/schema/Candle.ts"
-import type { Instrument } from "../../src/schema/Instrument.ts"
 import { compareTicks, type Tick, tradingDay, tradingDayStart } from "../../src/schema/Tick.ts"
 import { type StoredTick, TickStore } from "../../src/streams/ports/TickStore.ts"
-import { barsOf, memoryStore, Rows } from "./memoryStore.ts"
+import { toStored } from "../contract/ticks.ts"
+import { instrumentOf } from "../support/instruments.ts"
+import { barsOf, memoryStore, OPEN, Rows } from "./memoryStore.ts"
 import { ask, serve } from "./serving.ts"
 
-/** 2026-01-16, a Friday, 09:15 IST. */
-const OPEN = 1_768_535_100_000_000
 const MINUTE = 60_000_000
 const DAY = tradingDayStart(tradingDay(OPEN))
-
-const instrument = (instrument_token: number, exchange: string, tradingsymbol: string): Instrument => ({
-  instrument_token,
-  exchange,
-  tradingsymbol,
-  asset_class: "EQ",
-  tick_size: 0.05,
-  name: null,
-  expiry: null,
-  strike: null,
-  option_type: null,
-  lot_size: null
-})
 
 /** Ticks with many shared stamps, some late, over the day's session and a little before it. */
 const recorded = (token: number, count: number): ReadonlyArray<Tick> =>
@@ -51,10 +37,8 @@ const recorded = (token: number, count: number): ReadonlyArray<Tick> =>
     }
   })
 
-const asStored = ({ gap_from, source, old, ...tick }: Tick): StoredTick => tick
-
 const TICKS = recorded(408065, 2500)
-const SORTED = TICKS.map(asStored).toSorted(compareTicks)
+const SORTED = TICKS.map(toStored).toSorted(compareTicks)
 
 /** The real store, with two thousand and a half ticks of one instrument. */
 const Filled = Layer.effect(
@@ -62,11 +46,7 @@ const Filled = Layer.effect(
   Effect.gen(function* () {
     const { url } = yield* Pglite.Pglite
     const store = yield* Timescale.make({ url, embedded: true })
-    yield* store.putInstruments([
-      instrument(408065, "NSE", "INFY"),
-      instrument(7, "NSE", "TCS"),
-      instrument(8, "BSE", "TCS")
-    ])
+    yield* store.putInstruments([instrumentOf(408065, "INFY"), instrumentOf(7, "TCS"), instrumentOf(8, "TCS", "BSE")])
     yield* store.write({
       ticks: TICKS,
       replayed: [],
@@ -87,7 +67,7 @@ interface CandlesPage {
 
 const BASE = "/api/v1/historical"
 
-layer(Filled, { excludeTestServices: true, timeout: "60 seconds" })("history over REST", (it) => {
+layer(Filled, { excludeTestServices: true })("history over REST", (it) => {
   const served = Effect.gen(function* () {
     const store = yield* TickStore
     return yield* serve({ store: Layer.succeed(TickStore, store) })

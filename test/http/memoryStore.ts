@@ -18,6 +18,25 @@ export class Rows {
   }
 }
 
+/** 2026-01-16, a Friday, 09:15 IST. */
+export const OPEN = 1_768_535_100_000_000
+
+export const storedTick = (given: Partial<StoredTick> = {}): StoredTick => ({
+  instrument_token: 7,
+  exchange_ts: OPEN,
+  sequence_id: 1,
+  price: 100,
+  volume: 1,
+  status: "LIVE",
+  epoch: 20_469_000_033_300,
+  position: 1,
+  feed: "dma",
+  session: 0,
+  sequencing: "contiguous",
+  received_ts: given.exchange_ts ?? OPEN,
+  ...given
+})
+
 export const barsOf = (ticks: ReadonlyArray<StoredTick>, interval: Parameters<typeof barStart>[1]): Array<Candle> => {
   const bars: Array<Candle> = []
   for (const { exchange_ts, price, volume } of ticks) {

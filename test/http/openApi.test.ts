@@ -1,7 +1,8 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Effect } from "effect"
 import { RawTickInput, readRawTick } from "../../src/schema/RawTick.ts"
-import { memoryStore, Rows } from "./memoryStore.ts"
+import { instrumentOf } from "../support/instruments.ts"
+import { memoryStore, Rows, storedTick } from "./memoryStore.ts"
 import { baseOf, described, type Operation, requestOf } from "./openApiClient.ts"
 import { ask, serve } from "./serving.ts"
 
@@ -15,32 +16,11 @@ const filled = (): Rows => {
     [738561, "RELIANCE"],
     [408065, "INFY"]
   ] as const) {
-    rows.instruments.set(instrument_token, {
+    rows.instruments.set(
       instrument_token,
-      exchange: "NSE",
-      tradingsymbol,
-      asset_class: "EQ",
-      tick_size: 0.05,
-      name: tradingsymbol,
-      expiry: null,
-      strike: null,
-      option_type: null,
-      lot_size: 1
-    })
-    rows.ticks.push({
-      instrument_token,
-      exchange_ts: AT,
-      sequence_id: 1,
-      price: 2500.5,
-      volume: 100,
-      status: "LIVE",
-      epoch: 20_469_000_033_300,
-      position: 1,
-      feed: "dma",
-      session: 0,
-      sequencing: "contiguous",
-      received_ts: AT
-    })
+      instrumentOf(instrument_token, tradingsymbol, "NSE", { name: tradingsymbol, lot_size: 1 })
+    )
+    rows.ticks.push(storedTick({ instrument_token, exchange_ts: AT, price: 2500.5, volume: 100 }))
   }
   return rows
 }

@@ -1,42 +1,16 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Effect } from "effect"
-import type { StoredTick } from "../../src/streams/ports/TickStore.ts"
-import { memoryStore, Rows } from "./memoryStore.ts"
+import { instrumentOf } from "../support/instruments.ts"
+import { memoryStore, OPEN, Rows, storedTick } from "./memoryStore.ts"
 import { ask, serve } from "./serving.ts"
-
-/** 2026-01-16 09:15 IST. */
-const OPEN = 1_768_535_100_000_000
 
 const filled = () => {
   const rows = new Rows()
-  rows.instruments.set(7, {
-    instrument_token: 7,
-    exchange: "NSE",
-    tradingsymbol: "TCS",
-    asset_class: "EQ",
-    tick_size: 0.05,
-    name: null,
-    expiry: null,
-    strike: null,
-    option_type: null,
-    lot_size: null
-  })
+  rows.instruments.set(7, instrumentOf(7, "TCS"))
   for (let i = 0; i < 5; i++) {
-    const tick: StoredTick = {
-      instrument_token: 7,
-      exchange_ts: OPEN + i * 60_000_000,
-      sequence_id: i + 1,
-      price: 100 + i,
-      volume: 1,
-      status: "LIVE",
-      epoch: 20_469_000_033_300,
-      position: i + 1,
-      feed: "dma",
-      session: 0,
-      sequencing: "contiguous",
-      received_ts: OPEN + i * 60_000_000
-    }
-    rows.ticks.push(tick)
+    rows.ticks.push(
+      storedTick({ exchange_ts: OPEN + i * 60_000_000, sequence_id: i + 1, price: 100 + i, position: i + 1 })
+    )
   }
   return rows
 }

@@ -3,9 +3,9 @@ import { assert, describe, it } from "@effect/vitest"
 import { Context, Deferred, Effect, Exit, Fiber, Result, Scope } from "effect"
 import { Api, MAX_BODY_BYTES, MAX_INGEST_BYTES } from "../../src/http/Api.ts"
 import { StoreError } from "../../src/schema/Errors.ts"
-import type { Instrument } from "../../src/schema/Instrument.ts"
 import { WorkerCounters } from "../../src/streams/ports/WorkerCounters.ts"
-import { memoryStore, Rows } from "./memoryStore.ts"
+import { instrumentOf } from "../support/instruments.ts"
+import { memoryStore, Rows, storedTick } from "./memoryStore.ts"
 import { type Asked, ask, serve } from "./serving.ts"
 
 const json = { "content-type": "application/json" }
@@ -357,33 +357,12 @@ describe("the server", () => {
         [1, "SIM"],
         [2, "NSE"]
       ] as const) {
-        const instrument: Instrument = {
-          instrument_token,
-          tradingsymbol: `S${instrument_token}`,
-          exchange,
-          asset_class: "EQ",
-          tick_size: 0.05,
+        const instrument = instrumentOf(instrument_token, `S${instrument_token}`, exchange, {
           name: "SHARE",
-          expiry: null,
-          strike: null,
-          option_type: null,
           lot_size: 1
-        }
-        rows.instruments.set(instrument_token, instrument)
-        rows.ticks.push({
-          instrument_token,
-          exchange_ts: 1_768_535_100_000_000,
-          sequence_id: 1,
-          price: 100,
-          volume: 1,
-          status: "LIVE",
-          epoch: 20_469_000_033_300,
-          position: 1,
-          feed: "dma",
-          session: 0,
-          sequencing: "contiguous",
-          received_ts: 1_768_535_100_000_000
         })
+        rows.instruments.set(instrument_token, instrument)
+        rows.ticks.push(storedTick({ instrument_token }))
       }
       const { port } = yield* open({}, rows)
       const marked = (path: string, how: Asked = {}) =>
@@ -426,18 +405,10 @@ describe("the server", () => {
     Effect.gen(function* () {
       const rows = new Rows()
       for (let instrument_token = 1; instrument_token <= 3000; instrument_token++) {
-        rows.instruments.set(instrument_token, {
+        rows.instruments.set(
           instrument_token,
-          tradingsymbol: `S${instrument_token}`,
-          exchange: "NSE",
-          asset_class: "EQ",
-          tick_size: 0.05,
-          name: "SHARE",
-          expiry: null,
-          strike: null,
-          option_type: null,
-          lot_size: 1
-        })
+          instrumentOf(instrument_token, `S${instrument_token}`, "NSE", { name: "SHARE", lot_size: 1 })
+        )
       }
       const { port } = yield* open({}, rows)
       const search = (limit: number) => ask(port, `/api/v1/instruments/search?query=s&limit=${limit}`)

@@ -1,6 +1,7 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Effect } from "effect"
 import pg from "pg"
+import { LONG_MS } from "../support/guards.ts"
 import { isInstalled, ownKafka, ownPostgres, ownRedis, ownS3, type Server } from "../support/services.ts"
 
 /** Killed, it is gone; started again, it answers on the same port. */
@@ -16,7 +17,8 @@ const killedAndBack = (server: Server) =>
     assert.notStrictEqual(server.pid, pid)
   })
 
-describe("servers of one's own", () => {
+// Long: each server is started, killed and started again.
+describe("servers of one's own", { timeout: LONG_MS }, () => {
   it.live.skipIf(!isInstalled("postgres"))("PostgreSQL keeps what was committed through a kill -9", () =>
     Effect.gen(function* () {
       const server = yield* ownPostgres()

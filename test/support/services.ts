@@ -13,8 +13,10 @@
 import { chmodSync, mkdtempSync, rmSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
+import { setTimeout as sleep } from "node:timers/promises"
 import { Effect, type Scope } from "effect"
-import { inject } from "vitest"
+import pg from "pg"
+import { afterAll, inject } from "vitest"
 import { missing, type ServiceName } from "../../scripts/servers/install.ts"
 import { KafkaServer, type SecureListener } from "../../scripts/servers/kafka.ts"
 import { type PostgresOptions, PostgresServer } from "../../scripts/servers/postgres.ts"
@@ -45,9 +47,30 @@ export const redisUrl = async (): Promise<string | undefined> =>
 export const kafkaBrokers = async (): Promise<string | undefined> =>
   process.env.TEST_KAFKA_BROKERS || (await ask("kafka"))?.KAFKA_BROKERS
 
-/** A PostgreSQL database that no other file uses, empty unless it is TEST_DATABASE_URL's. */
-export const databaseUrl = async (): Promise<string | undefined> =>
-  process.env.TEST_DATABASE_URL || (await ask("postgres"))?.DATABASE_URL
+/** Of this advisory lock whoever has it is the file whose turn it is; no lock of the program has its first key. */
+const TURN = "1952805748, 1"
+const TURN_ASKED_EVERY_MS = 100
+
+/** Waits until no other file is at this database, and keeps them away until this file is through. */
+const untilOurTurn = async (url: string): Promise<void> => {
+  const client = new pg.Client({ connectionString: url })
+  await client.connect()
+  // Asked for again and again: a case ends whoever waits for a lock in its database.
+  const asked = `SELECT pg_try_advisory_lock(${TURN}) AS ours`
+  while (!(await client.query<{ ours: boolean }>(asked)).rows[0]!.ours) await sleep(TURN_ASKED_EVERY_MS)
+  afterAll(() => client.end())
+}
+
+let turn: Promise<void> | undefined
+
+/** A PostgreSQL database that no other file uses meanwhile, empty unless it is TEST_DATABASE_URL's. */
+export const databaseUrl = async (): Promise<string | undefined> => {
+  const given = process.env.TEST_DATABASE_URL
+  if (!given) return (await ask("postgres"))?.DATABASE_URL
+  turn ??= untilOurTurn(given)
+  await turn
+  return given
+}
 
 export interface S3Access {
   readonly endpoint: string

@@ -13,19 +13,6 @@ import type { HubSettings } from "../../src/streams/fanOut/parts.ts"
 import { hubSettings } from "./hub.ts"
 import { RuleChecker } from "./RuleChecker.ts"
 
-export const instrumentOf = (token: number, symbol: string, exchange: string): Instrument => ({
-  instrument_token: token,
-  tradingsymbol: symbol,
-  exchange,
-  asset_class: "EQ",
-  tick_size: 0.05,
-  name: null,
-  expiry: null,
-  strike: null,
-  option_type: null,
-  lot_size: null
-})
-
 export interface Serving {
   readonly hub: Hub
   readonly url: string

@@ -9,6 +9,7 @@ import { Instruments } from "../../../src/streams/ports/Instruments.ts"
 import { TickStore } from "../../../src/streams/ports/TickStore.ts"
 import { Readiness } from "../../../src/streams/run/Readiness.ts"
 import { memoryStore, Rows } from "../../http/memoryStore.ts"
+import { instrumentOf } from "../../support/instruments.ts"
 
 const HEADER =
   "instrument_token,exchange_token,tradingsymbol,name,last_price,expiry,strike,tick_size,lot_size,instrument_type,segment,exchange"
@@ -100,20 +101,7 @@ describe("instruments in memory", () => {
       const instruments = yield* Instruments
       const store = yield* TickStore
       const put = (instrument_token: number, tradingsymbol: string) =>
-        store.putInstruments([
-          {
-            instrument_token,
-            tradingsymbol,
-            exchange: "SIM",
-            asset_class: "EQ",
-            tick_size: 0.05,
-            name: null,
-            expiry: null,
-            strike: null,
-            option_type: null,
-            lot_size: null
-          }
-        ])
+        store.putInstruments([instrumentOf(instrument_token, tradingsymbol, "SIM")])
       yield* TestClock.adjust("10 seconds")
       assert.strictEqual(reads, 1)
       yield* put(1, "SIM1")
@@ -165,20 +153,7 @@ describe("instruments in memory", () => {
       const readiness = yield* Readiness
       const store = yield* TickStore
       assert.isFalse(instruments.isSimulated([1]))
-      yield* store.putInstruments([
-        {
-          instrument_token: 1,
-          tradingsymbol: "SIM1",
-          exchange: "SIM",
-          asset_class: "EQ",
-          tick_size: 0.05,
-          name: null,
-          expiry: null,
-          strike: null,
-          option_type: null,
-          lot_size: null
-        }
-      ])
+      yield* store.putInstruments([instrumentOf(1, "SIM1", "SIM")])
       assert.strictEqual(instruments.get(1), undefined)
       yield* TestClock.adjust("63 seconds")
       assert.strictEqual(instruments.get(1)?.tradingsymbol, "SIM1")
@@ -206,19 +181,8 @@ describe("instruments in memory", () => {
 
   it.effect("start with whatever a database has: rows that are none are left out, long names cut, and counted", () => {
     const rows = new Rows()
-    const row = (instrument_token: number, change: Partial<Instrument>): Instrument => ({
-      instrument_token,
-      tradingsymbol: `S${instrument_token}`,
-      exchange: "NSE",
-      asset_class: "EQ",
-      tick_size: 0.05,
-      name: "WORD",
-      expiry: null,
-      strike: null,
-      option_type: null,
-      lot_size: 1,
-      ...change
-    })
+    const row = (instrument_token: number, change: Partial<Instrument>): Instrument =>
+      instrumentOf(instrument_token, `S${instrument_token}`, "NSE", { name: "WORD", lot_size: 1, ...change })
     const strange: ReadonlyArray<Partial<Instrument>> = [
       { tradingsymbol: "" },
       { tradingsymbol: "A\u001b[2J" },

@@ -2,6 +2,7 @@ import { assert, describe, it } from "@effect/vitest"
 import { Schema } from "effect"
 import { building, instrumentIndex } from "../../../src/layers/instruments/instrumentIndex.ts"
 import type { AssetClass, Instrument } from "../../../src/schema/Instrument.ts"
+import { instrumentOf } from "../../support/instruments.ts"
 
 let token = 0
 const instrument = (
@@ -9,18 +10,7 @@ const instrument = (
   name: string | null = null,
   exchange = "NSE",
   asset_class: AssetClass = "EQ"
-): Instrument => ({
-  instrument_token: ++token,
-  tradingsymbol,
-  exchange,
-  asset_class,
-  tick_size: 0.05,
-  name,
-  expiry: null,
-  strike: null,
-  option_type: null,
-  lot_size: 1
-})
+): Instrument => instrumentOf(++token, tradingsymbol, exchange, { asset_class, name, lot_size: 1 })
 
 const symbols = (found: ReadonlyArray<Instrument>) => found.map((i) => `${i.exchange}:${i.tradingsymbol}`)
 

@@ -17,6 +17,7 @@ import { partitionOf } from "../../../src/schema/Partition.ts"
 import { readSettings } from "../../../src/schema/Settings.ts"
 import { type AssignedPartition, type LogRecord, type NewRecord, TickLog } from "../../../src/streams/log/TickLog.ts"
 import { inTurns, TURN_RECORDS } from "../../../src/streams/run/turns.ts"
+import { LONG_MS } from "../../support/guards.ts"
 import { brokers, ENGINES, kafkaMissing, kafkaOptions } from "../../support/kafka.ts"
 import { isInstalled, ownKafka } from "../../support/services.ts"
 
@@ -656,6 +657,8 @@ const installed = isInstalled("kafka")
 for (const engine of ENGINES) {
   describe.skipIf(!installed)(
     `a broker that is killed, through ${engine}${installed ? "" : " (no Kafka installed)"}`,
+    // Long: each case has a broker of its own, which comes back, and waits that are the client's.
+    { timeout: LONG_MS },
     () => {
       it.live("loses nothing that was acknowledged, doubles nothing, and readers and members go on by themselves", () =>
         Effect.scoped(

@@ -23,6 +23,7 @@ import { lock } from "../../../src/layers/postgres/DataDir.ts"
 import * as Pglite from "../../../src/layers/postgres/Pglite.ts"
 import * as Timescale from "../../../src/layers/postgres/Timescale.ts"
 import { makeTick, OPEN } from "../../contract/ticks.ts"
+import { LONG_MS } from "../../support/guards.ts"
 
 const folder = Effect.acquireRelease(
   Effect.sync(() => mkdtempSync(join(tmpdir(), "mdp-"))),
@@ -121,23 +122,27 @@ describe("Pglite", () => {
     })
   )
 
-  it.live("is reached by its user only: by a socket in a folder that is closed to others, and by no port", () =>
-    Effect.gen(function* () {
-      const dataDir = yield* folder
-      const inode = (path: string) => lstatSync(path)
-      // What a process that was killed leaves is in nobody's way, and neither is a folder made with another mode.
-      mkdirSync(join(dataDir, "pglite-socket"), { mode: 0o755 })
-      writeFileSync(join(dataDir, "pglite-socket", ".s.PGSQL.5432"), "")
-      const { url } = yield* Pglite.start({ dataDir })
-      assert.strictEqual(new URL(url).hostname, "")
-      const socket = socketOf(url)
-      assert.strictEqual(socket, join(realpathSync(dataDir), "pglite-socket", ".s.PGSQL.5432"))
-      assert.isTrue(inode(socket).isSocket())
-      assert.strictEqual(inode(dirname(socket)).mode & 0o777, 0o700)
-      const { url: inMemory } = yield* Pglite.start({ dataDir: undefined })
-      assert.isTrue(inode(socketOf(inMemory)).isSocket())
-      assert.strictEqual(inode(dirname(socketOf(inMemory))).mode & 0o777, 0o700)
-    })
+  // Long: the database is opened once for each thing that may lie in its way.
+  it.live(
+    "is reached by its user only: by a socket in a folder that is closed to others, and by no port",
+    () =>
+      Effect.gen(function* () {
+        const dataDir = yield* folder
+        const inode = (path: string) => lstatSync(path)
+        // What a process that was killed leaves is in nobody's way, and neither is a folder made with another mode.
+        mkdirSync(join(dataDir, "pglite-socket"), { mode: 0o755 })
+        writeFileSync(join(dataDir, "pglite-socket", ".s.PGSQL.5432"), "")
+        const { url } = yield* Pglite.start({ dataDir })
+        assert.strictEqual(new URL(url).hostname, "")
+        const socket = socketOf(url)
+        assert.strictEqual(socket, join(realpathSync(dataDir), "pglite-socket", ".s.PGSQL.5432"))
+        assert.isTrue(inode(socket).isSocket())
+        assert.strictEqual(inode(dirname(socket)).mode & 0o777, 0o700)
+        const { url: inMemory } = yield* Pglite.start({ dataDir: undefined })
+        assert.isTrue(inode(socketOf(inMemory)).isSocket())
+        assert.strictEqual(inode(dirname(socketOf(inMemory))).mode & 0o777, 0o700)
+      }),
+    LONG_MS
   )
 
   it.live("in a DATA_DIR whose path is too long for a socket has it in a folder of its own, gone at the end", () =>

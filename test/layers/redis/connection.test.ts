@@ -13,6 +13,7 @@ import { Claims } from "../../../src/streams/ports/Claims.ts"
 import { RecentTicks } from "../../../src/streams/ports/RecentTicks.ts"
 import { makeTick } from "../../contract/ticks.ts"
 import { hasOpenssl, makeAuthority, makeCertificate } from "../../support/certificates.ts"
+import { LONG_MS } from "../../support/guards.ts"
 import { lossyProxy } from "../../support/LossyProxy.ts"
 import { freePort, isInstalled, ownRedis, type RedisServer } from "../../support/services.ts"
 
@@ -100,7 +101,8 @@ const works = ({ claims, ring, checkpoints }: Effect.Success<ReturnType<typeof p
     assert.deepStrictEqual(yield* checkpoints.load("raw-1", 0), saved)
   })
 
-describe.skipIf(isMissing)("a reply lost after success", () => {
+// Long: a call whose answer never comes waits for as long as PATIENCE_MS says.
+describe.skipIf(isMissing)("a reply lost after success", { timeout: LONG_MS }, () => {
   it.live("does no harm: what is sent again by itself, or asked again, finds its own", () =>
     Effect.gen(function* () {
       const server = yield* ownRedis
@@ -157,7 +159,8 @@ describe.skipIf(isMissing)("a reply lost after success", () => {
   )
 })
 
-describe.skipIf(isMissing)("a server in trouble", () => {
+// Long: a call whose answer never comes waits for as long as PATIENCE_MS says.
+describe.skipIf(isMissing)("a server in trouble", { timeout: LONG_MS }, () => {
   it.live("killed and started again empty: calls fail at once, then all works, and both are said once", () => {
     const { lines, layer } = logged()
     return Effect.gen(function* () {
@@ -515,7 +518,8 @@ describe.skipIf(isMissing)("keys", () => {
   )
 })
 
-describe.skipIf(isMissing)("a connection that ends", () => {
+// Long: a call whose answer never comes waits for as long as PATIENCE_MS says.
+describe.skipIf(isMissing)("a connection that ends", { timeout: LONG_MS }, () => {
   it.live("leaves nothing under way", () =>
     Effect.gen(function* () {
       const server = yield* ownRedis

@@ -4,7 +4,6 @@ import { TestClock } from "effect/testing"
 import { layer as instrumentsLayer } from "../../../src/layers/instruments/Instruments.ts"
 import { type ReplaySettings, layer as replayService } from "../../../src/layers/replays/ReplayService.ts"
 import { LogError, type Overloaded } from "../../../src/schema/Errors.ts"
-import type { Instrument } from "../../../src/schema/Instrument.ts"
 import { partitionOf } from "../../../src/schema/Partition.ts"
 import type { Tick } from "../../../src/schema/Tick.ts"
 import type { TickBatch } from "../../../src/streams/log/follow.ts"
@@ -27,6 +26,7 @@ import {
   pipeline,
   recordedTicks
 } from "../../streams/replay/replaying.ts"
+import { instrumentOf } from "../../support/instruments.ts"
 
 const SETTINGS: ReplaySettings = {
   REPLAY_WINDOW_TICKS: 64,
@@ -37,23 +37,11 @@ const SETTINGS: ReplaySettings = {
 const TOKENS = [1, 2, 3, 408065, 738561]
 const RECORDED = recordedTicks({ seed: 3, tokens: TOKENS, ticks: 400, spanMicros: 4_000_000 })
 
-const instrument = (instrument_token: number, exchange: string, tradingsymbol: string): Instrument => ({
-  instrument_token,
-  exchange,
-  tradingsymbol,
-  asset_class: "EQ",
-  tick_size: 0.05,
-  name: null,
-  expiry: null,
-  strike: null,
-  option_type: null,
-  lot_size: null
-})
 const KNOWN = [
-  instrument(408065, "NSE", "INFY"),
-  instrument(738561, "NSE", "RELIANCE"),
-  instrument(1, "NSE", "TCS"),
-  instrument(2, "BSE", "TCS")
+  instrumentOf(408065, "INFY"),
+  instrumentOf(738561, "RELIANCE"),
+  instrumentOf(1, "TCS"),
+  instrumentOf(2, "TCS", "BSE")
 ]
 
 /** What the clients of a replay were told. */

@@ -1,21 +1,18 @@
 import { assert, describe, it } from "@effect/vitest"
-import { Effect, Fiber, Layer, Metric, References, Result, Stream } from "effect"
+import { Effect, Layer, Stream } from "effect"
 import { TestClock } from "effect/testing"
 import * as MemoryClaims from "../../../src/layers/memory/MemoryClaims.ts"
 import * as MemoryLog from "../../../src/layers/memory/MemoryLog.ts"
 import { LogError } from "../../../src/schema/Errors.ts"
-import { readSettings } from "../../../src/schema/Settings.ts"
-import { epochOf, tradingDay } from "../../../src/schema/Tick.ts"
+import { epochOf, type Tick, tradingDay } from "../../../src/schema/Tick.ts"
 import { decodeTick, encodeTick } from "../../../src/schema/TickJson.ts"
 import { TickLog } from "../../../src/streams/log/TickLog.ts"
 import { Checkpoints } from "../../../src/streams/ports/Checkpoints.ts"
 import { Claims } from "../../../src/streams/ports/Claims.ts"
-import { runProcess } from "../../../src/streams/process/runProcess.ts"
 import { Readiness } from "../../../src/streams/run/Readiness.ts"
 import { makeTick } from "../../contract/ticks.ts"
+import { apart, numbers, processAll, raw, START } from "../process/processing.ts"
 
-const START = Date.UTC(2026, 0, 16, 4, 30)
-const settings = { ...Result.getOrThrow(readSettings({})), SNAPSHOT_MS: 0 }
 const OLD_EPOCH = epochOf(tradingDay(START * 1000), (START - 60_000) * 1000)
 
 const Services = Layer.mergeAll(
@@ -43,29 +40,15 @@ const earlier = (sequence_id: number) =>
     source: ["gone", sequence_id, 0]
   })
 
-const raw = (sequence_id: number) => ({
-  key: "1",
-  value: Buffer.from(
-    JSON.stringify({
-      instrument_token: 1,
-      exchange_ts: (START + sequence_id) * 1000,
-      price: 1,
-      volume: 1,
-      sequence_id
-    })
-  )
-})
+const published = (tick: Tick) => ({ key: "1", value: Buffer.from(encodeTick(tick)) })
 
-const range = (from: number, to: number) => Array.from({ length: to - from + 1 }, (_, i) => from + i)
-
-const processAll = Effect.gen(function* () {
+/** Twenty ticks were published and claimed. */
+const publishedEarlier = Effect.gen(function* () {
   const log = yield* TickLog
-  const fiber = yield* Effect.forkChild(runProcess(settings), { startImmediately: true })
-  yield* Effect.andThen(TestClock.adjust("50 millis"), log.lag).pipe(
-    Effect.map((groups) => groups.some((g) => g.group === "process") && groups.every((g) => g.records === 0)),
-    Effect.repeat({ until: (done) => done, times: 10_000 })
-  )
-  yield* Fiber.interrupt(fiber)
+  const claims = yield* Claims
+  const old = numbers(1, 20).map(earlier)
+  yield* log.append("normalized_ticks", 0, old.map(published))
+  yield* claims.claim({ incarnation: "gone", partition: 0, through: 20 }, old)
 })
 
 /** What was published since, in the order of the log. */
@@ -88,53 +71,47 @@ describe("raw_ticks deleted and recreated in the midst of a day", () => {
     Effect.gen(function* () {
       yield* TestClock.setTime(START)
       const log = yield* TickLog
-      const claims = yield* Claims
-      const old = range(1, 20).map(earlier)
-      yield* log.append(
-        "normalized_ticks",
-        0,
-        old.map((tick) => ({ key: "1", value: Buffer.from(encodeTick(tick)) }))
-      )
-      yield* claims.claim({ incarnation: "gone", partition: 0, through: 20 }, old)
+      yield* publishedEarlier
 
       // The other feed's copies come late, into the new topic.
-      yield* log.append("raw_ticks", 0, [...range(15, 30), ...range(18, 25)].map(raw))
-      yield* processAll
+      yield* log.append(
+        "raw_ticks",
+        0,
+        [...numbers(15, 30), ...numbers(18, 25)].map((id) => raw(id))
+      )
+      yield* processAll()
       const first = yield* publishedSince(20)
       assert.deepStrictEqual(
         first.map(({ sequence_id, position }) => [sequence_id, position]),
-        range(21, 30).map((id, i) => [id, i + 1])
+        numbers(21, 30).map((id, i) => [id, i + 1])
       )
       assert.isTrue(first.every(({ epoch }) => epoch > OLD_EPOCH))
 
       // Run again from the log alone, with more of both.
-      yield* log.append("raw_ticks", 0, [...range(1, 35)].map(raw))
-      yield* processAll
+      yield* log.append(
+        "raw_ticks",
+        0,
+        [...numbers(1, 35)].map((id) => raw(id))
+      )
+      yield* processAll()
       const all = yield* publishedSince(20)
       assert.deepStrictEqual(
         all.map(({ sequence_id, position, epoch }) => [sequence_id, position, epoch]),
-        range(21, 35).map((id, i) => [id, i + 1, first[0]!.epoch])
+        numbers(21, 35).map((id, i) => [id, i + 1, first[0]!.epoch])
       )
-    }).pipe(
-      Effect.provide(Layer.fresh(Services)),
-      Effect.provideService(Metric.MetricRegistry, new Map()),
-      Effect.provideService(References.MinimumLogLevel, "None")
-    )
+    }).pipe(Effect.provide(Layer.fresh(Services)), apart)
   )
 
   it.effect("also where whoever asked for the claims did not come to publish", () =>
     Effect.gen(function* () {
       yield* TestClock.setTime(START)
       const log = yield* TickLog
-      const claims = yield* Claims
-      const old = range(1, 20).map(earlier)
+      yield* publishedEarlier
       yield* log.append(
-        "normalized_ticks",
+        "raw_ticks",
         0,
-        old.map((tick) => ({ key: "1", value: Buffer.from(encodeTick(tick)) }))
+        [...numbers(11, 30), ...numbers(18, 25)].map((id) => raw(id))
       )
-      yield* claims.claim({ incarnation: "gone", partition: 0, through: 20 }, old)
-      yield* log.append("raw_ticks", 0, [...range(11, 30), ...range(18, 25)].map(raw))
       let refused = 0
       const refusing = TickLog.of({
         ...log,
@@ -144,18 +121,14 @@ describe("raw_ticks deleted and recreated in the midst of a day", () => {
           return new LogError({ operation: "append", topic, partition, outcome: "failed", message: "not now" })
         }
       })
-      yield* processAll.pipe(Effect.provideService(TickLog, refusing))
+      yield* processAll().pipe(Effect.provideService(TickLog, refusing))
       assert.strictEqual(refused, 2)
       const all = yield* publishedSince(20)
       assert.deepStrictEqual(
         all.map(({ sequence_id, position }) => [sequence_id, position]),
-        range(21, 30).map((id, i) => [id, i + 1])
+        numbers(21, 30).map((id, i) => [id, i + 1])
       )
-    }).pipe(
-      Effect.provide(Layer.fresh(Services)),
-      Effect.provideService(Metric.MetricRegistry, new Map()),
-      Effect.provideService(References.MinimumLogLevel, "None")
-    )
+    }).pipe(Effect.provide(Layer.fresh(Services)), apart)
   )
 })
 
@@ -164,8 +137,12 @@ describe("a partition run again over what somebody else wrote into normalized_ti
     Effect.gen(function* () {
       yield* TestClock.setTime(START)
       const log = yield* TickLog
-      yield* log.append("raw_ticks", 0, range(1, 10).map(raw))
-      yield* processAll
+      yield* log.append(
+        "raw_ticks",
+        0,
+        numbers(1, 10).map((id) => raw(id))
+      )
+      yield* processAll()
       yield* TestClock.adjust("2 minutes")
       const incarnation = log.incarnation("raw_ticks")
       const forged = [
@@ -173,26 +150,22 @@ describe("a partition run again over what somebody else wrote into normalized_ti
         { ...earlier(98), source: ["mirrored", 9e15, 0] as const, epoch: 9e15 },
         { ...earlier(97), source: [incarnation, 3, 0] as const, epoch: 9e15 }
       ]
+      yield* log.append("normalized_ticks", 0, forged.map(published))
       yield* log.append(
-        "normalized_ticks",
+        "raw_ticks",
         0,
-        forged.map((tick) => ({ key: "1", value: Buffer.from(encodeTick(tick)) }))
+        numbers(11, 20).map((id) => raw(id))
       )
-      yield* log.append("raw_ticks", 0, range(11, 20).map(raw))
-      yield* processAll
+      yield* processAll()
       const found = yield* publishedSince(13)
       assert.deepStrictEqual(
         found.map(({ sequence_id, position }) => [sequence_id, position]),
-        range(11, 20).map((id) => [id, id])
+        numbers(11, 20).map((id) => [id, id])
       )
       assert.deepStrictEqual(
         new Set(found.map(({ epoch }) => epoch)),
         new Set([epochOf(tradingDay(START * 1000), START * 1000)])
       )
-    }).pipe(
-      Effect.provide(Layer.fresh(Services)),
-      Effect.provideService(Metric.MetricRegistry, new Map()),
-      Effect.provideService(References.MinimumLogLevel, "None")
-    )
+    }).pipe(Effect.provide(Layer.fresh(Services)), apart)
   )
 })

@@ -1,30 +1,27 @@
 import { assert, describe, it } from "@effect/vitest"
-import { Effect, Fiber, Layer, Metric, References, Result, Stream } from "effect"
+import { Effect, Layer, Metric, References, Stream } from "effect"
 import { TestClock } from "effect/testing"
 import * as MemoryCheckpoints from "../../../src/layers/memory/MemoryCheckpoints.ts"
 import * as MemoryClaims from "../../../src/layers/memory/MemoryClaims.ts"
 import * as MemoryLog from "../../../src/layers/memory/MemoryLog.ts"
-import { CacheError, LogError } from "../../../src/schema/Errors.ts"
-import { readSettings } from "../../../src/schema/Settings.ts"
+import { CacheError } from "../../../src/schema/Errors.ts"
 import type { Tick } from "../../../src/schema/Tick.ts"
 import { decodeTick } from "../../../src/schema/TickJson.ts"
 import { type NewRecord, TickLog } from "../../../src/streams/log/TickLog.ts"
 import { Checkpoints } from "../../../src/streams/ports/Checkpoints.ts"
 import { Claims } from "../../../src/streams/ports/Claims.ts"
-import { runProcess } from "../../../src/streams/process/runProcess.ts"
 import { Readiness } from "../../../src/streams/run/Readiness.ts"
 import { makeTick } from "../../contract/ticks.ts"
+import { apart, killedAfter, losingReplies, numbers, processAll, raw, START } from "./processing.ts"
 
-const START = Date.UTC(2026, 0, 16, 4, 30)
 const A_DAY = 86_400_000
-const settings = { ...Result.getOrThrow(readSettings({})), SNAPSHOT_MS: 0 }
 const BATCH = 7
 /** Keeps so little that it soon holds no day any more. */
 const Log = MemoryLog.layer({ partitions: 1, capacity: 100_000, dlqCapacity: 100, retained: 30, batch: BATCH })
 
 /** What a test does to the services while they run. */
 interface Faults {
-  /** Every snapshot so far is gone. */
+  /** Every checkpoint so far is gone. */
   loseCheckpoints: boolean
   claimsAway: boolean
   /** What happens to an append to normalized_ticks, by its number. */
@@ -38,29 +35,21 @@ const services = (faults: Faults) => {
     Effect.map(TickLog, (log) =>
       TickLog.of({
         ...log,
-        append: (topic, partition, batch) => {
-          const fault = topic === "normalized_ticks" ? faults.append?.(appends++) : undefined
-          const failure = Effect.fail(
-            new LogError({ operation: "append", topic, partition, outcome: "unknown", message: "the reply was lost" })
-          )
-          if (fault === "before") return failure
-          const appended = log.append(topic, partition, batch)
-          return fault === "after" ? Effect.andThen(appended, failure) : appended
-        }
+        append: losingReplies(log.append, () => faults.append?.(appends++))
       })
     )
   ).pipe(Layer.provide(Log))
-  const snapshots = Layer.effect(
+  const checkpoints = Layer.effect(
     Checkpoints,
     Effect.map(Checkpoints, (kept) => {
       let since = -1
       return Checkpoints.of({
         ...kept,
         load: (incarnation, partition) =>
-          Effect.map(kept.load(incarnation, partition), (snapshot) => {
-            if (faults.loseCheckpoints) since = snapshot?.rawOffset ?? since
+          Effect.map(kept.load(incarnation, partition), (checkpoint) => {
+            if (faults.loseCheckpoints) since = checkpoint?.rawOffset ?? since
             faults.loseCheckpoints = false
-            return snapshot === undefined || snapshot.rawOffset <= since ? undefined : snapshot
+            return checkpoint === undefined || checkpoint.rawOffset <= since ? undefined : checkpoint
           }),
         save: (partition, changed, from) => kept.save(partition, changed, from)
       })
@@ -77,43 +66,10 @@ const services = (faults: Faults) => {
       })
     )
   ).pipe(Layer.provide(MemoryClaims.layer()))
-  return Layer.fresh(Layer.mergeAll(log, snapshots, claims, Readiness.layer))
+  return Layer.fresh(Layer.mergeAll(log, checkpoints, claims, Readiness.layer))
 }
 
-const raw = (sequence_id: number, more: object = {}): NewRecord => ({
-  key: "1",
-  value: Buffer.from(
-    JSON.stringify({
-      instrument_token: 1,
-      exchange_ts: (START + sequence_id) * 1000,
-      price: 1,
-      volume: 1,
-      sequence_id,
-      ...more
-    })
-  )
-})
-
-const range = (from: number, to: number, more: object = {}) =>
-  Array.from({ length: to - from + 1 }, (_, i) => raw(from + i, more))
-
-/** Runs the group until it has taken all there is. */
-const processAll = Effect.gen(function* () {
-  const log = yield* TickLog
-  const fiber = yield* Effect.forkChild(runProcess(settings), { startImmediately: true })
-  yield* Effect.andThen(TestClock.adjust("50 millis"), log.lag).pipe(
-    Effect.map((groups) => groups.some((g) => g.group === "process") && groups.every((g) => g.records === 0)),
-    Effect.repeat({ until: (done) => done, times: 10_000 })
-  )
-  yield* Fiber.interrupt(fiber)
-})
-
-const killedAfter = (turns: number) =>
-  Effect.gen(function* () {
-    const fiber = yield* Effect.forkChild(runProcess(settings), { startImmediately: true })
-    for (let i = 0; i < turns; i++) yield* Effect.yieldNow
-    yield* Fiber.interrupt(fiber)
-  })
+const range = (first: number, last: number, more: object = {}) => numbers(first, last).map((id) => raw(id, more))
 
 const send = (records: ReadonlyArray<NewRecord>) =>
   Effect.gen(function* () {
@@ -176,30 +132,28 @@ const run = (body: Body) => {
       Effect.forkScoped({ startImmediately: true })
     )
     // From its first member on, the log holds what the group has yet to take.
-    yield* processAll
+    yield* processAll()
     yield* body(faults, () => [...ticks])
   }).pipe(
     Effect.scoped,
     Effect.provide(Layer.suspend(() => services(faults))),
-    Effect.provideService(Metric.MetricRegistry, new Map()),
-    Effect.provideService(References.MinimumLogLevel, "None"),
+    apart,
     // In memory nothing waits: a fiber would do it all in one turn.
     Effect.provideService(References.MaxOpsBeforeYield, 8)
   )
 }
 
 const ids = (ticks: ReadonlyArray<Tick>) => ticks.map((tick) => tick.sequence_id)
-const numbers = (from: number, to: number) => Array.from({ length: to - from + 1 }, (_, i) => from + i)
 
 describe("a day whose state was lost in the middle of it (P4)", () => {
   it.effect("claims decide there: what was published before the loss is a counted duplicate, and shows no gap", () =>
     run((faults, seen) =>
       Effect.gen(function* () {
         yield* send(range(1, 200))
-        yield* processAll
+        yield* processAll()
         faults.loseCheckpoints = true
         yield* send([...range(190, 205, { feed: "snapshot" }), raw(203), raw(206), raw(199), raw(207)])
-        yield* processAll
+        yield* processAll()
         assert.deepStrictEqual(ids(seen()), numbers(1, 207))
         const after = seen().slice(200)
         assert.deepStrictEqual(
@@ -223,12 +177,12 @@ describe("a day whose state was lost in the middle of it (P4)", () => {
           makeTick({ instrument_token: 1, sequence_id, exchange_ts: (START + sequence_id) * 1000 })
         yield* claims.claim({ incarnation: "elsewhere", partition: 7, through: 9 }, [50, 210].map(elsewhere))
         yield* send(range(1, 200))
-        yield* processAll
+        yield* processAll()
         // With its own state the partition decides by that alone.
         assert.deepStrictEqual(ids(seen()), numbers(1, 200))
         faults.loseCheckpoints = true
         yield* send(range(201, 220))
-        yield* processAll
+        yield* processAll()
         assert.deepStrictEqual(
           ids(seen()),
           numbers(1, 220).filter((id) => id !== 210)
@@ -244,16 +198,16 @@ describe("a day whose state was lost in the middle of it (P4)", () => {
       Effect.gen(function* () {
         const claims = yield* Claims
         yield* send(range(1, 200))
-        yield* processAll
+        yield* processAll()
         faults.loseCheckpoints = true
         yield* send(range(201, 210))
-        yield* processAll
+        yield* processAll()
         yield* TestClock.adjust(A_DAY)
         const tomorrow = (sequence_id: number) => ({ exchange_ts: (START + A_DAY + sequence_id) * 1000 })
         const elsewhere = makeTick({ instrument_token: 1, sequence_id: 2, ...tomorrow(2) })
         yield* claims.claim({ incarnation: "elsewhere", partition: 7, through: 9 }, [elsewhere])
         yield* send([1, 2, 3].map((id) => raw(id, tomorrow(id))))
-        yield* processAll
+        yield* processAll()
         assert.deepStrictEqual(ids(seen()).slice(-3), [1, 2, 3])
         assert.strictEqual(yield* claimed, 0)
       })
@@ -264,7 +218,7 @@ describe("a day whose state was lost in the middle of it (P4)", () => {
     run((faults, seen) =>
       Effect.gen(function* () {
         yield* send([...range(1, 150), raw(1, { reset: true, price: 2 }), ...range(2, 100, { price: 2 })])
-        yield* processAll
+        yield* processAll()
         faults.loseCheckpoints = true
         // 101 to 150 were claimed too, in the session before.
         yield* send([
@@ -272,7 +226,7 @@ describe("a day whose state was lost in the middle of it (P4)", () => {
           raw(1, { reset: true, price: 3 }),
           ...range(2, 140, { price: 3 })
         ])
-        yield* processAll
+        yield* processAll()
         const after = seen().slice(250)
         assert.deepStrictEqual(
           after.map(({ session, sequence_id }) => [session, sequence_id]),
@@ -287,12 +241,12 @@ describe("a day whose state was lost in the middle of it (P4)", () => {
     run((faults, seen) =>
       Effect.gen(function* () {
         yield* send(range(1, 200))
-        yield* processAll
+        yield* processAll()
         faults.loseCheckpoints = true
         yield* send([raw(1, { reset: true, price: 2 }), ...range(2, 20, { price: 2 })])
         // The other feed's copies join it.
         yield* send([raw(1, { feed: "snapshot", reset: true, price: 2 }), raw(21, { feed: "snapshot", price: 2 })])
-        yield* processAll
+        yield* processAll()
         assert.deepStrictEqual(
           seen()
             .slice(200)
@@ -307,11 +261,11 @@ describe("a day whose state was lost in the middle of it (P4)", () => {
     run((faults, seen) =>
       Effect.gen(function* () {
         yield* send(range(1, 200))
-        yield* processAll
+        yield* processAll()
         faults.loseCheckpoints = true
         faults.claimsAway = true
         yield* send(range(195, 210))
-        yield* processAll
+        yield* processAll()
         assert.deepStrictEqual(ids(seen()), [...numbers(1, 200), ...numbers(195, 210)])
         const degraded = (yield* Metric.snapshot).find((m) => m.id === "topology_claims_degraded")
         assert.strictEqual((degraded!.state as { value: number }).value, 1)
@@ -328,7 +282,7 @@ describe("a day whose state was lost in the middle of it (P4)", () => {
     return run((faults, seen) =>
       Effect.gen(function* () {
         yield* send(numbers(1, 200).flatMap((id) => [raw(id), raw(id, { instrument_token: 2 })]))
-        yield* processAll
+        yield* processAll()
         faults.loseCheckpoints = true
         yield* send(
           numbers(201, 300).flatMap((id) => [
@@ -338,7 +292,7 @@ describe("a day whose state was lost in the middle of it (P4)", () => {
           ])
         )
         yield* trouble(faults)
-        yield* processAll
+        yield* processAll()
         outcome = seen()
       })
     ).pipe(Effect.map(() => outcome))
@@ -383,7 +337,7 @@ describe("a day whose state was lost in the middle of it (P4)", () => {
     Effect.gen(function* () {
       for (let seed = 0; seed < 20; seed++) {
         const turns = [60 + 11 * seed, 200 + 17 * seed, 30 + 13 * seed]
-        const outcome = yield* afterLoss(() => Effect.forEach(turns, killedAfter, { discard: true }))
+        const outcome = yield* afterLoss(() => Effect.forEach(turns, (count) => killedAfter(count), { discard: true }))
         // At most the batch that was under way.
         assert.isAtMost(check(outcome, `seed ${seed}`), turns.length * BATCH)
       }

@@ -1,19 +1,17 @@
 import { assert, describe, it } from "@effect/vitest"
-import { Array as Arr, Effect, Fiber, Layer, Metric, References, Result, Stream } from "effect"
+import { Array as Arr, Effect, Layer, References, Stream } from "effect"
 import { TestClock } from "effect/testing"
 import * as MemoryCheckpoints from "../../../src/layers/memory/MemoryCheckpoints.ts"
 import * as MemoryClaims from "../../../src/layers/memory/MemoryClaims.ts"
 import * as MemoryLog from "../../../src/layers/memory/MemoryLog.ts"
-import { CacheError, LogError } from "../../../src/schema/Errors.ts"
-import { readSettings } from "../../../src/schema/Settings.ts"
+import { CacheError } from "../../../src/schema/Errors.ts"
 import type { Tick } from "../../../src/schema/Tick.ts"
 import { decodeTick } from "../../../src/schema/TickJson.ts"
 import { type LogRecord, type NewRecord, TickLog } from "../../../src/streams/log/TickLog.ts"
 import { Checkpoints } from "../../../src/streams/ports/Checkpoints.ts"
-import { runProcess } from "../../../src/streams/process/runProcess.ts"
 import { Readiness } from "../../../src/streams/run/Readiness.ts"
+import { apart, killedAfter, losingReplies, processAll, START, settings } from "./processing.ts"
 
-const START = Date.UTC(2026, 0, 16, 4, 30)
 const BATCH = 7
 /** One partition, so that every record is in the same order for every run. */
 const Log = MemoryLog.layer({ partitions: 1, capacity: 100_000, dlqCapacity: 10_000, retained: 100_000, batch: BATCH })
@@ -94,17 +92,7 @@ const faulty = (faults: Faults, kills: () => number) => {
             const { stamp } = faults
             return stamp === undefined ? assigned : { ...assigned, read: (from) => stamped(assigned.read(from), stamp) }
           }),
-        append: (topic, partition, batch) => {
-          if (topic !== "normalized_ticks") return log.append(topic, partition, batch)
-          const fault = faults.append?.(appends++)
-          const failure = Effect.fail(
-            new LogError({ operation: "append", topic, partition, outcome: "unknown", message: "the reply was lost" })
-          )
-          if (fault === "before") return failure
-          return fault === "after"
-            ? Effect.andThen(log.append(topic, partition, batch), failure)
-            : log.append(topic, partition, batch)
-        }
+        append: losingReplies(log.append, () => faults.append?.(appends++))
       })
     )
   ).pipe(Layer.provide(Log))
@@ -141,15 +129,6 @@ const seen = (found: ReadonlyArray<LogRecord>): ReadonlyArray<string> => {
   return out
 }
 
-/** Waits until all is processed, moving the clock so that a partition that failed begins again. */
-const settled = Effect.gen(function* () {
-  const log = yield* TickLog
-  const turn = Effect.andThen(TestClock.adjust("50 millis"), log.lag)
-  yield* Effect.map(turn, (groups) => groups.length > 0 && groups.every((g) => g.records === 0)).pipe(
-    Effect.repeat({ until: (done) => done, times: 10_000 })
-  )
-})
-
 const published = Effect.gen(function* () {
   const log = yield* TickLog
   const { start, end } = yield* log.bounds("normalized_ticks", 0)
@@ -181,11 +160,7 @@ const run = (
 ) => {
   let killed = 0
   return Effect.gen(function* () {
-    const settings = {
-      ...Result.getOrThrow(readSettings({})),
-      SNAPSHOT_MS: snapshotMs,
-      PROCESS_INSTRUMENTS: instruments
-    }
+    const own = { ...settings, SNAPSHOT_MS: snapshotMs, PROCESS_INSTRUMENTS: instruments }
     yield* TestClock.setTime(START)
     const log = yield* TickLog
     for (let at = 0; at < input.length; at += 50) {
@@ -193,20 +168,15 @@ const run = (
       yield* TestClock.adjust("50 millis")
     }
     for (const turns of kills) {
-      const fiber = yield* Effect.forkChild(runProcess(settings), { startImmediately: true })
-      for (let i = 0; i < turns; i++) yield* Effect.yieldNow
-      yield* Fiber.interrupt(fiber)
+      yield* killedAfter(turns, own)
       killed++
       killedAt.push(yield* publishedCount)
     }
-    const fiber = yield* Effect.forkChild(runProcess(settings), { startImmediately: true })
-    yield* settled
-    yield* Fiber.interrupt(fiber)
+    yield* processAll(own)
     return yield* published
   }).pipe(
     Effect.provide(faulty(faults, () => killed)),
-    Effect.provideService(Metric.MetricRegistry, new Map()),
-    Effect.provideService(References.MinimumLogLevel, "None"),
+    apart,
     // In memory nothing waits: a fiber would do it all in one turn.
     Effect.provideService(References.MaxOpsBeforeYield, 8)
   )

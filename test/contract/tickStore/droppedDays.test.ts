@@ -1,0 +1,102 @@
+/** Decides, for the store on every database, what is left of days that are dropped, and what such a day still takes. */
+import { assert } from "@effect/vitest"
+import { Effect, Logger } from "effect"
+import { type Tick, tradingDay, tradingDayStart } from "../../../src/schema/Tick.ts"
+import { TickStore } from "../../../src/streams/ports/TickStore.ts"
+import { withinOneDay } from "../../support/oneDay.ts"
+import { makeTick } from "../ticks.ts"
+import { assertBars, HOUR, MINUTE, marksOf, newToken, Rows, range, refreshAll, write } from "./rows.ts"
+import { Database, holding, onEachStore, sql } from "./stores.ts"
+
+/** Today by the clock that the database has as well. */
+const today = () => tradingDay(Date.now() * 1000)
+const KEEP_DAYS = 3
+
+/** Days whose tables a backup reads are left alone, without a failure, and that is said once. */
+const assertStayWhileRead = Effect.gen(function* () {
+  const { dropOldDays } = yield* TickStore
+  const said: Array<string> = []
+  const logger = Logger.make(({ message }) => {
+    said.push(String(message))
+  })
+  yield* Effect.scoped(
+    Effect.gen(function* () {
+      const backup = yield* holding("LOCK TABLE ticks IN ACCESS SHARE MODE")
+      assert.strictEqual(yield* dropOldDays, 0)
+      assert.strictEqual(yield* dropOldDays, 0)
+      yield* Effect.promise(() => backup.query("SELECT count(*) FROM ticks"))
+    })
+  ).pipe(Effect.provide(Logger.layer([logger])))
+  assert.deepStrictEqual(said, [
+    "store: old days stay until whoever reads or locks their tables is done, as a backup is"
+  ])
+})
+
+onEachStore(
+  "days that are dropped",
+  (it, { level }) => {
+    it.effect("leave their bars, which no later tick of theirs changes", () =>
+      Effect.gen(function* () {
+        yield* Effect.promise(() => withinOneDay(60_000))
+        const { bookmarks, count, dropOldDays, quotes, ticks } = yield* TickStore
+        const [token, gone] = [newToken(), newToken()]
+        const rows = new Rows()
+        let position = 0
+        const tick = (daysAgo: number, minute: number, instrument_token = token) => {
+          position++
+          return makeTick({
+            instrument_token,
+            exchange_ts: tradingDayStart(today() - daysAgo) + 10 * HOUR + minute * MINUTE,
+            sequence_id: position,
+            position,
+            price: ((position * 37) % 101) + 1
+          })
+        }
+        const put = (given: ReadonlyArray<Tick>) =>
+          Effect.sync(() => rows.write(given, [])).pipe(Effect.andThen(write(given)))
+        const old = [...range(40).map((n) => tick(9, n * 3)), ...range(20).map((n) => tick(6, n))]
+        const kept = range(30).map((n) => tick(1 + (n % 3), n))
+        yield* put([...old, ...kept, tick(7, 0, gone)])
+        const from = tradingDayStart(today() - 20)
+        const to = tradingDayStart(today() - 5)
+        const here = count([token], from, to)
+
+        // Someone may be writing still who began before it was said that these days go.
+        assert.strictEqual(yield* dropOldDays, 0)
+        assert.strictEqual(yield* here, old.length)
+        assert.deepStrictEqual(yield* write([tick(9, 1)]), { added: 0, dropped: 1 })
+        yield* sql("UPDATE store_state SET ticks_from_raised_at = now() - INTERVAL '1 hour'")
+        // Their bars are not final yet.
+        assert.isAbove(yield* marksOf(token), 0)
+        assert.strictEqual(yield* dropOldDays, 0)
+        assert.strictEqual(yield* here, old.length)
+        yield* refreshAll
+        if (!(yield* Database).embedded) yield* assertStayWhileRead
+        assert.isAtLeast(yield* dropOldDays, 2)
+        assert.strictEqual(yield* here, 0)
+        assert.strictEqual(yield* count([token], to, tradingDayStart(today())), kept.length)
+        assert.strictEqual(yield* dropOldDays, 0)
+        yield* assertBars(token, rows)
+        assert.deepStrictEqual([...(yield* quotes([token, gone])).keys()], [token])
+
+        // Late ticks, repeats and replays of these days, alone and among others.
+        const bookmark = { partition: 2, incarnation: "dropped", offset: 77, mark: undefined }
+        assert.deepStrictEqual(yield* write([tick(9, 1), old[0]!], [tick(6, 2)], [bookmark]), { added: 0, dropped: 3 })
+        assert.deepStrictEqual(yield* bookmarks("dropped"), [bookmark])
+        const mixed = tick(1, 500)
+        rows.write([mixed], [])
+        assert.deepStrictEqual(yield* write([tick(9, 2), mixed]), { added: 1, dropped: 1 })
+        yield* assertBars(token, rows)
+        yield* refreshAll
+        yield* assertBars(token, rows)
+        assert.deepStrictEqual(yield* ticks({ instrument_token: token, from, to, limit: 10 }), [])
+        const made =
+          level === "plain"
+            ? "SELECT FROM pg_inherits WHERE inhparent = 'ticks'::regclass"
+            : "SELECT FROM timescaledb_information.chunks WHERE hypertable_name = 'ticks'"
+        assert.strictEqual((yield* sql(made)).length, 3)
+      })
+    )
+  },
+  { keepDays: KEEP_DAYS }
+)
