@@ -5,7 +5,7 @@ import { Interval } from "../schema/Candle.ts"
 import { AssetClass, Instrument } from "../schema/Instrument.ts"
 import { InstrumentToken, MAX_TOKEN } from "../schema/RawTick.ts"
 import { TimeFromString, TradingDate } from "../schema/Time.ts"
-import { type StoredName, storedOf, tickFields, type ValueField } from "../schema/tickFields.ts"
+import { mayBeNull, type StoredName, storedOf, tickFields, type ValueField } from "../schema/tickFields.ts"
 import type { StoredTick } from "../streams/ports/TickStore.ts"
 import { Replay, ReplayChange, ReplayRequest } from "../streams/replay/Replays.ts"
 import * as errors from "./errors.ts"
@@ -103,7 +103,7 @@ const schemaOf = (field: ValueField): Schema.Constraint => {
     case "name":
       return Schema.String
     default:
-      return "unplaced" in field || field.absent === null ? Schema.NullOr(Schema.Int) : Schema.Int
+      return mayBeNull(field) ? Schema.NullOr(Schema.Int) : Schema.Int
   }
 }
 

@@ -4,7 +4,7 @@
  */
 import { HttpServerResponse } from "effect/http"
 import { boundedVolume } from "../schema/Candle.ts"
-import { composed, storedOf, type TickFields, tickFields, type ValueField } from "../schema/tickFields.ts"
+import { composed, type FieldTable, mayBeNull, storedOf, tickFields, type ValueField } from "../schema/tickFields.ts"
 import type { Quote, StoredTick } from "../streams/ports/TickStore.ts"
 import type { Bar } from "./Api.ts"
 
@@ -23,11 +23,11 @@ const jsonValue = (name: string, { kind }: ValueField): string => {
 
 const csvValue = (name: string, field: ValueField): string => {
   if (field.kind === "name") return `\${csvField(t.${name})}`
-  return "unplaced" in field || field.absent === null ? `\${t.${name} ?? ""}` : `\${t.${name}}`
+  return mayBeNull(field) ? `\${t.${name} ?? ""}` : `\${t.${name}}`
 }
 
 /** How ticks of such fields are written: as JSON, and as a line of CSV under a header. */
-export const writersOf = (fields: TickFields) => {
+export const writersOf = (fields: FieldTable) => {
   const stored = Object.entries(storedOf(fields))
   const members = stored.map(([name, field]) => `"${name}":${jsonValue(name, field)}`)
   const cells = stored.map(([name, field]) => csvValue(name, field))

@@ -7,11 +7,11 @@ import {
   type ColumnField,
   columnsOf,
   composed,
+  type FieldTable,
   firstThatHolds,
   type StoredName,
   type TickColumn,
   type TickField,
-  type TickFields,
   tickFields
 } from "./tickFields.ts"
 
@@ -124,7 +124,7 @@ export const setterOf = (
 }
 
 /** What reads row `i` as an object of such fields. */
-export const rowReaderOf = <Row>(fields: TickFields): ((columns: object, i: number) => Row) => {
+export const rowReaderOf = <Row>(fields: FieldTable): ((columns: object, i: number) => Row) => {
   const words: Record<string, ReadonlyArray<string>> = {}
   const expressionOf = (name: string, field: TickField): string => {
     switch (field.kind) {

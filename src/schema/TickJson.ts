@@ -2,7 +2,7 @@
 import { MAX_PRICE } from "./RawTick.ts"
 import type { Tick } from "./Tick.ts"
 import { MAX_NAME_CHARS, MAX_SESSION, readTickBytes } from "./TickJsonBytes.ts"
-import { composed, type TickField, type TickFields, tickFields } from "./tickFields.ts"
+import { composed, type FieldTable, type TickField, tickFields } from "./tickFields.ts"
 
 const quoted = new Map<string, string>()
 const MAX_QUOTED = 1024
@@ -27,7 +27,7 @@ const written = (field: TickField, value: string): string => {
 }
 
 /** What writes a tick of such fields; the first of them is never absent. */
-export const encoderOf = (fields: TickFields): ((tick: Tick) => string) => {
+export const encoderOf = (fields: FieldTable): ((tick: Tick) => string) => {
   const members = Object.entries(fields).map(([name, field], i) => {
     const member = `${i === 0 ? "" : ","}"${name}":${written(field, `t.${name}`)}`
     return field.absent === undefined ? member : `\${t.${name} === ${field.absent} ? "" : \`${member}\`}`
@@ -86,7 +86,7 @@ const readValue = (field: TickField, value: string): string => {
 }
 
 /** What reads a tick of such fields from JSON, however that is written. */
-export const parserOf = (fields: TickFields): ((bytes: Uint8Array) => Tick | undefined) => {
+export const parserOf = (fields: FieldTable): ((bytes: Uint8Array) => Tick | undefined) => {
   const entries = Object.entries(fields)
   const conditions = entries.map(([name, field]) => conditionOf(field, `t.${name}`))
   const members = entries.map(([name, field]) => `${name}: ${readValue(field, `t.${name}`)}`)

@@ -67,7 +67,7 @@ interface SourceField {
 }
 
 export type TickField = ColumnField | SourceField
-export type TickFields = Readonly<Record<string, TickField>>
+export type FieldTable = Readonly<Record<string, TickField>>
 
 /** Times are epoch microseconds, price is in rupees (at most 7 decimals), volume is the quantity in this tick. */
 export const tickFields = {
@@ -102,12 +102,15 @@ export const tickFields = {
   },
   /** True for a tick of a day older than the instrument's newest: for the store and the archive only. */
   old: { kind: "flag", absent: false }
-} as const satisfies TickFields
+} as const satisfies FieldTable
 
 /** Names of the fields that the store has. */
 export type StoredName = {
   [N in keyof typeof tickFields]: (typeof tickFields)[N] extends { readonly stored: true } ? N : never
 }[keyof typeof tickFields]
+
+/** Whether the store may have a null there. */
+export const mayBeNull = (field: ValueField): boolean => "unplaced" in field || field.absent === null
 
 /** A word as the store has it. */
 export const storedWord = (field: WordField, word: string): string => (field.initial === true ? word.slice(0, 1) : word)
@@ -120,7 +123,7 @@ export interface TickColumn {
 }
 
 /** The columns of a tick that lies flat, in the order of the wire. */
-export const columnsOf = (fields: TickFields): ReadonlyArray<TickColumn> =>
+export const columnsOf = (fields: FieldTable): ReadonlyArray<TickColumn> =>
   Object.entries(fields).flatMap(
     ([name, field]): ReadonlyArray<TickColumn> =>
       field.kind === "source"
@@ -131,14 +134,14 @@ export const columnsOf = (fields: TickFields): ReadonlyArray<TickColumn> =>
 type StoredFields = Readonly<Record<string, ValueField>>
 
 /** Those of the fields that the store has. */
-export const storedOf = (fields: TickFields): StoredFields =>
+export const storedOf = (fields: FieldTable): StoredFields =>
   Object.fromEntries(
     Object.entries(fields).filter((entry): entry is [string, ValueField] => "stored" in entry[1] && entry[1].stored)
   )
 
 /**
  * A function from its text, made once when its file is loaded: what every tick passes through is then straight-line
- * code, as it would be written by hand; going through the table for each tick takes several times as long. The text
+ * code, as it would be written by hand; going through the table for each tick takes twice as long. The text
  * holds names and words of the table, and nothing that comes from outside; `given` is what it knows of the file.
  */
 export const composed = <F>(text: string, given: Readonly<Record<string, unknown>> = {}): F =>

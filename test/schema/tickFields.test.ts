@@ -9,7 +9,7 @@ import type { Tick } from "../../src/schema/Tick.ts"
 import { allocatorOf, Names, rowReaderOf, setterOf } from "../../src/schema/TickColumns.ts"
 import { encoderOf, encodeTick, parserOf } from "../../src/schema/TickJson.ts"
 import { readTickBytes } from "../../src/schema/TickJsonBytes.ts"
-import { columnsOf, storedOf, type TickField, type TickFields, tickFields } from "../../src/schema/tickFields.ts"
+import { columnsOf, type FieldTable, storedOf, type TickField, tickFields } from "../../src/schema/tickFields.ts"
 import type { StoredTick } from "../../src/streams/ports/TickStore.ts"
 import { encodeReplayedTick } from "../../src/streams/replay/replay.ts"
 import { makeTick } from "../contract/ticks.ts"
@@ -47,7 +47,7 @@ const valuesOf = (field: TickField): Schema.Codec<unknown> => {
   }
 }
 
-const ticksOf = (fields: TickFields) =>
+const ticksOf = (fields: FieldTable) =>
   Arbitrary.schema(
     Schema.Struct(Object.fromEntries(Object.entries(fields).map(([name, field]) => [name, valuesOf(field)])))
   ) as unknown as Arbitrary.Arbitrary<Tick>
@@ -103,7 +103,7 @@ describe("what is written by hand, held to the table of a tick's fields", () => 
 
 /** Some fields, and a whole number that a tick may not have. */
 const { instrument_token, exchange_ts, price, sequencing, epoch, feed, source, old } = tickFields
-const more: TickFields = {
+const more: FieldTable = {
   instrument_token,
   extra: { kind: "whole", stored: true, absent: null },
   exchange_ts,

@@ -10,8 +10,8 @@ import { type NameColumn, Names, rowReaderOf, type StoredColumns, type TickColum
 import {
   type ColumnField,
   columnsOf,
+  type FieldTable,
   storedOf,
-  type TickFields,
   tickFields,
   type ValueField
 } from "../../schema/tickFields.ts"
@@ -50,7 +50,7 @@ const elementTypes: Readonly<Record<ColumnField["kind"], ElementType>> = {
 const isNullable = ({ kind, absent }: ColumnField): boolean => absent !== undefined && kind !== "flag"
 
 /** The schema of ticks of such fields: their columns in the order of the wire. */
-export const schemaOf = (fields: TickFields): Array<SchemaElement> => {
+export const schemaOf = (fields: FieldTable): Array<SchemaElement> => {
   const columns = columnsOf(fields).map(
     ({ name, field }): SchemaElement => ({
       name,
@@ -98,7 +98,7 @@ const written = (field: ColumnField, column: NumberColumn | NameColumn, rows: Ui
 }
 
 /** Some rows of ticks of such fields, as the writer takes them. */
-export const columnDataOf = (fields: TickFields) => {
+export const columnDataOf = (fields: FieldTable) => {
   const all = columnsOf(fields)
   return (columns: TickColumns, rows: Uint32Array) =>
     all.map(({ name, field }) => ({
@@ -118,9 +118,18 @@ const kept = (field: ValueField, values: ArrayLike<unknown>, rows: Uint32Array) 
       return { indexes: Uint32Array.from(rows, (row) => names.indexOf(values[row] as string)), names: names.names }
     }
     case "word": {
-      const indexes = new Map(field.words.map((word, i) => [word, i]))
-      const otherwise = indexes.get(field.otherwise)!
-      return Uint8Array.from(rows, (row) => indexes.get(values[row] as string) ?? otherwise)
+      // The same word stands in most rows.
+      let last = field.otherwise
+      const otherwise = field.words.indexOf(last)
+      let index = otherwise
+      return Uint8Array.from(rows, (row) => {
+        const word = values[row] as string
+        if (word === last) return index
+        last = word
+        const found = field.words.indexOf(word)
+        index = found < 0 ? otherwise : found
+        return index
+      })
     }
     case "token":
     case "index":
@@ -136,7 +145,7 @@ const kept = (field: ValueField, values: ArrayLike<unknown>, rows: Uint32Array) 
  * Reads what the store's ticks are made of: some rows of each column, which `read` answers whole. An object that is
  * older than a column `has` none of it: its ticks are without that field.
  */
-export const storedColumnsOf = (fields: TickFields) => {
+export const storedColumnsOf = (fields: FieldTable) => {
   const stored = Object.entries(storedOf(fields))
   return async (
     read: (column: string) => Promise<ArrayLike<unknown>>,

@@ -2,10 +2,11 @@
 import type pg from "pg"
 import {
   composed,
+  type FieldTable,
   firstThatHolds,
+  mayBeNull,
   storedOf,
   storedWord,
-  type TickFields,
   tickFields,
   type ValueField
 } from "../../schema/tickFields.ts"
@@ -56,7 +57,7 @@ export const dayOf = (time: string): string => barOf(1440, time)
 /** The SQL of a field in the text of a tick. */
 const textOf = (name: string, field: ValueField): string => {
   if (field.kind === "micros") return seconds(name)
-  return "unplaced" in field || field.absent === null ? `coalesce(${name}::text, '')` : name
+  return mayBeNull(field) ? `coalesce(${name}::text, '')` : name
 }
 
 /** The expression of a field's value in a tick read from that text, whose pieces are `field`. */
@@ -68,11 +69,11 @@ const expressionOf = (field: ValueField, i: number): string => {
     const cases = field.words.map((word) => [`${piece} === "${storedWord(field, word)}"`, `"${word}"`] as const)
     return firstThatHolds(cases, `"${field.otherwise}"`)
   }
-  return "unplaced" in field || field.absent === null ? `${piece} === "" ? null : Number(${piece})` : `Number(${piece})`
+  return mayBeNull(field) ? `${piece} === "" ? null : Number(${piece})` : `Number(${piece})`
 }
 
 /** How a tick is read as one text: its SQL, and what makes a tick of the text. */
-export const tickTextOf = (fields: TickFields) => {
+export const tickTextOf = (fields: FieldTable) => {
   const stored = Object.entries(storedOf(fields))
   // What may hold anything, tabs too, stands at the end.
   const inText = [
