@@ -428,7 +428,15 @@ const rowsOf = (source: ObjectSource, group: number, reader: number): Promise<St
     const first = lowerBound(tokenColumn, part.fromToken)
     const end = lowerBound(tokenColumn, part.toToken + 1)
     if (first === end) return null
-    const read = (column: string) => scan.readColumn({ column, rowStart: groupStart + first, rowEnd: groupStart + end })
+    // The keys are asked for twice: the scan, which has them still, would make another copy.
+    const found = new Map<string, ArrayLike<unknown>>()
+    const read = async (column: string): Promise<ArrayLike<unknown>> => {
+      const known = found.get(column)
+      if (known !== undefined) return known
+      const values = await scan.readColumn({ column, rowStart: groupStart + first, rowEnd: groupStart + end })
+      found.set(column, values)
+      return values
+    }
     const exchangeTs = (await read("exchange_ts")) as ArrayLike<number>
     const sequenceIds = (await read("sequence_id")) as ArrayLike<bigint>
     const kept = new Uint32Array(end - first)
@@ -444,11 +452,7 @@ const rowsOf = (source: ObjectSource, group: number, reader: number): Promise<St
     }
     if (count === 0) return null
     const present = new Set(metadata.schema.map(({ name }) => name))
-    return readStoredColumns(
-      async (column) => (await read(column)) as ArrayLike<unknown>,
-      (column) => present.has(column),
-      kept.subarray(0, count)
-    )
+    return readStoredColumns(read, (column) => present.has(column), kept.subarray(0, count))
   })
 
 const answer = (request: Request): Answers[keyof Answers] | Promise<Answers[keyof Answers]> => {
