@@ -5,6 +5,8 @@ import { Interval } from "../schema/Candle.ts"
 import { AssetClass, Instrument } from "../schema/Instrument.ts"
 import { InstrumentToken, MAX_TOKEN } from "../schema/RawTick.ts"
 import { TimeFromString, TradingDate } from "../schema/Time.ts"
+import { mayBeNull, type StoredName, storedOf, tickFields, type ValueField } from "../schema/tickFields.ts"
+import type { StoredTick } from "../streams/ports/TickStore.ts"
 import { Replay, ReplayChange, ReplayRequest } from "../streams/replay/Replays.ts"
 import * as errors from "./errors.ts"
 import { describeApi } from "./openApi.ts"
@@ -88,21 +90,29 @@ const range = {
 const Micros = Schema.Int.annotate({ description: "epoch microseconds" })
 const Rejected = Schema.Array(Schema.Struct({ line: Schema.Int, reason: Schema.String }))
 
+const schemaOf = (field: ValueField): Schema.Constraint => {
+  switch (field.kind) {
+    case "token":
+      return InstrumentToken
+    case "micros":
+      return Micros
+    case "price":
+      return Schema.Finite
+    case "word":
+      return Schema.Literals(field.words)
+    case "name":
+      return Schema.String
+    default:
+      return mayBeNull(field) ? Schema.NullOr(Schema.Int) : Schema.Int
+  }
+}
+
 /** A tick as history has it; `epoch` and `position` are null where a replay added the row. */
-export const HistoricalTick = Schema.Struct({
-  instrument_token: InstrumentToken,
-  exchange_ts: Micros,
-  price: Schema.Finite,
-  volume: Schema.Int,
-  sequence_id: Schema.Int,
-  status: Schema.Literals(["LIVE", "STALE"]),
-  session: Schema.Int,
-  sequencing: Schema.Literals(["contiguous", "monotonic", "none"]),
-  epoch: Schema.NullOr(Schema.Int),
-  position: Schema.NullOr(Schema.Int),
-  feed: Schema.String,
-  received_ts: Micros
-}).annotate({ identifier: "HistoricalTick" })
+export const HistoricalTick = Schema.Struct(
+  Object.fromEntries(Object.entries(storedOf(tickFields)).map(([name, field]) => [name, schemaOf(field)])) as {
+    readonly [N in StoredName]: Schema.Codec<StoredTick[N]>
+  }
+).annotate({ identifier: "HistoricalTick" })
 
 export const TicksPage = Schema.Struct({
   ticks: Schema.Array(HistoricalTick),

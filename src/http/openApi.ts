@@ -2,7 +2,7 @@
  * Decides how the API is described in OpenAPI beyond what its schemas say: parameters as the types that they are, where
  * the query has text, with a description and an example each; bodies with an example; what every route may be answered.
  */
-import { MAX_PRICE, MAX_TOKEN } from "../schema/RawTick.ts"
+import { MAX_PRICE, MAX_TOKEN, rawFields } from "../schema/RawTick.ts"
 import { MAX_DATE, MAX_MICROS, MIN_DATE, MIN_MICROS } from "../schema/Time.ts"
 
 type Json = Readonly<Record<string, unknown>>
@@ -136,40 +136,33 @@ const parametersOf = (limits: Limits): Readonly<Record<string, Documented>> => {
 }
 
 const QUANTITY = { type: "integer", minimum: 0, maximum: Number.MAX_SAFE_INTEGER }
-const NAME = { type: "string", minLength: 1, maxLength: 64 }
 
-/** What any feed may send; `RawTick.ts` decides, and a test holds the two together. */
+const rawKinds: Readonly<Record<(typeof rawFields)[keyof typeof rawFields]["kind"], Json>> = {
+  token: TOKEN,
+  time: TIME,
+  price: { type: "number", minimum: -MAX_PRICE, maximum: MAX_PRICE },
+  name: { type: "string", minLength: 1, maxLength: 64 },
+  quantity: QUANTITY,
+  // Of a feed; only a replay has those below 0.
+  number: QUANTITY,
+  sequencing: { type: "string", enum: ["contiguous", "monotonic", "none"] },
+  flag: { type: "boolean" }
+}
+
+/** What any feed may send. */
 const RAW_TICK: Json = {
   type: "object",
   description: "A raw tick as any feed or other system may send it. Fields that are not named here are not kept.",
-  required: ["instrument_token", "exchange_ts", "price"],
-  properties: {
-    instrument_token: { ...TOKEN, description: "the broker's token; also the record's key in Kafka, in decimal" },
-    exchange_ts: { ...TIME, description: "exchange time, at most MAX_FUTURE_SKEW_MS ahead of the clock" },
-    price: {
-      type: "number",
-      minimum: -MAX_PRICE,
-      maximum: MAX_PRICE,
-      description: "rupees, at most 7 decimals; 0 from a snapshot feed, or beside day_volume, means no price"
-    },
-    feed: { ...NAME, default: "dma", description: "who sends it: dma, snapshot, or a name of one's own" },
-    volume: { ...QUANTITY, default: 0, description: "quantity of this tick; or send day_volume" },
-    day_volume: { ...QUANTITY, description: "the day's total so far, instead of volume" },
-    sequence_id: { ...QUANTITY, description: "the feed's number of this tick, for this instrument" },
-    sequencing: {
-      type: "string",
-      enum: ["contiguous", "monotonic", "none"],
-      description: "contiguous: every number appears, a hole is a gap; monotonic: may skip; default by sequence_id"
-    },
-    reset: { type: "boolean", default: false, description: "the numbering of this connection starts again here" },
-    connection: { ...NAME, description: "names one connection or one run of a file; the feed's name if absent" },
-    occurrence: {
-      ...QUANTITY,
-      default: 0,
-      description: "counts up where a feed without numbers meets the same content again at the same exchange_ts"
-    },
-    received_ts: { ...TIME, description: "when the sender got it; the log's own time if absent" }
-  },
+  required: Object.entries(rawFields).flatMap(([name, field]) => ("isRequired" in field ? [name] : [])),
+  properties: Object.fromEntries(
+    Object.entries(rawFields).flatMap(([name, field]) => {
+      if (!("description" in field)) return []
+      const { description } = field
+      return [
+        [name, { ...rawKinds[field.kind], ...("default" in field ? { default: field.default } : {}), description }]
+      ]
+    })
+  ),
   examples: [
     {
       feed: "dma",

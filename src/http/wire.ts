@@ -4,6 +4,7 @@
  */
 import { HttpServerResponse } from "effect/http"
 import { boundedVolume } from "../schema/Candle.ts"
+import { composed, type FieldTable, mayBeNull, storedOf, tickFields, type ValueField } from "../schema/tickFields.ts"
 import type { Quote, StoredTick } from "../streams/ports/TickStore.ts"
 import type { Bar } from "./Api.ts"
 
@@ -11,20 +12,33 @@ import type { Bar } from "./Api.ts"
 const number = (value: number): string => (Number.isFinite(value) ? String(value) : "null")
 const volume = (value: number): string => number(boundedVolume(value))
 
-export const encodeTick = (t: StoredTick): string =>
-  `{"instrument_token":${t.instrument_token},"exchange_ts":${t.exchange_ts},"price":${number(t.price)},` +
-  `"volume":${volume(t.volume)},"sequence_id":${t.sequence_id},"status":"${t.status}","session":${t.session},` +
-  `"sequencing":"${t.sequencing}","epoch":${t.epoch},"position":${t.position},"feed":${JSON.stringify(t.feed)},` +
-  `"received_ts":${t.received_ts}}`
-
-export const CSV_HEADER =
-  "instrument_token,exchange_ts,price,volume,sequence_id,status,session,sequencing,epoch,position,feed,received_ts\n"
-
 const csvField = (text: string): string => (/[",\r\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text)
 
-export const csvLine = (t: StoredTick): string =>
-  `${t.instrument_token},${t.exchange_ts},${t.price},${t.volume},${t.sequence_id},${t.status},${t.session},` +
-  `${t.sequencing},${t.epoch ?? ""},${t.position ?? ""},${csvField(t.feed)},${t.received_ts}\n`
+const jsonValue = (name: string, { kind }: ValueField): string => {
+  if (kind === "price") return `\${number(t.${name})}`
+  if (kind === "quantity") return `\${volume(t.${name})}`
+  if (kind === "name") return `\${JSON.stringify(t.${name})}`
+  return kind === "word" ? `"\${t.${name}}"` : `\${t.${name}}`
+}
+
+const csvValue = (name: string, field: ValueField): string => {
+  if (field.kind === "name") return `\${csvField(t.${name})}`
+  return mayBeNull(field) ? `\${t.${name} ?? ""}` : `\${t.${name}}`
+}
+
+/** How ticks of such fields are written: as JSON, and as a line of CSV under a header. */
+export const writersOf = (fields: FieldTable) => {
+  const stored = Object.entries(storedOf(fields))
+  const members = stored.map(([name, field]) => `"${name}":${jsonValue(name, field)}`)
+  const cells = stored.map(([name, field]) => csvValue(name, field))
+  return {
+    json: composed<(t: StoredTick) => string>(`(t) => \`{${members.join(",")}}\``, { number, volume }),
+    csvHeader: `${Object.keys(storedOf(fields)).join(",")}\n`,
+    csvLine: composed<(t: StoredTick) => string>(`(t) => \`${cells.join(",")}\\n\``, { csvField })
+  }
+}
+
+export const { json: encodeTick, csvHeader: CSV_HEADER, csvLine } = writersOf(tickFields)
 
 export const encodeBar = (b: Bar): string =>
   `{"ts":${b.ts},"open":${number(b.open)},"high":${number(b.high)},"low":${number(b.low)},"close":${number(b.close)},` +

@@ -1,7 +1,8 @@
-/** Decides what a feed may send: the fields of a raw tick, their defaults, and how a wrong one is refused. */
+/** Decides what a feed may send: the fields of a raw tick, their defaults, how a wrong one is refused, and how one is written. */
 import { Result, Schema } from "effect"
 import { explain } from "./Explain.ts"
 import { isPrintable } from "./printable.ts"
+import { jsonName } from "./quotedOnce.ts"
 import type { Sequencing } from "./Tick.ts"
 import { MAX_MICROS, MIN_MICROS, parseIso, Time } from "./Time.ts"
 
@@ -42,22 +43,75 @@ const Name = Schema.String.pipe(
   )
 )
 
-/** The wire form: this platform's own contract, open to any feed; unknown fields are ignored. */
-export const RawTickInput = Schema.Struct({
-  instrument_token: InstrumentToken,
-  exchange_ts: Time,
+const schemas = {
+  token: InstrumentToken,
+  time: Time,
   price: Price,
-  feed: Schema.optionalKey(Name),
-  volume: Schema.optionalKey(Quantity),
-  day_volume: Schema.optionalKey(Quantity),
-  sequence_id: Schema.optionalKey(Schema.Int),
-  sequencing: Schema.optionalKey(Schema.Literals(["contiguous", "monotonic", "none"])),
-  reset: Schema.optionalKey(Schema.Boolean),
-  connection: Schema.optionalKey(Name),
-  occurrence: Schema.optionalKey(Quantity),
-  received_ts: Schema.optionalKey(Time),
-  session: Schema.optionalKey(Quantity)
-})
+  name: Name,
+  quantity: Quantity,
+  number: Schema.Int,
+  sequencing: Schema.Literals(["contiguous", "monotonic", "none"]),
+  flag: Schema.Boolean
+} as const
+
+interface RawField {
+  readonly kind: keyof typeof schemas
+  readonly isRequired?: true
+  /** What an absent one is taken as. */
+  readonly default?: string | number | boolean
+  /** What is said of it to who sends it; of a field that only a replay sends, nothing. */
+  readonly description?: string
+}
+
+/** The wire form: this platform's own contract, open to any feed; unknown fields are ignored. */
+export const rawFields = {
+  instrument_token: {
+    kind: "token",
+    isRequired: true,
+    description: "the broker's token; also the record's key in Kafka, in decimal"
+  },
+  exchange_ts: {
+    kind: "time",
+    isRequired: true,
+    description: "exchange time, at most MAX_FUTURE_SKEW_MS ahead of the clock"
+  },
+  price: {
+    kind: "price",
+    isRequired: true,
+    description: "rupees, at most 7 decimals; 0 from a snapshot feed, or beside day_volume, means no price"
+  },
+  feed: { kind: "name", default: "dma", description: "who sends it: dma, snapshot, or a name of one's own" },
+  volume: { kind: "quantity", default: 0, description: "quantity of this tick; or send day_volume" },
+  day_volume: { kind: "quantity", description: "the day's total so far, instead of volume" },
+  sequence_id: { kind: "number", description: "the feed's number of this tick, for this instrument" },
+  sequencing: {
+    kind: "sequencing",
+    description: "contiguous: every number appears, a hole is a gap; monotonic: may skip; default by sequence_id"
+  },
+  reset: { kind: "flag", default: false, description: "the numbering of this connection starts again here" },
+  connection: { kind: "name", description: "names one connection or one run of a file; the feed's name if absent" },
+  occurrence: {
+    kind: "quantity",
+    default: 0,
+    description: "counts up where a feed without numbers meets the same content again at the same exchange_ts"
+  },
+  received_ts: { kind: "time", description: "when the sender got it; the log's own time if absent" },
+  session: { kind: "quantity" }
+} as const satisfies Readonly<Record<string, RawField>>
+
+type RawFields = typeof rawFields
+type SchemaOf<F extends RawField> = F extends { readonly isRequired: true }
+  ? (typeof schemas)[F["kind"]]
+  : Schema.optionalKey<(typeof schemas)[F["kind"]]>
+
+export const RawTickInput = Schema.Struct(
+  Object.fromEntries(
+    Object.entries<RawField>(rawFields).map(([name, { kind, isRequired }]) => [
+      name,
+      isRequired === true ? schemas[kind] : Schema.optionalKey<(typeof schemas)[typeof kind]>(schemas[kind])
+    ])
+  ) as unknown as { readonly [N in keyof RawFields]: SchemaOf<RawFields[N]> }
+)
 export type RawTickInput = typeof RawTickInput.Type
 
 /** A raw tick with every field present, one shape for the compiler. Times are epoch microseconds. */
@@ -231,4 +285,20 @@ const complete = (
     received_ts,
     session: session ?? -1
   }
+}
+
+/** One raw tick as JSON text, of only the fields that say more than their default; `readRawTick` of it gives the tick again. */
+export const encodeRawTick = (t: RawTick): string => {
+  let text =
+    `{"feed":${jsonName(t.feed)},"instrument_token":${t.instrument_token},"exchange_ts":${t.exchange_ts},` +
+    `"price":${t.price},`
+  text += t.day_volume >= 0 ? `"day_volume":${t.day_volume}` : `"volume":${t.volume}`
+  if (t.sequence_id !== undefined) text += `,"sequence_id":${t.sequence_id}`
+  if (t.sequencing !== (t.sequence_id === undefined ? "none" : "contiguous")) text += `,"sequencing":"${t.sequencing}"`
+  if (t.reset) text += `,"reset":true`
+  if (t.connection !== t.feed) text += `,"connection":${jsonName(t.connection)}`
+  if (t.occurrence !== 0) text += `,"occurrence":${t.occurrence}`
+  if (t.received_ts !== 0) text += `,"received_ts":${t.received_ts}`
+  if (t.session >= 0) text += `,"session":${t.session}`
+  return `${text}}`
 }

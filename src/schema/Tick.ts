@@ -1,38 +1,36 @@
-/** Decides what a tick is once it is clean: its fields, their order on the wire, its identity and its order. */
+/** Decides what a tick is once it is clean: its type, its day, its epoch and its order. */
+import type { TickField, tickFields } from "./tickFields.ts"
+
+type Fields = typeof tickFields
 
 /** `contiguous`: every number appears, gaps are real. `monotonic`: numbers rise but may skip. `none`: no numbers. */
-export type Sequencing = "contiguous" | "monotonic" | "none"
+export type Sequencing = Fields["sequencing"]["words"][number]
 
 /** `STALE`: the tick that shows a gap, or one that comes out of order. */
-export type TickStatus = "LIVE" | "STALE"
+export type TickStatus = Fields["status"]["words"][number]
 
 /** Where a normalized tick came from: raw topic incarnation, raw offset, index in that record. */
 export type Source = readonly [incarnation: string, offset: number, index: number]
 
+type Value<F extends TickField> = F extends { readonly words: ReadonlyArray<infer Word> }
+  ? Word
+  : F extends { readonly kind: "name" }
+    ? string
+    : F extends { readonly kind: "flag" }
+      ? boolean
+      : F extends { readonly kind: "source" }
+        ? Source
+        : F extends { readonly absent: null }
+          ? number | null
+          : number
+
+type TickValues = { -readonly [N in keyof Fields]: Value<Fields[N]> }
+
 /**
- * One normalized tick. Times are epoch microseconds, price is in rupees (at most 7 decimals), volume is the
- * quantity in this tick. Mutable on purpose: the stages fill it in place, one allocation a tick.
+ * One normalized tick, as the table of its fields has it. Mutable on purpose: the stages fill it in place, one
+ * allocation a tick.
  */
-export interface Tick {
-  instrument_token: number
-  exchange_ts: number
-  price: number
-  volume: number
-  /** The exchange's number; without one, minus a 48-bit hash of the content. */
-  sequence_id: number
-  status: TickStatus
-  /** First missing number before this tick; 0 where it shows no gap. On the wire only where it shows one. */
-  gap_from: number
-  session: number
-  sequencing: Sequencing
-  epoch: number
-  position: number
-  feed: string
-  received_ts: number
-  source: Source
-  /** True for a tick of a day older than the instrument's newest: for the store and the archive only. */
-  old: boolean
-}
+export interface Tick extends TickValues {}
 
 const MICROS_PER_DAY = 86_400_000_000
 /** India is UTC+5:30 all year. */

@@ -2,16 +2,18 @@
  * Decides how ticks lie in memory where many of them wait or pass between threads: flat columns in one buffer, 95 bytes a
  * tick and nothing for the garbage collector to look through, where as objects they take some 800.
  */
-import type { Sequencing, Tick, TickStatus } from "./Tick.ts"
-
-const STATUSES: ReadonlyArray<TickStatus> = ["LIVE", "STALE"]
-const SEQUENCINGS: ReadonlyArray<Sequencing> = ["contiguous", "monotonic", "none"]
-
-export const statusOf = (index: number): TickStatus => STATUSES[index]!
-export const statusIndex = (status: string): number => (status === "LIVE" ? 0 : 1)
-export const sequencingOf = (index: number): Sequencing => SEQUENCINGS[index]!
-export const sequencingIndex = (sequencing: string): number =>
-  sequencing === "contiguous" ? 0 : sequencing === "monotonic" ? 1 : 2
+import type { Tick } from "./Tick.ts"
+import {
+  type ColumnField,
+  columnsOf,
+  composed,
+  type FieldTable,
+  firstThatHolds,
+  type StoredName,
+  type TickColumn,
+  type TickField,
+  tickFields
+} from "./tickFields.ts"
 
 /** Names that recur, each by its index in `names`. */
 export interface NameColumn {
@@ -19,39 +21,40 @@ export interface NameColumn {
   readonly indexes: Uint32Array<ArrayBuffer>
 }
 
-/** Ticks as flat columns of one length; row `i` of each is tick `i`. */
-export interface TickColumns {
-  readonly instrument_token: Int32Array<ArrayBuffer>
-  readonly exchange_ts: Float64Array<ArrayBuffer>
-  readonly price: Float64Array<ArrayBuffer>
-  readonly volume: Float64Array<ArrayBuffer>
-  readonly sequence_id: Float64Array<ArrayBuffer>
-  /** As `statusIndex` has it. */
-  readonly status: Uint8Array<ArrayBuffer>
-  readonly gap_from: Float64Array<ArrayBuffer>
-  readonly session: Int32Array<ArrayBuffer>
-  /** As `sequencingIndex` has it. */
-  readonly sequencing: Uint8Array<ArrayBuffer>
-  readonly epoch: Float64Array<ArrayBuffer>
-  readonly position: Float64Array<ArrayBuffer>
-  readonly feed: NameColumn
-  readonly received_ts: Float64Array<ArrayBuffer>
-  readonly source_incarnation: NameColumn
-  readonly source_offset: Float64Array<ArrayBuffer>
-  readonly source_index: Int32Array<ArrayBuffer>
-  readonly old: Uint8Array<ArrayBuffer>
+interface Arrays {
+  readonly float64: Float64Array<ArrayBuffer>
+  readonly int32: Int32Array<ArrayBuffer>
+  /** Of a word its index in the words of its field; of a flag 1 where it is true. */
+  readonly uint8: Uint8Array<ArrayBuffer>
+  readonly names: NameColumn
 }
 
-const NUMBERS = [
-  ...(["exchange_ts", "price", "volume", "sequence_id", "gap_from", "epoch", "position", "received_ts"] as const),
-  ...(["source_offset", "instrument_token", "session", "source_index", "status", "sequencing", "old"] as const)
-]
+/** How each kind of field lies in memory. What is absent as null is NaN, which no whole number is. */
+const arrayOf = {
+  token: "int32",
+  index: "int32",
+  small: "int32",
+  micros: "float64",
+  price: "float64",
+  quantity: "float64",
+  whole: "float64",
+  word: "uint8",
+  name: "names",
+  flag: "uint8"
+} as const satisfies Record<ColumnField["kind"], keyof Arrays>
+
+type ArraysOf<Fields> = {
+  readonly [N in keyof Fields]: Fields[N] extends { readonly kind: infer K extends keyof typeof arrayOf }
+    ? Arrays[(typeof arrayOf)[K]]
+    : never
+}
+
+/** Ticks as flat columns of one length; row `i` of each is tick `i`. */
+export interface TickColumns
+  extends ArraysOf<Omit<typeof tickFields, "source"> & (typeof tickFields)["source"]["parts"]> {}
 
 /** What `read` needs of an object's rows. */
-export type StoredColumns = Omit<
-  TickColumns,
-  "gap_from" | "source_incarnation" | "source_offset" | "source_index" | "old"
->
+export type StoredColumns = Pick<TickColumns, StoredName>
 
 /** Numbers names as they are met. */
 export class Names {
@@ -79,96 +82,120 @@ export class Names {
   }
 }
 
-const BYTES_A_TICK = 9 * 8 + 5 * 4 + 3
+const BYTES = { float64: 8, int32: 4, names: 4, uint8: 1 } as const
+const bytesOf = ({ field }: TickColumn): number => BYTES[arrayOf[field.kind]]
 
-/** Columns of so many rows, all zero, in one buffer: the widest first, so that each is aligned. */
-const allocate = (rows: number): TickColumns => {
-  const buffer = new ArrayBuffer(rows * BYTES_A_TICK)
-  let at = 0
-  const place = <A>(Column: new (buffer: ArrayBuffer, at: number, rows: number) => A, bytes: number): A => {
-    const column = new Column(buffer, at, rows)
-    at += rows * bytes
-    return column
-  }
-  const float64 = () => place(Float64Array<ArrayBuffer>, 8)
-  const int32 = () => place(Int32Array<ArrayBuffer>, 4)
-  const uint8 = () => place(Uint8Array<ArrayBuffer>, 1)
-  const names = (): NameColumn => ({ names: [], indexes: place(Uint32Array<ArrayBuffer>, 4) })
-  return {
-    exchange_ts: float64(),
-    price: float64(),
-    volume: float64(),
-    sequence_id: float64(),
-    gap_from: float64(),
-    epoch: float64(),
-    position: float64(),
-    received_ts: float64(),
-    source_offset: float64(),
-    instrument_token: int32(),
-    session: int32(),
-    source_index: int32(),
-    feed: names(),
-    source_incarnation: names(),
-    status: uint8(),
-    sequencing: uint8(),
-    old: uint8()
+/** What makes columns of so many rows, all zero, in one buffer: the widest first, so that each is aligned. */
+export const allocatorOf = (columns: ReadonlyArray<TickColumn>): ((rows: number) => TickColumns) => {
+  const bytesATick = columns.reduce((sum, column) => sum + bytesOf(column), 0)
+  const widestFirst = [...columns].sort((a, b) => bytesOf(b) - bytesOf(a))
+  return (rows) => {
+    const buffer = new ArrayBuffer(rows * bytesATick)
+    let at = 0
+    const place = (array: keyof Arrays): Arrays[keyof Arrays] => {
+      const from = at
+      at += rows * BYTES[array]
+      if (array === "float64") return new Float64Array(buffer, from, rows)
+      if (array === "int32") return new Int32Array(buffer, from, rows)
+      if (array === "uint8") return new Uint8Array(buffer, from, rows)
+      return { names: [], indexes: new Uint32Array(buffer, from, rows) }
+    }
+    const placed = widestFirst.map(({ name, field }) => [name, place(arrayOf[field.kind])] as const)
+    return Object.fromEntries(placed) as unknown as TickColumns
   }
 }
+
+/** What puts a tick into a row; `names` numbers the names of each column of them. */
+export const setterOf = (
+  columns: ReadonlyArray<TickColumn>
+): ((columns: TickColumns, names: Readonly<Record<string, Names>>, row: number, t: Tick) => void) => {
+  const expressionOf = ({ name, field, value }: TickColumn): string => {
+    if (field.kind === "name") return `names.${name}.indexOf(${value})`
+    if (field.kind === "flag") return `${value} ? 1 : 0`
+    if (field.kind !== "word") return field.absent === null ? `${value} ?? NaN` : value
+    const cases = field.words.map((word, i) => [`${value} === "${word}"`, String(i)] as const)
+    return firstThatHolds(cases.slice(0, -1), String(cases.length - 1))
+  }
+  const set = columns.map((column) => {
+    const to = column.field.kind === "name" ? `${column.name}.indexes` : column.name
+    return `columns.${to}[row] = ${expressionOf(column)};`
+  })
+  return composed(`(columns, names, row, t) => { ${set.join(" ")} }`)
+}
+
+/** What reads row `i` as an object of such fields. */
+export const rowReaderOf = <Row>(fields: FieldTable): ((columns: object, i: number) => Row) => {
+  const words: Record<string, ReadonlyArray<string>> = {}
+  const expressionOf = (name: string, field: TickField): string => {
+    switch (field.kind) {
+      case "source":
+        return `[${Object.entries(field.parts).map(([part, of]) => expressionOf(part, of))}]`
+      case "name":
+        return `columns.${name}.names[columns.${name}.indexes[i]]`
+      case "flag":
+        return `columns.${name}[i] === 1`
+      case "word":
+        words[`${name}_words`] = field.words
+        return `${name}_words[columns.${name}[i]]`
+      default:
+        return field.absent === null
+          ? `Number.isNaN(columns.${name}[i]) ? null : columns.${name}[i]`
+          : `columns.${name}[i]`
+    }
+  }
+  const members = Object.entries(fields).map(([name, field]) => `${name}: ${expressionOf(name, field)}`)
+  return composed(`(columns, i) => ({ ${members.join(", ")} })`, words)
+}
+
+const COLUMNS = columnsOf(tickFields)
+const allocate = allocatorOf(COLUMNS)
+const set = setterOf(COLUMNS)
+const tickOf = rowReaderOf<Tick>(tickFields)
+
+type NameOf<Array> = {
+  [N in keyof TickColumns]: TickColumns[N] extends Array ? N : never
+}[keyof TickColumns]
+const namesIn = COLUMNS.filter(({ field }) => field.kind === "name").map(({ name }) => name as NameOf<NameColumn>)
+const numbersIn = COLUMNS.filter(({ field }) => field.kind !== "name").map(
+  ({ name }) => name as Exclude<keyof TickColumns, NameOf<NameColumn>>
+)
 
 /** Columns that are being filled. */
 class Filling {
   readonly columns: TickColumns
-  readonly #feeds: Names
-  readonly #incarnations: Names
+  readonly #names: Readonly<Record<string, Names>>
 
   constructor(rows: number) {
     this.columns = allocate(rows)
-    this.#feeds = new Names(this.columns.feed.names)
-    this.#incarnations = new Names(this.columns.source_incarnation.names)
+    this.#names = Object.fromEntries(namesIn.map((name) => [name, new Names(this.columns[name].names)]))
   }
 
   set(row: number, tick: Tick): void {
-    const { columns } = this
-    columns.instrument_token[row] = tick.instrument_token
-    columns.exchange_ts[row] = tick.exchange_ts
-    columns.price[row] = tick.price
-    columns.volume[row] = tick.volume
-    columns.sequence_id[row] = tick.sequence_id
-    columns.status[row] = statusIndex(tick.status)
-    columns.gap_from[row] = tick.gap_from
-    columns.session[row] = tick.session
-    columns.sequencing[row] = sequencingIndex(tick.sequencing)
-    columns.epoch[row] = tick.epoch
-    columns.position[row] = tick.position
-    columns.feed.indexes[row] = this.#feeds.indexOf(tick.feed)
-    columns.received_ts[row] = tick.received_ts
-    columns.source_incarnation.indexes[row] = this.#incarnations.indexOf(tick.source[0])
-    columns.source_offset[row] = tick.source[1]
-    columns.source_index[row] = tick.source[2]
-    columns.old[row] = tick.old ? 1 : 0
+    set(this.columns, this.#names, row, tick)
   }
 
   /** Copies other columns' rows `[from, to)` to `row` and on. */
   copy(row: number, other: TickColumns, from: number, to: number): void {
-    for (const name of NUMBERS) this.columns[name].set(other[name].subarray(from, to), row)
-    for (let i = from; i < to; i++) this.#copyNames(row + i - from, other, i)
+    for (const name of numbersIn) this.columns[name].set(other[name].subarray(from, to), row)
+    for (const name of namesIn) {
+      const { names, indexes } = other[name]
+      const [into, met] = [this.columns[name].indexes, this.#names[name]!]
+      for (let i = from; i < to; i++) into[row + i - from] = met.indexOf(names[indexes[i]!]!)
+    }
   }
 
   /** Copies some of other columns' rows. */
   pick(other: TickColumns, rows: ReadonlyArray<number>): void {
-    for (const name of NUMBERS) {
+    for (const name of numbersIn) {
       const to = this.columns[name]
       const from = other[name]
       for (let i = 0; i < rows.length; i++) to[i] = from[rows[i]!]!
     }
-    for (let i = 0; i < rows.length; i++) this.#copyNames(i, other, rows[i]!)
-  }
-
-  #copyNames(row: number, { feed, source_incarnation: incarnation }: TickColumns, from: number): void {
-    this.columns.feed.indexes[row] = this.#feeds.indexOf(feed.names[feed.indexes[from]!]!)
-    this.columns.source_incarnation.indexes[row] = this.#incarnations.indexOf(
-      incarnation.names[incarnation.indexes[from]!]!
-    )
+    for (const name of namesIn) {
+      const { names, indexes } = other[name]
+      const [into, met] = [this.columns[name].indexes, this.#names[name]!]
+      for (let i = 0; i < rows.length; i++) into[i] = met.indexOf(names[indexes[rows[i]!]!]!)
+    }
   }
 }
 
@@ -177,29 +204,6 @@ export const toColumns = (ticks: ReadonlyArray<Tick>): TickColumns => {
   for (let i = 0; i < ticks.length; i++) filling.set(i, ticks[i]!)
   return filling.columns
 }
-
-/** Row `i` as an object. */
-const tickOf = (columns: TickColumns, i: number): Tick => ({
-  instrument_token: columns.instrument_token[i]!,
-  exchange_ts: columns.exchange_ts[i]!,
-  price: columns.price[i]!,
-  volume: columns.volume[i]!,
-  sequence_id: columns.sequence_id[i]!,
-  status: statusOf(columns.status[i]!),
-  gap_from: columns.gap_from[i]!,
-  session: columns.session[i]!,
-  sequencing: sequencingOf(columns.sequencing[i]!),
-  epoch: columns.epoch[i]!,
-  position: columns.position[i]!,
-  feed: columns.feed.names[columns.feed.indexes[i]!]!,
-  received_ts: columns.received_ts[i]!,
-  source: [
-    columns.source_incarnation.names[columns.source_incarnation.indexes[i]!]!,
-    columns.source_offset[i]!,
-    columns.source_index[i]!
-  ],
-  old: columns.old[i] === 1
-})
 
 /** Some rows of columns, in the order given. */
 export const pickRows = (columns: TickColumns, rows: ReadonlyArray<number>): TickColumns => {

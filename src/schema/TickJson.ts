@@ -1,24 +1,29 @@
 /** Decides how a normalized tick is written as JSON: the contract's fields in the contract's order, one record a tick. */
 import { jsonName } from "./quotedOnce.ts"
 import { MAX_PRICE } from "./RawTick.ts"
-import type { Sequencing, Tick, TickStatus } from "./Tick.ts"
+import type { Tick } from "./Tick.ts"
 import { MAX_NAME_CHARS, MAX_SESSION, readTickBytes } from "./TickJsonBytes.ts"
-import { MAX_MICROS, MIN_MICROS } from "./Time.ts"
+import { composed, type FieldTable, type TickField, tickFields } from "./tickFields.ts"
+
+/** The template of a value. */
+const written = (field: TickField, value: string): string => {
+  if (field.kind === "source")
+    return `[${Object.values(field.parts).map((part, i) => written(part, `${value}[${i}]`))}]`
+  if (field.kind === "name") return `\${jsonName(${value})}`
+  return field.kind === "word" ? `"\${${value}}"` : `\${${value}}`
+}
+
+/** What writes a tick of such fields; the first of them is never absent. */
+export const encoderOf = (fields: FieldTable): ((tick: Tick) => string) => {
+  const members = Object.entries(fields).map(([name, field], i) => {
+    const member = `${i === 0 ? "" : ","}"${name}":${written(field, `t.${name}`)}`
+    return field.absent === undefined ? member : `\${t.${name} === ${field.absent} ? "" : \`${member}\`}`
+  })
+  return composed(`(t) => \`{${members.join("")}}\``, { jsonName })
+}
 
 /** One tick as JSON text. */
-export const encodeTick = (t: Tick): string =>
-  `{"instrument_token":${t.instrument_token},"exchange_ts":${t.exchange_ts},"price":${t.price},"volume":${t.volume},` +
-  `"sequence_id":${t.sequence_id},"status":"${t.status}",${t.gap_from === 0 ? "" : `"gap_from":${t.gap_from},`}` +
-  `"session":${t.session},"sequencing":"${t.sequencing}","epoch":${t.epoch},"position":${t.position},` +
-  `"feed":${jsonName(t.feed)},"received_ts":${t.received_ts},` +
-  `"source":[${jsonName(t.source[0])},${t.source[1]},${t.source[2]}]${t.old ? `,"old":true` : ""}}`
-
-interface TickWire extends Omit<Tick, "gap_from" | "old"> {
-  readonly gap_from?: number
-  readonly old?: boolean
-  readonly status: TickStatus
-  readonly sequencing: Sequencing
-}
+export const encodeTick = encoderOf(tickFields)
 
 /** A name as it may go on into tables, rings and frames: of a bounded length, and without what PostgreSQL refuses. */
 const isName = (text: unknown): text is string =>
@@ -27,59 +32,68 @@ const isName = (text: unknown): text is string =>
 /** A whole number of 32 bits. Only of a number may the bits be asked: what is nested deep has none, and throws. */
 const isInt = (value: unknown): value is number => typeof value === "number" && (value | 0) === value
 
-/** The tick of a `normalized_ticks` record, which any producer may have written; `undefined` where it is none. */
-export const decodeTick = (bytes: Uint8Array): Tick | undefined => readTickBytes(bytes) ?? parseTick(bytes)
-
-const parseTick = (bytes: Uint8Array): Tick | undefined => {
-  const buffer = bytes instanceof Buffer ? bytes : Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength)
-  let wire: TickWire | null
-  try {
-    wire = JSON.parse(buffer.toString("utf8")) as TickWire | null
-  } catch {
-    return undefined
-  }
-  if (typeof wire !== "object" || wire === null) return undefined
-  const { instrument_token, exchange_ts, price, volume, sequence_id, status, gap_from = 0 } = wire
-  const { session, sequencing, epoch, position, feed, received_ts, source } = wire
-  // What is not of its type, or out of the range of its column, would stop each sink for good.
-  if (
-    !isInt(instrument_token) ||
-    !(Number.isInteger(exchange_ts) && exchange_ts >= MIN_MICROS && exchange_ts <= MAX_MICROS) ||
-    !(typeof price === "number" && price >= -MAX_PRICE && price <= MAX_PRICE) ||
-    !Number.isSafeInteger(volume) ||
-    !Number.isSafeInteger(sequence_id) ||
-    (status !== "LIVE" && status !== "STALE") ||
-    !Number.isSafeInteger(gap_from) ||
-    !isInt(session) ||
-    session < 0 ||
-    session > MAX_SESSION ||
-    (sequencing !== "contiguous" && sequencing !== "monotonic" && sequencing !== "none") ||
-    !Number.isSafeInteger(epoch) ||
-    !Number.isSafeInteger(position) ||
-    !Number.isSafeInteger(received_ts) ||
-    !Array.isArray(source) ||
-    !Number.isSafeInteger(source[1]) ||
-    !isInt(source[2]) ||
-    !isName(feed) ||
-    !isName(source[0])
-  )
-    return undefined
-  return {
-    instrument_token,
-    exchange_ts,
-    price,
-    volume,
-    sequence_id,
-    status,
-    gap_from,
-    session,
-    sequencing,
-    epoch,
-    position,
-    feed,
-    received_ts,
-    // Whatever else the array holds is not kept.
-    source: [source[0], source[1], source[2]],
-    old: wire.old === true
+/** The condition of a value. What is not of its type, or out of the range of its column, would stop each sink for good. */
+const conditionOf = (field: TickField, value: string): string => {
+  switch (field.kind) {
+    case "token":
+    case "index":
+      return `isInt(${value})`
+    case "small":
+      return `isInt(${value}) && ${value} >= 0 && ${value} <= ${MAX_SESSION}`
+    case "price":
+      return `typeof ${value} === "number" && ${value} >= ${-MAX_PRICE} && ${value} <= ${MAX_PRICE}`
+    case "micros": {
+      const [first, last] = field.within ?? [Number.MIN_SAFE_INTEGER, Number.MAX_SAFE_INTEGER]
+      return `Number.isInteger(${value}) && ${value} >= ${first} && ${value} <= ${last}`
+    }
+    case "whole":
+    case "quantity": {
+      const isThere = `Number.isSafeInteger(${value})`
+      if (field.absent === undefined) return isThere
+      return `(${value} === undefined || ${value} === ${field.absent} || ${isThere})`
+    }
+    case "word":
+      return `(${field.words.map((word) => `${value} === "${word}"`).join(" || ")})`
+    case "name":
+      return `isName(${value})`
+    case "flag":
+      return "true"
+    case "source": {
+      const parts = Object.values(field.parts).map((part, i) => conditionOf(part, `${value}[${i}]`))
+      return [`Array.isArray(${value})`, ...parts].join(" && ")
+    }
   }
 }
+
+/** The expression of what it is in a tick then. Whatever else an array holds is not kept. */
+const readValue = (field: TickField, value: string): string => {
+  if (field.kind === "flag") return `${value} === true`
+  if (field.kind === "source") return `[${Object.values(field.parts).map((_, i) => `${value}[${i}]`)}]`
+  return field.absent === undefined ? value : `${value} ?? ${field.absent}`
+}
+
+/** What reads a tick of such fields from JSON, however that is written. */
+export const parserOf = (fields: FieldTable): ((bytes: Uint8Array) => Tick | undefined) => {
+  const entries = Object.entries(fields)
+  const conditions = entries.map(([name, field]) => conditionOf(field, `t.${name}`))
+  const members = entries.map(([name, field]) => `${name}: ${readValue(field, `t.${name}`)}`)
+  const tickOf = composed<(wire: object) => Tick | undefined>(
+    `(t) => ${conditions.join(" && ")} ? { ${members.join(", ")} } : undefined`,
+    { isInt, isName }
+  )
+  return (bytes) => {
+    const buffer = bytes instanceof Buffer ? bytes : Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength)
+    let wire: unknown
+    try {
+      wire = JSON.parse(buffer.toString("utf8"))
+    } catch {
+      return undefined
+    }
+    return typeof wire !== "object" || wire === null ? undefined : tickOf(wire)
+  }
+}
+
+const parseTick = parserOf(tickFields)
+
+/** The tick of a `normalized_ticks` record, which any producer may have written; `undefined` where it is none. */
+export const decodeTick = (bytes: Uint8Array): Tick | undefined => readTickBytes(bytes) ?? parseTick(bytes)

@@ -1,14 +1,8 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Arbitrary, Effect, Schema } from "effect"
 import type { Tick } from "../../src/schema/Tick.ts"
-import {
-  pickRows,
-  sequencingOf,
-  statusOf,
-  type TickColumns,
-  TickQueue,
-  toColumns
-} from "../../src/schema/TickColumns.ts"
+import { pickRows, type TickColumns, TickQueue, toColumns } from "../../src/schema/TickColumns.ts"
+import { tickFields } from "../../src/schema/tickFields.ts"
 import { makeTick, OPEN } from "../contract/ticks.ts"
 
 /** The ticks again, field by field. */
@@ -19,10 +13,10 @@ const ticksOf = (columns: TickColumns): ReadonlyArray<Tick> =>
     price,
     volume: columns.volume[i]!,
     sequence_id: columns.sequence_id[i]!,
-    status: statusOf(columns.status[i]!),
+    status: tickFields.status.words[columns.status[i]!]!,
     gap_from: columns.gap_from[i]!,
     session: columns.session[i]!,
-    sequencing: sequencingOf(columns.sequencing[i]!),
+    sequencing: tickFields.sequencing.words[columns.sequencing[i]!]!,
     epoch: columns.epoch[i]!,
     position: columns.position[i]!,
     feed: columns.feed.names[columns.feed.indexes[i]!]!,

@@ -6,7 +6,15 @@
  * would have to be scaled on the way in and out.
  */
 import type { SchemaElement } from "hyparquet"
-import { type StoredColumns, sequencingOf, statusOf } from "../../schema/TickColumns.ts"
+import { type NameColumn, Names, rowReaderOf, type StoredColumns, type TickColumns } from "../../schema/TickColumns.ts"
+import {
+  type ColumnField,
+  columnsOf,
+  type FieldTable,
+  storedOf,
+  tickFields,
+  type ValueField
+} from "../../schema/tickFields.ts"
 import type { StoredTick } from "../../streams/ports/TickStore.ts"
 
 /** Stands in every object; goes up when a column changes its meaning. */
@@ -15,70 +23,151 @@ export const SCHEMA_VERSION = 1
 /** Rows of a row group: what a reader holds in memory of an object at a time. */
 export const ROW_GROUP_ROWS = 32_768
 
-const int64 = (name: string): SchemaElement => ({ name, type: "INT64", repetition_type: "REQUIRED" })
-const int32 = (name: string): SchemaElement => ({ name, type: "INT32", repetition_type: "REQUIRED" })
-const text = (name: string): SchemaElement => ({
-  name,
-  type: "BYTE_ARRAY",
-  converted_type: "UTF8",
-  logical_type: { type: "STRING" },
-  repetition_type: "REQUIRED"
-})
-const micros = (name: string): SchemaElement => ({
-  name,
+type ElementType = Pick<SchemaElement, "type" | "converted_type" | "logical_type">
+const INT32: ElementType = { type: "INT32" }
+const INT64: ElementType = { type: "INT64" }
+const TEXT: ElementType = { type: "BYTE_ARRAY", converted_type: "UTF8", logical_type: { type: "STRING" } }
+const MICROS: ElementType = {
   type: "INT64",
   converted_type: "TIMESTAMP_MICROS",
-  logical_type: { type: "TIMESTAMP", isAdjustedToUTC: true, unit: "MICROS" },
-  repetition_type: "REQUIRED"
-})
+  logical_type: { type: "TIMESTAMP", isAdjustedToUTC: true, unit: "MICROS" }
+}
 
-/** The columns in the order of a normalized tick's fields; `gap_from` is null where the tick shows no gap. */
-const COLUMNS: ReadonlyArray<SchemaElement> = [
-  int32("instrument_token"),
-  micros("exchange_ts"),
-  { name: "price", type: "DOUBLE", repetition_type: "REQUIRED" },
-  int64("volume"),
-  int64("sequence_id"),
-  text("status"),
-  { name: "gap_from", type: "INT64", repetition_type: "OPTIONAL" },
-  int32("session"),
-  text("sequencing"),
-  int64("epoch"),
-  int64("position"),
-  text("feed"),
-  micros("received_ts"),
-  text("source_incarnation"),
-  int64("source_offset"),
-  int32("source_index"),
-  { name: "old", type: "BOOLEAN", repetition_type: "REQUIRED" }
-]
+const elementTypes: Readonly<Record<ColumnField["kind"], ElementType>> = {
+  token: INT32,
+  index: INT32,
+  small: INT32,
+  micros: MICROS,
+  price: { type: "DOUBLE" },
+  whole: INT64,
+  quantity: INT64,
+  word: TEXT,
+  name: TEXT,
+  flag: { type: "BOOLEAN" }
+}
+
+/** Whether a tick without the field has a null there; a flag is always one or the other. */
+const isNullable = ({ kind, absent }: ColumnField): boolean => absent !== undefined && kind !== "flag"
+
+/** The schema of ticks of such fields: their columns in the order of the wire. */
+export const schemaOf = (fields: FieldTable): Array<SchemaElement> => {
+  const columns = columnsOf(fields).map(
+    ({ name, field }): SchemaElement => ({
+      name,
+      ...elementTypes[field.kind],
+      repetition_type: isNullable(field) ? "OPTIONAL" : "REQUIRED"
+    })
+  )
+  return [{ name: "tick", num_children: columns.length }, ...columns]
+}
+
+export const PARQUET_SCHEMA = schemaOf(tickFields)
+
+const COLUMNS = columnsOf(tickFields)
+const STORED = storedOf(tickFields)
 
 /** How many of the columns, from the first, `read` needs: what lies before those that only the archive keeps. */
-export const READ_COLUMNS = COLUMNS.findIndex(({ name }) => name === "source_incarnation")
+export const READ_COLUMNS = COLUMNS.findLastIndex(({ name }) => name in STORED) + 1
 
 /** How many of the columns, from the first, hold the primary key. */
 export const KEY_COLUMNS = COLUMNS.findIndex(({ name }) => name === "sequence_id") + 1
 
-export const PARQUET_SCHEMA: Array<SchemaElement> = [{ name: "tick", num_children: COLUMNS.length }, ...COLUMNS]
+type NumberColumn = Int32Array | Float64Array | Uint8Array
+
+/** Some rows of a column as the writer takes them. */
+const written = (field: ColumnField, column: NumberColumn | NameColumn, rows: Uint32Array) => {
+  if ("indexes" in column) return Array.from(rows, (row) => column.names[column.indexes[row]!]!)
+  switch (field.kind) {
+    case "word":
+      return Array.from(rows, (row) => field.words[column[row]!]!)
+    case "flag":
+      return Array.from(rows, (row) => column[row] === 1)
+    case "price":
+      return Float64Array.from(rows, (row) => column[row]!)
+    case "token":
+    case "index":
+    case "small":
+      return Int32Array.from(rows, (row) => column[row]!)
+  }
+  const { absent } = field
+  if (absent === undefined) return BigInt64Array.from(rows, (row) => BigInt(column[row]!))
+  return Array.from(rows, (row) => {
+    const value = column[row]!
+    return value === absent || Number.isNaN(value) ? null : BigInt(value)
+  })
+}
+
+/** Some rows of ticks of such fields, as the writer takes them. */
+export const columnDataOf = (fields: FieldTable) => {
+  const all = columnsOf(fields)
+  return (columns: TickColumns, rows: Uint32Array) =>
+    all.map(({ name, field }) => ({
+      name,
+      data: written(field, columns[name as keyof TickColumns], rows),
+      ...("grows" in field ? { encoding: "DELTA_BINARY_PACKED" as const } : {})
+    }))
+}
+
+export const columnData = columnDataOf(tickFields)
+
+/** Some rows of a column in memory, as the reader gives it. */
+const kept = (field: ValueField, values: ArrayLike<unknown>, rows: Uint32Array) => {
+  switch (field.kind) {
+    case "name": {
+      const names = new Names()
+      return { indexes: Uint32Array.from(rows, (row) => names.indexOf(values[row] as string)), names: names.names }
+    }
+    case "word": {
+      // The same word stands in most rows.
+      let last = field.otherwise
+      const otherwise = field.words.indexOf(last)
+      let index = otherwise
+      return Uint8Array.from(rows, (row) => {
+        const word = values[row] as string
+        if (word === last) return index
+        last = word
+        const found = field.words.indexOf(word)
+        index = found < 0 ? otherwise : found
+        return index
+      })
+    }
+    case "token":
+    case "index":
+    case "small":
+      return Int32Array.from(rows, (row) => values[row] as number)
+  }
+  if (field.absent === undefined) return Float64Array.from(rows, (row) => Number(values[row]))
+  const nothing = field.absent ?? Number.NaN
+  return Float64Array.from(rows, (row) => (values[row] == null ? nothing : Number(values[row])))
+}
+
+/**
+ * Reads what the store's ticks are made of: some rows of each column, which `read` answers whole. An object that is
+ * older than a column `has` none of it: its ticks are without that field.
+ */
+export const storedColumnsOf = (fields: FieldTable) => {
+  const stored = Object.entries(storedOf(fields))
+  return async (
+    read: (column: string) => Promise<ArrayLike<unknown>>,
+    has: (column: string) => boolean,
+    rows: Uint32Array
+  ): Promise<StoredColumns> => {
+    const columns: Record<string, ReturnType<typeof kept>> = {}
+    for (const [name, field] of stored) {
+      const isOlder = field.absent !== undefined && !has(name)
+      columns[name] = kept(field, isOlder ? [] : await read(name), rows)
+    }
+    return columns as unknown as StoredColumns
+  }
+}
+
+export const readStoredColumns = storedColumnsOf(tickFields)
+
+const storedTickOf = rowReaderOf<StoredTick>(STORED)
 
 /** The rows `[from, to)` as ticks of the store. */
 export const toStoredTicks = (columns: StoredColumns, from: number, to: number): ReadonlyArray<StoredTick> => {
   const ticks: Array<StoredTick> = []
-  for (let i = from; i < to; i++) {
-    ticks.push({
-      instrument_token: columns.instrument_token[i]!,
-      exchange_ts: columns.exchange_ts[i]!,
-      sequence_id: columns.sequence_id[i]!,
-      price: columns.price[i]!,
-      volume: columns.volume[i]!,
-      status: statusOf(columns.status[i]!),
-      epoch: columns.epoch[i]!,
-      position: columns.position[i]!,
-      feed: columns.feed.names[columns.feed.indexes[i]!]!,
-      session: columns.session[i]!,
-      sequencing: sequencingOf(columns.sequencing[i]!),
-      received_ts: columns.received_ts[i]!
-    })
-  }
+  for (let i = from; i < to; i++) ticks.push(storedTickOf(columns, i))
   return ticks
 }

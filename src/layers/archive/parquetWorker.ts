@@ -6,17 +6,16 @@ import { closeSync, fstatSync, openSync, readSync } from "node:fs"
 import { parentPort } from "node:worker_threads"
 import { type AsyncBuffer, type FileMetaData, parquetMetadataAsync, parquetScan } from "hyparquet"
 import { ByteWriter, ParquetWriter } from "hyparquet-writer"
-import {
-  Names,
-  type StoredColumns,
-  sequencingIndex,
-  sequencingOf,
-  statusIndex,
-  statusOf,
-  type TickColumns
-} from "../../schema/TickColumns.ts"
+import type { StoredColumns, TickColumns } from "../../schema/TickColumns.ts"
 import { isInSlice, PrimaryKeys } from "./PrimaryKeys.ts"
-import { KEY_COLUMNS, PARQUET_SCHEMA, READ_COLUMNS, ROW_GROUP_ROWS } from "./parquetSchema.ts"
+import {
+  columnData,
+  KEY_COLUMNS,
+  PARQUET_SCHEMA,
+  READ_COLUMNS,
+  ROW_GROUP_ROWS,
+  readStoredColumns
+} from "./parquetSchema.ts"
 
 /** A part of a day's rows whose keys fit in memory: tokens in [fromToken, toToken], and of their keys one in `slices`. */
 export interface Part {
@@ -126,35 +125,7 @@ const encodeRows = (
   })
   for (let start = 0; start < rows.length; start += ROW_GROUP_ROWS) {
     const group = rows.subarray(start, start + ROW_GROUP_ROWS)
-    const int32 = (column: Int32Array) => Int32Array.from(group, (row) => column[row]!)
-    const int64 = (column: Float64Array) => BigInt64Array.from(group, (row) => BigInt(column[row]!))
-    const texts = (textOf: (row: number) => string) => Array.from(group, textOf)
-    const { feed, source_incarnation: incarnation } = columns
-    parquet.write({
-      rowGroupSize: ROW_GROUP_ROWS,
-      columnData: [
-        { name: "instrument_token", data: int32(columns.instrument_token) },
-        { name: "exchange_ts", data: int64(columns.exchange_ts), encoding: "DELTA_BINARY_PACKED" },
-        { name: "price", data: Float64Array.from(group, (row) => columns.price[row]!) },
-        { name: "volume", data: int64(columns.volume) },
-        { name: "sequence_id", data: int64(columns.sequence_id), encoding: "DELTA_BINARY_PACKED" },
-        { name: "status", data: texts((row) => statusOf(columns.status[row]!)) },
-        {
-          name: "gap_from",
-          data: Array.from(group, (row) => (columns.gap_from[row] === 0 ? null : BigInt(columns.gap_from[row]!)))
-        },
-        { name: "session", data: int32(columns.session) },
-        { name: "sequencing", data: texts((row) => sequencingOf(columns.sequencing[row]!)) },
-        { name: "epoch", data: int64(columns.epoch) },
-        { name: "position", data: int64(columns.position), encoding: "DELTA_BINARY_PACKED" },
-        { name: "feed", data: texts((row) => feed.names[feed.indexes[row]!]!) },
-        { name: "received_ts", data: int64(columns.received_ts), encoding: "DELTA_BINARY_PACKED" },
-        { name: "source_incarnation", data: texts((row) => incarnation.names[incarnation.indexes[row]!]!) },
-        { name: "source_offset", data: int64(columns.source_offset), encoding: "DELTA_BINARY_PACKED" },
-        { name: "source_index", data: int32(columns.source_index) },
-        { name: "old", data: Array.from(group, (row) => columns.old[row] === 1) }
-      ]
-    })
+    parquet.write({ rowGroupSize: ROW_GROUP_ROWS, columnData: columnData(columns, group) })
   }
   parquet.finish()
   return new Uint8Array(writer.getBuffer())
@@ -457,7 +428,15 @@ const rowsOf = (source: ObjectSource, group: number, reader: number): Promise<St
     const first = lowerBound(tokenColumn, part.fromToken)
     const end = lowerBound(tokenColumn, part.toToken + 1)
     if (first === end) return null
-    const read = (column: string) => scan.readColumn({ column, rowStart: groupStart + first, rowEnd: groupStart + end })
+    // The keys are asked for twice: the scan, which has them still, would make another copy.
+    const found = new Map<string, ArrayLike<unknown>>()
+    const read = async (column: string): Promise<ArrayLike<unknown>> => {
+      const known = found.get(column)
+      if (known !== undefined) return known
+      const values = await scan.readColumn({ column, rowStart: groupStart + first, rowEnd: groupStart + end })
+      found.set(column, values)
+      return values
+    }
     const exchangeTs = (await read("exchange_ts")) as ArrayLike<number>
     const sequenceIds = (await read("sequence_id")) as ArrayLike<bigint>
     const kept = new Uint32Array(end - first)
@@ -472,31 +451,8 @@ const rowsOf = (source: ObjectSource, group: number, reader: number): Promise<St
       count += 1
     }
     if (count === 0) return null
-    const rows = kept.subarray(0, count)
-    const numbers = async (column: string) => {
-      const values = (await read(column)) as ArrayLike<number | bigint>
-      return Float64Array.from(rows, (row) => Number(values[row]!))
-    }
-    const texts = async (column: string) => (await read(column)) as ArrayLike<string>
-    const statuses = await texts("status")
-    const sequencings = await texts("sequencing")
-    const feeds = await texts("feed")
-    const sessions = (await read("session")) as ArrayLike<number>
-    const names = new Names()
-    return {
-      instrument_token: Int32Array.from(rows, (row) => tokenColumn[first + row]!),
-      exchange_ts: Float64Array.from(rows, (row) => exchangeTs[row]!),
-      price: await numbers("price"),
-      volume: await numbers("volume"),
-      sequence_id: Float64Array.from(rows, (row) => Number(sequenceIds[row]!)),
-      status: Uint8Array.from(rows, (row) => statusIndex(statuses[row]!)),
-      session: Int32Array.from(rows, (row) => sessions[row]!),
-      sequencing: Uint8Array.from(rows, (row) => sequencingIndex(sequencings[row]!)),
-      epoch: await numbers("epoch"),
-      position: await numbers("position"),
-      feed: { indexes: Uint32Array.from(rows, (row) => names.indexOf(feeds[row]!)), names: names.names },
-      received_ts: await numbers("received_ts")
-    }
+    const present = new Set(metadata.schema.map(({ name }) => name))
+    return readStoredColumns(read, (column) => present.has(column), kept.subarray(0, count))
   })
 
 const answer = (request: Request): Answers[keyof Answers] | Promise<Answers[keyof Answers]> => {

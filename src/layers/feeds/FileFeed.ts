@@ -10,27 +10,33 @@ import { FeedError, type LogError, type Overloaded } from "../../schema/Errors.t
 import { showValue } from "../../schema/Explain.ts"
 import { splitCsvLine } from "../../schema/InstrumentFile.ts"
 import { isNaive, type Zone } from "../../schema/NaiveTime.ts"
-import { type RawTick, readRawTick } from "../../schema/RawTick.ts"
-import { encodeRawTick } from "../../schema/RawTickJson.ts"
+import { encodeRawTick, type RawTick, rawFields, readRawTick } from "../../schema/RawTick.ts"
 import { isTime, MIN_MICROS, parseIso, timeHint } from "../../schema/Time.ts"
 import { publishPatiently, RawSink, type RawSinkTick } from "../../streams/ports/RawSink.ts"
 import { type BarInterval, barProblem, barTicks, type FileBar } from "./barTicks.ts"
 import { ahead } from "./RawSink.ts"
 
-/** How a field's text is read; `reset` is the only yes or no. */
-const kinds = {
-  instrument_token: "number",
-  exchange_ts: "time",
+type Reading = "number" | "time" | "text" | "flag"
+
+/** How a field's text is read, by its kind. */
+const readings: Readonly<Record<(typeof rawFields)[keyof typeof rawFields]["kind"], Reading>> = {
+  token: "number",
+  time: "time",
   price: "number",
-  feed: "text",
-  volume: "number",
-  day_volume: "number",
-  sequence_id: "number",
+  name: "text",
+  quantity: "number",
+  number: "number",
   sequencing: "text",
-  reset: "flag",
-  connection: "text",
-  occurrence: "number",
-  received_ts: "time",
+  flag: "flag"
+}
+
+const { session: _, ...ofFeeds } = rawFields
+type OfFeeds = typeof ofFeeds
+
+const kinds = {
+  ...(Object.fromEntries(Object.entries(ofFeeds).map(([name, { kind }]) => [name, readings[kind]])) as {
+    readonly [N in keyof OfFeeds]: Reading
+  }),
   open: "number",
   high: "number",
   low: "number",

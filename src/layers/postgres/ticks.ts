@@ -1,6 +1,7 @@
 /** Decides how ticks are written to PostgreSQL and read from it: each row once, with its bookmark, in the order of ticks. */
 import type pg from "pg"
 import { type Tick, tradingDay, tradingDayStart } from "../../schema/Tick.ts"
+import { composed, firstThatHolds, storedOf, storedWord, tickFields, type ValueField } from "../../schema/tickFields.ts"
 import type { Bookmark, Mark } from "../../streams/log/bookmark.ts"
 import type { StoreBatch, StoredTick, TickQuery, WriteResult } from "../../streams/ports/TickStore.ts"
 import { turn } from "../../streams/run/turns.ts"
@@ -8,7 +9,7 @@ import { int2Array, int4Array, int8Array, textArray, timestampArray, timestampTe
 import type { Bars } from "./bars.ts"
 import { NO_PARTITION, stateOf, tickTransaction, UNIQUE_VIOLATION } from "./connection.ts"
 import { type Days, daysOf } from "./days.ts"
-import { barOf, micros, rows, seconds, sequencingCode, storedTick, TICK, TICK_ORDER, type TickRow } from "./rows.ts"
+import { barOf, micros, rows, seconds, storedTick, TICK, TICK_ORDER, type TickRow } from "./rows.ts"
 
 /** A transaction that inserts into more days than this would hold too many locks; it is split. */
 const MAX_DAYS_PER_TRANSACTION = 64
@@ -20,15 +21,32 @@ const MICROS_PER_MINUTE = 60_000_000
 
 // --- statements -------------------------------------------------------------------------------------------------
 
+const STORED = storedOf(tickFields)
+
+type ArrayOf = (ticks: ReadonlyArray<Tick>, of: (tick: Tick) => never) => Buffer | string
+
+/** The type of each kind's column, and how a batch of them is sent. */
+const kinds: Readonly<Record<ValueField["kind"], readonly [type: string, array: ArrayOf]>> = {
+  token: ["integer", int4Array],
+  index: ["integer", int4Array],
+  small: ["smallint", int2Array],
+  micros: ["timestamptz", timestampArray],
+  price: ["numeric", wordArray],
+  whole: ["bigint", int8Array],
+  quantity: ["bigint", int8Array],
+  word: ["varchar", wordArray],
+  name: ["text", textArray]
+}
+
+const NAMES = Object.keys(STORED).join(", ")
+const TYPES = Object.values(STORED).map((field) => ("initial" in field ? `"char"` : kinds[field.kind][0]))
+const ARRAYS = TYPES.map((type, i) => `$${i + 1}::${type}[]`).join(", ")
+
 // Sorted by the key: pages of the index are met one after the other, which makes it half as fast again, and two
 // writers of the same rows wait for each other rather than for ever.
 const INSERT = `
-  INSERT INTO ticks (instrument_token, exchange_ts, sequence_id, price, volume, status, epoch, position, feed, session,
-                     sequencing, received_ts)
-  SELECT * FROM unnest($1::integer[], $2::timestamptz[], $3::bigint[], $4::numeric[], $5::bigint[], $6::varchar[],
-                       $7::bigint[], $8::bigint[], $9::text[], $10::smallint[], $11::"char"[], $12::timestamptz[])
-         AS t (instrument_token, exchange_ts, sequence_id, price, volume, status, epoch, position, feed, session,
-               sequencing, received_ts)
+  INSERT INTO ticks (${NAMES})
+  SELECT * FROM unnest(${ARRAYS}) AS t (${NAMES})
   ORDER BY instrument_token, exchange_ts, sequence_id`
 
 const TOUCHED = (rowsChanged: string) => `
@@ -130,24 +148,23 @@ const firstOfKeys = (ticks: ReadonlyArray<Tick>, seen: Set<string>): ReadonlyArr
     return seen.add(`${instrument_token} ${exchange_ts} ${sequence_id}`).size > size
   })
 
+const expressionOf = (name: string, field: ValueField): string => {
+  if ("unplaced" in field) return `i < live ? t.${name} : null`
+  if (field.kind !== "word" || field.initial !== true) return `t.${name}`
+  const cases = field.words.map((word) => [`t.${name} === "${word}"`, `"${storedWord(field, word)}"`] as const)
+  return firstThatHolds(cases.slice(0, -1), cases.at(-1)![1])
+}
+
+/** Each column and what reads its field: a function each, of which the engine then knows what it meets. */
+const COLUMNS = Object.entries(STORED).map(([name, field]) => ({
+  array: kinds[field.kind][1],
+  of: composed<(live: number) => (tick: Tick) => never>(`(live) => (t, i) => ${expressionOf(name, field)}`)
+}))
+
 /** Ticks first, then replayed ones, which have no place in the day. */
 const tickColumns = (ticks: ReadonlyArray<Tick>, replayed: ReadonlyArray<Tick>): Array<unknown> => {
   const all = replayed.length === 0 ? ticks : [...ticks, ...replayed]
-  const live = ticks.length
-  return [
-    int4Array(all, (t) => t.instrument_token),
-    timestampArray(all, (t) => t.exchange_ts),
-    int8Array(all, (t) => t.sequence_id),
-    wordArray(all, (t) => t.price),
-    int8Array(all, (t) => t.volume),
-    wordArray(all, (t) => t.status),
-    int8Array(all, (t, i) => (i < live ? t.epoch : null)),
-    int8Array(all, (t, i) => (i < live ? t.position : null)),
-    textArray(all, (t) => t.feed),
-    int2Array(all, (t) => t.session),
-    wordArray(all, (t) => sequencingCode[t.sequencing]),
-    timestampArray(all, (t) => t.received_ts)
-  ]
+  return COLUMNS.map(({ array, of }) => array(all, of(ticks.length)))
 }
 
 const putBookmarks = async (client: pg.PoolClient, bookmarks: ReadonlyArray<Bookmark>): Promise<void> => {

@@ -3,24 +3,16 @@ import { Context, type Effect } from "effect"
 import type { Candle, Interval } from "../../schema/Candle.ts"
 import type { StoreError } from "../../schema/Errors.ts"
 import type { Instrument } from "../../schema/Instrument.ts"
-import type { Sequencing, Tick, TickStatus } from "../../schema/Tick.ts"
+import type { Tick } from "../../schema/Tick.ts"
+import type { StoredName, tickFields } from "../../schema/tickFields.ts"
 import type { Bookmark } from "../log/bookmark.ts"
 
-/** A tick as the store has it: `epoch` and `position` are null where a replay added the row. */
-export interface StoredTick {
-  readonly instrument_token: number
-  readonly exchange_ts: number
-  readonly sequence_id: number
-  readonly price: number
-  readonly volume: number
-  readonly status: TickStatus
-  readonly epoch: number | null
-  readonly position: number | null
-  readonly feed: string
-  readonly session: number
-  readonly sequencing: Sequencing
-  readonly received_ts: number
+type StoredValues = {
+  readonly [N in StoredName]: Tick[N] | ((typeof tickFields)[N] extends { readonly unplaced: true } ? null : never)
 }
+
+/** A tick as the store has it: `epoch` and `position` are null where a replay added the row. */
+export interface StoredTick extends StoredValues {}
 
 /** What one transaction writes: ticks, and how far each partition has come with them. */
 export interface StoreBatch {

@@ -1,8 +1,7 @@
 /** Decides which raw records are ticks: what cannot be read goes to the DLQ with its reason, and the rest goes on. */
 import { showText, showValue } from "../../schema/Explain.ts"
 import { partitionOf } from "../../schema/Partition.ts"
-import { type RawTick, readRawTick } from "../../schema/RawTick.ts"
-import { encodeRawTick } from "../../schema/RawTickJson.ts"
+import { encodeRawTick, type RawTick, readRawTick } from "../../schema/RawTick.ts"
 import { isRun, MISROUTED_HEADER, REPLAY_HEADER, readWatermark, WATERMARK_HEADER } from "../log/headers.ts"
 import type { LogRecord, NewRecord } from "../log/TickLog.ts"
 import {

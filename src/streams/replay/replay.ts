@@ -5,7 +5,7 @@
 import { Effect, Schedule, Stream } from "effect"
 import type { LogError, StoreError } from "../../schema/Errors.ts"
 import { partitionOf } from "../../schema/Partition.ts"
-import { encodeRawTick } from "../../schema/RawTickJson.ts"
+import { encodeRawTick } from "../../schema/RawTick.ts"
 import { REPLAY_HEADER, watermarkRecord } from "../log/headers.ts"
 import type { NewRecord, TickLog } from "../log/TickLog.ts"
 import type { StoredTick, TickStore } from "../ports/TickStore.ts"

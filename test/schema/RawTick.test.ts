@@ -1,6 +1,5 @@
 import { assert, describe, it } from "@effect/vitest"
-import { readRawTick } from "../../src/schema/RawTick.ts"
-import { encodeRawTick } from "../../src/schema/RawTickJson.ts"
+import { encodeRawTick, readRawTick } from "../../src/schema/RawTick.ts"
 
 const bases = [
   { volume: 5 },
