@@ -28,6 +28,14 @@ const UNBOUNDED = 0
 const SMALL_BYTES = 16_384
 /** How long a peer with more than that to read has, before it is cut off. */
 const LINGER_MS = 5_000
+/**
+ * A peer that is ended for what it did is told so once it has been silent for so long; one that goes on is cut off. Behind
+ * a close frame the library reads on for as long as something comes: pings that nobody wants took half a core.
+ */
+const SILENT_MS = 50
+/** How long, and how many bytes, it may go on for: what was under way when it was told. */
+const GOES_ON_MS = 500
+const GOES_ON_BYTES = 4 * 1024 * 1024
 /** Whoever has to wait and asks at once again costs a handshake each time: its answer comes late. */
 const HOLD_MS = 1_000
 /** So many at a time; one more is answered at once. */
@@ -91,6 +99,8 @@ class Socket implements ClientSocket {
   /** Waits to be told why it is ended, behind what it has to read. */
   private lingering: { readonly code: number; readonly reason: string; readonly timer: NodeJS.Timeout } | undefined
   why: EndReason | undefined
+  /** Is told why once it is silent: bytes that have come since, and whether any have since the last look. */
+  private settling: { bytes: number; isHeard: boolean; readonly timer: NodeJS.Timeout } | undefined
   private isGone = false
 
   constructor(
@@ -131,10 +141,38 @@ class Socket implements ClientSocket {
     if (this.isGone || this.why !== undefined) return
     this.why = why
     this.ending(code, reason, why, error)
-    if (this.buffered() <= SMALL_BYTES) this.ws.end(code, reason)
     // What it holds is wanted back now.
-    else if (why === "overload") this.ws.close()
+    if (why === "overload" && this.buffered() > SMALL_BYTES) this.ws.close()
+    else if (why === "overload" || why === "stopping" || why === "failed") this.tell(code, reason)
+    else this.settle(code, reason)
+  }
+
+  private tell(code: number, reason: string): void {
+    if (this.buffered() <= SMALL_BYTES) this.ws.end(code, reason)
     else this.lingering = { code, reason, timer: setTimeout(() => this.cutOff(), LINGER_MS) }
+  }
+
+  private settle(code: number, reason: string, since = performance.now(), bytes = 0): void {
+    const look = () => {
+      const { isHeard, bytes } = this.settling!
+      this.settling = undefined
+      if (!isHeard) this.tell(code, reason)
+      else if (performance.now() - since > GOES_ON_MS) this.cutOff()
+      else this.settle(code, reason, since, bytes)
+    }
+    this.settling = { bytes, isHeard: false, timer: setTimeout(look, SILENT_MS) }
+  }
+
+  /** Something comes of a peer that is being ended. Nothing is kept of it. */
+  heard(bytes: number): void {
+    const { settling } = this
+    if (settling === undefined) {
+      this.cutOff()
+      return
+    }
+    settling.isHeard = true
+    settling.bytes += bytes
+    if (settling.bytes > GOES_ON_BYTES) this.cutOff()
   }
 
   /** The peer has read something. */
@@ -149,6 +187,8 @@ class Socket implements ClientSocket {
   /** The connection is no more: nothing of it may be touched. */
   gone(): void {
     this.isGone = true
+    clearTimeout(this.settling?.timer)
+    this.settling = undefined
     clearTimeout(this.lingering?.timer)
     this.lingering = undefined
   }
@@ -256,9 +296,8 @@ export const mountWebSocket = (app: TemplatedApp, guard: Guard, services: WebSoc
   /** Pings are answered by the library, whether the peer reads or not: they count like messages, and what waits is bounded. */
   const control = (ws: WebSocket<Connection>, bytes: ArrayBuffer): void =>
     guarded(ws, ({ session, socket }) => {
-      if (session === undefined || session.count(bytes.byteLength)) return
-      // It is being ended and goes on: nothing more is kept for it.
-      if (socket!.why !== undefined) socket!.cutOff()
+      if (socket?.why !== undefined) socket.heard(bytes.byteLength)
+      else session?.count(bytes.byteLength)
     })
 
   app.ws<Connection>(WEBSOCKET_PATH, {
@@ -291,7 +330,11 @@ export const mountWebSocket = (app: TemplatedApp, guard: Guard, services: WebSoc
           socket
         )
       }),
-    message: (ws, bytes, isBinary) => guarded(ws, ({ session }) => session?.message(bytes, isBinary)),
+    message: (ws, bytes, isBinary) =>
+      guarded(ws, ({ session, socket }) => {
+        if (socket?.why !== undefined) socket.heard(bytes.byteLength)
+        else session?.message(bytes, isBinary)
+      }),
     ping: control,
     pong: control,
     drain: (ws) =>

@@ -393,6 +393,29 @@ describe("a client of /ws", () => {
     )
   )
 
+  it.live("that is ended, reads nothing and goes on sending is cut off: the library would read on for ever", () =>
+    Effect.scoped(
+      Effect.gen(function* () {
+        const { url } = yield* serve()
+        const flood = yield* connect(url)
+        flood.ws.pause()
+        const bytes = Buffer.alloc(125, "p")
+        const timer = setInterval(() => {
+          for (let i = 0; i < 2000 && flood.ws.bufferedAmount < 1_000_000; i++) flood.ws.ping(bytes)
+        }, 1)
+        yield* Effect.addFinalizer(() => Effect.sync(() => clearInterval(timer)))
+        yield* Effect.callback<void>((resume) => {
+          const look = setInterval(() => {
+            if (flood.ws.readyState === flood.ws.OPEN) return
+            clearInterval(look)
+            resume(Effect.void)
+          }, 10)
+          return Effect.sync(() => clearInterval(look))
+        })
+      })
+    )
+  )
+
   it.live("costs nobody behind the same proxy the way in: there one address may have every connection", () =>
     Effect.scoped(
       Effect.gen(function* () {
