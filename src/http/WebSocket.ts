@@ -16,7 +16,7 @@ import type { Guard } from "./guard.ts"
 import { Penalties } from "./penalties.ts"
 import { type Mount, refuse, requestOrigin } from "./Server.ts"
 import { ClientSession, type SessionSettings } from "./session.ts"
-import { Shares } from "./shares.ts"
+import { MESSAGES, Shares } from "./shares.ts"
 
 export const WEBSOCKET_PATH = "/ws"
 
@@ -29,13 +29,14 @@ const SMALL_BYTES = 16_384
 /** How long a peer with more than that to read has, before it is cut off. */
 const LINGER_MS = 5_000
 /**
- * A peer that is ended for what it did is told so once it has been silent for so long; one that goes on is cut off. Behind
- * a close frame the library reads on for as long as something comes: pings that nobody wants took half a core.
+ * A peer that is ended for what it did is asked with a ping before it is told why: only one that reads sees a close frame
+ * and goes. From one that does not the library would read on behind the frame: pings that nobody wants took half a core.
  */
-const SILENT_MS = 50
-/** How long, and how many bytes, it may go on for: what was under way when it was told. */
-const GOES_ON_MS = 500
-const GOES_ON_BYTES = 4 * 1024 * 1024
+const LAST_PING = "end"
+/** What may come of it meanwhile, which is what was under way; more, or no answer in `LINGER_MS`, and it is cut off. */
+const GOES_ON_BYTES = 1024 * 1024
+/** What a frame costs beside its bytes. */
+const FRAME_BYTES = 16
 /** Whoever has to wait and asks at once again costs a handshake each time: its answer comes late. */
 const HOLD_MS = 1_000
 /** So many at a time; one more is answered at once. */
@@ -99,8 +100,10 @@ class Socket implements ClientSocket {
   /** Waits to be told why it is ended, behind what it has to read. */
   private lingering: { readonly code: number; readonly reason: string; readonly timer: NodeJS.Timeout } | undefined
   why: EndReason | undefined
-  /** Is told why once it is silent: bytes that have come since, and whether any have since the last look. */
-  private settling: { bytes: number; isHeard: boolean; readonly timer: NodeJS.Timeout } | undefined
+  /** Is told why once it has answered the last ping: what has come of it since. */
+  private settling:
+    | { readonly code: number; readonly reason: string; readonly timer: NodeJS.Timeout; bytes: number }
+    | undefined
   private isGone = false
 
   constructor(
@@ -152,27 +155,31 @@ class Socket implements ClientSocket {
     else this.lingering = { code, reason, timer: setTimeout(() => this.cutOff(), LINGER_MS) }
   }
 
-  private settle(code: number, reason: string, since = performance.now(), bytes = 0): void {
-    const look = () => {
-      const { isHeard, bytes } = this.settling!
-      this.settling = undefined
-      if (!isHeard) this.tell(code, reason)
-      else if (performance.now() - since > GOES_ON_MS) this.cutOff()
-      else this.settle(code, reason, since, bytes)
-    }
-    this.settling = { bytes, isHeard: false, timer: setTimeout(look, SILENT_MS) }
+  private settle(code: number, reason: string): void {
+    this.settling = { code, reason, timer: setTimeout(() => this.cutOff(), LINGER_MS), bytes: 0 }
+    this.ws.ping(LAST_PING)
   }
 
   /** Something comes of a peer that is being ended. Nothing is kept of it. */
   heard(bytes: number): void {
     const { settling } = this
-    if (settling === undefined) {
-      this.cutOff()
+    if (settling === undefined) this.cutOff()
+    else {
+      settling.bytes += bytes + FRAME_BYTES
+      if (settling.bytes > GOES_ON_BYTES) this.cutOff()
+    }
+  }
+
+  /** A pong has come of it: where it answers the last ping, it has read all that went before, and nothing else is to come. */
+  answered(text: ArrayBuffer): void {
+    const { settling } = this
+    if (settling === undefined || Buffer.from(text).toString("latin1") !== LAST_PING) {
+      this.heard(text.byteLength)
       return
     }
-    settling.isHeard = true
-    settling.bytes += bytes
-    if (settling.bytes > GOES_ON_BYTES) this.cutOff()
+    this.settling = undefined
+    clearTimeout(settling.timer)
+    this.tell(settling.code, settling.reason)
   }
 
   /** The peer has read something. */
@@ -202,7 +209,7 @@ class Socket implements ClientSocket {
 export const mountWebSocket = (app: TemplatedApp, guard: Guard, services: WebSocketServices): (() => void) => {
   const { hub, settings, instruments, isReady, log } = services
   const observer = services.observer ?? silent
-  const shares = new Shares()
+  const shares = new Shares(MESSAGES)
   let isStopping = false
   /** Connections that are open, those that are being ended too: in all, and by peer. */
   let open = 0
@@ -294,10 +301,11 @@ export const mountWebSocket = (app: TemplatedApp, guard: Guard, services: WebSoc
   }
 
   /** Pings are answered by the library, whether the peer reads or not: they count like messages, and what waits is bounded. */
-  const control = (ws: WebSocket<Connection>, bytes: ArrayBuffer): void =>
+  const control = (ws: WebSocket<Connection>, bytes: ArrayBuffer, isPong = false): void =>
     guarded(ws, ({ session, socket }) => {
-      if (socket?.why !== undefined) socket.heard(bytes.byteLength)
-      else session?.count(bytes.byteLength)
+      if (socket?.why === undefined) session?.count(bytes.byteLength)
+      else if (isPong) socket.answered(bytes)
+      else socket.heard(bytes.byteLength)
     })
 
   app.ws<Connection>(WEBSOCKET_PATH, {
@@ -335,8 +343,8 @@ export const mountWebSocket = (app: TemplatedApp, guard: Guard, services: WebSoc
         if (socket?.why !== undefined) socket.heard(bytes.byteLength)
         else session?.message(bytes, isBinary)
       }),
-    ping: control,
-    pong: control,
+    ping: (ws, bytes) => control(ws, bytes),
+    pong: (ws, bytes) => control(ws, bytes, true),
     drain: (ws) =>
       guarded(ws, ({ session, socket }) => {
         session?.client.flush()

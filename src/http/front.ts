@@ -11,6 +11,7 @@ import { addressOf, ClientLog, peerOf } from "./clientLog.ts"
 import { Exchange, type ExchangeHost, type Refusal, refuseAtOnce, type Times } from "./exchange.ts"
 import type { Guard } from "./guard.ts"
 import { type Head, type HeadRefusal, headRefusal, readHead, upgradeRefusal } from "./head.ts"
+import { REQUESTS, Shares } from "./shares.ts"
 import { type Kind, Slots } from "./slots.ts"
 
 /** Bytes of bodies held at a time, all requests together; more are refused with 429. */
@@ -29,8 +30,6 @@ const UNKNOWN_DESCRIPTORS = 8192
 const CONNECTION_IDLE_MS = 14_000
 /** Addresses whose connects are counted; the rest are not. */
 const MAX_ADDRESSES = 10_000
-/** Work begun in one turn of the event loop, before live ticks and operators come first again. */
-const TURN_MS = 4
 const SWEEP_MS = 500
 /** Failures of handlers are logged with their cause once in so long, and counted all. */
 const FAILURE_MS = 1000
@@ -126,8 +125,7 @@ export class Front implements ExchangeHost {
   private readonly bodyBytes: { readonly add: (value: number) => void }
   private readonly failure: (error: unknown) => void
   private connections = 0
-  private readonly waiting: Array<() => void> = []
-  private isTurnPlanned = false
+  private readonly shares = new Shares(REQUESTS)
 
   constructor(
     { guard, routeOf, settings, times, connections = connectionLimit() }: FrontOptions,
@@ -271,25 +269,17 @@ export class Front implements ExchangeHost {
     return undefined
   }
 
-  /**
-   * Begins work, each in its order, some milliseconds of it in a turn of the event loop: fifty searches that came at
-   * once hold up no tick for longer than one of them does.
-   */
+  /** Begins work, each in its order: fifty searches that came at once hold up no tick for longer than one of them does. */
   soon(work: () => void): void {
-    this.waiting.push(work)
-    this.planTurn()
-  }
-
-  private planTurn(): void {
-    if (this.isTurnPlanned) return
-    this.isTurnPlanned = true
-    setImmediate(() => {
-      this.isTurnPlanned = false
-      const until = performance.now() + TURN_MS
-      do this.waiting.shift()?.()
-      while (this.waiting.length > 0 && performance.now() < until)
-      if (this.waiting.length > 0) this.planTurn()
-    })
+    const step = () => {
+      try {
+        work()
+      } catch (error) {
+        this.failure(error)
+      }
+      return false
+    }
+    this.shares.add({ step })
   }
 
   private connected(res: HttpResponse, change: number): void {

@@ -1,6 +1,6 @@
 /**
- * Decides how the messages of many clients share the event loop with everything else: in short slices, each client in
- * turn, and never more than a part of the time. What costs little and finds nobody waiting is done at once.
+ * Decides how what many clients ask shares the event loop with everything else: in short slices, each client in turn, and
+ * never more than a part of the time. What costs little and finds nobody waiting is done at once.
  */
 
 /** Something that is done in steps of bounded work. */
@@ -9,28 +9,39 @@ export interface Work {
   readonly step: () => boolean
 }
 
-/** Time that may be spent at once, in milliseconds. */
-const SLICE_MS = 2
-/** Of the time that passes, what may be spent in the long run: the rest is the ticks'. */
-const SHARE = 0.33
+export interface Portion {
+  /** Time that may be spent at once. */
+  readonly sliceMs: number
+  /** Of the time that passes, what may be spent in the long run: the rest is the ticks'. */
+  readonly share: number
+}
 
-/** All work of one server. */
+/** What WebSocket clients ask. */
+export const MESSAGES: Portion = { sliceMs: 2, share: 0.33 }
+/** What requests take until they wait for something for the first time; the rest of them comes on top. */
+export const REQUESTS: Portion = { sliceMs: 4, share: 0.33 }
+
+/** All work of one kind of one server. */
 export class Shares {
   private readonly now: () => number
   private readonly later: (run: () => void, ms: number) => void
   private readonly waiting = new Set<Work>()
   /** Milliseconds that may be spent now; below zero after a step that took longer. */
-  private left = SLICE_MS
+  private left: number
   private at: number
+  private readonly portion: Portion
   private isScheduled = false
   private isRunning = false
 
   constructor(
+    portion: Portion,
     now: () => number = () => performance.now(),
     later: (run: () => void, ms: number) => void = (run, ms) => {
       setTimeout(run, ms)
     }
   ) {
+    this.portion = portion
+    this.left = portion.sliceMs
     this.now = now
     this.later = later
     this.at = now()
@@ -51,7 +62,8 @@ export class Shares {
   private readonly run = (): void => {
     this.isScheduled = false
     let time = this.now()
-    this.left = Math.min(SLICE_MS, this.left + (time - this.at) * SHARE)
+    const { sliceMs, share } = this.portion
+    this.left = Math.min(sliceMs, this.left + (time - this.at) * share)
     this.at = time
     this.isRunning = true
     while (this.left > 0 && this.waiting.size > 0) {
@@ -68,6 +80,6 @@ export class Shares {
     if (this.waiting.size === 0) return
     this.isScheduled = true
     // Until a half slice may be spent again: less is not worth a turn of the loop.
-    this.later(this.run, Math.ceil((SLICE_MS / 2 - this.left) / SHARE))
+    this.later(this.run, Math.ceil((sliceMs / 2 - this.left) / share))
   }
 }

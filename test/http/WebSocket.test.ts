@@ -430,42 +430,49 @@ describe("a client of /ws", () => {
     )
   )
 
-  it.live("that pings without end is closed, whether it reads or not, and so is one that sends too many bytes", () =>
-    Effect.scoped(
-      Effect.gen(function* () {
-        const ended: Array<string> = []
-        const lines: Array<string> = []
-        const { hub, url } = yield* serve({
-          log: new ClientLog((line) => lines.push(line)),
-          counts: { ended: (why) => ended.push(why), upgradeRefused: () => undefined, messageRefused: () => undefined }
-        })
-        for (const isReading of [true, false]) {
-          const pinging = yield* connect(url)
-          if (!isReading) pinging.ws.pause()
-          const bytes = Buffer.alloc(125)
-          for (let i = 0; i < 20 * MESSAGE_BURST; i++) pinging.ws.ping(bytes)
-          yield* Effect.promise(async () => {
-            while (hub.size > 0) await new Promise<void>((resolve) => setImmediate(resolve))
+  it.live(
+    "that pings without end, or sends too many bytes, is told so and closed, and cut off where it does not read",
+    () =>
+      Effect.scoped(
+        Effect.gen(function* () {
+          const ended: Array<string> = []
+          const lines: Array<string> = []
+          const { hub, url } = yield* serve({
+            log: new ClientLog((line) => lines.push(line)),
+            counts: {
+              ended: (why) => ended.push(why),
+              upgradeRefused: () => undefined,
+              messageRefused: () => undefined
+            }
           })
-          pinging.ws.resume()
-          yield* pinging.until(({ closed }) => closed !== undefined)
-          assert.deepStrictEqual(pinging.closed, { code: 1008, reason: "too many messages" })
-        }
-        const large = yield* connect(url)
-        for (let i = 0; i < 5; i++) large.send({ action: "auth", key: "x".repeat(MAX_MESSAGE_BYTES - 100) })
-        yield* large.until(({ closed }) => closed !== undefined)
-        assert.deepStrictEqual(large.closed, { code: 1008, reason: "too many bytes" })
-        assert.deepStrictEqual(ended, ["too_many_messages", "too_many_messages", "too_many_bytes"])
-        assert.deepStrictEqual(
-          lines.filter((line) => line.includes("ended")),
-          [
-            "client 127.0.0.1 ended: 1008 too many messages",
-            "client 127.0.0.1 ended: 1008 too many messages",
-            "client 127.0.0.1 ended: 1008 too many bytes"
-          ]
-        )
-      })
-    )
+          for (const isReading of [true, false]) {
+            const pinging = yield* connect(url)
+            if (!isReading) pinging.ws.pause()
+            const bytes = Buffer.alloc(125)
+            for (let i = 0; i < 20 * MESSAGE_BURST; i++) pinging.ws.ping(bytes)
+            yield* Effect.promise(async () => {
+              while (hub.size > 0) await new Promise<void>((resolve) => setImmediate(resolve))
+            })
+            pinging.ws.resume()
+            yield* pinging.until(({ closed }) => closed !== undefined)
+            const told = { code: 1008, reason: "too many messages" }
+            assert.deepStrictEqual(pinging.closed, isReading ? told : { code: 1006, reason: "" })
+          }
+          const large = yield* connect(url)
+          for (let i = 0; i < 5; i++) large.send({ action: "auth", key: "x".repeat(MAX_MESSAGE_BYTES - 100) })
+          yield* large.until(({ closed }) => closed !== undefined)
+          assert.deepStrictEqual(large.closed, { code: 1008, reason: "too many bytes" })
+          assert.deepStrictEqual(ended, ["too_many_messages", "too_many_messages", "too_many_bytes"])
+          assert.deepStrictEqual(
+            lines.filter((line) => line.includes("ended")),
+            [
+              "client 127.0.0.1 ended: 1008 too many messages",
+              "client 127.0.0.1 ended: 1008 too many messages",
+              "client 127.0.0.1 ended: 1008 too many bytes"
+            ]
+          )
+        })
+      )
   )
 
   it.live("that the library ends for its frames is counted by what they were", () =>

@@ -1,12 +1,13 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Rate } from "../../src/http/rate.ts"
-import { Shares } from "../../src/http/shares.ts"
+import { MESSAGES, Shares } from "../../src/http/shares.ts"
 
 /** Work on a clock of the test's own: each step takes `ms`. */
 const make = () => {
   let time = 0
   const timers: Array<{ readonly run: () => void; readonly at: number }> = []
   const shares = new Shares(
+    MESSAGES,
     () => time,
     (run, ms) => {
       timers.push({ run, at: time + ms })

@@ -23,7 +23,7 @@ interface Scenario {
 const scenarios: Readonly<Record<string, Scenario>> = {
   "postgres-away": { play: postgresAway, seconds: 60, rate: 2000, leastRate: 100 },
   workers: { play: workers, seconds: 30, rate: 2000, leastRate: 500 },
-  misbehave: { play: misbehave, seconds: 20, rate: 2000, leastRate: 100 },
+  misbehave: { play: misbehave, seconds: 10, rate: 2000, leastRate: 100 },
   // A batch that takes longer than the store's own limit for a statement would never be written.
   burst: { play: burst, seconds: 300, rate: 3000, leastRate: 2000 }
 }
