@@ -192,10 +192,11 @@ const behaviors: Readonly<Record<string, () => Promise<unknown>>> = {
     )
   },
   // No flood, which would be load: what is held against it is what a token costs that nobody ever heard of.
-  "unheard-tokens": () =>
-    requests(1, async (n) => {
+  "unheard-tokens": () => {
+    const first = 10_000_000 + (Date.now() % 1_000_000_000)
+    return requests(1, async (n) => {
       await ingest(
-        tokens(10_000_000 + (n % 600) * 500, 500)
+        tokens(first + n * 500, 500)
           .map(
             (token) => `{"instrument_token":${token},"exchange_ts":${Date.now() * 1000},"price":1,"sequence_id":${n}}`
           )
@@ -203,6 +204,7 @@ const behaviors: Readonly<Record<string, () => Promise<unknown>>> = {
       )
       await sleep(250)
     })
+  }
 }
 
 const behave = behaviors[kind]
