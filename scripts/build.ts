@@ -1,4 +1,4 @@
-/** Decides what the package holds: dist/ recreated, JavaScript and types from src, and the dashboard's files beside it. */
+/** Decides what the package holds: dist/ made anew, JavaScript and types from src, and the dashboard's files beside it. */
 import { execFileSync } from "node:child_process"
 import { cpSync, rmSync } from "node:fs"
 import { fileURLToPath } from "node:url"

@@ -54,7 +54,7 @@ const metrics = (): string =>
 /** The pages with a part made from the code. */
 export const pages = { "topology.md": graph, "README.md": settings, "docs/metrics.md": metrics } as const
 
-/** A page with the part between its marks recreated. */
+/** A page with the part between its marks made anew. */
 export const renew = (page: string, section: () => string): string => {
   const [begin, end] = [page.indexOf(BEGIN), page.indexOf(END)]
   if (begin < 0 || end < begin) throw new Error("the page has lost its marks")

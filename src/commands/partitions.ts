@@ -20,7 +20,7 @@ export const partitionsKept: Layer.Layer<never, StartError, TickLog | Checkpoint
     return yield* new StartError({
       message:
         `raw_ticks has ${log.partitions} partitions, its states were kept with ${kept}: instruments would leave the ` +
-        `partitions that know them. Have the sinks catch up, then make all three topics anew with ${log.partitions}`
+        `partitions that know them. Have the sinks catch up, then delete all three topics and create them with ${log.partitions}`
     })
   })
 )

@@ -162,6 +162,7 @@ export const layer = (mounts: ReadonlyArray<Mount> = [], bounds: Bounds = {}) =>
         const kind = kindOf(head)
         const wrong = checkRoute(head, (name) => header(head, name))
         if (wrong?.status === 204) {
+          front.answered(head, 204)
           res.cork(() => {
             res.writeStatus("204 No Content")
             for (const [name, value] of Object.entries({ ...extraRecord, ...wrong.headers })) {

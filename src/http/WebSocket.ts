@@ -29,8 +29,9 @@ const SMALL_BYTES = 16_384
 /** How long a peer with more than that to read has, before it is cut off. */
 const LINGER_MS = 5_000
 /**
- * A peer that is ended for what it did is asked with a ping before it is told why: only one that reads sees a close frame
- * and goes. From one that does not the library would read on behind the frame: pings that nobody wants took half a core.
+ * A peer that is ended for what it did is asked with a ping before it is told why. Behind a close frame the library reads
+ * on, some 16 s, whatever still comes, and no bound reaches it there: who does not read does not see the frame, and goes
+ * on. One that reads, and goes on nevertheless, cannot be told apart before.
  */
 const LAST_PING = "end"
 /** What may come of it meanwhile, which is what was under way; more, or no answer in `LINGER_MS`, and it is cut off. */
@@ -82,6 +83,8 @@ export interface WebSocketServices {
   readonly isReady: () => boolean
   readonly log?: ClientLog
   readonly observer?: WebSocketObserver
+  /** Milliseconds, by which those wait who sent too much; the process's own clock unless given. */
+  readonly now?: () => number
 }
 
 interface Connection {
@@ -100,10 +103,10 @@ class Socket implements ClientSocket {
   /** Waits to be told why it is ended, behind what it has to read. */
   private lingering: { readonly code: number; readonly reason: string; readonly timer: NodeJS.Timeout } | undefined
   why: EndReason | undefined
-  /** Is told why once it has answered the last ping: what has come of it since. */
-  private settling:
-    | { readonly code: number; readonly reason: string; readonly timer: NodeJS.Timeout; bytes: number }
-    | undefined
+  /** Is told why once it has answered the last ping. */
+  private settling: { readonly code: number; readonly reason: string; readonly timer: NodeJS.Timeout } | undefined
+  /** What has come of it since it is being ended. */
+  private bytesAfter = 0
   private isGone = false
 
   constructor(
@@ -156,18 +159,14 @@ class Socket implements ClientSocket {
   }
 
   private settle(code: number, reason: string): void {
-    this.settling = { code, reason, timer: setTimeout(() => this.cutOff(), LINGER_MS), bytes: 0 }
+    this.settling = { code, reason, timer: setTimeout(() => this.cutOff(), LINGER_MS) }
     this.ws.ping(LAST_PING)
   }
 
   /** Something comes of a peer that is being ended. Nothing is kept of it. */
   heard(bytes: number): void {
-    const { settling } = this
-    if (settling === undefined) this.cutOff()
-    else {
-      settling.bytes += bytes + FRAME_BYTES
-      if (settling.bytes > GOES_ON_BYTES) this.cutOff()
-    }
+    this.bytesAfter += bytes + FRAME_BYTES
+    if (this.bytesAfter > GOES_ON_BYTES) this.cutOff()
   }
 
   /** A pong has come of it: where it answers the last ping, it has read all that went before, and nothing else is to come. */
@@ -214,7 +213,7 @@ export const mountWebSocket = (app: TemplatedApp, guard: Guard, services: WebSoc
   /** Connections that are open, those that are being ended too: in all, and by peer. */
   let open = 0
   const peers = new Map<string, number>()
-  const penalties = new Penalties()
+  const penalties = new Penalties(services.now)
   /** Refusals that are answered in a while. */
   let held = 0
   /** Where one address may have every connection it is a proxy's, and says nothing of who misbehaves behind it. */
@@ -325,6 +324,7 @@ export const mountWebSocket = (app: TemplatedApp, guard: Guard, services: WebSoc
         const socket = new Socket(ws, (code, reason, why, error) => {
           if (error !== undefined) log?.tell("failed", address, textOf(error))
           else if (why !== "stopping") log?.tell("ended", address, `${code} ${reason}`)
+          if (isOnesOwn && (why === "too_many_messages" || why === "too_many_bytes")) penalties.add(peer)
         })
         connection.socket = socket
         const sessionObserver = {
@@ -358,7 +358,6 @@ export const mountWebSocket = (app: TemplatedApp, guard: Guard, services: WebSoc
       else peers.delete(peer)
       const own = socket?.why ?? libraryReason(code, text)
       observer.ended(own ?? "left")
-      if (isOnesOwn && (own === "too_many_messages" || own === "too_many_bytes")) penalties.add(peer)
       if (own !== undefined && socket?.why === undefined)
         log?.tell("ended", address, Buffer.from(text).toString("utf8"))
       socket?.gone()

@@ -30,7 +30,7 @@ const apiRoutes: ReadonlyArray<Route> = Object.values(Api.groups).flatMap((group
   }))
 )
 
-/** What is no route of the API: the dashboard's files, and what is not there. */
+/** What is no route of the API: the dashboard's files, the API's own description, and what is not there. */
 const OTHER = "other"
 
 /** The route of the API that a path belongs to, as the API writes it: one of few, whatever is asked for. */

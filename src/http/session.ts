@@ -114,7 +114,10 @@ export class ClientSession implements Work {
     const { hub } = this.services
     const { queue } = this.client
     try {
-      if (queue.closed) return false
+      if (queue.closed) {
+        this.forget()
+        return false
+      }
       if (this.inHand === undefined) {
         const next = this.unread.shift()
         if (next === undefined) return false
@@ -134,14 +137,20 @@ export class ClientSession implements Work {
   close(): void {
     const { hub, shares } = this.services
     shares.remove(this)
-    this.unread.length = 0
-    this.inHand = undefined
+    this.forget()
     // In its turn: a hundred clients of thousands of instruments each, ended in one moment, would hold up every tick.
     hub.disconnect(this.client, (step) => shares.add({ step }))
   }
 
   private end(code: number, reason: string, why: EndReason): void {
     this.client.queue.end(code, reason, why)
+    this.forget()
+  }
+
+  /** What it sent counts no more: nothing of it is kept. */
+  private forget(): void {
+    this.unread.length = 0
+    this.inHand = undefined
   }
 
   private *read({ bytes, isBinary }: Unread): Generator<void, void> {

@@ -1,6 +1,6 @@
 /**
- * Decides how what many clients ask shares the event loop with everything else: in short slices, each client in turn, and
- * never more than a part of the time. What costs little and finds nobody waiting is done at once.
+ * Decides how what many clients ask shares the event loop with everything else: in short slices, one step after another
+ * of whoever waits, and never more than a part of the time. What costs little and finds nobody waiting is done at once.
  */
 
 /** Something that is done in steps of bounded work. */
@@ -66,17 +66,20 @@ export class Shares {
     this.left = Math.min(sliceMs, this.left + (time - this.at) * share)
     this.at = time
     this.isRunning = true
-    while (this.left > 0 && this.waiting.size > 0) {
-      // The first in line takes one step, and lines up again behind the others.
-      const work = this.waiting.values().next().value!
-      this.waiting.delete(work)
-      if (work.step()) this.waiting.add(work)
-      const after = this.now()
-      this.left -= after - time
-      time = after
-      this.at = time
+    try {
+      while (this.left > 0 && this.waiting.size > 0) {
+        // The first in line takes one step, and lines up again behind the others.
+        const work = this.waiting.values().next().value!
+        this.waiting.delete(work)
+        if (work.step()) this.waiting.add(work)
+        const after = this.now()
+        this.left -= after - time
+        time = after
+        this.at = time
+      }
+    } finally {
+      this.isRunning = false
     }
-    this.isRunning = false
     if (this.waiting.size === 0) return
     this.isScheduled = true
     // Until a half slice may be spent again: less is not worth a turn of the loop.

@@ -57,7 +57,7 @@ const schemas = {
 interface RawField {
   readonly kind: keyof typeof schemas
   readonly isRequired?: true
-  /** What an absent one is taken as. */
+  /** What is said of an absent one; `complete` gives it. */
   readonly default?: string | number | boolean
   /** What is said of it to who sends it; of a field that only a replay sends, nothing. */
   readonly description?: string

@@ -144,10 +144,10 @@ export const misbehave = async (
         const measured = [...processes.map(({ mdp }) => mdp.child.pid), child.pid]
         const cpuBefore = await Promise.all(measured.map(cpuSeconds))
         const range = await during(seconds, async () => void samples.push(await residentMb(processes)))
+        const cpuAfter = await Promise.all(measured.map(cpuSeconds))
         const health = await fetch(`${ground.server.url}/healthz`)
         if (health.status === 200) healthy++
         const after = await figuresOf(urls)
-        const cpuAfter = await Promise.all(measured.map(cpuSeconds))
         child.kill("SIGKILL")
         ranges.push(range)
         const elapsed = (range.to - range.from) / 1e6

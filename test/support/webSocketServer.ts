@@ -31,6 +31,7 @@ export const serve = (
     readonly counts?: WebSocketObserver
     readonly log?: ClientLog
     readonly isReady?: () => boolean
+    readonly now?: () => number
   } = {}
 ) =>
   Effect.acquireRelease(
@@ -60,6 +61,7 @@ export const serve = (
         },
         isReady: options.isReady ?? (() => true),
         ...(options.log === undefined ? {} : { log: options.log }),
+        ...(options.now === undefined ? {} : { now: options.now }),
         ...(options.counts === undefined ? {} : { observer: options.counts })
       })
       app.listen("127.0.0.1", 0, (socket) => {

@@ -429,16 +429,13 @@ const rowsOf = (source: ObjectSource, group: number, reader: number): Promise<St
     const end = lowerBound(tokenColumn, part.toToken + 1)
     if (first === end) return null
     // The keys are asked for twice: the scan, which has them still, would make another copy.
-    const found = new Map<string, ArrayLike<unknown>>()
-    const read = async (column: string): Promise<ArrayLike<unknown>> => {
-      const known = found.get(column)
-      if (known !== undefined) return known
-      const values = await scan.readColumn({ column, rowStart: groupStart + first, rowEnd: groupStart + end })
-      found.set(column, values)
-      return values
-    }
+    const read = async (column: string): Promise<ArrayLike<unknown>> =>
+      keys.get(column) ?? (await scan.readColumn({ column, rowStart: groupStart + first, rowEnd: groupStart + end }))
+    const keys = new Map<string, ArrayLike<unknown>>()
     const exchangeTs = (await read("exchange_ts")) as ArrayLike<number>
     const sequenceIds = (await read("sequence_id")) as ArrayLike<bigint>
+    keys.set("exchange_ts", exchangeTs).set("sequence_id", sequenceIds)
+    keys.set("instrument_token", Array.prototype.slice.call(tokenColumn, first, end))
     const kept = new Uint32Array(end - first)
     let count = 0
     for (let i = 0; i < kept.length; i++) {

@@ -367,7 +367,7 @@ export class Market {
       } else if (at === held) {
         this.#letGo(this.#held.shift()!)
       } else if (at === this.#nextSnapshot) {
-        this.#takeCheckpoints(at + delay)
+        this.#takeSnapshots(at + delay)
         this.#nextSnapshot += interval
       } else {
         this.#sendSnapshot(this.#delayed.shift()!.packet)
@@ -529,7 +529,7 @@ export class Market {
     return { feed: "snapshot", tick, reset }
   }
 
-  #takeCheckpoints(sendAt: number): void {
+  #takeSnapshots(sendAt: number): void {
     for (const i of this.#freshIndexes) {
       const packet = this.#pickSnapshot(i)
       const isLost = this.#snapshotFate() < this.#options.loss

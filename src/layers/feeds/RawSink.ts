@@ -14,7 +14,7 @@ const APPEND_RECORDS = 1000
 /** Bytes of them, unless a single record has more. */
 const APPEND_BYTES = 1024 * 1024
 /** Times that an append is sent again because the topic was recreated. */
-const ANEW_TIMES = 3
+const RECREATED_TIMES = 3
 
 /** Where an append that begins at `from` ends. */
 const endOfAppend = (records: ReadonlyArray<NewRecord>, from: number): number => {
@@ -48,7 +48,7 @@ export const layerLog: Layer.Layer<RawSink, never, TickLog> = Layer.effect(
             // A feed counts on no offset: into a recreated topic it sends again, and one that is there twice is dropped.
             yield* log
               .append("raw_ticks", partition, records.slice(from, to))
-              .pipe(Effect.retry({ while: (error) => error.reason === "incarnation", times: ANEW_TIMES }))
+              .pipe(Effect.retry({ while: (error) => error.reason === "incarnation", times: RECREATED_TIMES }))
           }
         })
       )

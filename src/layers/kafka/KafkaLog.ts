@@ -14,7 +14,7 @@ import { kafkaLag } from "./lag.ts"
 import { platformatic } from "./platformatic.ts"
 import { KafkaProducer } from "./producer.ts"
 import { kafkaReads } from "./reader.ts"
-import { failure, madeAnew, Topics, topicNames } from "./topics.ts"
+import { failure, recreated, Topics, topicNames } from "./topics.ts"
 import { type Address, KafkaSilence, type WireOptions } from "./Wire.ts"
 
 export interface KafkaOptions {
@@ -129,7 +129,7 @@ const make = Effect.fnUntraced(function* (options: KafkaOptions) {
     requestTimeoutMs: options.requestTimeoutMs,
     maxRecordBytes: options.maxRecordBytes,
     inFlight: IN_FLIGHT,
-    onAnew: () => topics.look()
+    onRecreated: () => topics.look()
   })
   topics.onGone = (incarnation) => producer.forget(incarnation)
   yield* Effect.forkScoped(
@@ -160,7 +160,7 @@ const make = Effect.fnUntraced(function* (options: KafkaOptions) {
     append: (topic, partition, records, incarnation) =>
       Effect.suspend((): Effect.Effect<number, LogError> => {
         const state = topics.known(topic, partition)
-        if (incarnation !== undefined && incarnation !== state.incarnation) return madeAnew("append", state, partition)
+        if (incarnation !== undefined && incarnation !== state.incarnation) return recreated("append", state, partition)
         if (records.length === 0) return Effect.map(bounds(topic, partition), ({ end }) => end)
         return Effect.callback<number, LogError>((resume) => {
           const takeBack = producer.append(topic, state.name, state.incarnation, partition, records, (outcome) =>

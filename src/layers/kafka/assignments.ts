@@ -8,7 +8,7 @@ import type { AssignedPartition, Commit, Topic } from "../../streams/log/TickLog
 import { inOneLine, type KafkaCluster } from "./cluster.ts"
 import { KafkaMember } from "./groupMember.ts"
 import type { KafkaReads } from "./reader.ts"
-import { failure, madeAnew, type Topics } from "./topics.ts"
+import { failure, recreated, type Topics } from "./topics.ts"
 
 /** Longest time a stop waits for the group to be told. */
 const LEAVE_MS = 2000
@@ -22,7 +22,7 @@ const named = (incarnation: string, { offset, metadata }: Commit): Commit => ({
 })
 
 /** A commit as it was given; undefined where it was made in another incarnation. What another tool has set is taken as it is. */
-export const ofLife = (incarnation: string, commit: Commit | undefined): Commit | undefined => {
+export const ofIncarnation = (incarnation: string, commit: Commit | undefined): Commit | undefined => {
   const [, made, metadata] = /^([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}) (.*)$/s.exec(commit?.metadata ?? "") ?? []
   if (commit === undefined || metadata === undefined) return commit
   return made === incarnation ? { offset: commit.offset, metadata } : undefined
@@ -83,7 +83,7 @@ export const kafkaAssignments = (
                   const owns = () => owned.get(partition) === revoked
                   Queue.offerUnsafe(queue, {
                     partition,
-                    committed: ofLife(incarnation, committed),
+                    committed: ofIncarnation(incarnation, committed),
                     revoked: Deferred.await(revoked),
                     read: (from, until = Effect.never) => {
                       const over = Effect.raceFirst(Deferred.await(revoked), until)
@@ -106,7 +106,7 @@ export const kafkaAssignments = (
           (open) => Effect.promise(() => open.leave(LEAVE_MS))
         )
         const anew = () => {
-          fail(madeAnew("assign", state, -1))
+          fail(recreated("assign", state, -1))
           void member.leave(LEAVE_MS)
         }
         yield* Effect.acquireRelease(

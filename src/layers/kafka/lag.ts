@@ -1,7 +1,7 @@
 /** Decides what is told of groups: how far each is behind in each partition, and how many members the broker counts. */
 import { Effect } from "effect"
 import type { TickLog, Topic } from "../../streams/log/TickLog.ts"
-import { ofLife } from "./assignments.ts"
+import { ofIncarnation } from "./assignments.ts"
 import { inOneLine } from "./cluster.ts"
 import { END, START } from "./reader.ts"
 import { failure, type Topics } from "./topics.ts"
@@ -26,7 +26,7 @@ export const kafkaLag = (
             const id = prefix + group
             const { name, incarnation } = topics.of(topic)
             const found = await topics.ask(async (open) => (await open.coordinatorAdmin(id)).committed(id, name, all))
-            return new Map(all.map((partition) => [partition, ofLife(incarnation, found.get(partition))]))
+            return new Map(all.map((partition) => [partition, ofIncarnation(incarnation, found.get(partition))]))
           })
         )
         // The ends last, so that no group is ever shown ahead of its log.

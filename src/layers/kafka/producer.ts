@@ -17,7 +17,7 @@ export interface ProducerOptions {
   readonly maxRecordBytes: number
   readonly inFlight: number
   /** Called where a topic is found to have been recreated, before the appends that were meant for the old one fail. */
-  readonly onAnew: () => Promise<void>
+  readonly onRecreated: () => Promise<void>
 }
 
 interface Batch {
@@ -216,7 +216,7 @@ export class KafkaProducer {
         if (job.identity === undefined) this.#claim(job, await this.#identify())
         const { topics } = await this.#cluster.metadata()
         if ((topics.get(name)?.id ?? topicId) !== topicId) {
-          await this.#anew(job)
+          await this.#recreated(job)
           continue
         }
         address = await this.#cluster.leader(name, partition)
@@ -350,8 +350,8 @@ export class KafkaProducer {
   }
 
   /** What was meant for a topic that is gone goes nowhere. */
-  async #anew(job: Job): Promise<void> {
-    await this.#options.onAnew().catch(() => undefined)
+  async #recreated(job: Job): Promise<void> {
+    await this.#options.onRecreated().catch(() => undefined)
     const message = `topic ${job.slot.name} was deleted and recreated`
     this.#settle(job, this.#error(job.slot, job.unsure ? "unknown" : "failed", message, "incarnation"))
   }

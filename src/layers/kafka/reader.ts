@@ -9,7 +9,7 @@ import { inTurns, live, TURN_RECORDS, turn } from "../../streams/run/turns.ts"
 import { backoff, inOneLine, isPassing, isStale, type KafkaCluster, pause } from "./cluster.ts"
 import { KafkaFetcher, type LogPlace } from "./fetcher.ts"
 import { decodeBatches } from "./recordBatch.ts"
-import { failure, madeAnew, type TopicState, type Topics } from "./topics.ts"
+import { failure, recreated, type TopicState, type Topics } from "./topics.ts"
 import { CODE, type Fetched, KafkaRefusal, KafkaUnreadable } from "./Wire.ts"
 
 /** How long a broker may wait for records of a piece that is asked for: the piece is what is there. */
@@ -103,7 +103,7 @@ class Reader {
     let silentSince: number | undefined
     for (let attempt = 0; this.#taken >= this.#ready.length; ) {
       if (this.#stopped) return failure("read", this.#state, this.#partition, "the reader was stopped")
-      if (this.#state.incarnation !== this.#incarnation) return madeAnew("read", this.#state, this.#partition)
+      if (this.#state.incarnation !== this.#incarnation) return recreated("read", this.#state, this.#partition)
       if (this.#shared.cluster.closed) return failure("read", this.#state, this.#partition, "the log was closed")
       let fetched: Fetched
       try {
@@ -170,7 +170,7 @@ class Reader {
   async #outOfRange(): Promise<LogError | undefined> {
     try {
       await this.#shared.topics.look()
-      if (this.#state.incarnation !== this.#incarnation) return madeAnew("read", this.#state, this.#partition)
+      if (this.#state.incarnation !== this.#incarnation) return recreated("read", this.#state, this.#partition)
       const [starts, ends] = await this.#shared.topics.ask((open) =>
         Promise.all([
           open.offsets(this.#state.name, [this.#partition], START),

@@ -58,7 +58,7 @@ export const failure = (
     ...(reason === undefined ? {} : { reason })
   })
 
-export const madeAnew = (operation: LogError["operation"], state: TopicState, partition: number): LogError =>
+export const recreated = (operation: LogError["operation"], state: TopicState, partition: number): LogError =>
   failure(operation, state, partition, `topic ${state.name} was deleted and recreated`, "incarnation")
 
 /** The names that the topics have in Kafka. */

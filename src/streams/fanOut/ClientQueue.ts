@@ -12,7 +12,7 @@ export interface ClientSocket {
   readonly buffered: () => number
   /** Runs `sends` so that they leave as one write. */
   readonly cork: (sends: () => void) => void
-  /** Closes once what was sent has left; `why` names it in a figure, `error` is what broke where something did. */
+  /** Closes, if need be once the peer has read; `why` names it in a figure, `error` is what broke where something did. */
   readonly end: (code: number, reason: string, why: EndReason, error?: unknown) => void
 }
 

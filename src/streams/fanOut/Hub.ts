@@ -147,6 +147,7 @@ export class Hub implements ChannelHost, ClientHost {
     this.account(client.queue)
     this.unfinished.delete(client.queue)
     client.queue.close()
+    client.gone()
     later(() => client.leaveSome())
   }
 

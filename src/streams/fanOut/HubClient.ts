@@ -59,6 +59,7 @@ export class HubClient implements Member {
   /** Looks outside memory that are yet to be made. */
   private readonly lookups = new Map<Subscription, () => Promise<void>>()
   private lookingUp = 0
+  private isGone = false
   /** Until then what another server sent may still be to come here. */
   private readonly graceUntil: number
 
@@ -175,7 +176,8 @@ export class HubClient implements Member {
     for (const subscription of this.subscriptions.values()) {
       subscription.place = undefined
       if (subscription.state !== "ahead") continue
-      this.drop(subscription)
+      // Not dropped: nobody else may want the instrument, which the channel would forget then.
+      this.unsetAhead(subscription)
       this.goLive(subscription)
     }
   }
@@ -183,17 +185,25 @@ export class HubClient implements Member {
   /** Ends all subscriptions. */
   leave(): void {
     while (this.leaveSome());
+    this.forgetAllLeft()
+    this.channel?.clients.delete(this)
+  }
+
+  /** The connection is gone: what it had counts no more, though it is ended step by step. */
+  gone(): void {
+    this.isGone = true
+    this.hub.subscriptions -= this.subscriptions.size
+    this.forgetAllLeft()
+    this.channel?.clients.delete(this)
   }
 
   /** Ends some of them, as many as are a step's work; true where there are more. */
   leaveSome(): boolean {
-    this.channel?.clients.delete(this)
-    this.forgetAllLeft()
     let left = LEAVE_STEP
     for (const [token, subscription] of this.subscriptions) {
       if (left-- === 0) return true
       this.subscriptions.delete(token)
-      this.hub.subscriptions--
+      if (!this.isGone) this.hub.subscriptions--
       this.drop(subscription)
     }
     return false
@@ -202,15 +212,19 @@ export class HubClient implements Member {
   private drop(subscription: Subscription): void {
     const { instrument, state } = subscription
     if (state === "live") audienceOf(instrument, subscription.wanted).remove(subscription)
-    else if (state === "ahead") {
-      instrument.ahead!.delete(subscription)
-      if (instrument.ahead!.size === 0) instrument.ahead = undefined
-    } else if (state === "fetching") {
+    else if (state === "ahead") this.unsetAhead(subscription)
+    else if (state === "fetching") {
       instrument.fetching--
       this.lookups.delete(subscription)
     }
     subscription.state = "over"
     this.channel!.release(instrument)
+  }
+
+  private unsetAhead(subscription: Subscription): void {
+    const { instrument } = subscription
+    instrument.ahead!.delete(subscription)
+    if (instrument.ahead!.size === 0) instrument.ahead = undefined
   }
 
   private change(subscription: Subscription, wanted: Wanted): void {
@@ -374,6 +388,10 @@ export class HubClient implements Member {
   }
 
   private nextLookups(): void {
+    if (this.queue.closed) {
+      this.lookups.clear()
+      return
+    }
     for (const [subscription, look] of this.lookups) {
       if (this.lookingUp >= CLIENT_LOOKUPS) return
       this.lookups.delete(subscription)

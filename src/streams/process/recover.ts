@@ -150,7 +150,7 @@ const highestSource = (
   })
 
 /** A record stamped so much later (µs) than the raw log's first is not from before the raw topic was recreated. */
-const ANEW_MICROS = 60_000_000
+const RECREATED_MICROS = 60_000_000
 
 /** The record time of the first record of a raw partition, µs; there is none yet: for ever. */
 const firstRecordTime = (partition: number, start: number) =>
@@ -242,7 +242,7 @@ export const recover = (
       rawIncarnation,
       (tick) => (isAnew ? published.add(sourceKey(tick.source)) : see(tick)),
       (tick, recordTime) => {
-        if (tradingDay(tick.exchange_ts) !== day || recordTime > begunAt + ANEW_MICROS) return
+        if (tradingDay(tick.exchange_ts) !== day || recordTime > begunAt + RECREATED_MICROS) return
         isAnew = true
         see(tick)
       }

@@ -40,7 +40,7 @@ export const sequence = (batch: Claimed): Sequenced => {
       const { raw, tick, state, session } = candidate
       if (candidate.isClaimed) {
         claimed++
-        // Published once, in a state that was lost: it takes no place, and is not missing.
+        // Published once, before the state was lost: it takes no place, and is not missing.
         if (raw.sequencing !== "none") session.last = Math.max(session.last, tick.sequence_id)
         continue
       }

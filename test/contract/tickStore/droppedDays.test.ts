@@ -37,7 +37,7 @@ onEachStore(
   (it, { level }) => {
     it.effect("leave their bars, which no later tick of theirs changes", () =>
       Effect.gen(function* () {
-        yield* Effect.promise(() => withinOneDay(60_000))
+        yield* Effect.promise(() => withinOneDay(20_000))
         const { bookmarks, count, dropOldDays, quotes, ticks } = yield* TickStore
         const [token, gone] = [newToken(), newToken()]
         const rows = new Rows()

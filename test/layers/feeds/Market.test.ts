@@ -35,7 +35,7 @@ const play = (asked: Partial<Simulation>, seconds: number, stride = 10_000) => {
 
 const id = (tick: MeantTick) => `${tick.instrument_token} ${tick.sequence_id}`
 const dmaOf = (packets: ReadonlyArray<Packet>) => packets.filter((p) => p.feed === "dma")
-const checkpointOf = (packets: ReadonlyArray<Packet>) => packets.filter((p) => p.feed === "snapshot")
+const snapshotOf = (packets: ReadonlyArray<Packet>) => packets.filter((p) => p.feed === "snapshot")
 const byToken = <A>(items: ReadonlyArray<A>, token: (item: A) => number) => Map.groupBy(items, token)
 
 const Asked = Schema.Struct({
@@ -85,7 +85,7 @@ describe("a simulated market", () => {
       assert.deepStrictEqual(reached("dma"), arrived("dma"))
       assert.deepStrictEqual(reached("snapshot"), arrived("snapshot"))
       assert.strictEqual(dmaOf(packets).length, counts.dmaSent)
-      assert.strictEqual(checkpointOf(packets).length, counts.snapshotSent)
+      assert.strictEqual(snapshotOf(packets).length, counts.snapshotSent)
       assert.strictEqual(counts.dmaSent, counts.ticks - counts.dmaLost + counts.dmaDuplicated)
       assert.strictEqual(reached("dma").size, counts.ticks - counts.dmaLost)
     },
@@ -122,7 +122,7 @@ describe("a simulated market", () => {
       const { packets } = play(shares(asked), 2)
       for (const own of byToken(packets, (p) => p.tick.instrument_token).values()) {
         assert.strictEqual(own[0]!.feed, "dma")
-        for (const feed of [dmaOf(own), checkpointOf(own)]) {
+        for (const feed of [dmaOf(own), snapshotOf(own)]) {
           assert.deepStrictEqual(
             feed.map((p) => p.reset),
             feed.map((_, i) => i === 0)
@@ -167,7 +167,7 @@ describe("a simulated market", () => {
 
   it("conflates on the snapshot feed: the newest tick of each interval, later by the delay", () => {
     const { options, packets } = play({ loss: 0, delayMs: 50, rate: 5000, symbols: 5 }, 2)
-    const snapshots = checkpointOf(packets)
+    const snapshots = snapshotOf(packets)
     const slots = new Set(
       snapshots.map((p) => `${p.tick.instrument_token} ${Math.ceil((p.tick.exchange_ts - BEGUN_AT) / 100_000)}`)
     )

@@ -318,6 +318,72 @@ describe("the hub", () => {
     assert.strictEqual(hub.subscriptions, 0)
   })
 
+  it("lets a client that is gone leave step by step, while ticks go on to the others", () => {
+    const hub = make()
+    const [gone, other] = [connect(hub), connect(hub)]
+    for (let token = 1; token <= 1000; token++) gone.client.subscribe(token, plain)
+    for (const token of [1, 999]) other.client.subscribe(token, plain)
+    let step = (): boolean => false
+    hub.disconnect(gone.client, (given) => {
+      step = given
+    })
+    // What it had is free for whoever comes next, before it is worked off.
+    assert.strictEqual(hub.subscriptions, 2)
+    let steps = 0
+    do {
+      steps++
+      hub.publish([tickOf(1, EPOCH, steps), tickOf(500, EPOCH, steps), tickOf(999, EPOCH, steps)])
+    } while (step())
+    assert.isAbove(steps, 3)
+    assert.deepStrictEqual(other.socket.messages().filter(({ type }) => type === "tick").length, 2 * steps)
+    assert.strictEqual(gone.socket.messages().filter(({ type }) => type === "tick").length, 0)
+    assert.strictEqual(hub.subscriptions, 2)
+    // Of the rest only the instrument that a tick came of.
+    assert.strictEqual(hub.live.memory.instruments, 3)
+  })
+
+  it("keeps a client that waits for an instrument on it where its stream begins anew", () => {
+    const hub = make()
+    hub.open("r")
+    const { client, socket } = connect(hub, { key: "r" })
+    hub.channel("r")!.publish([tickOf(1, EPOCH, 5)])
+    client.subscribe(1, { ...plain, since: { epoch: EPOCH, position: 5 } })
+    client.unsubscribe(1)
+    hub.open("r")
+    client.subscribe(1, { ...plain, since: { epoch: EPOCH, position: 2 } })
+    hub.open("r")
+    hub.channel("r")!.publish([tickOf(1, EPOCH + 1, 1)])
+    assert.deepStrictEqual(
+      socket
+        .messages()
+        .filter(({ type }) => type === "tick")
+        .map(({ position }) => position),
+      [1]
+    )
+  })
+
+  it("looks up nothing more for a client that is gone", async () => {
+    const asked: Array<number> = []
+    const hub = make(
+      {},
+      {
+        last: (token) => {
+          asked.push(token)
+          return new Promise((resolve) => setTimeout(() => resolve({ ticks: [], failed: false }), 1))
+        },
+        after: () => Promise.resolve({ ticks: [], more: false, current: true, failed: false })
+      }
+    )
+    const { client } = connect(hub)
+    for (let token = 1; token <= 100; token++) client.subscribe(token, { ...plain, backfill: 10 })
+    const before = asked.length
+    hub.disconnect(client)
+    await new Promise((resolve) => setTimeout(resolve, 20))
+    assert.strictEqual(asked.length, before)
+    assert.strictEqual(hub.subscriptions, 0)
+    assert.strictEqual(hub.live.memory.instruments, 0)
+  })
+
   it("takes from the longest queues where all clients together are behind too far, and tells each exactly", () => {
     const evicted: Record<string, number> = {}
     const hub = new Hub({
