@@ -117,6 +117,9 @@ export interface Fetched {
   readonly aborted: ReadonlyArray<{ readonly producerId: bigint; readonly firstOffset: bigint }>
 }
 
+/** What stands for a partition that an answer leaves out. */
+export const nothingFetched = (code: number): Fetched => ({ code, bytes: NO_BYTES, aborted: [] })
+
 /** What is asked of one partition. */
 export interface FetchPart {
   readonly topic: string

@@ -29,6 +29,7 @@ import {
   type KafkaWire,
   MemberIdRequired,
   NO_BYTES,
+  nothingFetched,
   type WireOptions
 } from "./Wire.ts"
 
@@ -169,14 +170,8 @@ const connect = async (address: Address, options: WireOptions): Promise<KafkaWir
           }
         })
       )
-      return parts.map(
-        ({ topic, partition }) =>
-          fetched.get(`${topic}/${partition}`) ?? {
-            code: code === CODE.NONE ? CODE.UNKNOWN_TOPIC_OR_PARTITION : code,
-            bytes: NO_BYTES,
-            aborted: []
-          }
-      )
+      const missing = nothingFetched(code === CODE.NONE ? CODE.UNKNOWN_TOPIC_OR_PARTITION : code)
+      return parts.map(({ topic, partition }) => fetched.get(`${topic}/${partition}`) ?? missing)
     },
     join: async ({ group, memberId, sessionTimeoutMs, rebalanceTimeoutMs, protocol, metadata }) => {
       const join = broker.lookupRequest<{

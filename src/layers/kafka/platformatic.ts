@@ -46,6 +46,7 @@ import {
   MemberIdRequired,
   type Metadata,
   NO_BYTES,
+  nothingFetched,
   type TopicMetadata,
   type WireOptions
 } from "./Wire.ts"
@@ -210,14 +211,8 @@ const wire = (connection: Connection): KafkaWire => ({
       })
     )
     const { code, fetched } = answers
-    return parts.map(
-      ({ topicId, partition }) =>
-        fetched.get(`${topicId}/${partition}`) ?? {
-          code: code === CODE.NONE ? CODE.UNKNOWN_TOPIC_ID : code,
-          bytes: NO_BYTES,
-          aborted: []
-        }
-    )
+    const missing = nothingFetched(code === CODE.NONE ? CODE.UNKNOWN_TOPIC_ID : code)
+    return parts.map(({ topicId, partition }) => fetched.get(`${topicId}/${partition}`) ?? missing)
   },
   join: async ({ group, memberId, sessionTimeoutMs, rebalanceTimeoutMs, protocol, metadata }) => {
     try {
