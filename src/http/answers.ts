@@ -53,7 +53,7 @@ const internalError = errorResponse(500, "InternalError", "the server failed to 
 const pathOf = (request: HttpServerRequest.HttpServerRequest): string => request.url.split("?", 1)[0]!
 const mediaType = (header: string | undefined): string => (header ?? "").split(";", 1)[0]!.trim().toLowerCase()
 
-const METHODS = ["GET", "HEAD", "POST", "PATCH", "PUT", "DELETE", "OPTIONS", "TRACE", "CONNECT"]
+const METHODS = ["GET", "HEAD", "QUERY", "POST", "PATCH", "PUT", "DELETE", "OPTIONS", "TRACE", "CONNECT"]
 
 /** What is wrong with a request before its route is asked; 204 is the answer to OPTIONS. */
 export interface RouteRefusal {

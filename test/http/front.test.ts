@@ -398,6 +398,7 @@ describe("a head", () => {
         [`${post}Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n`, 400],
         [`${post}Transfer-Encoding: chunked\r\nContent-Length: 5\r\n\r\n0\r\n\r\n`, 400],
         [`GET /healthz HTTP/1.1\r\n${HOST}Host: evil.example.com\r\n\r\n`, 400],
+        [`QUERY /healthz HTTP/1.1\r\n${HOST}Connection: close\r\n\r\n`, 405],
         [`BREW /healthz HTTP/1.1\r\n${HOST}Connection: close\r\n\r\n`, 501],
         [`get /healthz HTTP/1.1\r\n${HOST}Connection: close\r\n\r\n`, 501]
       ] as const) {
