@@ -256,7 +256,7 @@ export class Exchange {
 
   /** Ends what lasts too long, whichever side it waits for. */
   check(now: number): void {
-    if (this.#movedAt === undefined) return
+    if (this.#isOver || this.#movedAt === undefined) return
     const { times } = this.#front
     const elapsed = now - this.#startedAt
     if (this.#kind === "drain") {

@@ -31,6 +31,8 @@ const CONNECTION_IDLE_MS = 14_000
 /** Addresses whose connects are counted; the rest are not. */
 const MAX_ADDRESSES = 10_000
 const SWEEP_MS = 500
+/** Requests looked at in one step of it. */
+const SWEEP_STEP = 16
 /** Failures of handlers are logged with their cause once in so long, and counted all. */
 const FAILURE_MS = 1000
 const BAD_INPUT = new Set([400, 413, 415, 501])
@@ -161,10 +163,15 @@ export class Front implements ExchangeHost {
     return this.connections > this.maxConnections / 2
   }
 
-  /** Ends what lasts too long. */
+  /** Ends what lasts too long, some at a time: hundreds that came at once are too slow at once. */
   sweep(): void {
     const now = performance.now()
-    for (const exchange of this.under) exchange.check(now)
+    const left = [...this.under]
+    const step = () => {
+      for (const exchange of left.splice(-SWEEP_STEP)) exchange.check(now)
+      return left.length > 0
+    }
+    this.shares.add({ step })
   }
 
   /** Counts a refused request, and leaves its line. */
