@@ -128,6 +128,9 @@ export class Front implements ExchangeHost {
   private readonly failure: (error: unknown) => void
   private connections = 0
   private readonly shares = new Shares(REQUESTS)
+  /** Not behind the requests: those that wait would put off the end of those that last too long. */
+  private readonly sweeps = new Shares(REQUESTS)
+  private isSweeping = false
 
   constructor(
     { guard, routeOf, settings, times, connections = connectionLimit() }: FrontOptions,
@@ -165,13 +168,23 @@ export class Front implements ExchangeHost {
 
   /** Ends what lasts too long, some at a time: hundreds that came at once are too slow at once. */
   sweep(): void {
-    const now = performance.now()
+    // One at a time: where they are many it may take longer than it is until the next.
+    if (this.isSweeping) return
+    this.isSweeping = true
     const left = [...this.under]
     const step = () => {
-      for (const exchange of left.splice(-SWEEP_STEP)) exchange.check(now)
-      return left.length > 0
+      const now = performance.now()
+      for (const exchange of left.splice(-SWEEP_STEP)) {
+        try {
+          exchange.check(now)
+        } catch (error) {
+          this.failure(error)
+        }
+      }
+      this.isSweeping = left.length > 0
+      return this.isSweeping
     }
-    this.shares.add({ step })
+    this.sweeps.add({ step })
   }
 
   /** Counts a refused request, and leaves its line. */
