@@ -18,7 +18,7 @@ const BATCH = 50
 const TICKS = 40_000
 /** Bytes that may be under way to all clients together: what the kernel holds, so that no socket pushes back. */
 const WINDOW_BYTES = 16_000_000
-const ROUNDS = 5
+const ROUNDS = Number(process.env.BENCH_ROUNDS ?? 5)
 
 const NOW = 1_768_449_600_000_000
 const EPOCH = epochOf(20_468, NOW)

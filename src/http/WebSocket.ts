@@ -12,18 +12,25 @@ import * as metrics from "../streams/metrics.ts"
 import { Instruments } from "../streams/ports/Instruments.ts"
 import { Readiness } from "../streams/run/Readiness.ts"
 import { addressOf, type ClientLog, peerOf } from "./clientLog.ts"
+import { Deflate, deflateOffer } from "./deflate.ts"
 import type { Guard } from "./guard.ts"
 import { Penalties } from "./penalties.ts"
 import { type Mount, refuse, requestOrigin } from "./Server.ts"
 import { ClientSession, type SessionSettings } from "./session.ts"
 import { MESSAGES, Shares } from "./shares.ts"
+import { Silence } from "./silence.ts"
 
 export const WEBSOCKET_PATH = "/ws"
 
-/** Without a word or a pong for so long a peer is gone; pings go out by themselves before. */
-const IDLE_SECONDS = 120
+/** The longest that the library knows: who is silent is asked, and cut off, long before (`silence.ts`). */
+const IDLE_SECONDS = 960
 /** uWebSockets.js: no bound of its own on what waits in a socket; a bound there would drop frames without a word. */
 const UNBOUNDED = 0
+/**
+ * uWebSockets.js: one window for all connections, so that none keeps its own. Frames go compressed where `send` says so;
+ * what comes compressed is bounded by what it is when it has been inflated.
+ */
+const SHARED_COMPRESSOR = 1
 /** What a peer that is ended may still have to read and be told why by the close frame behind it, without delay. */
 const SMALL_BYTES = 16_384
 /** How long a peer with more than that to read has, before it is cut off. */
@@ -85,11 +92,15 @@ export interface WebSocketServices {
   readonly observer?: WebSocketObserver
   /** Milliseconds, by which those wait who sent too much; the process's own clock unless given. */
   readonly now?: () => number
+  /** Milliseconds between two looks at who is silent. */
+  readonly silenceLookMs?: number
 }
 
 interface Connection {
   readonly address: string
   readonly peer: string
+  /** It reads compressed frames. */
+  readonly deflates: boolean
   socket?: Socket
   session?: ClientSession
 }
@@ -108,16 +119,27 @@ class Socket implements ClientSocket {
   /** What has come of it since it is being ended. */
   private bytesAfter = 0
   private isGone = false
+  /** Looks at it since it was last heard. */
+  silent = 0
+  /** It was silent for too long. */
+  isSilent = false
+  private readonly deflate: Deflate | undefined
 
+  /** `deflate` is there where the peer reads compressed frames. */
   constructor(
     ws: WebSocket<Connection>,
+    deflate: Deflate | undefined,
     ending: (code: number, reason: string, why: EndReason, error: unknown) => void
   ) {
     this.ws = ws
+    this.deflate = deflate
     this.ending = ending
   }
 
-  send(text: string): boolean {
+  send(text: string, many = false): boolean {
+    if (many && this.deflate !== undefined) {
+      return this.deflate.send(text, (compress) => this.ws.send(text, false, compress)) === 1
+    }
     return this.ws.send(text, false, false) === 1
   }
 
@@ -149,7 +171,7 @@ class Socket implements ClientSocket {
     this.ending(code, reason, why, error)
     // What it holds is wanted back now.
     if (why === "overload" && this.buffered() > SMALL_BYTES) this.ws.close()
-    else if (why === "overload" || why === "stopping" || why === "failed") this.tell(code, reason)
+    else if (why === "overload" || why === "stopping" || why === "failed" || why === "slow") this.tell(code, reason)
     else this.settle(code, reason)
   }
 
@@ -202,6 +224,17 @@ class Socket implements ClientSocket {
   cutOff(): void {
     if (!this.isGone) this.ws.close()
   }
+
+  /** A ping asks whether the peer is there. */
+  ask(): void {
+    if (!this.isGone) this.ws.ping()
+  }
+
+  /** The peer was silent for too long. */
+  giveUp(): void {
+    this.isSilent = true
+    this.cutOff()
+  }
 }
 
 /** Registers `/ws` on an app; what it answers ends every connection and lets no new one in. */
@@ -214,6 +247,8 @@ export const mountWebSocket = (app: TemplatedApp, guard: Guard, services: WebSoc
   let open = 0
   const peers = new Map<string, number>()
   const penalties = new Penalties(services.now)
+  const deflate = new Deflate()
+  const silence = new Silence(services.silenceLookMs)
   /** Refusals that are answered in a while. */
   let held = 0
   /** Where one address may have every connection it is a proxy's, and says nothing of who misbehaves behind it. */
@@ -275,7 +310,10 @@ export const mountWebSocket = (app: TemplatedApp, guard: Guard, services: WebSoc
       refused = refusal(req, peer)
       if (refused === undefined) {
         const [protocol = ""] = req.getHeader("sec-websocket-protocol").slice(0, MAX_PROTOCOL_CHARS).split(",")
-        res.upgrade<Connection>({ address, peer }, req.getHeader("sec-websocket-key"), protocol.trim(), "", context)
+        const extension = deflateOffer(req.getHeader("sec-websocket-extensions"))
+        const key = req.getHeader("sec-websocket-key")
+        const connection = { address, peer, deflates: extension !== "" }
+        res.upgrade<Connection>(connection, key, protocol.trim(), extension, context)
         return
       }
     } catch (error) {
@@ -285,9 +323,10 @@ export const mountWebSocket = (app: TemplatedApp, guard: Guard, services: WebSoc
     answer(res, address, refused)
   }
 
-  /** Whatever a handler throws ends this one client, and leaves a line. */
+  /** Something was heard of a client; whatever a handler throws ends this one client, and leaves a line. */
   const guarded = (ws: WebSocket<Connection>, run: (connection: Connection) => void): void => {
     const connection = ws.getUserData()
+    if (connection.socket !== undefined) connection.socket.silent = 0
     try {
       run(connection)
     } catch (error) {
@@ -312,16 +351,15 @@ export const mountWebSocket = (app: TemplatedApp, guard: Guard, services: WebSoc
     maxPayloadLength: MAX_MESSAGE_BYTES * 2,
     maxBackpressure: UNBOUNDED,
     idleTimeout: IDLE_SECONDS,
-    sendPingsAutomatically: true,
-    // 0 is DISABLED: ticks are short, and compressing them costs more than sending them.
-    compression: 0,
+    sendPingsAutomatically: false,
+    compression: SHARED_COMPRESSOR,
     upgrade,
     open: (ws) =>
       guarded(ws, (connection) => {
-        const { address, peer } = connection
+        const { address, peer, deflates } = connection
         open++
         peers.set(peer, (peers.get(peer) ?? 0) + 1)
-        const socket = new Socket(ws, (code, reason, why, error) => {
+        const socket = new Socket(ws, deflates ? deflate : undefined, (code, reason, why, error) => {
           if (error !== undefined) log?.tell("failed", address, textOf(error))
           else if (why !== "stopping") log?.tell("ended", address, `${code} ${reason}`)
           if (isOnesOwn && (why === "too_many_messages" || why === "too_many_bytes")) penalties.add(peer)
@@ -333,10 +371,9 @@ export const mountWebSocket = (app: TemplatedApp, guard: Guard, services: WebSoc
             if (code === "bad_message") log?.tell("bad input", address, text)
           }
         }
-        connection.session = new ClientSession(
-          { hub, instruments, settings, shares, observer: sessionObserver },
-          socket
-        )
+        const session = new ClientSession({ hub, instruments, settings, shares, observer: sessionObserver }, socket)
+        connection.session = session
+        silence.add(socket, () => (session.client.queue.policy === "pause" ? hub.settings.CLIENT_PAUSE_MS : 0))
       }),
     message: (ws, bytes, isBinary) =>
       guarded(ws, ({ session, socket }) => {
@@ -356,10 +393,12 @@ export const mountWebSocket = (app: TemplatedApp, guard: Guard, services: WebSoc
       const others = (peers.get(peer) ?? 1) - 1
       if (others > 0) peers.set(peer, others)
       else peers.delete(peer)
-      const own = socket?.why ?? libraryReason(code, text)
+      const own = socket?.why ?? (socket?.isSilent === true ? "idle" : libraryReason(code, text))
       observer.ended(own ?? "left")
-      if (own !== undefined && socket?.why === undefined)
-        log?.tell("ended", address, Buffer.from(text).toString("utf8"))
+      if (own !== undefined && socket?.why === undefined) {
+        log?.tell("ended", address, own === "idle" ? "nothing was heard of it" : Buffer.from(text).toString("utf8"))
+      }
+      if (socket !== undefined) silence.remove(socket)
       socket?.gone()
       try {
         session?.close()

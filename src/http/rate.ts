@@ -23,6 +23,11 @@ export class Rate {
     return true
   }
 
+  /** Takes an amount that was used already, also where there is less: then nothing can be taken until it is made up for. */
+  spend(amount: number): void {
+    this.left -= amount
+  }
+
   /** Seconds until there is so much, as of the last `take`. */
   secondsUntil(amount: number): number {
     return Math.max(0, (amount - this.left) / this.perSecond)

@@ -11,32 +11,56 @@ import {
   type ErrorCode,
   errorFrame,
   MAX_MESSAGE_BYTES,
+  type Place,
+  type PlaceJson,
   pongFrame,
   type Refused,
+  type Removal,
   type SubscribeMessage,
   subscribedFrame,
-  type UnsubscribeMessage
+  type UnsubscribeMessage,
+  unsubscribedFrame
 } from "../schema/Protocol.ts"
 import type { Settings } from "../schema/Settings.ts"
 import { LIVE } from "../streams/fanOut/Channel.ts"
 import type { ClientSocket, EndReason } from "../streams/fanOut/ClientQueue.ts"
 import type { Hub } from "../streams/fanOut/Hub.ts"
-import type { HubClient } from "../streams/fanOut/HubClient.ts"
+import type { HubClient, SubscribeOptions, Verdict } from "../streams/fanOut/HubClient.ts"
 import { wantedOf } from "../streams/fanOut/sideChannels.ts"
 import type { Instruments } from "../streams/ports/Instruments.ts"
 import { Rate } from "./rate.ts"
 import type { Shares, Work } from "./shares.ts"
 
-/** Messages a client may send at once, and then each second; pings and pongs of the protocol count too. */
+/**
+ * Messages a client may send at once, and then each second, besides those that subscribe and unsubscribe: those cost what
+ * they make the server do. Pings and pongs of the protocol count, and so does what is refused.
+ */
 export const MESSAGE_BURST = 100
 const MESSAGES_PER_SECOND = 20
-/** Bytes that a client may send at once, and then each second. */
+/** Bytes that a client may send at once, and then each second, besides the first of each message. */
 export const BYTE_BURST = 4 * MAX_MESSAGE_BYTES
 const BYTES_PER_SECOND = 131_072
-/** Of the instruments that a client may subscribe to, how often it may ask for all of them at once, and each second. */
-const INSTRUMENT_BURST = 2
-const INSTRUMENTS_PER_SECOND = 0.1
+const FREE_BYTES = 256
+/** What reading a message and answering it costs, in instruments of a list: about 3 µs each. */
+const MESSAGE_COST = 2
+/** What a place of `since` costs beside its instrument. */
+const PLACE_COST = 1
+/** Instruments that the answer to an unsubscribe lists for the cost of one. */
+const LISTED_FOR_ONE = 128
+/** Work at once: as much as subscribing one by one to all that a client may have; and a share of those each second. */
+const WORK_BURST = 1 + MESSAGE_COST
+const WORK_PER_SECOND = 0.2
 const LEAST_INSTRUMENTS = 1_000
+/** A message that would have to wait longer for its turn is refused, with how long. */
+const LONGEST_WAIT_S = 1
+/** Messages that wait to be read, in times of the instruments that a client may have; more close it with 1008. */
+const UNREAD_TIMES = 2
+/** What one of them takes in memory beside its bytes. */
+const UNREAD_BYTES = 192
+/** Answers that wait for the client, about in bytes, beyond which no more of its messages are read for now. */
+const ANSWERS_AHEAD = 1_048_576
+/** Messages answered in one write where more wait to be read. */
+const ANSWERS_A_WRITE = 16
 /** Instruments handled in one step: about a tenth of a millisecond. */
 const STEP_INSTRUMENTS = 64
 /** Messages that do not read before a client is closed with 1008. */
@@ -64,22 +88,37 @@ interface Unread {
   readonly isBinary: boolean
 }
 
+/** A message being done: where it stops others have their turn, and it goes on after so many milliseconds. */
+type Steps = Generator<number | undefined, void>
+
 export class ClientSession implements Work {
   readonly client: HubClient
   private readonly services: SessionServices
   private readonly messages = new Rate(MESSAGE_BURST, MESSAGES_PER_SECOND)
   private readonly bytes = new Rate(BYTE_BURST, BYTES_PER_SECOND)
-  private readonly instruments: Rate
-  private readonly unread: Array<Unread> = []
-  /** What is left to do of the message in hand. */
-  private inHand: Generator<void, void> | undefined
+  private readonly work: Rate
+  private readonly mostWork: number
+  private readonly mostUnread: number
+  private unread: Array<Unread> = []
+  /** The first of them that is still to be read. */
+  private next = 0
+  /** What is left to do of the message in hand; it yields where others have their turn, or the milliseconds it has to wait. */
+  private inHand: Steps | undefined
+  /** Messages answered since the last write. */
+  private unwritten = 0
+  /** It reads on when this has passed. */
+  private wait: NodeJS.Timeout | undefined
+  /** It reads on when the client has read what was answered. */
+  private isAhead = false
   private strikes = 0
 
   constructor(services: SessionServices, socket: ClientSocket) {
     this.services = services
     this.client = services.hub.connect(socket)
     const most = Math.max(LEAST_INSTRUMENTS, services.settings.MAX_CLIENT_TOKENS)
-    this.instruments = new Rate(most * INSTRUMENT_BURST, most * INSTRUMENTS_PER_SECOND)
+    this.mostWork = most * WORK_BURST
+    this.work = new Rate(this.mostWork, most * WORK_PER_SECOND)
+    this.mostUnread = most * UNREAD_TIMES
   }
 
   /** Takes one message; the bytes are the app's own again when this returns. */
@@ -88,25 +127,37 @@ export class ClientSession implements Work {
       this.end(1009, `a message holds at most ${MAX_MESSAGE_BYTES} bytes`, "too_large")
       return
     }
-    if (!this.count(bytes.byteLength)) return
-    this.client.queue.receive(bytes.byteLength)
+    if (this.client.queue.closed || !this.countBytes(bytes.byteLength - FREE_BYTES)) return
+    if (this.unread.length - this.next >= this.mostUnread) {
+      this.end(1008, "too many messages", "too_many_messages")
+      return
+    }
+    this.client.queue.receive(bytes.byteLength + UNREAD_BYTES)
     // Copied: whether it is read now or later is decided below.
     this.unread.push({ bytes: Buffer.from(bytes.slice(0)), isBinary })
-    this.services.shares.add(this)
+    this.readOn()
   }
 
-  /** Counts a message, ping or pong of so many bytes; false where it was one too many, and the client is ended. */
+  /** Counts a ping or pong of so many bytes; false where it was one too many, and the client is ended. */
   count(bytes: number): boolean {
-    if (this.client.queue.closed) return false
-    if (!this.messages.take(1)) {
-      this.end(1008, "too many messages", "too_many_messages")
-      return false
-    }
-    if (!this.bytes.take(bytes)) {
-      this.end(1008, "too many bytes", "too_many_bytes")
-      return false
-    }
-    return true
+    return !this.client.queue.closed && this.countMessage() && this.countBytes(bytes)
+  }
+
+  private countMessage(): boolean {
+    if (this.messages.take(1)) return true
+    this.end(1008, "too many messages", "too_many_messages")
+    return false
+  }
+
+  private countBytes(bytes: number): boolean {
+    if (bytes <= 0 || this.bytes.take(bytes)) return true
+    this.end(1008, "too many bytes", "too_many_bytes")
+    return false
+  }
+
+  /** Goes on with what was sent, unless it is to wait. */
+  private readonly readOn = (): void => {
+    if (this.wait === undefined && !this.isAhead) this.services.shares.add(this)
   }
 
   /** One step of what the client asked for, in the order it asked. */
@@ -119,18 +170,61 @@ export class ClientSession implements Work {
         return false
       }
       if (this.inHand === undefined) {
-        const next = this.unread.shift()
+        if (queue.unanswered > ANSWERS_AHEAD) {
+          this.waitForReader()
+          return false
+        }
+        const next = this.nextUnread()
         if (next === undefined) return false
         this.inHand = this.read(next)
-        queue.receive(-next.bytes.length)
+        queue.receive(-next.bytes.length - UNREAD_BYTES)
       }
-      const isDone = this.inHand.next().done
+      const { done, value: waitMs } = this.inHand.next()
+      if (done === true) this.inHand = undefined
+      // What answers many messages goes out in one write, and what a client waits for at once.
+      if (this.inHand === undefined && this.next < this.unread.length && ++this.unwritten < ANSWERS_A_WRITE) return true
+      this.unwritten = 0
       this.client.flush()
-      if (isDone) this.inHand = undefined
+      if (typeof waitMs === "number" && this.inHand !== undefined) {
+        this.wait = setTimeout(() => {
+          this.wait = undefined
+          this.readOn()
+        }, waitMs)
+        return false
+      }
     } catch (error) {
       hub.fail(queue, error)
     }
-    return !queue.closed && (this.inHand !== undefined || this.unread.length > 0)
+    return !queue.closed && (this.inHand !== undefined || this.next < this.unread.length)
+  }
+
+  private nextUnread(): Unread | undefined {
+    const next = this.unread[this.next]
+    if (next === undefined) return undefined
+    this.next++
+    if (this.next === this.unread.length) {
+      this.unread = []
+      this.next = 0
+    } else if (this.next >= 1024 && this.next * 2 > this.unread.length) {
+      this.unread = this.unread.slice(this.next)
+      this.next = 0
+    }
+    return next
+  }
+
+  /** Reads no further for a client that does not read what it was answered. */
+  private waitForReader(): void {
+    const { queue } = this.client
+    this.isAhead = true
+    this.unwritten = 0
+    queue.answered = () => {
+      // Not now: the queue is being sent.
+      setImmediate(() => {
+        this.isAhead = false
+        this.readOn()
+      })
+    }
+    this.client.flush()
   }
 
   /** The connection is gone. */
@@ -149,11 +243,14 @@ export class ClientSession implements Work {
 
   /** What it sent counts no more: nothing of it is kept. */
   private forget(): void {
-    this.unread.length = 0
+    this.unread = []
+    this.next = 0
     this.inHand = undefined
+    clearTimeout(this.wait)
+    this.wait = undefined
   }
 
-  private *read({ bytes, isBinary }: Unread): Generator<void, void> {
+  private *read({ bytes, isBinary }: Unread): Steps {
     const decoded = isBinary ? NOT_TEXT : decodeClientMessage(bytes.toString("utf8"))
     if (Result.isFailure(decoded)) {
       this.refuse(decoded.failure)
@@ -168,11 +265,13 @@ export class ClientSession implements Work {
         yield* this.unsubscribe(message)
         return
       case "auth":
+        if (!this.countMessage()) return
         this.client.say(
           errorFrame({ code: "no_keys", message: "auth: no API keys are configured, none is needed", id: message.id })
         )
         return
       case "ping":
+        if (!this.countMessage()) return
         this.client.say(pongFrame)
         return
     }
@@ -180,33 +279,59 @@ export class ClientSession implements Work {
 
   private refuse(refused: Refused): void {
     this.services.observer.refused(refused.code, refused.message)
+    if (!this.countMessage()) return
     this.client.say(errorFrame(refused))
     if (refused.code !== "bad_message" || ++this.strikes < MAX_STRIKES) return
     this.client.flush()
     this.end(1008, "too many bad messages", "bad_messages")
   }
 
-  /** Whether so many instruments may be asked for now; refuses the message where they may not. */
-  private affords(instruments: number, id: unknown): boolean {
-    if (this.instruments.take(instruments)) return true
-    const seconds = Math.ceil(this.instruments.secondsUntil(instruments))
-    const message = `tokens: too many instruments were asked for lately; these ${instruments} can be in ${seconds} s`
-    this.refuse({ code: "too_fast", message, id })
-    return false
-  }
-
-  private *unsubscribe({ tokens, id }: UnsubscribeMessage): Generator<void, void> {
-    if (!this.affords(tokens.length, id)) return
-    for (let i = 0; i < tokens.length; i++) {
-      if (i % STEP_INSTRUMENTS === STEP_INSTRUMENTS - 1) yield
-      this.client.unsubscribe(tokens[i]!)
+  /**
+   * Takes what a message costs out of the client's allowance, waiting a little where there is less: whoever is only fast
+   * is served as fast as it may be. A message that would wait long is refused instead; then the answer is false.
+   */
+  private *affords(work: number, instruments: number, id: unknown): Generator<number, boolean> {
+    const cost = Math.min(work, this.mostWork)
+    while (!this.work.take(cost)) {
+      const seconds = this.work.secondsUntil(cost)
+      if (seconds > LONGEST_WAIT_S) {
+        const when = Math.ceil(seconds)
+        const message = `tokens: too many instruments were asked for lately; these ${instruments} can be in ${when} s`
+        this.refuse({ code: "too_fast", message, id })
+        return false
+      }
+      yield Math.ceil(seconds * 1000)
     }
+    return true
   }
 
-  private *subscribe(message: SubscribeMessage): Generator<void, void> {
+  private *unsubscribe({ tokens, symbols = [], id }: UnsubscribeMessage): Steps {
+    const { client } = this
+    const { instruments } = this.services
+    const count = (tokens ?? symbols).length
+    if (!(yield* this.affords(MESSAGE_COST + count + client.tokens / LISTED_FOR_ONE, count, id))) return
+    const removals: Array<Removal> = []
+    let done = 0
+    for (const token of tokens ?? []) {
+      if (done++ % STEP_INSTRUMENTS === STEP_INSTRUMENTS - 1) yield
+      removals.push({ instrument_token: token, removed: client.unsubscribe(token) })
+    }
+    for (const symbol of symbols) {
+      if (done++ % STEP_INSTRUMENTS === STEP_INSTRUMENTS - 1) yield
+      const [only, other] = instruments.named(symbol)
+      if (only === undefined || other !== undefined) removals.push({ symbol, removed: false })
+      else {
+        const { instrument_token: token } = only
+        removals.push({ instrument_token: token, symbol, removed: client.unsubscribe(token) })
+      }
+    }
+    client.say(unsubscribedFrame(id, removals, client.held))
+  }
+
+  private *subscribe(message: SubscribeMessage): Steps {
     const { client } = this
     const { hub, settings } = this.services
-    const { id, replay, capacity, since } = message
+    const { id, replay, capacity, since, policy, batch } = message
     if (capacity !== undefined && capacity > settings.MAX_CLIENT_CAPACITY) {
       const most = settings.MAX_CLIENT_CAPACITY
       this.refuse({ code: "bad_message", message: `capacity: expected at most ${most}, got ${capacity}`, id })
@@ -218,65 +343,71 @@ export class ClientSession implements Work {
       this.refuse({ code: "unknown_replay", message: text, id })
       return
     }
-    if (!this.affords((message.tokens ?? message.symbols ?? []).length, id)) return
+    if (policy === "pause" && channel.key !== LIVE) {
+      const text = 'policy: a replay keeps nothing to go on from: expected another than "pause"'
+      this.refuse({ code: "unsupported", message: text, id })
+      return
+    }
+    const count = (message.tokens ?? message.symbols ?? []).length
+    const places = since === undefined ? 0 : Object.keys(since).length
+    if (!(yield* this.affords(MESSAGE_COST + count + PLACE_COST * places, count, id))) return
     if (!client.join(channel)) {
       const other = client.stream === LIVE ? "the market" : `replay ${client.stream}`
       const text = `replay: this connection listens to ${other}; open another one for a second stream`
       this.refuse({ code: "other_stream", message: text, id })
       return
     }
-    if (message.batch !== undefined) client.queue.batch = message.batch
-    if (capacity !== undefined) client.queue.resize(capacity)
+    client.configure({ policy, capacity, batch })
 
-    const { answers, tokens, simulated } = yield* this.resolve(message)
-    client.say(subscribedFrame(id, simulated, answers))
     const wanted = { channels: wantedOf(message.channels ?? DEFAULT_CHANNELS), backfill: message.backfill ?? 0 }
+    const optionsOf = (token: number): SubscribeOptions => {
+      const place = since?.[token]
+      return { ...wanted, since: place === undefined ? undefined : { epoch: place[0], position: place[1] } }
+    }
+    const { answers, tokens, simulated } = yield* this.resolve(message, optionsOf)
+    client.say(subscribedFrame(id, simulated, answers))
     let done = 0
     for (const token of tokens) {
       if (done++ % STEP_INSTRUMENTS === STEP_INSTRUMENTS - 1) yield
-      const place = since?.[token]
-      client.subscribe(token, {
-        ...wanted,
-        since: place === undefined ? undefined : { epoch: place[0], position: place[1] }
-      })
+      client.subscribe(token, optionsOf(token))
     }
     if (channel.lastClock !== undefined) client.say(channel.lastClock)
   }
 
   /** What becomes of each token or symbol asked for, in the order asked. */
-  private *resolve(message: SubscribeMessage) {
+  private *resolve(message: SubscribeMessage, optionsOf: (token: number) => SubscribeOptions) {
     const { hub, instruments, settings } = this.services
     const { client } = this
-    const { since, backfill = 0 } = message
     const answers: Array<Answer> = []
     const tokens = new Set<number>()
     let simulated = false
     let own = settings.MAX_CLIENT_TOKENS - client.tokens
     let all = settings.MAX_SUBSCRIPTIONS - hub.subscriptions
-    /** Why a token that was not named in this message yet is not taken. */
-    const reasonAgainst = (token: number): string | undefined => {
-      // What was sent already is not sent again: it would break the order of positions.
-      if (client.hasTicks(token) && (backfill > 0 || since?.[token] !== undefined)) return "already_subscribed"
-      if (client.has(token)) return undefined
-      if (own <= 0) return "too_many_tokens"
-      if (all <= 0) return "server_full"
+    /** What becomes of a token that was not named in this message yet. */
+    const verdictOn = (token: number): Verdict => {
+      const verdict = client.verdict(token, optionsOf(token))
+      if (verdict.reason !== undefined || client.has(token)) return verdict
+      if (own <= 0) return { reason: "too_many_tokens" }
+      if (all <= 0) return { reason: "server_full" }
       own--
       all--
-      return undefined
+      return verdict
     }
     const take = (token: number, symbol?: string): void => {
-      const named = symbol === undefined ? {} : { symbol }
+      const named = { instrument_token: token, ...(symbol === undefined ? {} : { symbol }) }
+      let stands = {}
       if (!tokens.has(token)) {
-        const reason = reasonAgainst(token)
+        const { reason, at } = verdictOn(token)
+        if (at !== undefined) stands = { at: placeJson(at) }
         if (reason !== undefined) {
-          answers.push({ instrument_token: token, ...named, accepted: false, reason })
+          answers.push({ ...named, accepted: false, reason, ...stands })
           return
         }
         tokens.add(token)
       } else if (symbol === undefined) return
       const instrument = instruments.get(token)
       simulated ||= instrument?.exchange === SIMULATED_EXCHANGE
-      answers.push({ instrument_token: token, ...named, accepted: true, known: instrument !== undefined })
+      answers.push({ ...named, accepted: true, known: instrument !== undefined, ...stands })
     }
     let done = 0
     for (const token of message.tokens ?? []) {
@@ -293,6 +424,8 @@ export class ClientSession implements Work {
     return { answers, tokens, simulated }
   }
 }
+
+const placeJson = ({ epoch, position }: Place): PlaceJson => [epoch, position]
 
 const NOT_TEXT = Result.fail<Refused>({
   code: "bad_message",

@@ -24,15 +24,16 @@ const MAX_NAME_CHARS = 64
 const MAX_KEY_CHARS = 256
 
 export const CHANNELS = ["tick", "gap", "candle_1m", "candle_5m"] as const
+/** What becomes of ticks that a client's full queue has no room for; the first unless a subscription names another. */
 export const POLICIES = ["evict-oldest", "conflate", "pause", "disconnect"] as const
-/** What this server serves of them; the rest is refused by name. */
+export type Policy = (typeof POLICIES)[number]
+/** What this server serves of the channels; the rest is refused by name. */
 const SERVED_CHANNELS = ["tick", "gap"] as const satisfies ReadonlyArray<(typeof CHANNELS)[number]>
 export type ServedChannel = (typeof SERVED_CHANNELS)[number]
 /** Of a subscription that names none. */
 export const DEFAULT_CHANNELS: ReadonlyArray<ServedChannel> = ["tick", "gap"]
 const isServed = (channel: (typeof CHANNELS)[number]): channel is ServedChannel =>
   (SERVED_CHANNELS as ReadonlyArray<string>).includes(channel)
-const SERVED_POLICIES: ReadonlySet<string> = new Set(["evict-oldest"])
 
 /** Where an instrument's stream stands: the resume token. */
 export interface Place {
@@ -61,7 +62,8 @@ const Subscribe = Schema.Struct({
 
 const Unsubscribe = Schema.Struct({
   action: Schema.Literal("unsubscribe"),
-  tokens: Schema.Unknown,
+  tokens: Schema.optionalKey(Schema.Unknown),
+  symbols: Schema.optionalKey(Schema.Unknown),
   id: Schema.optionalKey(Schema.Unknown)
 })
 
@@ -82,7 +84,7 @@ interface Listed {
 
 export type SubscribeMessage = Omit<typeof Subscribe.Type, keyof Listed | "channels"> &
   Listed & { readonly channels?: ReadonlyArray<ServedChannel> }
-export type UnsubscribeMessage = Omit<typeof Unsubscribe.Type, "tokens"> & { readonly tokens: ReadonlyArray<number> }
+export type UnsubscribeMessage = Omit<typeof Unsubscribe.Type, keyof Listed> & Omit<Listed, "since">
 export type AuthMessage = typeof Auth.Type
 export type PingMessage = typeof Ping.Type
 export type ClientMessage = SubscribeMessage | UnsubscribeMessage | AuthMessage | PingMessage
@@ -184,6 +186,14 @@ export const decodeClientMessage = (text: string): Result.Result<ClientMessage, 
   const wrong = listed(value as Readonly<Record<keyof Listed, unknown>>)
   if (wrong !== undefined) return refuse("bad_message", wrong, id)
   const message = decoded.success as ClientMessage
+  if (message.action !== "subscribe" && message.action !== "unsubscribe") return Result.succeed(message)
+  const { tokens, symbols } = message
+  if (tokens === undefined && symbols === undefined) {
+    return refuse("bad_message", "tokens: expected tokens or symbols, got nothing", id)
+  }
+  if (tokens !== undefined && symbols !== undefined) {
+    return refuse("bad_message", `symbols: expected tokens or symbols, not both, got ${showValue(symbols)}`, id)
+  }
   return message.action === "subscribe" ? served(message) : Result.succeed(message)
 }
 
@@ -263,13 +273,7 @@ const unitOf = (epoch: unknown): string | undefined => {
 
 /** What the schema cannot say: fields that go with one another, and what is served. */
 const served = (message: SubscribeMessage): Result.Result<ClientMessage, Refused> => {
-  const { tokens, symbols, since, backfill, channels, policy, id } = message
-  if (tokens === undefined && symbols === undefined) {
-    return refuse("bad_message", "tokens: expected tokens or symbols, got nothing", id)
-  }
-  if (tokens !== undefined && symbols !== undefined) {
-    return refuse("bad_message", `symbols: expected tokens or symbols, not both, got ${showValue(symbols)}`, id)
-  }
+  const { since, backfill, channels, id } = message
   for (const channel of channels ?? []) {
     if (!isServed(channel)) {
       const known = SERVED_CHANNELS.map((name) => `"${name}"`).join(" and ")
@@ -280,21 +284,41 @@ const served = (message: SubscribeMessage): Result.Result<ClientMessage, Refused
     const field = since !== undefined ? "since" : "backfill"
     return refuse("bad_message", `${field}: goes with the channel "tick", got ${showValue(channels)} as channels`, id)
   }
-  if (policy !== undefined && !SERVED_POLICIES.has(policy)) {
-    return refuse("unsupported", `policy: this server serves "evict-oldest", got ${showValue(policy)}`, id)
-  }
   return Result.succeed(message)
 }
 
-/** One entry of a `subscribed` frame. `symbol` is there where the client named one. */
+/** A place as messages carry it. */
+export type PlaceJson = readonly [epoch: number, position: number]
+
+/**
+ * One entry of a `subscribed` frame. `symbol` is there where the client named one; `at` is where the stream stands, there
+ * where it is not where the client's `since` says, or where the client asked for what it was sent already.
+ */
 export type Answer =
-  | { readonly instrument_token: number; readonly symbol?: string; readonly accepted: true; readonly known: boolean }
+  | {
+      readonly instrument_token: number
+      readonly symbol?: string
+      readonly accepted: true
+      readonly known: boolean
+      readonly at?: PlaceJson
+    }
   | {
       readonly instrument_token?: number
       readonly symbol?: string
       readonly accepted: false
       readonly reason: string
+      readonly at?: PlaceJson
     }
+
+/** One entry of an `unsubscribed` frame. `removed` is false for what was not subscribed, or is no instrument's name. */
+export interface Removal {
+  readonly instrument_token?: number
+  readonly symbol?: string
+  readonly removed: boolean
+}
+
+/** A client that could not be kept, as its `policy` has it: closed with this code. */
+export const SLOW_CODE = 4001
 
 /** The tick as a client sees it, in `tick` frames and in the `data` of `backfill`. */
 export interface TickFrame {
@@ -316,6 +340,20 @@ export type ServerMessage =
       readonly id?: unknown
       readonly simulated: boolean
       readonly tokens: ReadonlyArray<Answer>
+    }
+  | {
+      readonly type: "unsubscribed"
+      readonly id?: unknown
+      readonly tokens: ReadonlyArray<Removal>
+      /** What the client still subscribes to. */
+      readonly held: ReadonlyArray<number>
+    }
+  | {
+      readonly type: "closing"
+      readonly code: number
+      readonly reason: string
+      /** By instrument token: where its stream stands, so that it goes on from there on another connection. */
+      readonly since: Readonly<Record<string, PlaceJson>>
     }
   | {
       readonly type: "backfill"
@@ -387,6 +425,16 @@ export const gapFilledFrame = (token: number, from: number, to: number): string 
 
 export const subscribedFrame = (id: unknown, simulated: boolean, tokens: ReadonlyArray<Answer>): string =>
   `{"type":"subscribed",${withId(id)}"simulated":${simulated},"tokens":${JSON.stringify(tokens)}}`
+
+export const unsubscribedFrame = (id: unknown, tokens: ReadonlyArray<Removal>, held: Iterable<number>): string =>
+  `{"type":"unsubscribed",${withId(id)}"tokens":${JSON.stringify(tokens)},"held":[${[...held].join(",")}]}`
+
+/** The last frame before the close that it names. */
+export const closingFrame = (code: number, reason: string, since: Iterable<readonly [number, Place]>): string => {
+  const places: Array<string> = []
+  for (const [token, { epoch, position }] of since) places.push(`"${token}":[${epoch},${position}]`)
+  return `{"type":"closing","code":${code},"reason":${JSON.stringify(reason)},"since":{${places.join(",")}}}`
+}
 
 export const clockFrame = (replay: string, run: number, ts: number | null, state: string): string =>
   `{"type":"clock","replay":${JSON.stringify(replay)},"run":${run},"ts":${ts},"state":${JSON.stringify(state)}}`

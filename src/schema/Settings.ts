@@ -243,7 +243,12 @@ const defaulted = {
   CLIENT_CAPACITY: setting(
     whole(1, 1_000_000),
     "1000",
-    "ticks queued for one client unless it asks otherwise; full: evict"
+    "ticks queued for one client unless it asks otherwise; full: as its policy says"
+  ),
+  CLIENT_PAUSE_MS: setting(
+    whole(1, 900_000),
+    "300000",
+    "how long a client with policy pause may be behind before it is closed with 4001"
   ),
   MAX_CLIENT_CAPACITY: setting(whole(1, 10_000_000), "100000", "largest queue a client may ask for"),
   MAX_CLIENT_TOKENS: setting(whole(1, 10_000_000), "10000", "instruments one client may subscribe to"),

@@ -142,9 +142,14 @@ export const newSessions = counter(
 export const subscribers = gauge("topology_subscribers", "WebSocket clients connected")
 export const evictions = counter(
   "topology_evictions_total",
-  "Ticks taken from slow clients' queues, by policy",
+  "Ticks that slow clients were told as missing, by policy; evict-longest: all queues together were full",
   "policy"
 )
+export const clientPauses = counter(
+  "topology_client_pauses_total",
+  "Times that a client with policy pause did not read, and its streams waited"
+)
+export const pausedClients = gauge("topology_clients_paused", "WebSocket clients whose streams wait until they read on")
 export const httpRequestsActive = gauge(
   "topology_http_requests_active",
   "Requests under way, by kind: operator, body (being received), ordinary, stream, drain (refused, still being sent)",

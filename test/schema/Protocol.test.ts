@@ -9,6 +9,7 @@ import {
   gapFilledFrame,
   gapFrame,
   MAX_BACKFILL,
+  POLICIES,
   pongFrame,
   subscribedFrame,
   tickFrame
@@ -38,6 +39,8 @@ describe("client messages", () => {
         id: { any: ["thing", 1, null] }
       },
       { action: "unsubscribe", tokens: [1, 2] },
+      { action: "unsubscribe", symbols: ["NSE:RELIANCE", "TCS"], id: 7 },
+      ...POLICIES.map((policy) => ({ action: "subscribe", tokens: [1], policy })),
       { action: "auth", key: "k" },
       { action: "subscribe", tokens: [1], since: {}, backfill: 5 },
       { action: "subscribe", tokens: [1], since: { "1": [0, 0] } },
@@ -118,6 +121,14 @@ describe("client messages", () => {
       "since: expected at most 2000 places in one message, got 2103 lists or keys; send the rest in another"
     )
     assert.match(refused({ action: "unsubscribe" }).message, /^tokens: .*got nothing$/)
+    assert.match(
+      refused({ action: "unsubscribe", tokens: [1], symbols: ["A"] }).message,
+      /^symbols: expected tokens or symbols, not both/
+    )
+    assert.match(
+      refused({ action: "unsubscribe", symbols: [5] }).message,
+      /^symbols\.0: .*got 5; numbers go in tokens$/
+    )
     assert.match(refused({ action: "auth", key: 5 }).message, /^key: .*got 5$/)
   })
 
@@ -147,11 +158,6 @@ describe("client messages", () => {
   })
 
   it("that name what this server does not serve are refused by that name", () => {
-    for (const policy of ["conflate", "pause", "disconnect"]) {
-      const { code, message } = refused({ action: "subscribe", tokens: [1], policy })
-      assert.strictEqual(code, "unsupported")
-      assert.strictEqual(message, `policy: this server serves "evict-oldest", got "${policy}"`)
-    }
     for (const channel of ["candle_1m", "candle_5m"]) {
       const { code, message } = refused({ action: "subscribe", tokens: [1], channels: ["tick", channel] })
       assert.strictEqual(code, "unsupported")

@@ -92,7 +92,14 @@ export class RuleChecker {
       case "error":
         this.errors.push(message.message)
         return
+      case "closing":
+        for (const [token, [epoch, position]] of Object.entries(message.since)) {
+          this.endsAt(Number(token), epoch, position)
+        }
+        this.messages.push(message.type)
+        return
       case "subscribed":
+      case "unsubscribed":
       case "pong":
         this.messages.push(message.type)
         return
@@ -127,6 +134,13 @@ export class RuleChecker {
     if (position !== expected) this.broken(`empty backfill stands at ${epoch}/${position}`, token)
     seen.epoch = epoch
     seen.position = position
+  }
+
+  /** Where a stream is said to go on from on another connection: right behind what came, or before all of a newer epoch. */
+  private endsAt(token: number, epoch: number, position: number): void {
+    const seen = this.places.get(token)
+    if (seen === undefined || (epoch > seen.epoch && position === 0)) return
+    if (epoch !== seen.epoch || position !== seen.position) this.broken(`closing at ${epoch}/${position}`, token)
   }
 
   private advance(token: number, epoch: number, from: number, to: number, what: string): void {

@@ -32,6 +32,7 @@ export const serve = (
     readonly log?: ClientLog
     readonly isReady?: () => boolean
     readonly now?: () => number
+    readonly silenceLookMs?: number
   } = {}
 ) =>
   Effect.acquireRelease(
@@ -61,6 +62,7 @@ export const serve = (
         },
         isReady: options.isReady ?? (() => true),
         ...(options.log === undefined ? {} : { log: options.log }),
+        ...(options.silenceLookMs === undefined ? {} : { silenceLookMs: options.silenceLookMs }),
         ...(options.now === undefined ? {} : { now: options.now }),
         ...(options.counts === undefined ? {} : { observer: options.counts })
       })

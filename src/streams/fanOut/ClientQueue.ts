@@ -1,13 +1,17 @@
 /**
- * Decides what waits for one client: a bounded ring of shared frames that gives up the oldest when full, and accounts
- * for exactly what it gave up.
+ * Decides what waits for one client: a bounded ring of shared frames, what becomes of a tick that finds it full, by the
+ * client's policy, and an exact account of what was given up.
  */
-import { evictedFrame, type TickFields, tickFrame } from "../../schema/Protocol.ts"
+import { closingFrame, type Place, type Policy, SLOW_CODE, type TickFields, tickFrame } from "../../schema/Protocol.ts"
+import { Losses } from "./Losses.ts"
 
 /** What the queue needs of a connection. */
 export interface ClientSocket {
-  /** Hands over one text frame; false where the peer does not keep up and the frame waits in the socket. */
-  readonly send: (text: string) => boolean
+  /**
+   * Hands over one text frame; false where the peer does not keep up and the frame waits in the socket. `many` messages
+   * are in it: worth compressing where the peer reads that.
+   */
+  readonly send: (text: string, many?: boolean) => boolean
   /** Bytes that wait in the socket. */
   readonly buffered: () => number
   /** Runs `sends` so that they leave as one write. */
@@ -23,6 +27,7 @@ export type EndReason =
   | "too_large"
   | "bad_messages"
   | "unread"
+  | "slow"
   | "overload"
   | "failed"
   | "stopping"
@@ -93,6 +98,8 @@ export interface Notice {
   readonly weight: number
   /** The next text of it, or `undefined` after the last. */
   readonly next: () => string | undefined
+  /** Where the instrument's stream stands before what is still to come of it; undefined where it has no place yet. */
+  readonly place?: () => Place | undefined
   /** Called once: true when all of it went to the socket, false when the client is gone. */
   readonly done?: (sent: boolean) => void
 }
@@ -111,13 +118,32 @@ export const textNotice = (text: string): Notice => {
   }
 }
 
-/** Positions given up, from the queue's place `index` on. */
-interface Loss {
-  readonly index: number
-  readonly epoch: number
-  readonly from: number
-  to: number
+/** What a queue needs of the client that it is of. */
+export interface QueueOwner {
+  /** Takes up one of the instruments that were left out, from its place; false where none can be now. */
+  readonly takeUp: () => boolean
+  /** Ticks are left out from now on, until the client reads on. */
+  readonly paused: () => void
+  /** Where each stream stands for the peer, as `since` of its next connection. */
+  readonly places: () => Iterable<readonly [token: number, place: Place]>
 }
+
+/** An instrument whose ticks are left out: they will be read anew from `place` on. */
+interface Missed {
+  place: Place
+  /** When the first was left out, in milliseconds of `performance.now`. */
+  readonly at: number
+}
+
+/** How a client is to be ended by whoever flushes. */
+interface Doom {
+  readonly code: number
+  readonly reason: string
+  readonly why: EndReason
+}
+
+const UNREAD: Doom = { code: 1008, reason: "answers are not read", why: "unread" }
+const slow = (reason: string): Doom => ({ code: SLOW_CODE, reason, why: "slow" })
 
 interface WaitingNotice {
   readonly at: number
@@ -138,11 +164,18 @@ const BATCH_MESSAGES = 1_000
 export const MAX_FLUSH_CHARS = 262_144
 /** Answers that a client asked for and does not read; above it the client is closed with 1008. */
 export const MAX_NOTICE_WEIGHT = 16_777_216
+/** So much of them may still wait where whoever answers goes on. */
+const ANSWERS_LEFT = 262_144
 
 export class ClientQueue {
   closed = false
-  /** Set where the answers weigh too much: whoever flushes ends the connection. */
-  overloaded = false
+  /** Set where the client cannot be kept: others are to be served first, so whoever flushes ends it. */
+  private doom: Doom | undefined
+  /** What becomes of a tick that finds the queue full. */
+  policy: Policy = "evict-oldest"
+  owner: QueueOwner | undefined
+  /** Called once, when answers that waited have gone to the socket. */
+  answered: (() => void) | undefined
   /** A frame is an array of messages. */
   batch = false
   /** When the last frame that went to the socket was published; 0 where none went since this was read. */
@@ -174,7 +207,11 @@ export class ClientQueue {
   /** Notices that eviction has gone past, and the place of the newest of them. */
   private passed = 0
   private passedAt = 0
-  private readonly losses = new Map<number, Array<Loss>>()
+  private readonly losses = new Losses()
+  /** Of `conflate`: where the tick of each instrument waits that a newer one takes the place of. */
+  private waiting: Map<number, number> | undefined
+  /** Of `pause`: what is left out, longest ago first; undefined where nothing is. */
+  private missed: Map<number, Missed> | undefined
   /** Frames of the publish under way that are for this client, and how many of them went out at once. */
   private marks = new Uint16Array(FIRST_MARKS)
   private marked = 0
@@ -202,17 +239,105 @@ export class ClientQueue {
     return this.heldBytes
   }
 
-  resize(capacity: number): void {
-    this.capacity = capacity
-    this.cut(capacity)
+  /** About the bytes of answers that wait. */
+  get unanswered(): number {
+    return this.noticeWeight
   }
 
-  /** Gives up the oldest ticks, down to so many. */
+  /** The client is to be ended by the next flush. */
+  get isDoomed(): boolean {
+    return this.doom !== undefined
+  }
+
+  /** When the first tick was left out that the client has not caught up with; undefined where there is none. */
+  get missedSince(): number | undefined {
+    for (const { at } of this.missed?.values() ?? []) return at
+    return undefined
+  }
+
+  resize(capacity: number): void {
+    this.capacity = capacity
+    if (this.gives) this.cut(capacity)
+  }
+
+  /** Another policy from here on; what waits is what the last one left. */
+  change(policy: Policy): void {
+    if (policy === this.policy) return
+    this.policy = policy
+    this.waiting = policy === "conflate" ? this.lastOfEach() : undefined
+  }
+
+  /** The policy gives up ticks where there is no room. */
+  private get gives(): boolean {
+    return this.policy === "evict-oldest" || this.policy === "conflate"
+  }
+
+  /**
+   * Brings the queue down to so many ticks: the oldest are given up, or, of a client that is to lose none, the newest left
+   * out. A client that is to lose none and can be left none out is ended.
+   */
   cut(ticks: number): void {
-    while (this.size > ticks) this.evict()
+    if (this.gives) while (this.size > ticks) this.evict()
+    else this.leaveOutNewest(ticks)
     // A long queue that was is no reason to keep its room.
     if (this.slots.length > FIRST_SLOTS && this.size * 4 < this.slots.length) this.shrink()
     this.account()
+  }
+
+  /** A new run has come: what comes from here on takes the place of nothing that waits. */
+  keepApart(): void {
+    this.waiting?.clear()
+  }
+
+  /** Cannot be kept: the next flush says where its streams stand and closes it. */
+  giveUp(reason: string): void {
+    this.doom ??= slow(reason)
+  }
+
+  /** Leaves out an instrument's ticks after a place, until the client reads on. */
+  leaveOut(token: number, place: Place): void {
+    this.missed ??= new Map()
+    if (!this.missed.has(token)) this.missed.set(token, { place, at: performance.now() })
+  }
+
+  /** Where an instrument stands that is left out. */
+  missedAt(token: number): Place | undefined {
+    return this.missed?.get(token)?.place
+  }
+
+  /** The instrument that was left out longest ago, from now on not left out. */
+  takeMissed(): { readonly token: number; readonly place: Place } | undefined {
+    for (const [token, { place }] of this.missed ?? []) {
+      this.forgetMissed(token)
+      return { token, place }
+    }
+    return undefined
+  }
+
+  forgetMissed(token: number): void {
+    if (this.missed?.delete(token) && this.missed.size === 0) this.missed = undefined
+  }
+
+  /** The instruments of which something waits, and where the stream of each stood before that. */
+  places(): Map<number, Place | undefined> {
+    const places = new Map<number, Place | undefined>()
+    const order = new Map<number, number>()
+    const see = (token: number, at: number, place: Place | undefined): void => {
+      const known = order.get(token)
+      if (known !== undefined && known <= at) return
+      order.set(token, at)
+      places.set(token, place)
+    }
+    // An answer goes before the tick at its place, a loss right behind that tick's.
+    for (const { at, notice } of this.notices.slice(this.firstNotice)) {
+      if (notice.token !== 0) see(notice.token, at, notice.place?.())
+    }
+    for (let i = this.head; i < this.tail; i++) {
+      const frame = this.slots[i & (this.slots.length - 1)]!
+      if (frame.token !== 0) see(frame.token, i + 0.5, placeBefore(frame))
+    }
+    this.losses.first((token, index, epoch, position) => see(token, index + 0.4, { epoch, position }))
+    return places
   }
 
   /** Counts bytes of the client's own messages that came (or, negative, were read). */
@@ -253,38 +378,113 @@ export class ClientQueue {
       return
     }
     // What waits goes first: in the same write where there is room for these behind it.
-    if (!this.isIdle && this.size + this.marked > this.capacity) this.flush()
+    if (!this.isIdle && (this.waiting !== undefined || this.size + this.marked > this.capacity)) this.flush()
     this.sent = 0
-    if (this.isIdle && !this.batch && !this.isFull()) {
+    if (this.isIdle && !this.closed && !this.isFull()) {
       this.frames = frames
-      this.socket.cork(this.sendMarked)
+      this.socket.cork(this.batch ? this.gatherMarked : this.sendMarked)
       this.frames = NO_FRAMES
     }
     if (this.sent < this.marked) {
       for (let i = this.sent; i < this.marked; i++) this.push(frames[this.marks[i]!]!)
+      this.marked = 0
       this.flush()
     }
     this.marked = 0
     this.account()
   }
 
-  /** Puts a frame behind the others; full: tries the socket, then gives up the oldest. */
+  /** Puts a frame behind the others; full: tries the socket, then does as the policy says. */
   private push(frame: Frame): void {
+    if (this.missed?.has(frame.token)) return
+    if (this.waiting !== undefined && this.takesPlace(this.waiting, frame)) return
     let size = this.tail - this.head
     if (size >= this.capacity) {
       // Ending a client is left to `flush`: here others are still to be served.
-      if (!this.blocked && !this.overloaded) this.flush()
-      if (this.tail - this.head >= this.capacity) this.evict()
+      if (!this.blocked && this.doom === undefined) this.flush()
+      if (this.tail - this.head >= this.capacity && !this.makeRoom(frame)) return
       size = this.tail - this.head
     }
     if (this.closed) return
     if (size === this.slots.length) this.grow()
+    this.waiting?.set(frame.token, this.tail)
     this.slots[this.tail++ & (this.slots.length - 1)] = frame
+  }
+
+  /** Whether there is room for a frame now; else it is left out. */
+  private makeRoom(frame: Frame): boolean {
+    if (this.gives) {
+      this.evict()
+      return true
+    }
+    if (frame.token !== 0) this.leaveOutFrom(frame)
+    if (this.policy === "disconnect") this.giveUp(`the queue is full: ${this.capacity} ticks wait`)
+    return false
+  }
+
+  private leaveOutFrom(frame: Frame): void {
+    const isFirst = this.missed === undefined
+    this.leaveOut(frame.token, placeBefore(frame))
+    if (isFirst && this.policy === "pause") this.owner?.paused()
+  }
+
+  /** Whether a frame takes the place of an older one that waits, which is given up. */
+  private takesPlace(waiting: Map<number, number>, frame: Frame): boolean {
+    // Clocks have an order with the ticks: only one right behind another takes its place.
+    const at = frame.token === 0 ? this.tail - 1 : waiting.get(frame.token)
+    if (at === undefined || at < this.head) return false
+    const slot = at & (this.slots.length - 1)
+    const old = this.slots[slot]!
+    if (frame.token === 0) {
+      if (old.token !== 0 || this.newestNotice > at) return false
+    } else {
+      this.evicted++
+      const answeredAt = Math.max(this.passedAt, this.newestNotice)
+      this.losses.add(old, at, answeredAt, false)
+    }
+    this.slots[slot] = frame
+    return true
+  }
+
+  /** The place of the newest answer that waits. */
+  private get newestNotice(): number {
+    return this.firstNotice === this.notices.length ? -1 : this.notices[this.notices.length - 1]!.at
+  }
+
+  /** Where the last tick of each instrument waits, of those that no answer about it stands behind. */
+  private lastOfEach(): Map<number, number> {
+    const last = new Map<number, number>()
+    for (let i = this.head; i < this.tail; i++) last.set(this.slots[i & (this.slots.length - 1)]!.token, i)
+    for (const { at, notice } of this.notices.slice(this.firstNotice)) {
+      if ((last.get(notice.token) ?? at) < at) last.delete(notice.token)
+    }
+    return last
+  }
+
+  private leaveOutNewest(ticks: number): void {
+    // What an answer stands behind stays: the answer counts on it.
+    const floor = Math.max(this.head + ticks, this.newestNotice)
+    if (this.policy === "pause") {
+      while (this.tail > floor) {
+        const at = --this.tail & (this.slots.length - 1)
+        const frame = this.slots[at]!
+        this.slots[at] = undefined
+        if (frame.token === 0) continue
+        this.leaveOutFrom(frame)
+        this.missed!.get(frame.token)!.place = placeBefore(frame)
+        this.losses.endAt(frame.token, this.tail)
+      }
+    }
+    if (this.size > ticks) this.giveUp("the clients of this server are behind too far, and this one most")
   }
 
   private get isIdle(): boolean {
     return (
-      this.head === this.tail && this.firstNotice === this.notices.length && this.losses.size === 0 && !this.overloaded
+      this.head === this.tail &&
+      this.firstNotice === this.notices.length &&
+      this.losses.size === 0 &&
+      this.missed === undefined &&
+      this.doom === undefined
     )
   }
 
@@ -296,15 +496,16 @@ export class ClientQueue {
     }
     this.notices.push({ at: this.tail, notice })
     this.noticeWeight += notice.weight
-    if (this.noticeWeight > MAX_NOTICE_WEIGHT) this.overloaded = true
+    this.waiting?.delete(notice.token)
+    if (this.noticeWeight > MAX_NOTICE_WEIGHT) this.doom ??= UNREAD
     this.account()
   }
 
   /** Hands to the socket what it takes now. */
   flush(): void {
     if (this.closed) return
-    if (this.overloaded) {
-      this.end(1008, "answers are not read", "unread")
+    if (this.doom !== undefined) {
+      this.finish(this.doom)
       return
     }
     this.unfinished = false
@@ -315,6 +516,15 @@ export class ClientQueue {
     this.room = MAX_FLUSH_CHARS
     this.socket.cork(this.drain)
     this.account()
+  }
+
+  /** Ends a client that cannot be kept; one that is slow is told first where its streams stand. */
+  private finish({ code, reason, why }: Doom): void {
+    if (why === "slow" && this.owner !== undefined) {
+      const text = closingFrame(code, reason, this.owner.places())
+      this.socket.send(this.batch ? `[${text}]` : text, this.batch)
+    }
+    this.end(code, reason, why)
   }
 
   /** Lets go of everything and ends the connection. */
@@ -335,6 +545,9 @@ export class ClientQueue {
     this.notices = []
     this.firstNotice = 0
     this.losses.clear()
+    this.waiting = undefined
+    this.missed = undefined
+    this.answered = undefined
     this.gathered = ""
     this.noticeWeight = 0
     this.unread = 0
@@ -354,6 +567,24 @@ export class ClientQueue {
       published = frame.published.at
       if (!socket.send(frame.text()) && this.isFull()) break
     }
+    this.sent = i
+    this.lastPublished = published
+  }
+
+  /** As `sendMarked`, for a client whose frames are arrays. */
+  private readonly gatherMarked = (): void => {
+    const { frames, marks, marked } = this
+    let i = 0
+    let published = 0
+    // Others have had their turn before: what one delivery marks is bounded.
+    this.room = Number.POSITIVE_INFINITY
+    while (i < marked) {
+      const frame = frames[marks[i++]!]!
+      if (frame.before !== undefined) for (const text of frame.before) this.send(text)
+      published = frame.published.at
+      if (!this.send(frame.text())) break
+    }
+    if (this.gathered !== "") this.sendGathered()
     this.sent = i
     this.lastPublished = published
   }
@@ -397,16 +628,9 @@ export class ClientQueue {
     }
     if (frame.token === 0) return
     this.evicted++
-    const losses = this.losses.get(frame.token)
-    const last = losses?.[losses.length - 1]
+    if (this.waiting?.get(frame.token) === index) this.waiting.delete(frame.token)
     // A loss never reaches across an answer: what was lost before it is told before it, the rest after it.
-    if (last !== undefined && last.epoch === frame.epoch && frame.first > last.to && last.index >= this.passedAt) {
-      last.to = frame.position
-      return
-    }
-    const loss = { index, epoch: frame.epoch, from: frame.first, to: frame.position }
-    if (losses === undefined) this.losses.set(frame.token, [loss])
-    else losses.push(loss)
+    this.losses.add(frame, index, this.passedAt, true)
   }
 
   private readonly drain = (): void => {
@@ -418,6 +642,8 @@ export class ClientQueue {
       }
       if (this.head === this.tail) {
         if (this.losses.size !== 0 && !this.tellLosses()) break
+        // Not while ticks of this publish are yet to be put in: they are in memory already.
+        if (this.missed !== undefined && this.marked === 0 && this.owner?.takeUp()) continue
         // Places start over, so that they stay small whole numbers for ever.
         if (this.firstNotice === this.notices.length) this.rewind()
         break
@@ -426,6 +652,7 @@ export class ClientQueue {
       const at = this.head & (slots.length - 1)
       const frame = slots[at]!
       slots[at] = undefined
+      if (this.waiting?.get(frame.token) === this.head) this.waiting.delete(frame.token)
       this.head++
       if (this.losses.size !== 0) this.tellLoss(frame.token, this.head)
       if (frame.before !== undefined) for (const text of frame.before) this.send(text)
@@ -461,7 +688,7 @@ export class ClientQueue {
     const text = `${this.gathered}]`
     this.gathered = ""
     this.gatheredMessages = 0
-    return (this.socket.send(text) || !this.isFull()) && this.hasRoom()
+    return (this.socket.send(text, true) || !this.isFull()) && this.hasRoom()
   }
 
   private isFull(): boolean {
@@ -486,6 +713,7 @@ export class ClientQueue {
     this.noticeWeight -= notice.weight
     this.firstNotice++
     if (this.passed > 0) this.passed--
+    if (this.noticeWeight < ANSWERS_LEFT) this.tellAnswered()
     if (this.firstNotice === this.notices.length) {
       this.notices.length = 0
       this.firstNotice = 0
@@ -497,24 +725,30 @@ export class ClientQueue {
     return true
   }
 
+  private tellAnswered(): void {
+    const { answered } = this
+    if (answered === undefined) return
+    this.answered = undefined
+    answered()
+  }
+
   /** Tells what was lost of an instrument before a place in the queue. */
   private tellLoss(token: number, before: number): void {
-    const losses = this.losses.get(token)
-    if (losses === undefined) return
-    let told = 0
-    while (told < losses.length && losses[told]!.index < before) {
-      const loss = losses[told++]!
-      this.send(evictedFrame(token, loss.epoch, loss.from, loss.to))
-    }
-    if (told === losses.length) this.losses.delete(token)
-    else losses.splice(0, told)
+    this.losses.tell(token, before, this.sayLoss)
+  }
+
+  private readonly sayLoss = (text: string): void => {
+    this.send(text)
   }
 
   private tellLosses(): boolean {
-    for (const token of [...this.losses.keys()]) {
+    for (const token of [...this.losses.tokens]) {
       this.tellLoss(token, this.tail)
       if (this.closed || this.isFull() || !this.hasRoom()) return this.losses.size === 0 && !this.closed
     }
     return true
   }
 }
+
+/** Where an instrument's stream stands right before a frame. */
+const placeBefore = ({ epoch, first }: Frame): Place => ({ epoch, position: first - 1 })

@@ -22,12 +22,18 @@ const RELIEF = 0.9
 /** Characters flushed in one turn for clients that wait for more. */
 const TURN_CHARS = 2 * MAX_FLUSH_CHARS
 
-/** `evict-oldest`: a queue was full; `evict-longest`: all of them together were, and this was among the longest. */
-export type EvictionPolicy = "evict-oldest" | "evict-longest"
+/**
+ * Why ticks were given up. `evict-oldest`: a queue was full; `conflate`: a newer one of the instrument took its place;
+ * `pause`: nobody had them any more when the client read on; `evict-longest`: all queues together were full, and this was
+ * among the longest.
+ */
+export type EvictionPolicy = "evict-oldest" | "conflate" | "pause" | "evict-longest"
 
 /** What the hub tells whoever counts. */
 export interface HubObserver {
   readonly evicted: (ticks: number, policy: EvictionPolicy) => void
+  /** A client's streams wait, as it does not read. */
+  readonly paused: () => void
   /** Seconds from the log to the socket. */
   readonly delivered: (seconds: number) => void
   /** An instrument's first tick in the live channel. */
@@ -36,6 +42,7 @@ export interface HubObserver {
 
 const silent: HubObserver = {
   evicted: () => undefined,
+  paused: () => undefined,
   delivered: () => undefined,
   seen: () => undefined
 }
@@ -135,6 +142,13 @@ export class Hub implements ChannelHost, ClientHost {
     return { size: fullest.size, capacity: fullest.capacity }
   }
 
+  /** Clients whose streams wait. */
+  get pausedClients(): number {
+    let paused = 0
+    for (const { queue } of this.connected) if (queue.missedSince !== undefined) paused++
+    return paused
+  }
+
   connect(socket: ClientSocket): HubClient {
     const client = new HubClient(this, socket)
     this.connected.add(client)
@@ -158,6 +172,10 @@ export class Hub implements ChannelHost, ClientHost {
       client.queue.end(code, reason, "stopping")
     }
   }
+
+  readonly paused = (): void => this.observer.paused()
+
+  readonly lost = (ticks: number): void => this.observer.evicted(ticks, "pause")
 
   seen(token: number): void {
     this.observer.seen(token)
@@ -274,6 +292,7 @@ export class Hub implements ChannelHost, ClientHost {
       this.account(queue)
       queue.cut(length)
       this.account(queue, "evict-longest")
+      if (queue.isDoomed) queue.flush()
     }
   }
 
@@ -285,7 +304,10 @@ export class Hub implements ChannelHost, ClientHost {
     }
   }
 
-  private account(queue: ClientQueue, policy: EvictionPolicy = "evict-oldest"): void {
+  private account(
+    queue: ClientQueue,
+    policy: EvictionPolicy = queue.policy === "conflate" ? "conflate" : "evict-oldest"
+  ): void {
     if (queue.evicted === 0) return
     this.observer.evicted(queue.evicted, policy)
     queue.evicted = 0
@@ -303,7 +325,13 @@ export class FanOut extends Context.Service<FanOut, Hub>()("market-data-platform
         const instruments = yield* Instruments
         const context = yield* Effect.context<never>()
         const evictions = (policy: EvictionPolicy) => metrics.bind(metrics.evictions, { policy }, context)
-        const evicted = { "evict-oldest": evictions("evict-oldest"), "evict-longest": evictions("evict-longest") }
+        const evicted = {
+          "evict-oldest": evictions("evict-oldest"),
+          conflate: evictions("conflate"),
+          pause: evictions("pause"),
+          "evict-longest": evictions("evict-longest")
+        }
+        const pauses = metrics.bind(metrics.clientPauses, {}, context)
         const latency = metrics.bind(metrics.tickLatency, { edge: "published_to_client" }, context)
         const now = () => (performance.timeOrigin + performance.now()) * 1000
         const hub = new Hub({
@@ -311,6 +339,7 @@ export class FanOut extends Context.Service<FanOut, Hub>()("market-data-platform
           history: historyOf(recent, store, now),
           observer: {
             evicted: (ticks, policy) => evicted[policy].add(ticks),
+            paused: () => pauses.add(1),
             delivered: latency.add,
             seen: (token) => instruments.seen([token])
           },
@@ -330,6 +359,7 @@ export class FanOut extends Context.Service<FanOut, Hub>()("market-data-platform
           )
         const client = { buffer: "client" }
         yield* figure(metrics.subscribers, () => hub.size)
+        yield* figure(metrics.pausedClients, () => hub.pausedClients)
         yield* figure(Metric.withAttributes(metrics.bufferSize, client), () => hub.fullest.size)
         yield* figure(Metric.withAttributes(metrics.bufferMaxSize, client), () => hub.fullest.capacity)
         const all = { buffer: "clients" }

@@ -2,11 +2,11 @@
  * Decides how one connection joins streams and comes back to them: at an exact place, from memory in one step, from
  * elsewhere page by page, with nothing sent twice and nothing left out untold.
  */
-import type { Place } from "../../schema/Protocol.ts"
+import type { Place, Policy } from "../../schema/Protocol.ts"
 import { isAfter, tradingDay } from "../../schema/Tick.ts"
 import { type Backfill, backfillNotice, frameOf } from "./backfill.ts"
 import { type Channel, LIVE } from "./Channel.ts"
-import { ClientQueue, type ClientSocket, type Frame, textNotice } from "./ClientQueue.ts"
+import { ClientQueue, type ClientSocket, type Frame, type QueueOwner, textNotice } from "./ClientQueue.ts"
 import { HISTORY_PAGE, type HistoryPage, type LastTicks } from "./history.ts"
 import type { ClientHost, Member } from "./parts.ts"
 import { TICK, type Wanted } from "./sideChannels.ts"
@@ -27,10 +27,34 @@ export interface SubscribeOptions {
   readonly backfill: number
 }
 
+/** How a client wants to be served; what is not named stays as it is. */
+export interface Wishes {
+  readonly policy?: Policy | undefined
+  /** Ticks that wait for it at most. */
+  readonly capacity?: number | undefined
+  readonly batch?: boolean | undefined
+}
+
+/** What becomes of a subscription that is asked for. */
+export interface Verdict {
+  /** Why it cannot be. */
+  readonly reason?: string
+  /** Where the stream stands, where that is not what the client says. */
+  readonly at?: Place
+}
+
+/** Where a stream stands that the client left. */
+interface Left extends Place {
+  /** The client was sent ticks up to there, rather than said so itself. */
+  readonly sure: boolean
+}
+
 /** What a look outside memory came to. */
 interface Found {
   /** Where the client's stream stands before it. */
   readonly base: Place | undefined
+  /** Where it left the stream on this connection; `base` then is this. */
+  readonly sent?: Left | undefined
   readonly fetched: ReadonlyArray<Frame>
   /** Where it stands after it; undefined where it has no place. */
   readonly cursor: Place | undefined
@@ -39,8 +63,14 @@ interface Found {
   /** Frames were sent already, so none is owed. */
   readonly answered: boolean
   readonly recovered: boolean
+  /** The ticks of memory that follow are held until they are sent. */
+  readonly hold?: boolean
   readonly done?: (sent: boolean) => void
 }
+
+const AS_ASKED: Verdict = {}
+/** Instruments that one connection subscribes to or has left, in times of those that it may subscribe to. */
+const REMEMBERED = 2
 
 const NO_LAST: LastTicks = { ticks: [], failed: true }
 const NOTHING: HistoryPage = { ticks: [], more: false, current: false, failed: true }
@@ -48,24 +78,28 @@ const NOTHING: HistoryPage = { ticks: [], more: false, current: false, failed: t
 const dayOf = (place: Place): number => Math.floor(place.epoch / 1_000_000_000)
 
 /** One connection: a queue, the channel it is bound to, and what it subscribed. */
-export class HubClient implements Member {
+export class HubClient implements Member, QueueOwner {
   readonly queue: ClientQueue
   private readonly hub: ClientHost
   /** Fixed by the first subscription: positions of two streams must not mix on one connection. */
   private channel: Channel | undefined
   private readonly subscriptions = new Map<number, Subscription>()
   /** Where the streams stand that the client left, oldest first: coming back goes on from there. */
-  private readonly left = new Map<number, Place>()
+  private readonly left = new Map<number, Left>()
   /** Looks outside memory that are yet to be made. */
   private readonly lookups = new Map<Subscription, () => Promise<void>>()
   private lookingUp = 0
   private isGone = false
+  /** The capacity that the client named. */
+  private capacity: number | undefined
+  private pause: NodeJS.Timeout | undefined
   /** Until then what another server sent may still be to come here. */
   private readonly graceUntil: number
 
   constructor(hub: ClientHost, socket: ClientSocket) {
     this.hub = hub
     this.queue = new ClientQueue(socket, hub.settings.CLIENT_CAPACITY, hub.settings.CLIENT_BUFFER_BYTES, hub.held)
+    this.queue.owner = this
     this.graceUntil = performance.now() + hub.graceMs
   }
 
@@ -78,8 +112,26 @@ export class HubClient implements Member {
     return this.subscriptions.size
   }
 
+  /** The instruments it subscribes to. */
+  get held(): Iterable<number> {
+    return this.subscriptions.keys()
+  }
+
   has(token: number): boolean {
     return this.subscriptions.has(token)
+  }
+
+  /** From here on the client is served so. */
+  configure({ policy, capacity, batch }: Wishes): void {
+    const { queue } = this
+    const { CLIENT_CAPACITY, MAX_CLIENT_TOKENS } = this.hub.settings
+    if (batch !== undefined) queue.batch = batch
+    if (policy !== undefined) queue.change(policy)
+    this.capacity = capacity ?? this.capacity
+    // One tick an instrument waits: none is given up for another's sake unless the client says so.
+    const all = queue.policy === "conflate" ? Math.max(CLIENT_CAPACITY, MAX_CLIENT_TOKENS) : CLIENT_CAPACITY
+    const most = this.capacity ?? all
+    if (most !== queue.capacity) queue.resize(most)
   }
 
   /** Binds the client to a channel; false where it is bound to another. */
@@ -100,65 +152,102 @@ export class HubClient implements Member {
     this.hub.flushClient(this.queue)
   }
 
-  /** Whether ticks of a token are on their way already: then neither `since` nor `backfill` can be honoured. */
-  hasTicks(token: number): boolean {
-    return this.subscriptions.get(token)?.hasTicks === true
+  /**
+   * What would become of a subscription: what was sent already cannot be sent again, as positions would go back, and is
+   * refused with where the stream stands. Whoever asks for more than `subscribe` can do is to be refused before, by this.
+   */
+  verdict(token: number, { channels, since, backfill }: SubscribeOptions): Verdict {
+    const known = this.subscriptions.get(token)
+    const left = this.leftAt(token)
+    if (known === undefined && left === undefined && this.isFull) return { reason: "too_many_left" }
+    if ((channels & TICK) === 0) return AS_ASKED
+    const at = known?.hasTicks === true ? this.standing(known) : left
+    if (at !== undefined) {
+      const isOld =
+        since === undefined ? known?.hasTicks === true && backfill > 0 : isAfter(at.epoch, at.position, since)
+      if (isOld) return { reason: known?.hasTicks === true ? "already_subscribed" : "already_sent", at }
+    }
+    if (since === undefined) return AS_ASKED
+    const stands = known?.hasTicks === true ? at : this.channel?.place(token)
+    return stands !== undefined && isAfter(since.epoch, since.position, stands) ? { at: stands } : AS_ASKED
+  }
+
+  /** It subscribes to or has left as many instruments as one connection may. */
+  private get isFull(): boolean {
+    return this.subscriptions.size + this.left.size >= REMEMBERED * this.hub.settings.MAX_CLIENT_TOKENS
   }
 
   /**
-   * Subscribes one token, in one step with its backfill. A token that is subscribed already goes on as it was, so that
-   * nothing is sent twice and nothing left out: whoever asks for more is to be refused before, by `hasTicks`.
+   * Subscribes one token, in one step with its backfill. A token whose ticks are on their way goes on as it was, so that
+   * nothing is sent twice and nothing left out, and is answered with where its stream stands.
    */
   subscribe(token: number, options: SubscribeOptions): void {
     const channel = this.channel!
+    const { channels, since, backfill } = options
+    const wantsTicks = (channels & TICK) !== 0
     const known = this.subscriptions.get(token)
-    const wantsTicks = (options.channels & TICK) !== 0
-    if (known?.wanted === options.channels) {
-      if (known.state === "fetching") known.owed++
-      else this.answer(known, known.place ?? placeOf(known.instrument))
-      return
+    let owed = 0
+    if (known !== undefined) {
+      // Of an instrument that has no place yet whatever is asked for can be had: it begins anew.
+      const isBegun = this.standing(known) !== undefined || (since === undefined && backfill === 0)
+      if (wantsTicks ? known.hasTicks && isBegun : known.wanted === channels) {
+        if (known.wanted !== channels) this.change(known, channels)
+        this.answerAgain(known, since)
+        return
+      }
+      if (known.state === "fetching") owed = known.owed + 1
+      this.unsubscribe(token)
     }
-    if (known?.hasTicks && wantsTicks) {
-      this.change(known, options.channels)
-      if (known.state === "fetching") known.owed++
-      else this.answer(known, known.place ?? placeOf(known.instrument))
-      return
-    }
-    if (known !== undefined) this.unsubscribe(token)
 
     const instrument = channel.instrument(token)
-    const subscription = new Subscription(this.queue, instrument, options.channels)
+    const subscription = new Subscription(this.queue, instrument, channels)
+    subscription.owed = owed
     this.subscriptions.set(token, subscription)
     this.hub.subscriptions++
     const last = instrument.isSeen ? placeOf(instrument) : undefined
-    const left = this.left.get(token)
     if (!wantsTicks) {
       this.goLive(subscription)
-      this.answer(subscription, left ?? last)
-      return
+      this.answer(subscription, this.leftAt(token) ?? last)
+    } else {
+      const left = this.leftAt(token)
+      this.queue.forgetMissed(token)
+      this.forgetLeft(token)
+      if (since !== undefined) this.resume(subscription, since, last, left)
+      else if (left === undefined || left.sure) this.begin(subscription, left, last, backfill)
+      else this.resume(subscription, left, last, undefined)
     }
-    const base = options.since ?? left
-    this.forgetLeft(token)
-    if (options.since !== undefined) this.resume(subscription, options.since, last)
-    else this.begin(subscription, base, last, options.backfill)
+    if (subscription.state !== "fetching") this.answerOwed(subscription)
   }
 
-  unsubscribe(token: number): void {
+  /** False where it was not subscribed. */
+  unsubscribe(token: number): boolean {
     const subscription = this.subscriptions.get(token)
-    if (subscription === undefined) return
+    if (subscription === undefined) return false
+    const place = this.standing(subscription)
+    const sure = subscription.state === "live" || subscription.sure
     this.subscriptions.delete(token)
     this.hub.subscriptions--
-    const { instrument, state } = subscription
-    const place = state === "live" && instrument.isSeen ? placeOf(instrument) : subscription.place
+    this.queue.forgetMissed(token)
     this.drop(subscription)
-    if (!subscription.hasTicks || place === undefined) return
+    if (!subscription.hasTicks || place === undefined) return true
     if (!this.left.has(token)) this.hub.subscriptions++
-    this.left.set(token, place)
-    if (this.left.size <= this.hub.settings.MAX_CLIENT_TOKENS) return
-    for (const oldest of this.left.keys()) {
-      this.forgetLeft(oldest)
-      break
-    }
+    this.left.set(token, { ...place, sure })
+    return true
+  }
+
+  /** Where an instrument's stream stands: what is sent or waits to be is up to there. */
+  private standing({ instrument, state, place }: Subscription): Place | undefined {
+    const missed = this.queue.missedAt(instrument.token)
+    if (missed !== undefined) return missed
+    if (state !== "live") return place
+    return instrument.isSeen ? placeOf(instrument) : undefined
+  }
+
+  /** Where the client left an instrument; before what was left out of its queue since. */
+  private leftAt(token: number): Left | undefined {
+    const left = this.left.get(token)
+    const missed = left === undefined || this.subscriptions.has(token) ? undefined : this.queue.missedAt(token)
+    return missed === undefined ? left : { ...missed, sure: true }
   }
 
   private forgetLeft(token: number): void {
@@ -173,6 +262,7 @@ export class HubClient implements Member {
   /** The channel begins a run anew: what the client had of the last one counts no more. */
   restart(): void {
     this.forgetAllLeft()
+    this.queue.keepApart()
     for (const subscription of this.subscriptions.values()) {
       subscription.place = undefined
       if (subscription.state !== "ahead") continue
@@ -192,6 +282,7 @@ export class HubClient implements Member {
   /** The connection is gone: what it had counts no more, though it is ended step by step. */
   gone(): void {
     this.isGone = true
+    clearTimeout(this.pause)
     this.hub.subscriptions -= this.subscriptions.size
     this.forgetAllLeft()
     this.channel?.clients.delete(this)
@@ -266,11 +357,85 @@ export class HubClient implements Member {
     )
   }
 
+  /** Answers a subscription to what is on its way: it goes on from where it stands, also where the client says more. */
+  private answerAgain(subscription: Subscription, since: Place | undefined): void {
+    if (subscription.state === "fetching") {
+      subscription.owed++
+      return
+    }
+    const at = this.standing(subscription)
+    const isAhead = since !== undefined && at !== undefined && isAfter(since.epoch, since.position, at)
+    this.answer(subscription, at, !isAhead)
+  }
+
+  /** Answers the subscriptions that came while it was looked up. */
+  private answerOwed(subscription: Subscription): void {
+    for (; subscription.owed > 0; subscription.owed--) this.answer(subscription, this.standing(subscription))
+  }
+
   private notify(subscription: Subscription, backfill: Omit<Backfill, "instrument">): void {
     const { instrument } = subscription
-    this.queue.notify(backfillNotice({ instrument, ...backfill }))
-    for (; subscription.owed > 0; subscription.owed--) {
-      this.answer(subscription, subscription.place ?? backfill.target)
+    const lost = this.queue.policy === "pause" ? { lost: this.hub.lost } : {}
+    this.queue.notify(backfillNotice({ instrument, ...lost, ...backfill }))
+  }
+
+  /** Takes up an instrument that was left out while the client did not read; false where none can be now. */
+  takeUp(): boolean {
+    const { queue } = this
+    // Few at a time, and each at the front of the queue: what memory has is sent before it moves on.
+    while (this.lookups.size === 0 && this.lookingUp < CLIENT_LOOKUPS) {
+      const missed = queue.takeMissed()
+      if (missed === undefined) return false
+      const { token, place } = missed
+      const subscription = this.subscriptions.get(token)
+      if (subscription?.state !== "live" || !subscription.hasTicks) {
+        const target = subscription === undefined ? this.left.get(token) : this.standing(subscription)
+        const instrument = this.channel!.instrument(token)
+        const nothing = { fetched: [], from: undefined, recovered: false, answer: false }
+        queue.notify(backfillNotice({ instrument, base: place, target, lost: this.hub.lost, ...nothing }))
+        this.channel!.release(instrument)
+        return true
+      }
+      const { instrument } = subscription
+      audienceOf(instrument, subscription.wanted).remove(subscription)
+      this.goOn(subscription, place, placeOf(instrument), undefined)
+      if (subscription.state === "live") return true
+    }
+    return false
+  }
+
+  /** The client does not read: its streams wait, and it with them, so long. */
+  paused(): void {
+    this.hub.paused()
+    this.watchPause()
+  }
+
+  /** Ends the client once it is behind for longer than it may be. */
+  private watchPause(): void {
+    if (this.pause !== undefined || this.isGone) return
+    const { CLIENT_PAUSE_MS } = this.hub.settings
+    const look = (): void => {
+      this.pause = undefined
+      const since = this.queue.missedSince
+      if (since === undefined || this.queue.closed) return
+      const left = since + CLIENT_PAUSE_MS - performance.now()
+      if (left > 0) {
+        this.pause = setTimeout(look, left).unref()
+        return
+      }
+      this.queue.giveUp(`paused for longer than ${CLIENT_PAUSE_MS} ms`)
+      this.hub.flushClient(this.queue)
+    }
+    this.pause = setTimeout(look, CLIENT_PAUSE_MS).unref()
+  }
+
+  /** Where each stream stands for the peer, whatever still waits for it. */
+  *places(): Generator<readonly [token: number, place: Place]> {
+    const waiting = this.queue.places()
+    for (const [token, subscription] of this.subscriptions) {
+      if (!subscription.hasTicks) continue
+      const place = waiting.has(token) ? waiting.get(token) : this.standing(subscription)
+      if (place !== undefined) yield [token, place]
     }
   }
 
@@ -282,6 +447,7 @@ export class HubClient implements Member {
     const { instrument } = subscription
     const { RING_TICKS } = this.hub.settings
     subscription.place = left
+    subscription.sure = left !== undefined
     const base = left
     if (last === undefined) {
       if (backfill > 0 && this.hasHistory) this.lookUp(subscription, () => this.fetchLast(subscription, left, backfill))
@@ -310,31 +476,48 @@ export class HubClient implements Member {
     this.lookUp(subscription, () => this.fetchLast(subscription, base, backfill))
   }
 
-  /** A client that says where it stands. */
-  private resume(subscription: Subscription, since: Place, last: Place | undefined): void {
+  /** A client that says where it stands; `sent` is where it left the stream on this connection. */
+  private resume(subscription: Subscription, since: Place, last: Place | undefined, sent: Left | undefined): void {
+    const {
+      instrument,
+      instrument: { token }
+    } = subscription
+    if (this.queue.policy !== "pause" || last === undefined || !instrument.reaches(since)) {
+      this.goOn(subscription, since, last, sent)
+      return
+    }
+    // A client that is to lose nothing may read much later than it asks: it is as if it had been left out since.
+    this.goLive(subscription)
+    if (sent !== undefined) {
+      const nothing = { fetched: [], from: undefined, recovered: false, answer: false }
+      this.notify(subscription, { base: sent, target: since, ...nothing })
+    }
+    this.queue.leaveOut(token, since)
+    this.watchPause()
+  }
+
+  /** Goes on from a place: from memory where it reaches back, else from outside. */
+  private goOn(subscription: Subscription, since: Place, last: Place | undefined, sent: Left | undefined): void {
     const { instrument } = subscription
     subscription.place = since
+    subscription.sure = false
+    const base = sent ?? since
     // A place ahead of what has come in here is one only where the ring or the store knows it, or the stream comes to it
     // soon: another server may have been quicker. Else the client is told where the stream stands.
     if (last !== undefined && since.epoch <= last.epoch && instrument.reaches(since)) {
       this.goLive(subscription)
-      this.notify(subscription, {
-        base: since,
-        fetched: [],
-        from: since,
-        target: last,
-        recovered: true,
-        answer: true
-      })
+      const hold = this.queue.policy === "pause"
+      this.notify(subscription, { base, fetched: [], from: since, target: last, recovered: true, answer: true, hold })
       return
     }
     const days = tradingDay(this.hub.now()) - dayOf(since)
     if (this.hasHistory && days <= MAX_RESUME_DAYS && days >= -1) {
-      this.lookUp(subscription, () => this.fetchAfter(subscription, since))
+      this.lookUp(subscription, () => this.fetchAfter(subscription, since, sent))
       return
     }
     this.settle(subscription, {
-      base: since,
+      base,
+      sent,
       fetched: [],
       cursor: since,
       sure: false,
@@ -346,33 +529,28 @@ export class HubClient implements Member {
   /** Joins the live stream after what was fetched, in one step. */
   private settle(subscription: Subscription, found: Found): void {
     const { instrument } = subscription
-    const { base, fetched, cursor, sure, answered, recovered } = found
+    const { base, sent, fetched, cursor, sure, answered, recovered, hold } = found
     const last = instrument.isSeen ? placeOf(instrument) : undefined
     const rest = { answer: !answered, ...(found.done === undefined ? {} : { done: found.done }) }
     if (cursor !== undefined && (last === undefined || (sure && isAfter(cursor.epoch, cursor.position, last)))) {
-      // Less has come in here than was found: live ticks join where they pass it.
-      this.goAhead(subscription, cursor, sure)
-      this.notify(subscription, {
-        base,
-        fetched,
-        from: undefined,
-        target: undefined,
-        recovered: recovered && sure,
-        ...rest
-      })
+      // Less has come in here than was found: live ticks join where they pass it. A place that nobody knows gives way to
+      // the one that the client left.
+      const place = sure ? cursor : (sent ?? cursor)
+      this.goAhead(subscription, place, sure || sent?.sure === true)
+      const target = sure ? cursor : undefined
+      this.notify(subscription, { base, fetched, from: undefined, target, recovered: recovered && sure, ...rest })
       return
     }
     this.goLive(subscription)
-    // A place that nobody knows is no base: the client is told so, and goes on from what there is.
-    const unknown = cursor !== undefined && last !== undefined && isAfter(cursor.epoch, cursor.position, last)
-    this.notify(subscription, {
-      base: unknown ? undefined : base,
-      fetched,
-      from: unknown ? last : (cursor ?? last),
-      target: last,
-      recovered: recovered && !unknown,
-      ...rest
-    })
+    const isUnknown = cursor !== undefined && last !== undefined && isAfter(cursor.epoch, cursor.position, last)
+    if (isUnknown) {
+      // A place that nobody knows is no base: the client is told so, and goes on from what there is.
+      const left = sent !== undefined && !isAfter(sent.epoch, sent.position, last) ? sent : undefined
+      this.notify(subscription, { base: left, fetched, from: last, target: last, recovered: false, ...rest })
+      return
+    }
+    const from = cursor ?? last
+    this.notify(subscription, { base, fetched, from, target: last, recovered, hold: hold === true, ...rest })
   }
 
   private get hasHistory(): boolean {
@@ -401,6 +579,8 @@ export class HubClient implements Member {
         .finally(() => {
           this.lookingUp--
           this.nextLookups()
+          // What was left out goes on where nothing more is looked up.
+          if (this.queue.missedSince !== undefined && !this.queue.closed) this.flush()
         })
     }
   }
@@ -439,16 +619,16 @@ export class HubClient implements Member {
     await this.settled(subscription, { base: asked, ...rest, recovered: !failed })
   }
 
-  private async fetchAfter(subscription: Subscription, since: Place): Promise<void> {
+  private async fetchAfter(subscription: Subscription, since: Place, sent: Left | undefined): Promise<void> {
     const { instrument } = subscription
-    let base = since
+    let base: Place = sent ?? since
+    let cursor = since
     let answered = false
     while (this.isFetching(subscription)) {
-      const place = base
+      const place = cursor
       const page = await this.hub.look((history) => history.after(instrument.token, place, HISTORY_PAGE), NOTHING)
       if (!this.isFetching(subscription)) return
       const fetched: Array<Frame> = []
-      let cursor = base
       for (const tick of page.ticks) {
         if (!isAfter(tick.epoch, tick.position, cursor)) continue
         fetched.push(frameOf(tick))
@@ -459,29 +639,30 @@ export class HubClient implements Member {
         let sure = answered || fetched.length > 0 || page.current || instrument.reaches(cursor)
         if (!sure) sure = await this.comes(subscription, cursor)
         if (!this.isFetching(subscription)) return
-        await this.settled(subscription, { base, fetched, cursor, sure, answered, recovered })
+        const hold = this.queue.policy === "pause"
+        await this.settled(subscription, { base, sent, fetched, cursor, sure, answered, recovered, hold })
         return
       }
       // Who leaves from here on comes back after this page: it is on its way.
       subscription.place = cursor
+      subscription.sure = true
+      const before = base
       // The next page is asked for only when this one has gone to the socket: one page a lookup is all that waits.
       await new Promise<void>((resolve) => {
-        this.queue.notify(
-          backfillNotice({
-            instrument,
-            base: place,
-            fetched,
-            from: undefined,
-            target: undefined,
-            recovered,
-            answer: false,
-            done: () => resolve()
-          })
-        )
+        this.notify(subscription, {
+          base: before,
+          fetched,
+          from: undefined,
+          target: undefined,
+          recovered,
+          answer: false,
+          done: () => resolve()
+        })
         this.flush()
       })
       answered = true
       base = cursor
+      sent = undefined
     }
   }
 
@@ -501,6 +682,7 @@ export class HubClient implements Member {
     subscription.instrument.fetching--
     return new Promise((resolve) => {
       this.settle(subscription, { ...found, done: () => resolve() })
+      this.answerOwed(subscription)
       this.flush()
     })
   }

@@ -23,6 +23,10 @@ export interface Backfill {
   readonly recovered: boolean
   /** A frame is owed even where there is nothing to send. */
   readonly answer: boolean
+  /** The ticks of memory are held from now on, rather than read when the turn to be sent comes. */
+  readonly hold?: boolean
+  /** Hears how many positions are told as missing. */
+  readonly lost?: (positions: number) => void
   readonly done?: (sent: boolean) => void
 }
 
@@ -34,7 +38,8 @@ export const UNKNOWN: Published = { at: 0 }
 
 /**
  * Reads the ring only when its turn to be sent comes, so a client that asks for much and reads slowly holds nothing
- * but this. What the ring has let go of meanwhile is told as evicted, right where it is missing.
+ * but this. What the ring has let go of meanwhile is told as evicted, right where it is missing. A client that is to lose
+ * nothing has few of these at a time, and they hold what they tell.
  */
 export const backfillNotice = (backfill: Backfill): Notice => {
   const { instrument, fetched, from, target } = backfill
@@ -61,6 +66,7 @@ export const backfillNotice = (backfill: Backfill): Notice => {
     if (first >= position) return undefined
     base = { epoch, position: position - 1 }
     recovered = false
+    backfill.lost?.(position - first)
     return evictedFrame(token, epoch, first, position - 1)
   }
   const next = (): string | undefined => {
@@ -92,10 +98,12 @@ export const backfillNotice = (backfill: Backfill): Notice => {
     const stand = base ?? target ?? { epoch: 0, position: 0 }
     return backfillFrame(token, stand.epoch, stand.position + 1, stand.position, recovered, [])
   }
+  if (backfill.hold === true) frames = collect()
   return {
     token,
-    weight: 256 + fetched.length * 256,
+    weight: 256 + (frames ?? fetched).length * 256,
     next,
+    place: () => base,
     ...(backfill.done === undefined ? {} : { done: backfill.done })
   }
 }

@@ -12,6 +12,8 @@ export interface HubSettings {
   readonly HUB_TICKS: number
   readonly CLIENT_CAPACITY: number
   readonly CLIENT_BUFFER_BYTES: number
+  /** How long a client with policy `pause` may be behind, in milliseconds. */
+  readonly CLIENT_PAUSE_MS: number
   readonly MAX_CLIENT_TOKENS: number
   /** Instruments that all clients together subscribe to or have left and may come back to. */
   readonly MAX_SUBSCRIPTIONS: number
@@ -56,6 +58,10 @@ export interface ClientHost {
   readonly now: () => number
   readonly look: <A>(ask: (history: History) => Promise<A>, otherwise: A) => Promise<A>
   readonly flushClient: (queue: ClientQueue) => void
+  /** A client does not read, and its streams wait. */
+  readonly paused: () => void
+  /** Ticks of a client that was to lose none are not to be had any more, and told. */
+  readonly lost: (ticks: number) => void
   /** Ends a client that something broke for. */
   readonly fail: (queue: ClientQueue, error: unknown) => void
 }

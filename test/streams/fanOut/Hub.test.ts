@@ -6,6 +6,7 @@ import type { HubClient } from "../../../src/streams/fanOut/HubClient.ts"
 import type { History } from "../../../src/streams/fanOut/history.ts"
 import type { HubSettings } from "../../../src/streams/fanOut/parts.ts"
 import { wantedOf } from "../../../src/streams/fanOut/sideChannels.ts"
+import { historyFrom, settle } from "../../support/history.ts"
 import { EPOCH, FakeSocket, hubSettings, NOW, priceOf, randomFrom, tickOf } from "../../support/hub.ts"
 import { RuleBroken, RuleChecker } from "../../support/RuleChecker.ts"
 
@@ -34,9 +35,6 @@ const run = (token: number, from: number, to: number, epoch = EPOCH): Array<Tick
   Array.from({ length: to - from + 1 }, (_, i) => tickOf(token, epoch, from + i))
 
 const types = (socket: FakeSocket) => socket.messages().map((m) => m.type)
-
-/** Lets promises that are settled be heard. */
-const settle = () => new Promise<void>((resolve) => setImmediate(resolve))
 
 describe("the hub", () => {
   it("joins backfill and live without a seam, in one step", () => {
@@ -588,41 +586,6 @@ describe("the hub", () => {
   })
 })
 
-/** Everything ever published, of which ring and store each know a part. */
-const historyFrom = (all: Map<number, Array<Tick>>, part: { ring: number; store: () => number; up: () => boolean }) => {
-  const asked: Array<string> = []
-  const history: History = {
-    last: async (token, limit) => {
-      asked.push("last")
-      await settle()
-      if (!part.up()) return { ticks: [], failed: true }
-      return { ticks: (all.get(token) ?? []).slice(-Math.min(limit, part.ring)), failed: false }
-    },
-    after: async (token, place, limit) => {
-      asked.push("after")
-      await settle()
-      const ticks = all.get(token) ?? []
-      const isAbove = (t: Tick) => t.epoch > place.epoch || (t.epoch === place.epoch && t.position > place.position)
-      if (!part.up()) return { ticks: [], more: false, current: false, failed: true }
-      const newest = ticks.at(-1)
-      const ring = ticks.slice(-part.ring)
-      const first = ring[0]
-      if (
-        first !== undefined &&
-        (first.epoch < place.epoch || (first.epoch === place.epoch && first.position <= place.position + 1))
-      ) {
-        const above = ring.filter(isAbove)
-        const current = newest!.epoch === place.epoch && newest!.position === place.position
-        return { ticks: above, more: false, current, failed: false }
-      }
-      const stored = ticks.slice(0, Math.max(0, ticks.length - part.store())).filter(isAbove)
-      if (stored.length > 0) return { ticks: stored.slice(0, limit), more: true, current: false, failed: false }
-      return { ticks: ring.filter(isAbove), more: false, current: false, failed: false }
-    }
-  }
-  return { history, asked }
-}
-
 describe("coming back with since", () => {
   const world = (options: { ring?: number; lag?: number; up?: () => boolean } = {}) => {
     const all = new Map<number, Array<Tick>>()
@@ -957,7 +920,10 @@ describe("the rule, whatever happens", () => {
     }
     const join = (checker: RuleChecker): Peer => {
       const { socket, client } = connect(hub, { fast: random.chance(0.4), checker })
-      client.queue.batch = random.chance(0.3)
+      client.configure({
+        batch: random.chance(0.3),
+        policy: (["evict-oldest", "conflate", "pause"] as const)[random.below(3)]
+      })
       const peer = { socket, client, wanted: new Set<number>() }
       peers.push(peer)
       return peer
