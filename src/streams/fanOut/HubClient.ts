@@ -110,6 +110,12 @@ export class HubClient implements Member {
    * nothing is sent twice and nothing left out: whoever asks for more is to be refused before, by `hasTicks`.
    */
   subscribe(token: number, options: SubscribeOptions): void {
+    this.subscribeTicks(token, options)
+    const welcome = this.channel!.welcome(this.subscriptions.get(token)!)
+    if (welcome !== undefined) this.queue.notify(welcome)
+  }
+
+  private subscribeTicks(token: number, options: SubscribeOptions): void {
     const channel = this.channel!
     const known = this.subscriptions.get(token)
     const wantsTicks = (options.channels & TICK) !== 0
@@ -173,6 +179,7 @@ export class HubClient implements Member {
   /** The channel begins a run anew: what the client had of the last one counts no more. */
   restart(): void {
     this.forgetAllLeft()
+    this.queue.forgetLatest()
     for (const subscription of this.subscriptions.values()) {
       subscription.place = undefined
       if (subscription.state !== "ahead") continue
@@ -211,6 +218,7 @@ export class HubClient implements Member {
 
   private drop(subscription: Subscription): void {
     const { instrument, state } = subscription
+    this.channel!.dismiss(subscription)
     if (state === "live") audienceOf(instrument, subscription.wanted).remove(subscription)
     else if (state === "ahead") this.unsetAhead(subscription)
     else if (state === "fetching") {
