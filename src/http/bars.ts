@@ -1,6 +1,6 @@
 /** Decides which bars a candle request answers: the session it asks for, gaps filled or not, by pages. */
 import { Effect } from "effect"
-import { barStart, boundedVolume, type Candle, type Interval, intervalMinutes } from "../schema/Candle.ts"
+import { barStart, boundedVolume, type Candle, type Interval, intervalMicros, isFinal } from "../schema/Candle.ts"
 import type { StoreError } from "../schema/Errors.ts"
 import { type Phase, phaseAt, type Segment, sessionDay } from "../schema/Sessions.ts"
 import { tradingDay, tradingDayStart } from "../schema/Tick.ts"
@@ -44,7 +44,7 @@ const OPEN: ReadonlySet<Phase> = new Set(["CONTINUOUS"])
 
 /** Whether the bar's time holds a moment of these phases: commodities open in the middle of an hour's bar. */
 const meets = (segment: Segment, ts: number, interval: Interval, wanted: ReadonlySet<Phase>): boolean => {
-  const end = ts + intervalMinutes[interval] * MICROS_PER_MINUTE
+  const end = ts + intervalMicros(interval)
   return sessionDay(segment, tradingDay(ts)).phases.some(
     ({ phase, from, to }) => from < end && ts < to && wanted.has(phase)
   )
@@ -118,7 +118,7 @@ const carryStart = (from: number, interval: Interval): number =>
 /** The bars that a gap after `bar` is filled with: every open interval in [from, to) at its close. */
 function* filled(bar: Candle, from: number, to: number, query: BarsQuery, segment: Segment): Generator<Candle> {
   const { interval, now } = query
-  const width = intervalMinutes[interval] * MICROS_PER_MINUTE
+  const width = intervalMicros(interval)
   const end = Math.min(to, carryEnd(bar, interval), now + 1)
   for (let ts = Math.max(bar.ts + width, barStart(from + width - 1, interval)); ts < end; ts += width) {
     if (!meets(segment, ts, interval, OPEN)) continue
@@ -130,7 +130,6 @@ function* filled(bar: Candle, from: number, to: number, query: BarsQuery, segmen
 export const bars = (store: Store, query: BarsQuery): Effect.Effect<Bars, StoreError> =>
   Effect.gen(function* () {
     const { segment, interval, from, to, limit, now } = query
-    const width = intervalMinutes[interval] * MICROS_PER_MINUTE
     const source =
       interval === "1d" && query.session === "regular" ? regularDays(store, query) : storedBars(store, query, interval)
     const fills = query.fill === "previous" ? segment : undefined
@@ -157,7 +156,7 @@ export const bars = (store: Store, query: BarsQuery): Effect.Effect<Bars, StoreE
         close: bar.close,
         volume: bar.volume,
         phase: segment === undefined ? null : phaseAt(segment, bar.ts),
-        final: bar.ts + width <= now
+        final: isFinal(bar.ts, interval, now)
       })),
       next: out[limit]?.ts
     }

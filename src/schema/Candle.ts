@@ -14,6 +14,11 @@ export const intervalMinutes: Record<Interval, number> = {
   "1d": 1440
 }
 
+const MICROS_PER_MINUTE = 60_000_000
+
+/** Microseconds of an interval. */
+export const intervalMicros = (interval: Interval): number => intervalMinutes[interval] * MICROS_PER_MINUTE
+
 /** 2000-01-03 09:15 IST in epoch microseconds: bars of up to an hour are aligned on it, as the exchange counts. */
 export const BAR_ORIGIN_MICROS = 946_871_100_000_000
 /** 2000-01-03 00:00 IST: the origin of day bars. */
@@ -21,10 +26,13 @@ export const DAY_ORIGIN_MICROS = BAR_ORIGIN_MICROS - 33_300_000_000
 
 /** The start of the bar of `interval` that holds `micros`. */
 export const barStart = (micros: number, interval: Interval): number => {
-  const width = intervalMinutes[interval] * 60_000_000
+  const width = intervalMicros(interval)
   const origin = interval === "1d" ? DAY_ORIGIN_MICROS : BAR_ORIGIN_MICROS
   return micros - ((((micros - origin) % width) + width) % width)
 }
+
+/** Whether a bar is final at a time: no tick of its own time is still to come by then, but for late ones. */
+export const isFinal = (ts: number, interval: Interval, now: number): boolean => ts + intervalMicros(interval) <= now
 
 /** The largest sum of volumes that is told: what goes above it stays there, in every sum and on every level alike. */
 export const MAX_VOLUME = Number.MAX_SAFE_INTEGER

@@ -3,6 +3,7 @@
  * written by hand.
  */
 import { Result, Schema } from "effect"
+import type { Candle } from "./Candle.ts"
 import { explain, showValue } from "./Explain.ts"
 import { unknownName } from "./Nearest.ts"
 import { MAX_TOKEN } from "./RawTick.ts"
@@ -23,17 +24,13 @@ export const MAX_BACKFILL = 100_000
 const MAX_NAME_CHARS = 64
 const MAX_KEY_CHARS = 256
 
-export const CHANNELS = ["tick", "gap", "candle_1m", "candle_5m"] as const
+export const CHANNELS = ["tick", "gap", "candle_1m", "candle_5m", "state"] as const
+export type ChannelName = (typeof CHANNELS)[number]
+/** Of a subscription that names none. */
+export const DEFAULT_CHANNELS: ReadonlyArray<ChannelName> = ["tick", "gap"]
 /** What becomes of ticks that a client's full queue has no room for; the first unless a subscription names another. */
 export const POLICIES = ["evict-oldest", "conflate", "pause", "disconnect"] as const
 export type Policy = (typeof POLICIES)[number]
-/** What this server serves of the channels; the rest is refused by name. */
-const SERVED_CHANNELS = ["tick", "gap"] as const satisfies ReadonlyArray<(typeof CHANNELS)[number]>
-export type ServedChannel = (typeof SERVED_CHANNELS)[number]
-/** Of a subscription that names none. */
-export const DEFAULT_CHANNELS: ReadonlyArray<ServedChannel> = ["tick", "gap"]
-const isServed = (channel: (typeof CHANNELS)[number]): channel is ServedChannel =>
-  (SERVED_CHANNELS as ReadonlyArray<string>).includes(channel)
 
 /** Where an instrument's stream stands: the resume token. */
 export interface Place {
@@ -82,8 +79,7 @@ interface Listed {
   readonly since?: Readonly<Record<string, readonly [epoch: number, position: number]>>
 }
 
-export type SubscribeMessage = Omit<typeof Subscribe.Type, keyof Listed | "channels"> &
-  Listed & { readonly channels?: ReadonlyArray<ServedChannel> }
+export type SubscribeMessage = Omit<typeof Subscribe.Type, keyof Listed> & Listed
 export type UnsubscribeMessage = Omit<typeof Unsubscribe.Type, keyof Listed> & Omit<Listed, "since">
 export type AuthMessage = typeof Auth.Type
 export type PingMessage = typeof Ping.Type
@@ -194,7 +190,7 @@ export const decodeClientMessage = (text: string): Result.Result<ClientMessage, 
   if (tokens !== undefined && symbols !== undefined) {
     return refuse("bad_message", `symbols: expected tokens or symbols, not both, got ${showValue(symbols)}`, id)
   }
-  return message.action === "subscribe" ? served(message) : Result.succeed(message)
+  return message.action === "subscribe" ? fitting(message) : Result.succeed(message)
 }
 
 const isAction = (action: unknown): action is keyof typeof decoders =>
@@ -271,15 +267,9 @@ const unitOf = (epoch: unknown): string | undefined => {
   return is(1e9) ? "nanoseconds" : undefined
 }
 
-/** What the schema cannot say: fields that go with one another, and what is served. */
-const served = (message: SubscribeMessage): Result.Result<ClientMessage, Refused> => {
+/** What the schema cannot say: fields that go with one another. */
+const fitting = (message: SubscribeMessage): Result.Result<ClientMessage, Refused> => {
   const { since, backfill, channels, id } = message
-  for (const channel of channels ?? []) {
-    if (!isServed(channel)) {
-      const known = SERVED_CHANNELS.map((name) => `"${name}"`).join(" and ")
-      return refuse("unsupported", `channels: this server serves ${known}, got ${showValue(channel)}`, id)
-    }
-  }
   if (channels !== undefined && !channels.includes("tick") && (since !== undefined || backfill !== undefined)) {
     const field = since !== undefined ? "since" : "backfill"
     return refuse("bad_message", `${field}: goes with the channel "tick", got ${showValue(channels)} as channels`, id)
@@ -333,6 +323,23 @@ export interface TickFrame {
   readonly position: number
 }
 
+/** The intervals of live bars. */
+export type LiveInterval = "1m" | "5m"
+
+/** A bar as a client sees it: the newest revision of it counts, and `[ts, ts + interval)` is its time. */
+export interface CandleFrame extends Candle {
+  readonly type: "candle"
+  readonly instrument_token: number
+  readonly interval: LiveInterval
+  /** Ticks in the bar. */
+  readonly revision: number
+  /** Its time is over; a late tick still makes another revision of it. */
+  readonly final: boolean
+}
+
+/** `stale`: in trading hours, and silent beyond what is usual for it. */
+export type InstrumentState = "live" | "stale" | "closed"
+
 /** Every frame the server sends; with `batch` a frame is an array of these. */
 export type ServerMessage =
   | {
@@ -380,6 +387,14 @@ export type ServerMessage =
       readonly from: number
       readonly to: number
     }
+  | CandleFrame
+  | {
+      readonly type: "state"
+      readonly instrument_token: number
+      readonly state: InstrumentState
+      /** Epoch microseconds: where trading, its end or the silence began. */
+      readonly since: number
+    }
   | {
       readonly type: "clock"
       readonly replay: string
@@ -422,6 +437,19 @@ export const gapFrame = (token: number, from: number, to: number): string =>
 
 export const gapFilledFrame = (token: number, from: number, to: number): string =>
   `{"type":"gap_filled","instrument_token":${token},"from":${from},"to":${to}}`
+
+export const candleFrame = (
+  token: number,
+  interval: LiveInterval,
+  { ts, open, high, low, close, volume }: Candle,
+  revision: number,
+  final: boolean
+): string =>
+  `{"type":"candle","instrument_token":${token},"interval":"${interval}","ts":${ts},"open":${open},"high":${high},` +
+  `"low":${low},"close":${close},"volume":${volume},"revision":${revision},"final":${final}}`
+
+export const stateFrame = (token: number, state: InstrumentState, since: number): string =>
+  `{"type":"state","instrument_token":${token},"state":"${state}","since":${since}}`
 
 export const subscribedFrame = (id: unknown, simulated: boolean, tokens: ReadonlyArray<Answer>): string =>
   `{"type":"subscribed",${withId(id)}"simulated":${simulated},"tokens":${JSON.stringify(tokens)}}`

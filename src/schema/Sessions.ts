@@ -163,12 +163,32 @@ export const dayPhases = (segment: Segment, date: string): SessionDay => {
 }
 
 /** The phase at an instant in epoch microseconds. */
-export const phaseAt = (segment: Segment, micros: number): Phase => {
-  if (segment === "SIM") return "CONTINUOUS"
-  for (const { phase, from, to } of sessionDay(segment, tradingDay(micros)).phases) {
-    if (micros >= from && micros < to) return phase
+export const phaseAt = (segment: Segment, micros: number): Phase =>
+  segment === "SIM" ? "CONTINUOUS" : (sessionAt(segment, micros)?.phase ?? "CLOSED")
+
+/** The phase at an instant with its bounds; one that goes on over midnight begins when it did. Undefined: closed. */
+export const sessionAt = (segment: Segment, micros: number): SessionPhase | undefined => {
+  const day = tradingDay(micros)
+  for (const found of sessionDay(segment, day).phases) {
+    if (micros < found.from || micros >= found.to) continue
+    if (found.from > tradingDayStart(day)) return found
+    const before = sessionDay(segment, day - 1).phases.at(-1)
+    return before?.phase === found.phase && before.to === found.from ? { ...found, from: before.from } : found
   }
-  return "CLOSED"
+  return undefined
+}
+
+/** Days looked back for the last session: more than any stretch of holidays has. */
+const MAX_CLOSED_DAYS = 15
+
+/** Where the last session before an instant ended that lies in none (µs), or the first of the days looked back. */
+export const closedSince = (segment: Segment, micros: number): number => {
+  const today = tradingDay(micros)
+  for (let day = today; day > today - MAX_CLOSED_DAYS; day--) {
+    const last = sessionDay(segment, day).phases.findLast(({ to }) => to <= micros)
+    if (last !== undefined) return last.to
+  }
+  return tradingDayStart(today - MAX_CLOSED_DAYS + 1)
 }
 
 /** Where continuous trading of a segment starts on a trading day (µs); `undefined` where it does not trade. */

@@ -234,6 +234,12 @@ const defaulted = {
     "100000",
     "instruments a server remembers the newest ticks and place of; full: those silent longest go"
   ),
+  HUB_BARS: setting(
+    whole(10, 10_000_000),
+    "100000",
+    "newest one-minute bars a server keeps in memory of all instruments; full: drop-oldest, half of those of each"
+  ),
+  CANDLE_MS: setting(whole(0, 60_000), "100", "live bars that change are told to clients at most this often"),
   MAX_CLIENTS: setting(whole(1, 1_000_000), "10000", "WebSocket clients at a time; more are refused with 503"),
   CONNECTIONS_PER_ADDRESS: setting(
     whole(1, 1_000_000),

@@ -150,6 +150,15 @@ export const clientPauses = counter(
   "Times that a client with policy pause did not read, and its streams waited"
 )
 export const pausedClients = gauge("topology_clients_paused", "WebSocket clients whose streams wait until they read on")
+export const latestDropped = counter(
+  "topology_latest_dropped_total",
+  "Bars and states given up that waited for a WebSocket client: of one that reads too slowly the oldest of too many"
+)
+export const barsGivenUp = counter(
+  "topology_bars_given_up_total",
+  "Live bars of which a late tick was not told: too many waited for the store, or it did not answer",
+  "reason"
+)
 export const httpRequestsActive = gauge(
   "topology_http_requests_active",
   "Requests under way, by kind: operator, body (being received), ordinary, stream, drain (refused, still being sent)",

@@ -92,7 +92,7 @@ const working = (places: Record<"store" | "archive" | "ring" | "server", Arrived
       writeStore(settings),
       writeRecentTicks(settings),
       writeArchive(settings),
-      broadcast(({ ticks }) => places.server.takeAll(ticks))
+      broadcast({ begin: () => {}, take: ({ ticks }) => places.server.takeAll(ticks) })
     ],
     { concurrency: "unbounded", discard: true }
   )

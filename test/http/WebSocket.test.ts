@@ -258,7 +258,7 @@ describe("a client of /ws", () => {
         const client = yield* connect(url)
         client.send({ action: "subscribe", tokens: [1], capacity: 1e9, id: 1 })
         client.send({ action: "subscribe", tokens: [1], replay: "r1", policy: "pause", id: 2 })
-        client.send({ action: "subscribe", tokens: [1], channels: ["candle_1m"], id: 3 })
+        client.send({ action: "subscribe", tokens: [1], channels: ["candles"], id: 3 })
         client.send({ action: "subscribe", tokens: [1], replay: "gone", id: 4 })
         client.send({ action: "auth", key: "k", id: 5 })
         client.ws.send(Buffer.from([1, 2, 3]))
@@ -268,7 +268,11 @@ describe("a client of /ws", () => {
         assert.deepStrictEqual(errors, [
           [1, "bad_message", "capacity: expected at most 100000, got 1000000000"],
           [2, "unsupported", 'policy: a replay keeps nothing to go on from: expected another than "pause"'],
-          [3, "unsupported", `channels: this server serves "tick" and "gap", got "candle_1m"`],
+          [
+            3,
+            "bad_message",
+            `channels.0: expected "tick" or "gap" or "candle_1m" or "candle_5m" or "state", got "candles"`
+          ],
           [4, "unknown_replay", `replay: expected the id of a replay that runs, got "gone"`],
           [5, "no_keys", "auth: no API keys are configured, none is needed"],
           [undefined, "bad_message", "input: expected text, got binary"],

@@ -4,6 +4,7 @@ import { barStart, boundedVolume, type Candle } from "../../src/schema/Candle.ts
 import type { Instrument } from "../../src/schema/Instrument.ts"
 import { compareTicks, tradingDay } from "../../src/schema/Tick.ts"
 import { type Quote, type StoredTick, TickStore } from "../../src/streams/ports/TickStore.ts"
+import { minutesOf } from "../support/candles.ts"
 
 export class Rows {
   readonly ticks: Array<StoredTick> = []
@@ -74,6 +75,7 @@ export const memoryStore = (rows: Rows, change: Partial<TickStore["Service"]> = 
           .filter(({ ts }) => ts >= from && ts < to)
           .slice(0, limit)
       ),
+    minutes: (query) => Effect.sync(() => minutesOf(rows.ticks, query)),
     quotes: (tokens) =>
       Effect.sync(() => {
         const quotes = new Map<number, Quote>()

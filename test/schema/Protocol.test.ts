@@ -2,6 +2,7 @@ import { assert, describe, it } from "@effect/vitest"
 import { Result } from "effect"
 import {
   backfillFrame,
+  candleFrame,
   clockFrame,
   decodeClientMessage,
   errorFrame,
@@ -11,6 +12,7 @@ import {
   MAX_BACKFILL,
   POLICIES,
   pongFrame,
+  stateFrame,
   subscribedFrame,
   tickFrame
 } from "../../src/schema/Protocol.ts"
@@ -156,14 +158,6 @@ describe("client messages", () => {
     assert.isTrue(message.startsWith("id: expected at most 1024 characters of JSON, got "), message)
     assert.isUndefined(id)
   })
-
-  it("that name what this server does not serve are refused by that name", () => {
-    for (const channel of ["candle_1m", "candle_5m"]) {
-      const { code, message } = refused({ action: "subscribe", tokens: [1], channels: ["tick", channel] })
-      assert.strictEqual(code, "unsupported")
-      assert.strictEqual(message, `channels: this server serves "tick" and "gap", got "${channel}"`)
-    }
-  })
 })
 
 describe("frames", () => {
@@ -205,6 +199,20 @@ describe("frames", () => {
     assert.strictEqual(
       errorFrame({ code: "bad_message", message: 'x: got "y"', id: 3 }),
       `{"type":"error","id":3,"code":"bad_message","message":"x: got \\"y\\""}`
+    )
+    assert.strictEqual(
+      candleFrame(
+        1,
+        "5m",
+        { ts: 300_000_000, open: 2500.5, high: 2501, low: -0.05, close: 2500, volume: 170 },
+        17,
+        false
+      ),
+      `{"type":"candle","instrument_token":1,"interval":"5m","ts":300000000,"open":2500.5,"high":2501,"low":-0.05,"close":2500,"volume":170,"revision":17,"final":false}`
+    )
+    assert.strictEqual(
+      stateFrame(1, "stale", 1_768_449_600_123_456),
+      `{"type":"state","instrument_token":1,"state":"stale","since":1768449600123456}`
     )
     assert.strictEqual(pongFrame, `{"type":"pong"}`)
   })

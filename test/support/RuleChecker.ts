@@ -1,8 +1,9 @@
 /**
  * Decides whether a client's frames keep the rule a client can check: per instrument and epoch, positions over
- * `backfill` and `tick` go up by one, every hole is covered exactly by `evicted`, and the epoch only grows.
+ * `backfill` and `tick` go up by one, every hole is covered exactly by `evicted`, and the epoch only grows. Of a bar no
+ * revision comes after a newer one.
  */
-import type { Place, ServerMessage } from "../../src/schema/Protocol.ts"
+import type { CandleFrame, InstrumentState, Place, ServerMessage } from "../../src/schema/Protocol.ts"
 
 export class RuleBroken extends Error {}
 
@@ -16,6 +17,9 @@ export class RuleChecker {
   readonly places = new Map<number, Seen>()
   /** Positions that came, by token; only where asked for. */
   readonly received = new Map<number, Array<{ readonly epoch: number; readonly position: number }>>()
+  /** The last revision of each bar. */
+  readonly candles = new Map<string, CandleFrame>()
+  readonly states = new Map<number, InstrumentState>()
   ticks = 0
   backfilled = 0
   backfills = 0
@@ -76,6 +80,19 @@ export class RuleChecker {
         this.evictedFrames++
         return
       }
+      case "candle": {
+        const { instrument_token: token, interval, ts, revision } = message
+        const key = `${token} ${interval} ${ts}`
+        const before = this.candles.get(key)
+        if (before !== undefined && revision < before.revision) {
+          this.broken(`${interval} bar at ${ts} goes back from revision ${before.revision} to ${revision}`, token)
+        }
+        this.candles.set(key, message)
+        return
+      }
+      case "state":
+        this.states.set(message.instrument_token, message.state)
+        return
       case "gap":
         this.gaps++
         return
@@ -87,6 +104,7 @@ export class RuleChecker {
         if (message.run !== this.run) {
           this.run = message.run
           this.places.clear()
+          this.candles.clear()
         }
         return
       case "error":

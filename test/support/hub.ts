@@ -19,7 +19,10 @@ export const hubSettings: HubSettings = {
   MAX_SUBSCRIPTIONS: 1_000_000,
   CLIENTS_TICKS: 2_000_000,
   CLIENTS_BYTES: 268_435_456,
-  HUB_INSTRUMENTS: 100_000
+  HUB_INSTRUMENTS: 100_000,
+  HUB_BARS: 100_000,
+  CANDLE_MS: 0,
+  MAX_FUTURE_SKEW_MS: 5000
 }
 
 /** The price tells which tick it is, so that a test sees when one was taken for another. */

@@ -8,10 +8,16 @@ import type pg from "pg"
 import { barStart, boundedVolume, type Candle, intervalMinutes } from "../../schema/Candle.ts"
 import type { StartError } from "../../schema/Errors.ts"
 import { tradingDate, tradingDay } from "../../schema/Tick.ts"
-import { type CandleQuery, type Quote, TickStore } from "../../streams/ports/TickStore.ts"
-import { int4Array, timestampText } from "./arrays.ts"
+import {
+  type CandleQuery,
+  type MinuteSum,
+  type MinutesQuery,
+  type Quote,
+  TickStore
+} from "../../streams/ports/TickStore.ts"
+import { int4Array, int8Array, timestampArray, timestampText } from "./arrays.ts"
 import { barAggregates } from "./barAggregates.ts"
-import type { Bars } from "./bars.ts"
+import { type Bars, MINUTES, type MinuteRow } from "./bars.ts"
 import { barTable } from "./barTable.ts"
 import { ask, type Connection, connect } from "./connection.ts"
 import { type Days, makeChunks, makePartitions } from "./days.ts"
@@ -76,6 +82,40 @@ const makeBarReader = (pool: pg.Pool, bars: Bars) => {
     }))
   }
 
+  const minutes = async ({
+    instrument_token,
+    minutes: asked
+  }: MinutesQuery): Promise<ReadonlyArray<MinuteSum> | undefined> => {
+    if (asked.length === 0) return []
+    const starts = asked.map(({ ts }) => ts)
+    const first = Math.min(...starts)
+    const found = await rows<MinuteRow>(pool, "minutes", MINUTES, [
+      instrument_token,
+      timestampArray(asked, ({ ts }) => ts),
+      int8Array(asked, ({ before }) => before?.epoch ?? Number.MAX_SAFE_INTEGER),
+      int8Array(asked, ({ before }) => before?.position ?? 0),
+      timestampText(first),
+      timestampText(Math.max(...starts) + MICROS_PER_MINUTE)
+    ])
+    if (first < micros(found[0]![0])) return undefined
+    return found.flatMap(([, start, count, high, low, volume, epoch, session, open, close]) =>
+      open === null || close === null
+        ? []
+        : [
+            {
+              ts: micros(start),
+              count,
+              open: storedTick([open]),
+              high,
+              low,
+              close: storedTick([close]),
+              volume: boundedVolume(volume),
+              numbering: epoch === null || session === null ? undefined : { epoch, session }
+            }
+          ]
+    )
+  }
+
   const quotes = async (tokens: ReadonlyArray<number>): Promise<ReadonlyMap<number, Quote>> => {
     const answer = new Map<number, Quote>()
     if (tokens.length === 0) return answer
@@ -99,7 +139,7 @@ const makeBarReader = (pool: pg.Pool, bars: Bars) => {
     return answer
   }
 
-  return { candles, quotes }
+  return { candles, minutes, quotes }
 }
 
 const dropper = (days: Days, keepDays: number): TickStore["Service"]["dropOldDays"] => {
@@ -121,7 +161,7 @@ const makeStore = (pool: pg.Pool, level: Level, keepDays: number): TickStore["Se
   const days: Days = (level === "plain" ? makePartitions : makeChunks)(pool, bars.settled)
   const write = makeWriter(pool, days, bars)
   const { bookmarks, ticks, ticksAfter, count, tokens } = makeReader(pool, days, bars)
-  const { candles, quotes } = makeBarReader(pool, bars)
+  const { candles, minutes, quotes } = makeBarReader(pool, bars)
   const { instruments, instrumentsVersion, putInstruments } = makeInstruments(pool)
 
   return TickStore.of({
@@ -129,6 +169,7 @@ const makeStore = (pool: pg.Pool, level: Level, keepDays: number): TickStore["Se
     bookmarks: (incarnation) => ask("bookmarks", () => bookmarks(incarnation)),
     ticks: (query) => ask("ticks", () => ticks(query)),
     candles: (query) => ask("candles", () => candles(query)),
+    minutes: (query) => ask("minutes", () => minutes(query)),
     quotes: (of) => ask("quotes", () => quotes(of)),
     ticksAfter: (token, epoch, position, limit) => ask("ticksAfter", () => ticksAfter(token, epoch, position, limit)),
     count: (of, from, to) => ask("count", () => count(of, from, to)),

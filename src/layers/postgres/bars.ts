@@ -140,6 +140,50 @@ export const barsOfOne = (from: Materialised, interval: Interval): string => {
   ORDER BY c.bucket LIMIT $5::bigint`
 }
 
+/** A minute: `ticks_from`, its start, sums, the one epoch and session of its ticks or null, and its first and last tick. */
+export type MinuteRow = readonly [
+  ticksFrom: number,
+  start: number,
+  count: number,
+  high: number,
+  low: number,
+  volume: number,
+  epoch: number | null,
+  session: number | null,
+  open: string | null,
+  close: string | null
+]
+
+const TICKS_OF_MINUTE = `
+    t.instrument_token = $1::integer
+      AND t.exchange_ts >= k.minute_start AND t.exchange_ts < k.minute_start + INTERVAL '1 minute'
+      AND t.exchange_ts >= $5::timestamptz AND t.exchange_ts < $6::timestamptz
+      AND (t.epoch IS NULL OR (t.epoch, t.position) < (k.before_epoch, k.before_position))`
+
+/**
+ * The minutes $2 of one instrument from their ticks, each of those before its place $3, $4; they lie in [$5, $6), which
+ * the server plans for. Where nothing was dropped of them this is what every bar is made of.
+ */
+export const MINUTES = `
+  SELECT (SELECT ${seconds("ticks_from")} FROM store_state), ${seconds("k.minute_start")},
+         a.count, a.high, a.low, a.volume, a.epoch, a.session, o.tick, c.tick
+  FROM unnest($2::timestamptz[], $3::bigint[], $4::bigint[]) AS k (minute_start, before_epoch, before_position)
+  CROSS JOIN LATERAL (
+    SELECT count(*), max(t.price) AS high, min(t.price) AS low, sum(t.volume) AS volume,
+           CASE WHEN count(t.epoch) = count(*) AND min(t.epoch) = max(t.epoch) THEN min(t.epoch) END AS epoch,
+           CASE WHEN min(t.session) = max(t.session) THEN min(t.session) END AS session
+    FROM ticks t
+    WHERE ${TICKS_OF_MINUTE}) a
+  LEFT JOIN LATERAL (
+    SELECT ${TICK} AS tick FROM ticks t
+    WHERE ${TICKS_OF_MINUTE}
+    ORDER BY ${TICK_ORDER} LIMIT 1) o ON true
+  LEFT JOIN LATERAL (
+    SELECT ${TICK} AS tick FROM ticks t
+    WHERE ${TICKS_OF_MINUTE}
+    ORDER BY ${TICK_ORDER_REVERSED} LIMIT 1) c ON true
+  ORDER BY k.minute_start`
+
 /**
  * The last tick of each of the instruments $1 and its trading day; `latest` is SQL for the last minute of `k.token`.
  * The bars are asked for one instrument after the other: a condition from outside reaches into an aggregate only so.

@@ -136,9 +136,9 @@ const make = (settings: ReplaySettings) =>
       // While the store is silent the market's time runs on, but not out of what is replayed.
       return Math.min(position, entry.to)
     }
-    const tellClock = (entry: Entry) => {
+    const tellClock = (entry: Entry, isWhole = false) => {
       entry.clockToldAt = now()
-      audience.clock(entry.id, { run: entry.run, ts: clockOf(entry) ?? null, state: entry.state })
+      audience.clock(entry.id, { run: entry.run, ts: clockOf(entry) ?? null, state: entry.state, isWhole })
     }
     const show = (entry: Entry): Replay => {
       const speed = entry.pace.speedUnsafe()
@@ -163,11 +163,11 @@ const make = (settings: ReplaySettings) =>
       window.dropUnsafe(entry.runKey)
       inFlight.add(window.usedUnsafe())
     }
-    const finish = (entry: Entry, state: "ended" | "failed", failure?: Entry["failure"]) => {
+    const finish = (entry: Entry, state: "ended" | "failed", failure?: Entry["failure"], isWhole = false) => {
       if (isOver(entry)) return
       entry.state = state
       entry.failure = failure
-      tellClock(entry)
+      tellClock(entry, isWhole)
       audience.close(entry.id)
       let over = 0
       for (const other of entries.values()) if (isOver(other)) over++
@@ -193,7 +193,7 @@ const make = (settings: ReplaySettings) =>
         audience.publish(entry.id, ticks)
         if (now() - entry.clockToldAt >= CLOCK_EVERY_MS) tellClock(entry)
       }
-      if (end) finish(entry, "ended")
+      if (end) finish(entry, "ended", undefined, true)
     }
     /** Gives back a slice's part of the window. It may wake a run at once, so it comes after all is told. */
     const free = ({ run, watermark, end }: Release) => {

@@ -4,11 +4,16 @@
  */
 import { backfillFrame, clockFrame, evictedFrame, type Place } from "../../schema/Protocol.ts"
 import { isAfter, type Tick } from "../../schema/Tick.ts"
+import { atOnce, type Slices } from "../run/slices.ts"
 import { UNKNOWN } from "./backfill.ts"
-import { type ClientQueue, Frame, MAX_DELIVERY, type Published } from "./ClientQueue.ts"
-import type { ChannelHost, Member } from "./parts.ts"
-import { framesFor, TICK, type Told, toldBy } from "./sideChannels.ts"
-import { audienceOf, InstrumentTicks } from "./TickRing.ts"
+import { Candles } from "./Candles.ts"
+import { type ClientQueue, Frame, MAX_DELIVERY, type Notice, type Published } from "./ClientQueue.ts"
+import { Listened, Listener, Offers } from "./Listened.ts"
+import type { ChannelHost, LogPlace, Member, Origin } from "./parts.ts"
+import { Silence } from "./Silence.ts"
+import { States } from "./States.ts"
+import { CANDLES, framesFor, LATEST, STATE, TICK, type Told, toldBy } from "./sideChannels.ts"
+import { audienceOf, InstrumentTicks, type Subscription } from "./TickRing.ts"
 
 /** The stream of the market itself; every other channel is a replay's id. */
 export const LIVE = ""
@@ -17,8 +22,13 @@ export const LIVE = ""
 const MIN_RING = 1
 /** Publishes between two looks whether the rings may grow again. */
 const GROW_EVERY = 256
+/** What a subscription takes that waits to be told a state. */
+const WELCOME_BYTES = 192
 /** The share of the instruments that goes where there are too many, so that it need not be done for each. */
 const FORGET_SHARE = 0.1
+/** Frames put into slots, and instruments looked at, in one turn of a sweep: about a millisecond. */
+const TURN_FRAMES = 4_000
+const TURN_INSTRUMENTS = 500
 
 /** One stream of ticks with its own memory and clients: the market, or one replay. */
 export class Channel {
@@ -39,22 +49,57 @@ export class Channel {
   private forgetAt: number
   private uses = 0
   private growAt = GROW_EVERY
+  /** Instruments whose state somebody listens to. */
+  private readonly listened = new Map<InstrumentTicks, Listened>()
+  private readonly offers: Offers
+  private isHanding = false
+  private readonly candles: Candles
+  private readonly states: States
+  /** Of a replay, how far its market has come, and where it began; 0 before it goes. The market itself has the host's clock. */
+  private market = 0
+  private since = 0
+  /** How far each partition of the log was read. */
+  private readonly read = new Map<number, LogPlace>()
 
   constructor(key: string, host: ChannelHost) {
     this.key = key
     this.host = host
     this.ringLimit = host.settings.RING_TICKS
     this.forgetAt = host.settings.HUB_INSTRUMENTS
+    this.offers = new Offers(host.handOver)
+    const isLive = key === LIVE
+    const time = isLive ? host.time : () => this.market
+    const { offers } = this
+    this.since = isLive ? host.time() : 0
+    this.candles = new Candles({
+      host,
+      offers,
+      isLive,
+      time,
+      instruments: () => this.instruments.values(),
+      need: (token) => this.read.get(host.partitionOf(token))
+    })
+    this.states = new States({ offers, time, since: () => this.since, segment: host.segment })
   }
 
-  /** Ticks in memory and the most there may be. */
+  /** What is in memory, and the most ticks there may be of an instrument. */
   get memory(): {
     readonly ticks: number
     readonly instruments: number
     readonly seen: number
     readonly ring: number
+    /** One-minute bars, and those of five minutes that wait for the store. */
+    readonly bars: number
+    readonly waiting: number
   } {
-    return { ticks: this.kept, instruments: this.instruments.size, seen: this.seen, ring: this.ringLimit }
+    return {
+      ticks: this.kept,
+      instruments: this.instruments.size,
+      seen: this.seen,
+      ring: this.ringLimit,
+      bars: this.candles.kept,
+      waiting: this.candles.waiting
+    }
   }
 
   /** Where an instrument's stream stands. */
@@ -65,27 +110,122 @@ export class Channel {
 
   /**
    * Takes ticks in their order; the place in it is what every client sees. `publishedAt` is when the log had the newest
-   * of them (µs). Ticks of old days and ticks at or below what was taken are passed over.
+   * of them (µs). Ticks of old days count in their bars only, ticks at or below what was taken are passed over.
    */
-  publish(ticks: ReadonlyArray<Tick>, publishedAt = 0): void {
+  publish(ticks: ReadonlyArray<Tick>, publishedAt = 0, origin?: Origin): void {
     const published: Published = { at: publishedAt }
     if (++this.uses >= this.growAt) this.growRings()
+    if (origin !== undefined) this.read.set(origin.bookmark.partition, origin.bookmark)
+    // By when it came here: a feed's own clock may be wrong. What lay in the log before was heard when it came there.
+    const heardAt =
+      this.key !== LIVE ? 0 : origin?.isBehind === true && publishedAt > 0 ? publishedAt : this.host.time()
     for (let from = 0; from < ticks.length; from += MAX_DELIVERY) {
       const to = Math.min(ticks.length, from + MAX_DELIVERY)
       for (let i = from; i < to; i++) {
         const tick = ticks[i]!
-        if (!tick.old) this.take(tick, published)
+        if (!tick.old) this.take(tick, published, heardAt)
+        else this.takeOld(tick)
       }
       this.deliver()
     }
+    this.candles.settle()
+    this.offers.hand()
+  }
+
+  /**
+   * Reading of a partition begins at a place, with what was published from `since` on (µs); again where something was
+   * lost on the way.
+   */
+  begin(place: LogPlace, since: number): void {
+    const isAgain = this.read.has(place.partition)
+    this.since = this.read.size === 0 ? since : Math.max(this.since, since)
+    this.read.set(place.partition, place)
+    this.candles.begin(since, isAgain)
   }
 
   /** Tells every client of this channel the time of its market; for a slow client it waits like a tick, and is evicted like one. */
   clock(run: number, ts: number | null, state: string): void {
     this.lastClock = clockFrame(this.key, run, ts, state)
+    if (ts !== null) this.goOn(ts)
+    // What is over by now goes before the time itself.
+    atOnce(this.sweep())
     const index = this.add(new Frame(0, 0, 0, 0, undefined, UNKNOWN, undefined, this.lastClock))
     for (const { queue } of this.clients) if (queue.mark(index)) this.marked.push(queue)
     this.deliver()
+  }
+
+  /** All of this run has come: the bars under way are final. */
+  end(): void {
+    this.candles.isOver = true
+    for (const [instrument, listened] of this.listened) this.candles.finish(instrument, listened)
+    this.offers.hand()
+  }
+
+  /** Tells bars whose time is over, and states that change with time, in turns. */
+  *sweep(): Slices<void> {
+    let frames = 0
+    let seen = 0
+    for (const [instrument, listened] of this.listened) {
+      frames += this.candles.finish(instrument, listened) + this.states.look(instrument, listened)
+      if (frames < TURN_FRAMES && ++seen % TURN_INSTRUMENTS !== 0) continue
+      frames = 0
+      this.offers.hand()
+      yield
+    }
+    this.offers.hand()
+  }
+
+  /**
+   * What answers a subscription that wants state: from its turn on the client is told, beginning with what there is.
+   * Undefined where it wants none.
+   */
+  welcome(subscription: Subscription): Notice | undefined {
+    const wanted = subscription.wanted & LATEST
+    if (wanted === 0) {
+      this.dismiss(subscription)
+      return undefined
+    }
+    const { instrument, queue } = subscription
+    const listener = subscription.listener ?? new Listener(queue)
+    subscription.listener = listener
+    const next = (): undefined => {
+      if (listener.isOver) return
+      let { listened } = instrument
+      if (listened === undefined) {
+        listened = new Listened()
+        instrument.listened = listened
+        this.listened.set(instrument, listened)
+      }
+      listened.join(listener, wanted)
+      if ((wanted & CANDLES) !== 0) this.candles.welcome(instrument, listened, queue, wanted)
+      if ((wanted & STATE) !== 0) this.states.welcome(instrument, listened, queue)
+      // Others may hear of it too, as of a state that has just changed.
+      if (this.isHanding) return
+      this.isHanding = true
+      setImmediate(this.handOffers)
+    }
+    return { token: 0, weight: WELCOME_BYTES, next }
+  }
+
+  /** The subscription is told no state any more. */
+  dismiss(subscription: Subscription): void {
+    const { instrument, listener } = subscription
+    if (listener === undefined) return
+    subscription.listener = undefined
+    const { listened } = instrument
+    if (listened === undefined) {
+      listener.isOver = true
+      return
+    }
+    listened.leave(listener)
+    if (!listened.isEmpty) return
+    instrument.listened = undefined
+    this.listened.delete(instrument)
+  }
+
+  private readonly handOffers = (): void => {
+    this.isHanding = false
+    this.offers.hand()
   }
 
   /** Begins a run anew: places and ticks are forgotten, subscriptions stay. */
@@ -94,6 +234,9 @@ export class Channel {
       instrument.forget()
       this.release(instrument)
     }
+    this.candles.restart()
+    this.market = 0
+    this.since = 0
     this.kept = 0
     this.seen = 0
     this.forgetAt = this.host.settings.HUB_INSTRUMENTS
@@ -103,6 +246,7 @@ export class Channel {
 
   /** Ends every subscription; the clients stay connected. */
   close(): void {
+    this.candles.close()
     for (const client of [...this.clients]) client.leave()
     this.instruments.clear()
     this.kept = 0
@@ -113,7 +257,7 @@ export class Channel {
   instrument(token: number): InstrumentTicks {
     const known = this.instruments.get(token)
     if (known !== undefined) return known
-    const instrument = new InstrumentTicks(token)
+    const instrument = new InstrumentTicks(token, this.candles.bars(), new Silence())
     this.instruments.set(token, instrument)
     return instrument
   }
@@ -121,10 +265,22 @@ export class Channel {
   /** Nobody may want the instrument any more: one that no tick has come of is nothing then. */
   release(instrument: InstrumentTicks): void {
     if (instrument.isSeen || instrument.isWanted) return
+    this.candles.kept -= instrument.bars.count
     if (this.instruments.get(instrument.token) === instrument) this.instruments.delete(instrument.token)
   }
 
-  private take(tick: Tick, published: Published): void {
+  /** Of a replay: its market has come to a time. */
+  private goOn(ts: number): void {
+    if (this.since === 0) this.since = ts
+    if (ts > this.market) this.market = ts
+  }
+
+  private takeOld(tick: Tick): void {
+    const instrument = this.instruments.get(tick.instrument_token)
+    if (instrument !== undefined) this.candles.take(instrument, tick)
+  }
+
+  private take(tick: Tick, published: Published, heardAt: number): void {
     const { instrument_token: token, epoch, position } = tick
     const instrument = this.instruments.get(token) ?? this.instrument(token)
     let first = position
@@ -141,6 +297,10 @@ export class Channel {
     instrument.epoch = epoch
     instrument.position = position
     instrument.lastUse = this.uses
+    if (heardAt === 0) this.goOn(tick.exchange_ts)
+    if (first < position) this.candles.lost(instrument)
+    this.candles.take(instrument, tick)
+    this.states.hear(instrument, heardAt === 0 ? this.market : heardAt)
 
     const told = toldBy(tick)
     const hole = first < position ? evictedFrame(token, epoch, first, position - 1) : undefined
@@ -235,6 +395,7 @@ export class Channel {
    */
   private growRings(): void {
     this.growAt = this.uses + GROW_EVERY
+    this.candles.grow()
     const { RING_TICKS, HUB_TICKS } = this.host.settings
     if (this.ringLimit >= RING_TICKS) return
     let room = HUB_TICKS - this.kept
@@ -260,6 +421,7 @@ export class Channel {
       if (!instrument.isSeen || instrument.lastUse > oldest) continue
       this.kept -= instrument.cut(0)
       if (instrument.isWanted) continue
+      this.candles.release(instrument)
       this.instruments.delete(instrument.token)
       this.seen--
       if (--left <= 0) break

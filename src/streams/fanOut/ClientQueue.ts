@@ -4,6 +4,7 @@
  */
 import { closingFrame, type Place, type Policy, SLOW_CODE, type TickFields, tickFrame } from "../../schema/Protocol.ts"
 import { Losses } from "./Losses.ts"
+import { type LatestFrame, LatestSlots } from "./latest.ts"
 
 /** What the queue needs of a connection. */
 export interface ClientSocket {
@@ -162,6 +163,8 @@ const BATCH_CHARS = 65_536
 const BATCH_MESSAGES = 1_000
 /** Characters that one flush hands to the socket at most, and one text more: others are to have their turn. */
 export const MAX_FLUSH_CHARS = 262_144
+/** Behind so many ticks that wait, what has a state has its turn: who is always behind is to hear of it too. */
+const TICKS_A_SLOT = 16
 /** Answers that a client asked for and does not read; above it the client is closed with 1008. */
 export const MAX_NOTICE_WEIGHT = 16_777_216
 /** So much of them may still wait where whoever answers goes on. */
@@ -219,6 +222,11 @@ export class ClientQueue {
   private frames = NO_FRAMES
   private gathered = ""
   private gatheredMessages = 0
+  /** What has a state; undefined for who asked for none. */
+  private latest: LatestSlots | undefined
+  private isOffered = false
+  /** Ticks that went before what waits in slots. */
+  private ticksSinceSlot = 0
   /** Characters that this flush may still hand over. */
   private room = 0
 
@@ -353,7 +361,7 @@ export class ClientQueue {
       this.held.ticks += ticks - this.heldTicks
       this.heldTicks = ticks
     }
-    const bytes = this.unread + this.unsent + this.noticeWeight
+    const bytes = this.unread + this.unsent + this.noticeWeight + (this.latest?.weight ?? 0)
     if (bytes !== this.heldBytes) {
       this.held.bytes += bytes - this.heldBytes
       this.heldBytes = bytes
@@ -501,21 +509,50 @@ export class ClientQueue {
     this.account()
   }
 
+  /** Puts a frame into its slot, in the place of the one before it; whether it is the first since the last flush. */
+  offer(frame: LatestFrame): boolean {
+    if (this.closed) return false
+    this.latest ??= new LatestSlots()
+    this.latest.put(frame)
+    if (this.isOffered) return false
+    this.isOffered = true
+    return true
+  }
+
+  /** Lets go of what waits in slots: it is no more. */
+  forgetLatest(): void {
+    this.latest?.clear()
+    this.account()
+  }
+
+  /** Frames in slots that were given up since this was last asked. */
+  takeDropped(): number {
+    const dropped = this.latest?.dropped ?? 0
+    if (dropped > 0) this.latest!.dropped = 0
+    return dropped
+  }
+
   /** Hands to the socket what it takes now. */
   flush(): void {
     if (this.closed) return
+    this.isOffered = false
     if (this.doom !== undefined) {
       this.finish(this.doom)
       return
     }
     this.unfinished = false
-    if (this.isFull() || this.isIdle) {
+    if (this.isFull() || (this.isIdle && !this.hasLatest)) {
       this.account()
       return
     }
     this.room = MAX_FLUSH_CHARS
     this.socket.cork(this.drain)
+    this.isOffered = false
     this.account()
+  }
+
+  private get hasLatest(): boolean {
+    return this.latest !== undefined && this.latest.size > 0
   }
 
   /** Ends a client that cannot be kept; one that is slow is told first where its streams stand. */
@@ -548,6 +585,7 @@ export class ClientQueue {
     this.waiting = undefined
     this.missed = undefined
     this.answered = undefined
+    this.latest = undefined
     this.gathered = ""
     this.noticeWeight = 0
     this.unread = 0
@@ -646,7 +684,12 @@ export class ClientQueue {
         if (this.missed !== undefined && this.marked === 0 && this.owner?.takeUp()) continue
         // Places start over, so that they stay small whole numbers for ever.
         if (this.firstNotice === this.notices.length) this.rewind()
-        break
+        if (!this.hasLatest || !this.send(this.latest!.take()!)) break
+        continue
+      }
+      if (this.hasLatest && ++this.ticksSinceSlot >= TICKS_A_SLOT) {
+        this.ticksSinceSlot = 0
+        if (!this.send(this.latest!.take()!)) break
       }
       const { slots } = this
       const at = this.head & (slots.length - 1)

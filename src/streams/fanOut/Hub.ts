@@ -2,17 +2,21 @@
  * Decides how ticks reach every client of a server: the hub of its channels and connections. Each client has its own
  * bounded queue and joins at an exact place; nothing here waits, so joining is one step.
  */
-import { Context, Effect, Layer, Metric } from "effect"
+import { Clock, Context, Effect, Layer, Metric } from "effect"
+import { partitionOf } from "../../schema/Partition.ts"
+import type { Segment } from "../../schema/Sessions.ts"
 import type { Tick } from "../../schema/Tick.ts"
 import * as metrics from "../metrics.ts"
 import { Instruments } from "../ports/Instruments.ts"
 import { RecentTicks } from "../ports/RecentTicks.ts"
 import { TickStore } from "../ports/TickStore.ts"
+import { inTurns } from "../run/slices.ts"
 import { Channel, LIVE } from "./Channel.ts"
 import { type ClientQueue, type ClientSocket, type Frame, type Held, MAX_FLUSH_CHARS } from "./ClientQueue.ts"
 import { HubClient } from "./HubClient.ts"
-import { type History, historyOf } from "./history.ts"
-import type { ChannelHost, ClientHost, HubSettings } from "./parts.ts"
+import { type History, historyOf, storedMinutesOf } from "./history.ts"
+import type { ChannelHost, ClientHost, GivenUp, HubSettings, Origin } from "./parts.ts"
+import { MAX_WAITING } from "./StoredBars.ts"
 
 /** Looks outside memory at a time, of all clients together. */
 const LOOKUPS = 4
@@ -38,13 +42,19 @@ export interface HubObserver {
   readonly delivered: (seconds: number) => void
   /** An instrument's first tick in the live channel. */
   readonly seen: (token: number) => void
+  /** The newest revision of a bar was given up. */
+  readonly gaveUp: (why: GivenUp) => void
+  /** Bars and states that waited for a client that reads too slowly. */
+  readonly dropped: (frames: number) => void
 }
 
 const silent: HubObserver = {
   evicted: () => undefined,
   paused: () => undefined,
   delivered: () => undefined,
-  seen: () => undefined
+  seen: () => undefined,
+  gaveUp: () => undefined,
+  dropped: () => undefined
 }
 
 export interface HubOptions {
@@ -54,6 +64,10 @@ export interface HubOptions {
   readonly observer?: Partial<HubObserver>
   /** Epoch microseconds. */
   readonly now?: () => number
+  /** The same by the clock that REST judges bars by; `now` unless given. */
+  readonly time?: () => number
+  /** The segment whose hours an instrument has; none is known unless given. */
+  readonly segment?: (token: number) => Segment | undefined
   /** How long after its connect a client's place may be ahead of what has come in here, in milliseconds. */
   readonly graceMs?: number
 }
@@ -70,7 +84,11 @@ export class Hub implements ChannelHost, ClientHost {
   readonly settings: HubSettings
   readonly history: History | undefined
   readonly now: () => number
+  readonly time: () => number
+  readonly segment: (token: number) => Segment | undefined
   readonly graceMs: number
+  /** Of the log that live ticks are read from; 0 where there is none. */
+  partitions = 0
   private readonly observer: HubObserver
   /** The market itself. */
   readonly live: Channel
@@ -91,13 +109,20 @@ export class Hub implements ChannelHost, ClientHost {
     this.observer = { ...silent, ...options.observer }
     this.graceMs = options.graceMs ?? GRACE_MS
     this.now = options.now ?? (() => (performance.timeOrigin + performance.now()) * 1000)
+    this.time = options.time ?? this.now
+    this.segment = options.segment ?? (() => undefined)
     this.live = new Channel(LIVE, this)
     this.channels.set(LIVE, this.live)
   }
 
   /** Takes live ticks; see `Channel.publish`. */
-  publish(ticks: ReadonlyArray<Tick>, publishedAt?: number): void {
-    this.live.publish(ticks, publishedAt)
+  publish(ticks: ReadonlyArray<Tick>, publishedAt?: number, origin?: Origin): void {
+    this.live.publish(ticks, publishedAt, origin)
+  }
+
+  /** The partition that an instrument's live ticks lie in. */
+  partitionOf(token: number): number {
+    return this.partitions === 0 ? 0 : partitionOf(token, this.partitions)
   }
 
   channel(key: string): Channel | undefined {
@@ -205,12 +230,28 @@ export class Hub implements ChannelHost, ClientHost {
 
   flushClient(queue: ClientQueue): void {
     queue.flush()
+    const dropped = queue.takeDropped()
+    if (dropped > 0) this.observer.dropped(dropped)
     if (queue.evicted !== 0) this.account(queue)
     if (queue.unfinished) this.goOn(queue)
     this.relieve()
     if (queue.lastPublished === 0) return
     this.observer.delivered((this.now() - queue.lastPublished) / 1_000_000)
     queue.lastPublished = 0
+  }
+
+  readonly handOver = (queues: ReadonlyArray<ClientQueue>): void => {
+    for (const queue of queues) {
+      try {
+        this.flushClient(queue)
+      } catch (error) {
+        this.fail(queue, error)
+      }
+    }
+  }
+
+  gaveUp(why: GivenUp): void {
+    this.observer.gaveUp(why)
   }
 
   /** Asks the history, a bounded number of questions at a time. */
@@ -314,6 +355,18 @@ export class Hub implements ChannelHost, ClientHost {
   }
 }
 
+/** Right after each second: bars end on one. */
+const SWEEP_MS = 1_000
+
+/** Has the market's bars and states told that change with time, for ever. */
+export const sweep = (hub: Hub): Effect.Effect<never> =>
+  Effect.forever(
+    Effect.gen(function* () {
+      yield* Effect.sleep(SWEEP_MS - ((yield* Clock.currentTimeMillis) % SWEEP_MS))
+      yield* inTurns(hub.live.sweep())
+    })
+  )
+
 /** The hub of a server, with its figures. */
 export class FanOut extends Context.Service<FanOut, Hub>()("market-data-platform/streams/FanOut") {
   static readonly layer = (settings: HubSettings): Layer.Layer<FanOut, never, RecentTicks | TickStore | Instruments> =>
@@ -333,17 +386,25 @@ export class FanOut extends Context.Service<FanOut, Hub>()("market-data-platform
         }
         const pauses = metrics.bind(metrics.clientPauses, {}, context)
         const latency = metrics.bind(metrics.tickLatency, { edge: "published_to_client" }, context)
+        const givenUp = (reason: GivenUp) => metrics.bind(metrics.barsGivenUp, { reason }, context)
+        const gaveUp = { full: givenUp("full"), unanswered: givenUp("unanswered"), failed: givenUp("failed") }
+        const dropped = metrics.bind(metrics.latestDropped, {}, context)
+        const clock = yield* Clock.Clock
         const now = () => (performance.timeOrigin + performance.now()) * 1000
         const hub = new Hub({
           settings,
-          history: historyOf(recent, store, now),
+          history: { ...historyOf(recent, store, now), bars: storedMinutesOf(store) },
           observer: {
             evicted: (ticks, policy) => evicted[policy].add(ticks),
             paused: () => pauses.add(1),
             delivered: latency.add,
-            seen: (token) => instruments.seen([token])
+            seen: (token) => instruments.seen([token]),
+            gaveUp: (why) => gaveUp[why].add(1),
+            dropped: dropped.add
           },
-          now
+          now,
+          time: () => clock.currentTimeMillisUnsafe() * 1000,
+          segment: instruments.segment
         })
         // Read when somebody looks, so that the tick path does not write them.
         const figure = (gauge: Metric.Metric<number, Metric.GaugeState<number>>, get: () => number) =>
@@ -373,6 +434,13 @@ export class FanOut extends Context.Service<FanOut, Hub>()("market-data-platform
         const remembered = { buffer: "hub_instruments" }
         yield* figure(Metric.withAttributes(metrics.bufferSize, remembered), () => hub.live.memory.seen)
         yield* figure(Metric.withAttributes(metrics.bufferMaxSize, remembered), () => settings.HUB_INSTRUMENTS)
+        const bars = { buffer: "hub_bars" }
+        yield* figure(Metric.withAttributes(metrics.bufferSize, bars), () => hub.live.memory.bars)
+        yield* figure(Metric.withAttributes(metrics.bufferMaxSize, bars), () => settings.HUB_BARS)
+        const waiting = { buffer: "stored_bars" }
+        yield* figure(Metric.withAttributes(metrics.bufferSize, waiting), () => hub.live.memory.waiting)
+        yield* figure(Metric.withAttributes(metrics.bufferMaxSize, waiting), () => MAX_WAITING)
+        yield* Effect.forkScoped(sweep(hub))
         return hub
       })
     )

@@ -182,6 +182,12 @@ export class HubClient implements Member, QueueOwner {
    * nothing is sent twice and nothing left out, and is answered with where its stream stands.
    */
   subscribe(token: number, options: SubscribeOptions): void {
+    this.subscribeTicks(token, options)
+    const welcome = this.channel!.welcome(this.subscriptions.get(token)!)
+    if (welcome !== undefined) this.queue.notify(welcome)
+  }
+
+  private subscribeTicks(token: number, options: SubscribeOptions): void {
     const channel = this.channel!
     const { channels, since, backfill } = options
     const wantsTicks = (channels & TICK) !== 0
@@ -263,6 +269,7 @@ export class HubClient implements Member, QueueOwner {
   restart(): void {
     this.forgetAllLeft()
     this.queue.keepApart()
+    this.queue.forgetLatest()
     for (const subscription of this.subscriptions.values()) {
       subscription.place = undefined
       if (subscription.state !== "ahead") continue
@@ -302,6 +309,7 @@ export class HubClient implements Member, QueueOwner {
 
   private drop(subscription: Subscription): void {
     const { instrument, state } = subscription
+    this.channel!.dismiss(subscription)
     if (state === "live") audienceOf(instrument, subscription.wanted).remove(subscription)
     else if (state === "ahead") this.unsetAhead(subscription)
     else if (state === "fetching") {

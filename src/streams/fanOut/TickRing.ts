@@ -2,8 +2,12 @@
 
 import type { Place } from "../../schema/Protocol.ts"
 import { isAfter } from "../../schema/Tick.ts"
+import { type Audience, audienceIn } from "./audience.ts"
 import type { ClientQueue, Frame } from "./ClientQueue.ts"
-import { TICK, type Wanted } from "./sideChannels.ts"
+import type { InstrumentBars } from "./InstrumentBars.ts"
+import type { Listened, Listener } from "./Listened.ts"
+import type { Silence } from "./Silence.ts"
+import { LATEST, TICK, type Wanted } from "./sideChannels.ts"
 
 export type SubscriptionState = "live" | "ahead" | "fetching" | "over"
 
@@ -21,6 +25,8 @@ export class Subscription {
   sure = false
   /** Subscribed again while fetching: so many answers are still owed. */
   owed = 0
+  /** Where it wants state besides: bars, or whether the instrument is live. */
+  listener: Listener | undefined
 
   constructor(queue: ClientQueue, instrument: InstrumentTicks, wanted: Wanted) {
     this.queue = queue
@@ -34,32 +40,6 @@ export class Subscription {
   }
 }
 
-/** Subscriptions that want the same of an instrument; their queues lie side by side, as every tick goes through them. */
-class Audience {
-  readonly wanted: Wanted
-  readonly queues: Array<ClientQueue> = []
-  private readonly subscriptions: Array<Subscription> = []
-
-  constructor(wanted: Wanted) {
-    this.wanted = wanted
-  }
-
-  add(subscription: Subscription): void {
-    subscription.slot = this.queues.length
-    this.queues.push(subscription.queue)
-    this.subscriptions.push(subscription)
-  }
-
-  remove(subscription: Subscription): void {
-    const last = this.subscriptions.pop()!
-    const queue = this.queues.pop()!
-    if (last === subscription) return
-    last.slot = subscription.slot
-    this.subscriptions[last.slot] = last
-    this.queues[last.slot] = queue
-  }
-}
-
 /** One instrument of a channel: where its stream stands, its newest ticks, and who gets the next one. */
 export class InstrumentTicks {
   readonly token: number
@@ -68,20 +48,26 @@ export class InstrumentTicks {
   /** The publish that last brought a tick. */
   lastUse = 0
   /** Clients by the channels they want: as many as there are choices, mostly one. */
-  readonly audiences: Array<Audience> = []
+  readonly audiences: Array<Audience<Subscription>> = []
   /** Clients that already had what is still to come here. */
   ahead: Set<Subscription> | undefined
   /** Lookups under way. */
   fetching = 0
   /** Counts the runs that were forgotten. */
   run = 0
+  readonly bars: InstrumentBars
+  readonly silence: Silence
+  /** Those who want its state; undefined for most. */
+  listened: Listened | undefined
 
   private ring: Array<Frame | undefined> = []
   private start = 0
   count = 0
 
-  constructor(token: number) {
+  constructor(token: number, bars: InstrumentBars, silence: Silence) {
     this.token = token
+    this.bars = bars
+    this.silence = silence
   }
 
   get isSeen(): boolean {
@@ -133,6 +119,9 @@ export class InstrumentTicks {
     this.epoch = 0
     this.position = 0
     this.run++
+    this.bars.forget(this.bars.from)
+    this.silence.forget()
+    this.listened?.forget()
   }
 
   /** How many of the kept ticks are at or below a place. */
@@ -169,13 +158,9 @@ export class InstrumentTicks {
   }
 }
 
-/** The audience of what a subscription wants. */
-export const audienceOf = ({ audiences }: InstrumentTicks, wanted: Wanted): Audience => {
-  for (const audience of audiences) if (audience.wanted === wanted) return audience
-  const audience = new Audience(wanted)
-  audiences.push(audience)
-  return audience
-}
+/** The audience of the ticks, and what they make told, that a subscription wants. */
+export const audienceOf = ({ audiences }: InstrumentTicks, wanted: Wanted): Audience<Subscription> =>
+  audienceIn(audiences, wanted & ~LATEST)
 
 /** Where an instrument's stream stands. */
 export const placeOf = (instrument: InstrumentTicks): Place => ({

@@ -9,9 +9,10 @@ import { follow, type TickBatch } from "../log/follow.ts"
 import { TickLog } from "../log/TickLog.ts"
 import { Readiness } from "../run/Readiness.ts"
 import { alone } from "../run/restart.ts"
+import type { LogPlace } from "./parts.ts"
 
-/** How far back a server begins. */
-export const BACK_MICROS = 5 * 60 * 1_000_000
+/** How far back a server begins: a bar of five minutes under way is whole then, with a minute for clocks apart. */
+export const BACK_MICROS = 6 * 60 * 1_000_000
 
 /** Offsets looked through for the last that is a record's. */
 const TAIL = 500
@@ -26,15 +27,27 @@ const lastRecordEnd = (partition: number, from: number) =>
     return last === undefined ? from : last.offset + 1
   })
 
-/** Hands each batch of each partition to `take`, a plain call that never waits. Ready once it has caught up. */
-export const broadcast = (take: (batch: TickBatch) => void): Effect.Effect<void, LogError, TickLog | Readiness> =>
+/** Plain calls that never wait. */
+export interface Reader {
+  /**
+   * A partition is read from here on, which has all that was published from `since` on (µs). Again: something may have
+   * been lost between where it was read up to and here.
+   */
+  readonly begin: (place: LogPlace, since: number) => void
+  /** Behind: what was published before this server began. */
+  readonly take: (batch: TickBatch, isBehind: boolean) => void
+}
+
+/** Hands each batch of each partition to a reader. Ready once it has caught up. */
+export const broadcast = (reader: Reader): Effect.Effect<void, LogError, TickLog | Readiness> =>
   Effect.gen(function* () {
     const log = yield* TickLog
     const readiness = yield* Readiness
     const clock = yield* Clock.Clock
     const context = yield* Effect.context<never>()
     const caughtUp = yield* readiness.condition("log caught up")
-    const since = clock.currentTimeMillisUnsafe() * 1000 - BACK_MICROS
+    const now = () => clock.currentTimeMillisUnsafe() * 1000
+    const since = now() - BACK_MICROS
     const runAlone = alone("server")
     let behind = log.partitions
 
@@ -42,6 +55,7 @@ export const broadcast = (take: (batch: TickBatch) => void): Effect.Effect<void,
       /** How far it was read: a reader that failed goes on from there, unless the topic is another by then. */
       let bookmark: Bookmark | undefined
       let isBehind = true
+      let hasBegun = false
       const reached = Effect.suspend(() => {
         if (!isBehind) return Effect.void
         isBehind = false
@@ -55,6 +69,12 @@ export const broadcast = (take: (batch: TickBatch) => void): Effect.Effect<void,
           bookmark === undefined
             ? yield* log.offsetAt("normalized_ticks", number, since)
             : Math.min(bounds.end, Math.max(bounds.start, bookmark.offset))
+        // Where nothing older is left, what was published before it is not known to be all.
+        if (bookmark === undefined || from > bookmark.offset) {
+          const isFirst = bookmark === undefined && !hasBegun
+          reader.begin({ partition: number, incarnation, offset: from }, isFirst && from > bounds.start ? since : now())
+          hasBegun = true
+        }
         const end = yield* lastRecordEnd(number, from)
         if (from >= end) yield* reached
         yield* log.read("normalized_ticks", number, from).pipe(
@@ -62,7 +82,7 @@ export const broadcast = (take: (batch: TickBatch) => void): Effect.Effect<void,
           Stream.runForEach((batch) => {
             // Before it is taken: one that cannot be taken is passed over, and what comes after it is live.
             bookmark = batch.bookmark
-            take(batch)
+            reader.take(batch, isBehind)
             return batch.bookmark.offset < end ? Effect.void : reached
           })
         )

@@ -3,7 +3,7 @@ import { Effect } from "effect"
 import type { Place, TickFields } from "../../schema/Protocol.ts"
 import { tradingDay } from "../../schema/Tick.ts"
 import type { RecentTicks } from "../ports/RecentTicks.ts"
-import type { StoredTick, TickStore } from "../ports/TickStore.ts"
+import type { MinuteSum, MinutesQuery, StoredTick, TickStore } from "../ports/TickStore.ts"
 
 /** Ticks asked for at a time. */
 export const HISTORY_PAGE = 2_000
@@ -14,7 +14,27 @@ export interface History {
   readonly last: (token: number, limit: number) => Promise<LastTicks>
   /** Ticks above a place, ascending. */
   readonly after: (token: number, place: Place, limit: number) => Promise<HistoryPage>
+  /** Absent: bars that are not in memory are not to be had. */
+  readonly bars?: StoredMinutes
 }
+
+/** The store, as bars need it. It fails where the store does. */
+export interface StoredMinutes {
+  /** Up to which offset of a log the store has each partition. */
+  readonly reached: (incarnation: string) => Promise<ReadonlyMap<number, number>>
+  readonly minutes: (query: MinutesQuery) => Promise<ReadonlyArray<MinuteSum> | undefined>
+}
+
+export const storedMinutesOf = (store: Pick<TickStore["Service"], "bookmarks" | "minutes">): StoredMinutes => ({
+  reached: (incarnation) =>
+    Effect.runPromise(
+      Effect.map(
+        store.bookmarks(incarnation),
+        (bookmarks) => new Map(bookmarks.map(({ partition, offset }) => [partition, offset]))
+      )
+    ),
+  minutes: (query) => Effect.runPromise(store.minutes(query))
+})
 
 export interface LastTicks {
   readonly ticks: ReadonlyArray<TickFields>

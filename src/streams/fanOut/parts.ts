@@ -2,8 +2,24 @@
  * Decides what the parts of the fan-out need of one another: a channel of its hub and its members, a client of its hub.
  * The parts import this and not each other, but in one direction: channel <- client <- hub.
  */
+import type { Segment } from "../../schema/Sessions.ts"
+import type { Bookmark } from "../log/bookmark.ts"
 import type { ClientQueue, Frame, Held } from "./ClientQueue.ts"
 import type { History } from "./history.ts"
+
+/** Why the newest revision of a bar is not told, as its figure is labelled: see `StoredBars.ts`. */
+export type GivenUp = "full" | "unanswered" | "failed"
+
+/** Where a publish comes from. */
+export interface Origin {
+  /** Where its partition is read on from. */
+  readonly bookmark: LogPlace
+  /** It was published before this server began: the reader is yet to catch up. */
+  readonly isBehind: boolean
+}
+
+/** A place in `normalized_ticks`: all before `offset`. */
+export type LogPlace = Pick<Bookmark, "partition" | "incarnation" | "offset">
 
 export interface HubSettings {
   /** Newest ticks kept of each instrument. */
@@ -23,6 +39,12 @@ export interface HubSettings {
   readonly CLIENTS_BYTES: number
   /** Instruments remembered in a channel; those that were silent longest go. */
   readonly HUB_INSTRUMENTS: number
+  /** Newest one-minute bars kept of all instruments of a channel together. */
+  readonly HUB_BARS: number
+  /** Changed bars are told at most this often. */
+  readonly CANDLE_MS: number
+  /** How far ahead of the log's clock a tick may be stamped. */
+  readonly MAX_FUTURE_SKEW_MS: number
 }
 
 /** What a channel needs of the hub that it belongs to. */
@@ -32,6 +54,19 @@ export interface ChannelHost {
   readonly seen: (token: number) => void
   /** Sends what was marked for these clients. */
   readonly deliver: (queues: ReadonlyArray<ClientQueue>, frames: ReadonlyArray<Frame>) => void
+  /** Sends what waits in these clients' slots. */
+  readonly handOver: (queues: ReadonlyArray<ClientQueue>) => void
+  /** Epoch microseconds, by the clock that says when a bar is final: REST's. */
+  readonly time: () => number
+  /** The partition that an instrument's live ticks lie in. */
+  readonly partitionOf: (token: number) => number
+  /** Undefined where no trading hours are known. */
+  readonly segment: (token: number) => Segment | undefined
+  /** Undefined: what is not in memory is not to be had. */
+  readonly history: History | undefined
+  readonly look: <A>(ask: (history: History) => Promise<A>, otherwise: A) => Promise<A>
+  /** The newest revision of a bar was given up. */
+  readonly gaveUp: (why: GivenUp) => void
 }
 
 /** What a channel needs of a client in it. */

@@ -8,7 +8,11 @@ export const replayAudience = (hub: Hub): ReplayAudience["Service"] => ({
     hub.open(id)
   },
   publish: (id, ticks) => hub.channel(id)?.publish(ticks),
-  clock: (id, { run, ts, state }) => hub.channel(id)?.clock(run, ts, state),
+  clock: (id, { run, ts, state, isWhole }) => {
+    const channel = hub.channel(id)
+    if (isWhole) channel?.end()
+    channel?.clock(run, ts, state)
+  },
   close: (id) => hub.close(id),
   clients: (id) => hub.clients(id)
 })

@@ -1,7 +1,7 @@
 /** Decides what a server does with what it reads: live ticks go to the hub, replayed ones back to their replays. */
 import { Effect } from "effect"
 import type { LogError } from "../../schema/Errors.ts"
-import type { TickLog } from "../log/TickLog.ts"
+import { TickLog } from "../log/TickLog.ts"
 import { Replays } from "../replay/Replays.ts"
 import type { Readiness } from "../run/Readiness.ts"
 import { broadcast } from "./broadcast.ts"
@@ -11,9 +11,13 @@ export const serveLive: Effect.Effect<void, LogError, TickLog | Readiness | FanO
   function* () {
     const hub = yield* FanOut
     const replays = yield* Replays
-    yield* broadcast(({ partition, ticks, replays: returned, publishedAt }) => {
-      if (ticks.length > 0) hub.publish(ticks, publishedAt)
-      if (returned.length > 0) replays.returned(partition, returned)
+    hub.partitions = (yield* TickLog).partitions
+    yield* broadcast({
+      begin: (place, since) => hub.live.begin(place, since),
+      take: ({ partition, ticks, replays: returned, publishedAt, bookmark }, isBehind) => {
+        if (ticks.length > 0) hub.publish(ticks, publishedAt, { bookmark, isBehind })
+        if (returned.length > 0) replays.returned(partition, returned)
+      }
     })
   }
 )

@@ -1,8 +1,8 @@
 /**
- * Decides what clients may hear besides ticks, channel by channel: each says what one tick makes it tell. Who wants
- * which is a number of bits, so that a tick asks it at no cost.
+ * Decides what clients may hear besides ticks, channel by channel: some say what one tick makes them tell, the others
+ * have a state. Who wants which is a number of bits, so that a tick asks it at no cost.
  */
-import { gapFilledFrame, gapFrame, type ServedChannel } from "../../schema/Protocol.ts"
+import { type ChannelName, gapFilledFrame, gapFrame } from "../../schema/Protocol.ts"
 import type { Tick } from "../../schema/Tick.ts"
 
 /** The frame that a tick makes a channel tell, right before the tick itself; undefined for most. */
@@ -14,10 +14,16 @@ const gapOf: Teller = ({ status, sequencing, instrument_token: token, gap_from, 
   return gap_from === 0 ? gapFilledFrame(token, sequence_id, sequence_id) : gapFrame(token, gap_from, sequence_id - 1)
 }
 
-const tellers: Readonly<Record<Exclude<ServedChannel, "tick">, Teller>> = { gap: gapOf }
+/** Channels of which only the newest counts. */
+type LatestChannel = "candle_1m" | "candle_5m" | "state"
 
-const names = Object.keys(tellers)
+const tellers: Readonly<Record<Exclude<ChannelName, "tick" | LatestChannel>, Teller>> = { gap: gapOf }
+
 const list = Object.values(tellers)
+const names: ReadonlyArray<string> = [
+  ...Object.keys(tellers),
+  ...(["candle_1m", "candle_5m", "state"] satisfies ReadonlyArray<LatestChannel>)
+]
 
 /** The channels that a client wants of an instrument, a bit each. */
 export type Wanted = number
@@ -26,8 +32,15 @@ export type Wanted = number
 export const TICK: Wanted = 1
 const bitOf = (index: number): Wanted => TICK << (index + 1)
 
-export const wantedOf = (channels: ReadonlyArray<ServedChannel>): Wanted =>
+export const wantedOf = (channels: ReadonlyArray<ChannelName>): Wanted =>
   channels.reduce((bits, channel) => bits | (channel === "tick" ? TICK : bitOf(names.indexOf(channel))), 0)
+
+/** The bits of what has a state, and of all of them. */
+export const CANDLE_1M = wantedOf(["candle_1m"])
+export const CANDLE_5M = wantedOf(["candle_5m"])
+export const CANDLES: Wanted = CANDLE_1M | CANDLE_5M
+export const STATE = wantedOf(["state"])
+export const LATEST: Wanted = CANDLES | STATE
 
 /** What one tick makes the channels tell: `bits` of those that do, and their frames in the same order. */
 export interface Told {

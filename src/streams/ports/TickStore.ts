@@ -3,7 +3,7 @@ import { Context, type Effect } from "effect"
 import type { Candle, Interval } from "../../schema/Candle.ts"
 import type { StoreError } from "../../schema/Errors.ts"
 import type { Instrument } from "../../schema/Instrument.ts"
-import type { Tick } from "../../schema/Tick.ts"
+import type { Tick, TickOrder } from "../../schema/Tick.ts"
 import type { StoredName, tickFields } from "../../schema/tickFields.ts"
 import type { Bookmark } from "../log/bookmark.ts"
 
@@ -56,6 +56,39 @@ export interface CandleQuery {
   readonly limit: number
 }
 
+/** The first or the last tick of a bar, with its place in the order of ticks. */
+export interface BarEdge extends TickOrder {
+  readonly price: number
+}
+
+/** Ticks of a bar, summed up so that sums of other ticks of it can be added to them exactly. */
+export interface BarSum {
+  readonly ts: number
+  readonly count: number
+  readonly open: BarEdge
+  readonly high: number
+  readonly low: number
+  readonly close: BarEdge
+  /** At most `MAX_VOLUME`. */
+  readonly volume: number
+}
+
+/** Ticks of one minute. */
+export interface MinuteSum extends BarSum {
+  /** The numbering that all of them belong to; undefined where there are several, or a replay added some. */
+  readonly numbering: { readonly epoch: number; readonly session: number } | undefined
+}
+
+/** Minutes of one instrument, all of one trading day. */
+export interface MinutesQuery {
+  readonly instrument_token: number
+  /** `before`: ticks from this place of the stream on do not count; undefined: all do. */
+  readonly minutes: ReadonlyArray<{
+    readonly ts: number
+    readonly before: { readonly epoch: number; readonly position: number } | undefined
+  }>
+}
+
 /** The last tick of an instrument and its trading day so far. */
 export interface Quote {
   readonly last: StoredTick
@@ -76,6 +109,11 @@ export class TickStore extends Context.Service<
     readonly ticks: (query: TickQuery) => Effect.Effect<ReadonlyArray<StoredTick>, StoreError>
     /** Bars ascending; equal at any moment to a recompute from the ticks. */
     readonly candles: (query: CandleQuery) => Effect.Effect<ReadonlyArray<Candle>, StoreError>
+    /**
+     * What these minutes hold, those without ticks left out; undefined where the store has dropped their day: its bars
+     * stay as they are, whatever still comes.
+     */
+    readonly minutes: (query: MinutesQuery) => Effect.Effect<ReadonlyArray<MinuteSum> | undefined, StoreError>
     readonly quotes: (tokens: ReadonlyArray<number>) => Effect.Effect<ReadonlyMap<number, Quote>, StoreError>
     /**
      * Ticks of one instrument's trading day (the one that `epoch` names) that come after (epoch, position) in the

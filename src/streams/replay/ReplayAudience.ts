@@ -9,6 +9,8 @@ export interface ReplayClock {
   /** Epoch microseconds; null before the first tick. */
   readonly ts: number | null
   readonly state: ReplayState
+  /** All that was asked for has come out, and nothing more will. */
+  readonly isWhole: boolean
 }
 
 /** Plain calls: the hub holds bounded queues and never waits. */

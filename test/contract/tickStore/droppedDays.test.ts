@@ -38,7 +38,7 @@ onEachStore(
     it.effect("leave their bars, which no later tick of theirs changes", () =>
       Effect.gen(function* () {
         yield* Effect.promise(() => withinOneDay(20_000))
-        const { bookmarks, count, dropOldDays, quotes, ticks } = yield* TickStore
+        const { bookmarks, count, dropOldDays, minutes, quotes, ticks } = yield* TickStore
         const [token, gone] = [newToken(), newToken()]
         const rows = new Rows()
         let position = 0
@@ -78,6 +78,11 @@ onEachStore(
         assert.strictEqual(yield* dropOldDays, 0)
         yield* assertBars(token, rows)
         assert.deepStrictEqual([...(yield* quotes([token, gone])).keys()], [token])
+
+        // Nobody takes what a dropped minute has no ticks of for an empty one.
+        const minuteOf = ({ exchange_ts }: Tick) => ({ ts: exchange_ts - (exchange_ts % MINUTE), before: undefined })
+        assert.isUndefined(yield* minutes({ instrument_token: token, minutes: [minuteOf(old[0]!)] }))
+        assert.isDefined(yield* minutes({ instrument_token: token, minutes: [minuteOf(kept[0]!)] }))
 
         // Late ticks, repeats and replays of these days, alone and among others.
         const bookmark = { partition: 2, incarnation: "dropped", offset: 77, mark: undefined }

@@ -188,7 +188,7 @@ describe("ReplayService", () => {
       const { ticks, clocks, isOpen } = world.of(started)
       assert.deepStrictEqual(ticks.map(shape), expected.map(shape))
       assert.isFalse(isOpen)
-      assert.deepStrictEqual(clocks.at(-1), { run: 1, ts: over.clock, state: "ended" })
+      assert.deepStrictEqual(clocks.at(-1), { run: 1, ts: over.clock, state: "ended", isWhole: true })
       assert.deepStrictEqual(yield* replays.list, [over])
       assert.deepStrictEqual(world.live, [])
     }).pipe(Effect.provide(world.layer()))

@@ -88,7 +88,7 @@ const parts = {
   store: { stage: "follow-store", run: writeStore(settings) },
   ring: { stage: "follow-ring", run: writeRecentTicks(settings) },
   archive: { stage: "follow-archive", run: writeArchive(settings) },
-  server: { stage: "follow-server", run: broadcast(() => {}) }
+  server: { stage: "follow-server", run: broadcast({ begin: () => {}, take: () => {} }) }
 } as const
 
 describe("a partition that fails", () => {
