@@ -58,6 +58,8 @@ export class Frame {
   /** Frames that go right before it: a hole told, a gap told. */
   readonly before: ReadonlyArray<string> | undefined
   readonly published: Published
+  /** It tells something of an instrument to who does not want its ticks. */
+  readonly isBeside: boolean
   private tick: TickFields | undefined
   private encoded: string
 
@@ -77,6 +79,7 @@ export class Frame {
     this.first = first
     this.before = before
     this.published = published
+    this.isBeside = tick === undefined && token !== 0
     this.tick = tick
     this.encoded = encoded
   }
@@ -215,6 +218,8 @@ export class ClientQueue {
   private waiting: Map<number, number> | undefined
   /** Of `pause`: what is left out, longest ago first; undefined where nothing is. */
   private missed: Map<number, Missed> | undefined
+  /** Of instruments whose ticks are not wanted, up to where what is told of them may have been lost. */
+  private readonly beside = new Map<number, Place>()
   /** Frames of the publish under way that are for this client, and how many of them went out at once. */
   private marks = new Uint16Array(FIRST_MARKS)
   private marked = 0
@@ -295,6 +300,7 @@ export class ClientQueue {
   /** A new run has come: what comes from here on takes the place of nothing that waits. */
   keepApart(): void {
     this.waiting?.clear()
+    this.beside.clear()
   }
 
   /** Cannot be kept: the next flush says where its streams stand and closes it. */
@@ -320,6 +326,19 @@ export class ClientQueue {
       return { token, place }
     }
     return undefined
+  }
+
+  /** Up to where an instrument was told of beside its ticks, or may have been told as lost. */
+  besideAt(token: number): Place | undefined {
+    return this.beside.get(token)
+  }
+
+  standBeside(token: number, { epoch, position }: Place): void {
+    this.beside.set(token, { epoch, position })
+  }
+
+  forgetBeside(token: number): void {
+    this.beside.delete(token)
   }
 
   forgetMissed(token: number): void {
@@ -404,6 +423,7 @@ export class ClientQueue {
 
   /** Puts a frame behind the others; full: tries the socket, then does as the policy says. */
   private push(frame: Frame): void {
+    if (frame.isBeside) this.standBeside(frame.token, frame)
     if (this.missed?.has(frame.token)) return
     if (this.waiting !== undefined && this.takesPlace(this.waiting, frame)) return
     let size = this.tail - this.head

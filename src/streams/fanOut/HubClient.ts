@@ -69,6 +69,7 @@ interface Found {
 }
 
 const AS_ASKED: Verdict = {}
+const placeAt = ({ epoch, position }: Place): Place => ({ epoch, position })
 /** Instruments that one connection subscribes to or has left, in times of those that it may subscribe to. */
 const REMEMBERED = 2
 
@@ -158,17 +159,16 @@ export class HubClient implements Member, QueueOwner {
    */
   verdict(token: number, { channels, since, backfill }: SubscribeOptions): Verdict {
     const known = this.subscriptions.get(token)
-    const left = this.leftAt(token)
-    if (known === undefined && left === undefined && this.isFull) return { reason: "too_many_left" }
+    if (known === undefined && this.isFull && !this.left.has(token)) return { reason: "too_many_left" }
     if ((channels & TICK) === 0) return AS_ASKED
-    const at = known?.hasTicks === true ? this.standing(known) : left
+    const hasTicks = known?.hasTicks === true
+    const at = hasTicks ? this.standing(known) : this.leftAt(token)
     if (at !== undefined) {
-      const isOld =
-        since === undefined ? known?.hasTicks === true && backfill > 0 : isAfter(at.epoch, at.position, since)
-      if (isOld) return { reason: known?.hasTicks === true ? "already_subscribed" : "already_sent", at }
+      const isOld = since === undefined ? hasTicks && backfill > 0 : isAfter(at.epoch, at.position, since)
+      if (isOld) return { reason: hasTicks ? "already_subscribed" : "already_sent", at: placeAt(at) }
     }
     if (since === undefined) return AS_ASKED
-    const stands = known?.hasTicks === true ? at : this.channel?.place(token)
+    const stands = hasTicks ? at : this.channel?.place(token)
     return stands !== undefined && isAfter(since.epoch, since.position, stands) ? { at: stands } : AS_ASKED
   }
 
@@ -178,7 +178,7 @@ export class HubClient implements Member, QueueOwner {
   }
 
   /**
-   * Subscribes one token, in one step with its backfill. A token whose ticks are on their way goes on as it was, so that
+   * Subscribes one token, in one step with its backfill. One whose ticks are on their way goes on as it was, so that
    * nothing is sent twice and nothing left out, and is answered with where its stream stands.
    */
   subscribe(token: number, options: SubscribeOptions): void {
@@ -212,8 +212,9 @@ export class HubClient implements Member, QueueOwner {
     this.hub.subscriptions++
     const last = instrument.isSeen ? placeOf(instrument) : undefined
     if (!wantsTicks) {
+      // Without ticks there is no place but the one where they were left.
       this.goLive(subscription)
-      this.answer(subscription, this.leftAt(token) ?? last)
+      this.answer(subscription, this.leftAt(token))
     } else {
       const left = this.leftAt(token)
       this.queue.forgetMissed(token)
@@ -229,15 +230,16 @@ export class HubClient implements Member, QueueOwner {
   unsubscribe(token: number): boolean {
     const subscription = this.subscriptions.get(token)
     if (subscription === undefined) return false
-    const place = this.standing(subscription)
+    const place = subscription.hasTicks ? this.standing(subscription) : this.leftAt(token)
     const sure = subscription.state === "live" || subscription.sure
     this.subscriptions.delete(token)
     this.hub.subscriptions--
     this.queue.forgetMissed(token)
+    this.queue.forgetBeside(token)
     this.drop(subscription)
-    if (!subscription.hasTicks || place === undefined) return true
+    if (place === undefined) return true
     if (!this.left.has(token)) this.hub.subscriptions++
-    this.left.set(token, { ...place, sure })
+    this.left.set(token, { ...placeAt(place), sure })
     return true
   }
 
@@ -249,11 +251,17 @@ export class HubClient implements Member, QueueOwner {
     return instrument.isSeen ? placeOf(instrument) : undefined
   }
 
-  /** Where the client left an instrument; before what was left out of its queue since. */
+  /**
+   * Where the client left the ticks of an instrument: before what was left out of its queue since, and behind what it may
+   * have been told of the instrument without having its ticks.
+   */
   private leftAt(token: number): Left | undefined {
     const left = this.left.get(token)
-    const missed = left === undefined || this.subscriptions.has(token) ? undefined : this.queue.missedAt(token)
-    return missed === undefined ? left : { ...missed, sure: true }
+    const missed = this.queue.missedAt(token)
+    if (missed !== undefined && (left !== undefined || this.subscriptions.has(token))) return { ...missed, sure: true }
+    const beside = this.queue.besideAt(token)
+    if (beside === undefined || (left !== undefined && !isAfter(beside.epoch, beside.position, left))) return left
+    return { ...beside, sure: true }
   }
 
   private forgetLeft(token: number): void {
@@ -398,6 +406,7 @@ export class HubClient implements Member, QueueOwner {
       const subscription = this.subscriptions.get(token)
       if (subscription?.state !== "live" || !subscription.hasTicks) {
         const target = subscription === undefined ? this.left.get(token) : this.standing(subscription)
+        if (subscription !== undefined && target !== undefined) queue.standBeside(token, target)
         const instrument = this.channel!.instrument(token)
         const nothing = { fetched: [], from: undefined, recovered: false, answer: false }
         queue.notify(backfillNotice({ instrument, base: place, target, lost: this.hub.lost, ...nothing }))
@@ -476,6 +485,10 @@ export class HubClient implements Member, QueueOwner {
     let from = { epoch: last.epoch, position: Math.max(0, last.position - Math.min(backfill, RING_TICKS)) }
     if (base !== undefined && isAfter(base.epoch, base.position, from)) from = { ...base }
     if (instrument.reaches(from) || !this.hasHistory) {
+      if (this.queue.policy === "pause" && isAfter(last.epoch, last.position, from)) {
+        this.readLater(subscription, base ?? asked, from)
+        return
+      }
       this.goLive(subscription)
       const rest = { fetched: [], from, target: last, recovered: true, answer: true }
       this.notify(subscription, { base: base ?? asked, ...rest })
@@ -486,30 +499,33 @@ export class HubClient implements Member, QueueOwner {
 
   /** A client that says where it stands; `sent` is where it left the stream on this connection. */
   private resume(subscription: Subscription, since: Place, last: Place | undefined, sent: Left | undefined): void {
-    const {
-      instrument,
-      instrument: { token }
-    } = subscription
+    const { instrument } = subscription
     if (this.queue.policy !== "pause" || last === undefined || !instrument.reaches(since)) {
       this.goOn(subscription, since, last, sent)
       return
     }
-    // A client that is to lose nothing may read much later than it asks: it is as if it had been left out since.
+    this.readLater(subscription, sent ?? since, since)
+  }
+
+  /**
+   * A client that is to lose nothing may read much later than it asks: it is as if it had been left out since `from`. What
+   * it does not get between where it stands and there is told at once.
+   */
+  private readLater(subscription: Subscription, base: Place, from: Place): void {
     this.goLive(subscription)
-    if (sent !== undefined) {
-      const nothing = { fetched: [], from: undefined, recovered: false, answer: false }
-      this.notify(subscription, { base: sent, target: since, ...nothing })
-    }
-    this.queue.leaveOut(token, since)
+    const nothing = { fetched: [], from: undefined, recovered: false, answer: false }
+    this.notify(subscription, { base, target: from, ...nothing })
+    this.queue.leaveOut(subscription.instrument.token, from)
     this.watchPause()
   }
 
   /** Goes on from a place: from memory where it reaches back, else from outside. */
   private goOn(subscription: Subscription, since: Place, last: Place | undefined, sent: Left | undefined): void {
     const { instrument } = subscription
-    subscription.place = since
-    subscription.sure = false
     const base = sent ?? since
+    // Until something is told it stands where it was left: who leaves again comes back there.
+    subscription.place = base
+    subscription.sure = sent?.sure === true
     // A place ahead of what has come in here is one only where the ring or the store knows it, or the stream comes to it
     // soon: another server may have been quicker. Else the client is told where the stream stands.
     if (last !== undefined && since.epoch <= last.epoch && instrument.reaches(since)) {
