@@ -3,9 +3,12 @@
  * becomes of it. Answers go through the client's queue, in order with the ticks.
  */
 import { Result } from "effect"
+import type { LiveKey } from "../layers/keys/ApiKeys.ts"
 import { SIMULATED_EXCHANGE } from "../schema/Instrument.ts"
 import {
   type Answer,
+  type AuthMessage,
+  authorizedFrame,
   DEFAULT_CHANNELS,
   decodeClientMessage,
   type ErrorCode,
@@ -24,6 +27,7 @@ import type { Hub } from "../streams/fanOut/Hub.ts"
 import type { HubClient } from "../streams/fanOut/HubClient.ts"
 import { wantedOf } from "../streams/fanOut/sideChannels.ts"
 import type { Instruments } from "../streams/ports/Instruments.ts"
+import { type KeyAccess, lacksScope } from "./access.ts"
 import { Rate } from "./rate.ts"
 import type { Shares, Work } from "./shares.ts"
 
@@ -50,6 +54,8 @@ export interface SessionServices {
   readonly settings: SessionSettings
   readonly shares: Shares
   readonly observer: SessionObserver
+  /** Absent: nobody is asked for a key. */
+  readonly access?: KeyAccess | undefined
 }
 
 /** What a session tells whoever counts. */
@@ -74,9 +80,12 @@ export class ClientSession implements Work {
   /** What is left to do of the message in hand. */
   private inHand: Generator<void, void> | undefined
   private strikes = 0
+  /** What the connection was let in by, where a key is asked for. */
+  private readonly key: LiveKey | undefined
 
-  constructor(services: SessionServices, socket: ClientSocket) {
+  constructor(services: SessionServices, socket: ClientSocket, key?: LiveKey) {
     this.services = services
+    this.key = key
     this.client = services.hub.connect(socket)
     const most = Math.max(LEAST_INSTRUMENTS, services.settings.MAX_CLIENT_TOKENS)
     this.instruments = new Rate(most * INSTRUMENT_BURST, most * INSTRUMENTS_PER_SECOND)
@@ -160,6 +169,8 @@ export class ClientSession implements Work {
       return
     }
     const message = decoded.success
+    // Its connection is about to be ended.
+    if (this.key?.over !== undefined) return
     switch (message.action) {
       case "subscribe":
         yield* this.subscribe(message)
@@ -168,14 +179,34 @@ export class ClientSession implements Work {
         yield* this.unsubscribe(message)
         return
       case "auth":
-        this.client.say(
-          errorFrame({ code: "no_keys", message: "auth: no API keys are configured, none is needed", id: message.id })
-        )
+        this.authorize(message)
         return
       case "ping":
         this.client.say(pongFrame)
         return
     }
+  }
+
+  /** Who has shown a key already may show the same again; for another there is another connection. */
+  private authorize({ id, key: text }: AuthMessage): void {
+    const { key } = this
+    const { access } = this.services
+    if (key === undefined || access === undefined) {
+      this.client.say(errorFrame({ code: "no_keys", message: "auth: no API keys are configured, none is needed", id }))
+    } else if (access.isSame(text, key)) this.client.say(authorizedFrame(id, key))
+    else {
+      const message = `auth: this connection speaks by key "${key.name}"; open another one for another key`
+      this.refuse({ code: "already_authorized", message, id })
+    }
+  }
+
+  /** Whether the key is for a token. */
+  private sees(token: number): boolean {
+    const { key } = this
+    const { access, instruments } = this.services
+    if (key === undefined || key.sees(token, instruments.get(token))) return true
+    access?.observer.figuresOf(key.name).refused("instruments")
+    return false
   }
 
   private refuse(refused: Refused): void {
@@ -207,6 +238,11 @@ export class ClientSession implements Work {
     const { client } = this
     const { hub, settings } = this.services
     const { id, replay, capacity, since } = message
+    if (this.key !== undefined && !this.key.scopes.has("read")) {
+      this.services.access?.observer.figuresOf(this.key.name).refused("scope")
+      this.refuse({ code: "forbidden", message: lacksScope(this.key, "read"), id })
+      return
+    }
     if (capacity !== undefined && capacity > settings.MAX_CLIENT_CAPACITY) {
       const most = settings.MAX_CLIENT_CAPACITY
       this.refuse({ code: "bad_message", message: `capacity: expected at most ${most}, got ${capacity}`, id })
@@ -255,6 +291,7 @@ export class ClientSession implements Work {
     let all = settings.MAX_SUBSCRIPTIONS - hub.subscriptions
     /** Why a token that was not named in this message yet is not taken. */
     const reasonAgainst = (token: number): string | undefined => {
+      if (!this.sees(token)) return "forbidden"
       // What was sent already is not sent again: it would break the order of positions.
       if (client.hasTicks(token) && (backfill > 0 || since?.[token] !== undefined)) return "already_subscribed"
       if (client.has(token)) return undefined

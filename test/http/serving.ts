@@ -1,6 +1,7 @@
 /** Decides how the server is started for a test, on a free port, and asked through a real socket. */
 import { type IncomingHttpHeaders, request } from "node:http"
 import { Context, Effect, Layer } from "effect"
+import * as Access from "../../src/http/access.ts"
 import type { Bounds } from "../../src/http/front.ts"
 import { HttpSettings } from "../../src/http/HttpSettings.ts"
 import * as Server from "../../src/http/Server.ts"
@@ -35,11 +36,22 @@ export interface Serving {
   readonly bounds?: Bounds
   /** Who listens to replays; one client to each unless told otherwise. */
   readonly audience?: Layer.Layer<ReplayAudience>
+  /** Who is let in; everybody unless told otherwise. */
+  readonly access?: Layer.Layer<Access.Access>
 }
 
 /** The server on embedded services, for as long as the scope. */
-export const serve = ({ store, settings, log, mounts, bounds, audience = nobody }: Serving) => {
+export const serve = ({
+  store,
+  settings,
+  log,
+  mounts,
+  bounds,
+  audience = nobody,
+  access = Access.layerOpen
+}: Serving) => {
   const services = Layer.mergeAll(
+    access,
     RawSinkLayer.layerLog,
     InstrumentsLayer.layer,
     Layer.succeed(HttpSettings, {
