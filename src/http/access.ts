@@ -63,10 +63,10 @@ const unauthorized = (message: string, isWrong: boolean): Refusal => ({
   headers: { "www-authenticate": isWrong ? `${REALM}, error="invalid_token"` : REALM }
 })
 
-const tooMany = (reason: string, message: string, seconds: number): Refusal => ({
+const tooMany = (reason: string, message: string, seconds: number, parameter?: string): Refusal => ({
   status: 429,
   reason,
-  body: { _tag: "TooManyRequests", message },
+  body: { _tag: "TooManyRequests", message, ...(parameter === undefined ? {} : { parameter }) },
   headers: { "retry-after": String(seconds) }
 })
 
@@ -151,7 +151,7 @@ export class KeyAccess {
     if (wait > 0) {
       this.observer.unauthorized("waits")
       const message = `Authorization: wrong API keys came from ${peer} again and again: expected to wait ${wait} s`
-      return tooMany("unauthorized", message, wait)
+      return tooMany("unauthorized", message, wait, "Authorization")
     }
     this.penalties.add(peer)
     this.observer.unauthorized(found)

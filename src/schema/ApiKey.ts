@@ -47,7 +47,9 @@ export const isKeyInstrument = (text: string): boolean => {
 }
 
 const text = (isRight: (text: string) => boolean, wanted: string) =>
-  Schema.String.pipe(Schema.check(Schema.makeFilter((text: string) => isRight(text) || `Expected ${wanted}`)))
+  Schema.String.pipe(
+    Schema.check(Schema.makeFilter((text: string) => isRight(text) || `Expected ${wanted}`, { expected: wanted }))
+  )
 const Instant = text((iso) => isTime(parseIso(iso)), "a time such as 2026-01-15T03:45:00Z")
 const hex = (chars: number, wanted: string) => text((t) => t.length === chars && /^[0-9a-f]+$/.test(t), wanted)
 

@@ -10,6 +10,7 @@ import * as InstrumentsLayer from "../../src/layers/instruments/Instruments.ts"
 import * as MemoryCounters from "../../src/layers/memory/MemoryCounters.ts"
 import * as MemoryLog from "../../src/layers/memory/MemoryLog.ts"
 import * as ReplayService from "../../src/layers/replays/ReplayService.ts"
+import type { StartError } from "../../src/schema/Errors.ts"
 import { TickLog } from "../../src/streams/log/TickLog.ts"
 import { Overview } from "../../src/streams/Overview.ts"
 import type { TickStore } from "../../src/streams/ports/TickStore.ts"
@@ -37,7 +38,7 @@ export interface Serving {
   /** Who listens to replays; one client to each unless told otherwise. */
   readonly audience?: Layer.Layer<ReplayAudience>
   /** Who is let in; everybody unless told otherwise. */
-  readonly access?: Layer.Layer<Access.Access>
+  readonly access?: Layer.Layer<Access.Access, StartError>
 }
 
 /** The server on embedded services, for as long as the scope. */

@@ -216,8 +216,15 @@ const ageOf = (lock: string): string => {
   }
 }
 
-/** Changes the file, which is made where there is none. Answers once the change is on the disk. */
-export const changeKeys = <A>(path: string, change: KeysChange<A>): Effect.Effect<A, StartError> =>
+/**
+ * Changes the file, which is made where there is none. Answers once the change is on the disk; another writer is waited
+ * for, `waitMs` at most.
+ */
+export const changeKeys = <A>(
+  path: string,
+  change: KeysChange<A>,
+  waitMs = LOCK_WAIT_MS
+): Effect.Effect<A, StartError> =>
   // In one turn: a signal finds it done, or not begun.
   Effect.try({
     try: () => changed(path, change),
@@ -225,7 +232,7 @@ export const changeKeys = <A>(path: string, change: KeysChange<A>): Effect.Effec
   }).pipe(
     Effect.retry({
       while: (error) => error._tag === "Locked",
-      schedule: Schedule.spaced(LOCK_LOOK_MS).pipe(Schedule.upTo({ times: LOCK_WAIT_MS / LOCK_LOOK_MS }))
+      schedule: Schedule.spaced(LOCK_LOOK_MS).pipe(Schedule.upTo({ times: Math.ceil(waitMs / LOCK_LOOK_MS) }))
     }),
     Effect.catchTag("Locked", ({ lock }) =>
       Effect.fail(
