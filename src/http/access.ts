@@ -2,9 +2,9 @@
  * Decides who is let in where keys are asked for: which key a request or connection shows, whether it holds, has the scope
  * and has room left, and what whoever shows wrong ones has to wait. Where no file of keys is set, nobody is asked.
  *
- * Who has waited for nothing: a key that holds is let in whatever its address did before. So a guesser costs the clients
- * behind the same address nothing; and he gains nothing by it, as nobody guesses 256 bits. What his guesses cost is a look
- * at a map and one SHA-256 each. From the sixth within a minute on he is answered 429 instead of 401, with a growing wait.
+ * A key that holds is let in whatever its address did before: whoever guesses does not make the clients behind the same
+ * address wait. It gains him nothing, as nobody guesses 256 bits, and a guess costs a look at a map and one SHA-256. After
+ * the sixth within a minute wrong keys of his address are answered 429 instead of 401, with a wait that grows.
  */
 import { Context, Effect, Layer } from "effect"
 import { ApiKeys, type KeyRing, LiveKey, type NoKey } from "../layers/keys/ApiKeys.ts"

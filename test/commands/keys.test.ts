@@ -245,7 +245,7 @@ describe("an instance that is given a file of keys", () => {
         assert.match(instance.stderr, /message=audit key=desk address=127\.0\.0\.1 action=instruments_import added=1/)
         assert.match(instance.stderr, /message=audit key=desk address=127\.0\.0\.1 action=ingest requests=1 ticks=2/)
         assert.match(instance.stderr, /message=audit key=desk address=127\.0\.0\.1 action=replay_start /)
-        assert.match(instance.stderr, /message=audit action=keys_read added= ended=desk/)
+        assert.match(instance.stderr, /message=audit action=keys_read ended=desk/)
         assert.match(instance.stderr, /client 127\.0\.0\.1 unauthorized: /)
         for (const text of printed) assert.notMatch(text, SECRET)
         for (const text of printed) assert.notInclude(text, first.slice(13))

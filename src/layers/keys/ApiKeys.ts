@@ -142,9 +142,14 @@ export class KeyRing {
 /** The keys that this process lets in by. */
 export class ApiKeys extends Context.Service<ApiKeys, KeyRing>()("market-data-platform/layers/ApiKeys") {}
 
-const namesOf = (keys: ReadonlyArray<LiveKey>): string => {
-  const names = keys.slice(0, MAX_TOLD).map(({ name }) => name)
-  return keys.length > MAX_TOLD ? `${names.join(",")},…` : names.join(",")
+/** The names of keys as a field of a line; nothing where there are none. */
+const namesOf = (field: string, keys: ReadonlyArray<LiveKey>): Readonly<Record<string, string>> => {
+  if (keys.length === 0) return {}
+  const names = keys
+    .slice(0, MAX_TOLD)
+    .map(({ name }) => name)
+    .join(",")
+  return { [field]: keys.length > MAX_TOLD ? `${names},…` : names }
 }
 
 /** Says each time that the system has seen something change in the folder; that it does is not to be relied on. */
@@ -210,7 +215,7 @@ export const layer = (path: string): Layer.Layer<ApiKeys, StartError, Readiness>
         const { added, ended } = yield* take(read.success)
         if (added.length + ended.length === 0) return
         yield* Effect.logInfo("audit").pipe(
-          Effect.annotateLogs({ action: "keys_read", added: namesOf(added), ended: namesOf(ended) })
+          Effect.annotateLogs({ action: "keys_read", ...namesOf("added", added), ...namesOf("ended", ended) })
         )
       })
 
@@ -240,7 +245,7 @@ export const layer = (path: string): Layer.Layer<ApiKeys, StartError, Readiness>
             const ended = ring.expire(Date.now())
             if (ended.length === 0) return
             live.add(ring.live.length)
-            run(Effect.annotateLogs(Effect.logInfo("audit"), { action: "keys_expired", ended: namesOf(ended) }))
+            run(Effect.annotateLogs(Effect.logInfo("audit"), { action: "keys_expired", ...namesOf("ended", ended) }))
           }, EXPIRY_MS).unref()
         ),
         (timer) => Effect.sync(() => clearInterval(timer))
