@@ -19,7 +19,7 @@ export interface NewKey {
 export const hashOf = (text: string): Buffer => createHash("sha256").update(text, "utf8").digest()
 
 /** A key whose id none of `taken` is. */
-export const newKey = (taken: ReadonlySet<string>): NewKey => {
+export const newKey = (taken: Pick<ReadonlySet<string>, "has">): NewKey => {
   let id: string
   do id = randomBytes(KEY_ID_CHARS / 2).toString("hex")
   while (taken.has(id))
