@@ -6,7 +6,7 @@ import { EPOCH, tickOf } from "../support/hub.ts"
 import { accessBy, keyAccess, keysFile, makeKey } from "../support/keys.ts"
 import { serve as serveWebSocket } from "../support/webSocketServer.ts"
 import { memoryStore, Rows } from "./memoryStore.ts"
-import { serve } from "./serving.ts"
+import { serve, ask as serverAnswers } from "./serving.ts"
 
 interface KeyModule {
   readonly apiKey: () => string | undefined
@@ -85,6 +85,8 @@ describe("the page, where keys are asked for,", () => {
         const asked = seen.length
         // Nothing is sent meanwhile.
         const later = ask("/api/v1/replays")
+        for (let i = 0; i < 5; i++) yield* serverAnswers(port, "/healthz")
+        assert.deepStrictEqual([seen.length, asked], [3, 3])
         page.giveKey(makeKey("x").text)
         yield* until(() => page.isAsking() && seen.length > asked)
         page.giveKey(` ${key.text}\n`)
