@@ -2,6 +2,7 @@
 import { userInfo } from "node:os"
 import { Effect, Option, Result } from "effect"
 import { Argument, Command, Flag } from "effect/cli"
+import { auditLine } from "../layers/keys/auditLine.ts"
 import { changeKeys, readKeys } from "../layers/keys/KeysFile.ts"
 import { newKey } from "../layers/keys/secret.ts"
 import {
@@ -43,7 +44,7 @@ const user = (): string => {
 
 /** A line in the manner of what servers say of changes. */
 const audit = (action: string, fields: Readonly<Record<string, string | number>>) =>
-  Effect.annotateLogs(Effect.logInfo("audit"), { user: user(), action, ...fields })
+  auditLine({ user: user(), action, ...fields })
 
 const nameArgument = Argument.String("NAME")
 

@@ -8,6 +8,7 @@
  */
 import { Context, Effect, Layer } from "effect"
 import { ApiKeys, type KeyRing, LiveKey, type NoKey } from "../layers/keys/ApiKeys.ts"
+import { auditLine } from "../layers/keys/auditLine.ts"
 import { MAX_KEYS, type Scope } from "../schema/ApiKey.ts"
 import type { Settings } from "../schema/Settings.ts"
 import * as metrics from "../streams/metrics.ts"
@@ -266,7 +267,7 @@ export const layer = (settings: AccessSettings): Layer.Layer<Access, never, ApiK
       const context = yield* Effect.context<never>()
       const run = Effect.runForkWith(context)
       const audit = new Audit((fields) => {
-        run(Effect.annotateLogs(Effect.logInfo("audit"), fields))
+        run(auditLine(fields))
       })
       yield* Effect.addFinalizer(() => Effect.sync(() => audit.close()))
       return { keys: new KeyAccess({ ring, settings, audit, observer: observed(context) }) }

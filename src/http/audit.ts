@@ -2,6 +2,7 @@
  * Decides what the log says of whatever somebody changes by a key: one line each, with key and address. What is ingested
  * is told at once the first time, and then summed for a while: a feed sends many times a second.
  */
+import type { AuditFields } from "../layers/keys/auditLine.ts"
 import { printableUpTo } from "../schema/printable.ts"
 
 /** How long ticks of one key from one address are summed. */
@@ -15,8 +16,6 @@ export interface Doer {
   readonly key: string
   readonly address: string
 }
-
-export type AuditFields = Readonly<Record<string, string | number>>
 
 interface Sum {
   readonly doer: Doer

@@ -1,9 +1,9 @@
 /** Decides what a route knows of who asks: his key, which instruments it is for, and where what he changes leaves its line. */
 import { Context, Effect } from "effect"
 import type { LiveKey } from "../layers/keys/ApiKeys.ts"
+import type { AuditFields } from "../layers/keys/auditLine.ts"
 import type { Instruments } from "../streams/ports/Instruments.ts"
 import type { KeyAccess } from "./access.ts"
-import type { AuditFields } from "./audit.ts"
 import type { ClientLog } from "./clientLog.ts"
 import { Forbidden } from "./errors.ts"
 import type { Head } from "./head.ts"

@@ -41,13 +41,13 @@ const open = (keys: ReadonlyArray<MadeKey>, { requestsPerKey = 100_000, store }:
     const logger = Logger.map(Logger.formatLogFmt, (line) => {
       lines.push(line)
     })
-    const { port } = yield* serve({
+    const { log, port } = yield* serve({
       store: store ?? memoryStore(filled()),
       access: accessBy(file.path, { REQUESTS_PER_KEY: requestsPerKey })
     }).pipe(Effect.provide(Logger.layer([logger])))
     const by = (key: MadeKey | undefined, path: string, asked: Asked = {}) =>
       ask(port, path, { ...asked, headers: { ...asked.headers, ...(key === undefined ? {} : bearer(key)) } })
-    return { port, lines, by, ...file }
+    return { log, port, lines, by, ...file }
   })
 
 const operationsBy = (port: number, key: MadeKey) =>
@@ -441,7 +441,8 @@ describe("the audit", () => {
           "key=desk address=127.0.0.1 action=instruments_import added=1 changed=0 expired=0 rejected=0",
           `key=desk address=127.0.0.1 action=replay_start replay=${id} date=2026-01-16 instruments=1 speed=10`,
           `key=desk address=127.0.0.1 action=replay_change replay=${id} state=paused speed=inf`,
-          `key=desk address=127.0.0.1 action=replay_stop replay=${id}`
+          `key=desk address=127.0.0.1 action=replay_stop replay=${id}`,
+          "key=desk address=127.0.0.1 action=dlq_retry sent=1"
         ])
         for (const line of lines) assert.notInclude(line, desk.text.slice(13))
       }).pipe(Effect.scoped)

@@ -1,6 +1,7 @@
 import { assert, describe, it } from "@effect/vitest"
 import { afterEach, beforeEach, vi } from "vitest"
-import { Audit, type AuditFields } from "../../src/http/audit.ts"
+import { Audit } from "../../src/http/audit.ts"
+import type { AuditFields } from "../../src/layers/keys/auditLine.ts"
 
 const DESK = { key: "desk", address: "10.0.0.7" }
 

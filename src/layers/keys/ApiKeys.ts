@@ -12,6 +12,7 @@ import type { Instrument } from "../../schema/Instrument.ts"
 import { keyIdOf } from "../../schema/keyText.ts"
 import * as metrics from "../../streams/metrics.ts"
 import { Readiness } from "../../streams/run/Readiness.ts"
+import { auditLine } from "./auditLine.ts"
 import { type KeysRead, keysSignature, readKeys } from "./KeysFile.ts"
 import { isKeyOf } from "./secret.ts"
 
@@ -214,9 +215,7 @@ export const layer = (path: string): Layer.Layer<ApiKeys, StartError, Readiness>
         yield* mend
         const { added, ended } = yield* take(read.success)
         if (added.length + ended.length === 0) return
-        yield* Effect.logInfo("audit").pipe(
-          Effect.annotateLogs({ action: "keys_read", ...namesOf("added", added), ...namesOf("ended", ended) })
-        )
+        yield* auditLine({ action: "keys_read", ...namesOf("added", added), ...namesOf("ended", ended) })
       })
 
       yield* readKeys(path).pipe(
@@ -245,7 +244,7 @@ export const layer = (path: string): Layer.Layer<ApiKeys, StartError, Readiness>
             const ended = ring.expire(Date.now())
             if (ended.length === 0) return
             live.add(ring.live.length)
-            run(Effect.annotateLogs(Effect.logInfo("audit"), { action: "keys_expired", ...namesOf("ended", ended) }))
+            run(auditLine({ action: "keys_expired", ...namesOf("ended", ended) }))
           }, EXPIRY_MS).unref()
         ),
         (timer) => Effect.sync(() => clearInterval(timer))
