@@ -6,6 +6,7 @@ import { demo } from "./commands/demo.ts"
 import { dlq } from "./commands/dlq.ts"
 import { feed } from "./commands/feed.ts"
 import { instruments } from "./commands/instruments.ts"
+import { keys } from "./commands/keys.ts"
 import { migrate } from "./commands/migrate.ts"
 import { replay } from "./commands/replay.ts"
 import { run } from "./commands/run.ts"
@@ -15,7 +16,7 @@ import { worker } from "./commands/worker.ts"
 
 const mdp = Command.make("mdp").pipe(
   Command.withDescription("Market data platform"),
-  Command.withSubcommands([demo, run, worker, server, feed, replay, instruments, dlq, migrate, topology])
+  Command.withSubcommands([demo, run, worker, server, feed, replay, instruments, dlq, keys, migrate, topology])
 )
 
 const code = await runCli(mdp, process.argv.slice(2))

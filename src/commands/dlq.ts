@@ -18,7 +18,7 @@ import {
 } from "../streams/deadLetters.ts"
 import { TickLog } from "../streams/log/TickLog.ts"
 import { wrongUsage } from "./cli.ts"
-import { instanceUrl, urlFlag } from "./feed.ts"
+import { byApiKey, instanceUrl, urlFlag } from "./feed.ts"
 import { log, settings } from "./services.ts"
 
 const PATH = "/api/v1/dlq"
@@ -44,7 +44,7 @@ const onEither = <A, E, R>(
     if (given.KAFKA_BROKERS !== undefined && Option.isNone(url)) {
       return yield* Effect.scoped(Effect.provide(direct, log(given)))
     }
-    return yield* through(yield* instanceUrl(url))
+    return yield* byApiKey(through(yield* instanceUrl(url)))
   })
 
 const Letters = Schema.Struct({

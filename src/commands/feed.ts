@@ -1,12 +1,14 @@
 /** Decides the commands `mdp feed sim` and `mdp feed file`: their flags, and what they say while they run. */
-import { Effect, Layer, Option, Result, Schema } from "effect"
+import { Effect, Layer, Option, Redacted, Result, Schema } from "effect"
 import { Argument, Command, Flag } from "effect/cli"
 import { BAR_INTERVALS } from "../layers/feeds/barTicks.ts"
 import * as FileFeed from "../layers/feeds/FileFeed.ts"
-import { type Patience, patiently, refusalOf } from "../layers/feeds/Instance.ts"
+import { InstanceKey, type Patience, patiently, refusalOf } from "../layers/feeds/Instance.ts"
 import { describeRefused, type HttpSinkOptions, layerHttp, layerLog, type Refused } from "../layers/feeds/RawSink.ts"
 import * as Simulator from "../layers/feeds/Simulator.ts"
+import { SettingError } from "../schema/Errors.ts"
 import { explain } from "../schema/Explain.ts"
+import { KEY_CHARS, keyIdOf } from "../schema/keyText.ts"
 import { makeZone } from "../schema/NaiveTime.ts"
 import { printable } from "../schema/printable.ts"
 import { readSettings, type Settings } from "../schema/Settings.ts"
@@ -63,6 +65,17 @@ export const instanceUrl = (url: Option.Option<string>) =>
         Effect.fromResult(readSettings(process.env)),
         (settings) => `http://127.0.0.1:${settings.PORT === 0 ? 8080 : settings.PORT}`
       )
+
+/** Speaks to an instance by the key that API_KEY is, where it is set. The key itself is in no message. */
+export const byApiKey = <A, E, R>(command: Effect.Effect<A, E, R>): Effect.Effect<A, E | SettingError, R> =>
+  Effect.flatMap(settings, ({ API_KEY: key }): Effect.Effect<A, E | SettingError, R> => {
+    if (key === undefined) return command
+    if (keyIdOf(key) !== undefined) {
+      return Effect.provideService(command, InstanceKey, Redacted.make(key, { label: "API_KEY" }))
+    }
+    const message = `API_KEY: expected a key as mdp keys add prints it, mdp_ and ${KEY_CHARS - 4} characters, got another text`
+    return Effect.fail(new SettingError({ setting: "API_KEY", message }))
+  })
 
 /** The simulator's flags, for every command that can play a market. */
 export const simulationFlags = {
@@ -215,7 +228,7 @@ const sim = Command.make(
     }).pipe(
       Effect.provide(isOnKafka(given, asked) ? Layer.provide(layerLog, log(given)) : layerHttp(url, { patience }))
     )
-  })
+  }, byApiKey)
 ).pipe(Command.withDescription("Play a market with a DMA and a snapshot feed, made up from a seed"))
 
 /** `field=text` pairs separated by commas. */
@@ -341,7 +354,7 @@ const file = Command.make(
     }).pipe(
       Effect.provide(isOnKafka(given, flags.url) ? Layer.provide(layerLog, log(given)) : layerHttp(url, overHttp))
     )
-  })
+  }, byApiKey)
 ).pipe(Command.withDescription("Feed a file of ticks, CSV or NDJSON"))
 
 /** `mdp feed`. */

@@ -1,14 +1,17 @@
 /** Decides what a whole instance in one process is made of: the services that the settings name or embed, the groups, the server. */
 import { Context, Effect, Layer } from "effect"
 import { Flag } from "effect/cli"
+import * as Access from "../http/access.ts"
 import { HttpSettings } from "../http/HttpSettings.ts"
 import * as Server from "../http/Server.ts"
 import { webSocket } from "../http/WebSocket.ts"
 import * as RawSink from "../layers/feeds/RawSink.ts"
 import * as InstrumentsLayer from "../layers/instruments/Instruments.ts"
+import * as ApiKeys from "../layers/keys/ApiKeys.ts"
+import { readKeys } from "../layers/keys/KeysFile.ts"
 import { lock } from "../layers/postgres/DataDir.ts"
 import * as ReplayService from "../layers/replays/ReplayService.ts"
-import { SettingError, type StartError, type StoreError } from "../schema/Errors.ts"
+import { SettingError, StartError, type StoreError } from "../schema/Errors.ts"
 import type { Settings } from "../schema/Settings.ts"
 import { FanOut } from "../streams/fanOut/Hub.ts"
 import { replayAudience } from "../streams/fanOut/replayAudience.ts"
@@ -68,16 +71,24 @@ export const insecureFlag = Flag.Boolean("insecure").pipe(
 
 const LOOPBACK = /^(localhost|127(\.\d{1,3}){3}|::1|\[::1\])$/
 
-/** Refuses a public address unless told otherwise: whoever reaches it could feed ticks and read everything. */
-export const checkHost = (given: Settings, insecure: boolean) =>
-  insecure || LOOPBACK.test(given.HOST)
-    ? Effect.void
-    : Effect.fail(
-        new SettingError({
-          setting: "HOST",
-          message: `HOST: ${given.HOST} can be reached by others and no API keys are asked for: --insecure allows it`
-        })
-      )
+/**
+ * Refuses a public address unless keys are asked for, or told otherwise: whoever reaches it could feed ticks and read
+ * everything. A file of keys that cannot be used is refused before anything else is begun.
+ */
+export const checkHost = (given: Settings, insecure: boolean): Effect.Effect<void, SettingError | StartError> => {
+  if (given.API_KEYS_FILE !== undefined) {
+    return Effect.asVoid(Effect.mapError(readKeys(given.API_KEYS_FILE), ({ message }) => new StartError({ message })))
+  }
+  if (insecure || LOOPBACK.test(given.HOST)) return Effect.void
+  const message = `HOST: ${given.HOST} can be reached by others and no API keys are asked for: API_KEYS_FILE names some, --insecure does without`
+  return Effect.fail(new SettingError({ setting: "HOST", message }))
+}
+
+/** Nobody is asked for a key unless a file of keys is named. */
+const access = (given: Settings) =>
+  given.API_KEYS_FILE === undefined
+    ? Access.layerOpen
+    : Layer.provide(Access.layer(given), ApiKeys.layer(given.API_KEYS_FILE))
 
 /** What is to be done before anybody is answered, such as registering the instruments that will be asked for. */
 export type Beforehand = Layer.Layer<never, StoreError, Instruments>
@@ -89,6 +100,7 @@ export const serving = (given: Settings, beforehand: Beforehand = Layer.empty) =
   )
   const audience = Layer.effect(ReplayAudience, Effect.map(FanOut, replayAudience))
   return server.pipe(
+    Layer.provide(access(given)),
     Layer.provideMerge(RawSink.layerLog),
     Layer.provideMerge(reader(given)),
     Layer.provideMerge(Layer.effectDiscard(Effect.andThen(Effect.forkScoped(watchStore), Effect.forkScoped(watchLog)))),

@@ -6,7 +6,7 @@ import { Argument, Command, Flag } from "effect/cli"
 import { askInstance, refusalOf } from "../layers/feeds/Instance.ts"
 import { FeedError } from "../schema/Errors.ts"
 import { printable } from "../schema/printable.ts"
-import { instanceUrl, urlFlag } from "./feed.ts"
+import { byApiKey, instanceUrl, urlFlag } from "./feed.ts"
 
 const CARRIAGE_RETURN = 0x0d
 
@@ -84,7 +84,7 @@ const importFile = Command.make(
         message: `${rejected_total} of ${lines} lines were rejected, the others are in; --on-error skip allows it`
       })
     }
-  })
+  }, byApiKey)
 ).pipe(Command.withDescription("Import the broker's instruments file"))
 
 /** `mdp instruments`. */

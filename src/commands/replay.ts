@@ -6,7 +6,7 @@ import { FeedError } from "../schema/Errors.ts"
 import { IST_OFFSET_MICROS } from "../schema/Tick.ts"
 import { Replay, ReplayRequest, Speed } from "../streams/replay/Replays.ts"
 import { wrongUsage } from "./cli.ts"
-import { instanceUrl, urlFlag } from "./feed.ts"
+import { byApiKey, instanceUrl, urlFlag } from "./feed.ts"
 
 const PATH = "/api/v1/replays"
 const POLL = "250 millis"
@@ -151,5 +151,5 @@ export const replay = Command.make(
       })
     }
     if (last !== undefined) process.stdout.write(`ended: ${progressOf(last)}\n`)
-  })
+  }, byApiKey)
 ).pipe(Command.withDescription("Replay a stored day on a running instance, and follow it"))

@@ -1,5 +1,5 @@
 /** Decides the REST contract: every route with what it takes, what it answers and how it fails. */
-import { Schema, SchemaGetter } from "effect"
+import { Context, Schema, SchemaGetter } from "effect"
 import { HttpApi, HttpApiEndpoint, HttpApiGroup, HttpApiMiddleware, HttpApiSchema, OpenApi } from "effect/http-api"
 import { Interval } from "../schema/Candle.ts"
 import { AssetClass, Instrument } from "../schema/Instrument.ts"
@@ -9,6 +9,7 @@ import { mayBeNull, type StoredName, storedOf, tickFields, type ValueField } fro
 import type { StoredTick } from "../streams/ports/TickStore.ts"
 import { Replay, ReplayChange, ReplayRequest } from "../streams/replay/Replays.ts"
 import * as errors from "./errors.ts"
+import { type Need, Needs, OPEN, READ, REPLAY, securityOf, WRITE, whole } from "./needs.ts"
 import { describeApi } from "./openApi.ts"
 
 export const BASE = "/api/v1"
@@ -193,8 +194,13 @@ export class KnownParameters extends HttpApiMiddleware.Service<KnownParameters>(
 const always = [errors.BadRequest, errors.Forbidden, errors.InternalError, errors.UnavailableResponse] as const
 const withBody = [errors.PayloadTooLarge, errors.UnsupportedMediaType] as const
 
-const describe = (summary: string, description?: string) =>
-  OpenApi.annotations({ summary, ...(description === undefined ? {} : { description }) })
+/** What every endpoint says of itself: what it asks of a key, and what it is for. */
+const describe = (need: Need, summary: string, description?: string) =>
+  OpenApi.annotations({
+    summary,
+    ...(description === undefined ? {} : { description }),
+    override: { security: securityOf(need) }
+  }).pipe(Context.add(Needs, need))
 
 const instruments = HttpApiGroup.make("instruments")
   .add(
@@ -208,18 +214,18 @@ const instruments = HttpApiGroup.make("instruments")
       success: Schema.Struct({ instruments: Schema.Array(Instrument) }),
       error: always
     }).annotateMerge(
-      describe("Search instruments", "Best first: exact, prefix, word, substring of symbol or name, in any case.")
+      describe(READ, "Search instruments", "Best first: exact, prefix, word, substring of symbol or name, in any case.")
     ),
     HttpApiEndpoint.get("instrument", "/instruments/:token", {
       params: { token: TokenText },
       success: Instrument,
       error: [...always, errors.NotFound]
-    }).annotateMerge(describe("One instrument")),
+    }).annotateMerge(describe(READ, "One instrument")),
     HttpApiEndpoint.post("importInstruments", "/instruments", {
       payload: HttpApiSchema.StreamUint8Array({ contentType: "text/csv", maxBytes: MAX_INSTRUMENTS_BYTES }),
       success: ImportReport,
       error: [...always, ...withBody]
-    }).annotateMerge(describe("Import the broker's instruments file"))
+    }).annotateMerge(describe(whole(WRITE), "Import the broker's instruments file"))
   )
   .prefix(BASE)
 
@@ -230,7 +236,11 @@ const ingest = HttpApiGroup.make("ingest")
       success: IngestReport,
       error: [...always, ...withBody, errors.TooManyRequestsResponse]
     }).annotateMerge(
-      describe("Send raw ticks, one JSON object a line", "200 once the log has them. Sending them again adds no row.")
+      describe(
+        WRITE,
+        "Send raw ticks, one JSON object a line",
+        "200 once the log has them. Sending them again adds no row."
+      )
     )
   )
   .prefix(BASE)
@@ -241,7 +251,7 @@ const quotes = HttpApiGroup.make("quotes")
       query: { tokens: TokensText },
       success: Schema.Struct({ quotes: Schema.Array(QuoteOf) }),
       error: always
-    }).annotateMerge(describe("Last tick and the day so far"))
+    }).annotateMerge(describe(READ, "Last tick and the day so far"))
   )
   .prefix(BASE)
 
@@ -262,6 +272,7 @@ const historical = HttpApiGroup.make("historical")
       error: [...always, errors.NotFound]
     }).annotateMerge(
       describe(
+        READ,
         "Ticks of one instrument, ascending",
         "JSON by pages. With `Accept: application/x-ndjson` or `text/csv` the whole range streams; `limit` then means nothing."
       )
@@ -277,6 +288,7 @@ const historical = HttpApiGroup.make("historical")
       error: [...always, errors.NotFound]
     }).annotateMerge(
       describe(
+        READ,
         "Bars of one instrument, ascending",
         "`fill=previous` gives an interval of continuous trading that has no tick a bar at the close before it, from the day's first bar on; day bars are filled over at most 31 days. `session=regular` leaves out bars without a moment of continuous trading or closing auction; a day bar then holds its day's bars of 15 minutes that stay in."
       )
@@ -290,7 +302,7 @@ const calendar = HttpApiGroup.make("calendar")
       query: { exchange: Text, date: TradingDate },
       success: CalendarDay,
       error: [...always, errors.NotFound]
-    }).annotateMerge(describe("Trading phases of a day, or its holiday"))
+    }).annotateMerge(describe(READ, "Trading phases of a day, or its holiday"))
   )
   .prefix(BASE)
 
@@ -355,6 +367,7 @@ const dlq = HttpApiGroup.make("dlq")
       error: always
     }).annotateMerge(
       describe(
+        whole(READ),
         "Dead letters with their reasons",
         "By partition and offset, in pages; `order=newest` answers the newest of all partitions, in one page."
       )
@@ -365,6 +378,7 @@ const dlq = HttpApiGroup.make("dlq")
       error: [...always, ...withBody, errors.TooManyRequestsResponse]
     }).annotateMerge(
       describe(
+        whole(WRITE),
         "Send dead letters through the pipeline again",
         '`{"all":true}`, a `reason`, or a `partition` with or without an `offset`. Letters stay in the DLQ until its retention takes them; what is still wrong comes back. A large DLQ takes several requests: each answers the `next_cursor` of the following.'
       )
@@ -380,27 +394,27 @@ const replays = HttpApiGroup.make("replays")
       payload: ReplayRequest,
       success: Replay.pipe(HttpApiSchema.status(201)),
       error: [...always, ...withBody, errors.NotFound, errors.TooManyRequestsResponse]
-    }).annotateMerge(describe("Start a replay")),
+    }).annotateMerge(describe(REPLAY, "Start a replay")),
     HttpApiEndpoint.get("listReplays", "/replays", {
       success: Schema.Struct({ replays: Schema.Array(Replay) }),
       error: always
-    }).annotateMerge(describe("Replays, newest first")),
+    }).annotateMerge(describe(READ, "Replays, newest first")),
     HttpApiEndpoint.get("replay", "/replays/:id", {
       params: { id: ReplayId },
       success: Replay,
       error: [...always, errors.NotFound]
-    }).annotateMerge(describe("One replay")),
+    }).annotateMerge(describe(READ, "One replay")),
     HttpApiEndpoint.patch("changeReplay", "/replays/:id", {
       params: { id: ReplayId },
       payload: ReplayChange,
       success: Replay,
       error: [...always, ...withBody, errors.NotFound, errors.Conflict]
-    }).annotateMerge(describe("Pause, resume, or change the speed")),
+    }).annotateMerge(describe(REPLAY, "Pause, resume, or change the speed")),
     HttpApiEndpoint.delete("stopReplay", "/replays/:id", {
       params: { id: ReplayId },
       success: HttpApiSchema.NoContent,
       error: [...always, errors.NotFound]
-    }).annotateMerge(describe("End a replay"))
+    }).annotateMerge(describe(REPLAY, "End a replay"))
   )
   .prefix(BASE)
 
@@ -408,21 +422,21 @@ const system = HttpApiGroup.make("system", { topLevel: true }).add(
   HttpApiEndpoint.get("healthz", "/healthz", {
     success: Schema.Struct({ status: Schema.Literal("ok") }),
     error: errors.Forbidden
-  }).annotateMerge(describe("Whether the process lives")),
+  }).annotateMerge(describe(OPEN, "Whether the process lives")),
   HttpApiEndpoint.get("readyz", "/readyz", {
     success: Schema.Struct({ status: Schema.Literal("ready"), degraded: Schema.Array(Schema.String) }),
     error: [errors.NotReady, errors.Forbidden]
-  }).annotateMerge(describe("Whether it can serve, and what is degraded")),
+  }).annotateMerge(describe(OPEN, "Whether it can serve, and what is degraded")),
   HttpApiEndpoint.get("metrics", "/metrics", {
     success: Schema.String.pipe(HttpApiSchema.asText({ contentType: "text/plain; version=0.0.4" })),
     error: errors.Forbidden
-  }).annotateMerge(describe("Prometheus metrics")),
+  }).annotateMerge(describe(READ, "Prometheus metrics")),
   HttpApiEndpoint.get("topology", "/topology", {
     success: Schema.Json.annotate({
       description: "nodes, edges, capacities and policies as data, with counters and unknown tokens"
     }),
     error: errors.Forbidden
-  }).annotateMerge(describe("The pipeline, described by itself"))
+  }).annotateMerge(describe(READ, "The pipeline, described by itself"))
 )
 
 export const Api = HttpApi.make("market-data-platform")

@@ -6,9 +6,12 @@
 import * as uWS from "uWebSockets.js"
 import { Context, Effect, Layer, type Scope } from "effect"
 import { HttpEffect, HttpRouter, type HttpServerRequest } from "effect/http"
+import { LiveKey } from "../layers/keys/ApiKeys.ts"
 import { StartError } from "../schema/Errors.ts"
 import { BASE, bodyLimit } from "./Api.ts"
-import { routeCheck, routeOf } from "./answers.ts"
+import { Access } from "./access.ts"
+import { needOf, routeCheck, routeOf } from "./answers.ts"
+import { Caller, callerOf } from "./caller.ts"
 import type { ClientLog } from "./clientLog.ts"
 import { dashboardFiles } from "./dashboard.ts"
 import { type Exchange, type Refusal, refuseAtOnce } from "./exchange.ts"
@@ -19,6 +22,7 @@ import { HttpSettings } from "./HttpSettings.ts"
 import { type Head, header } from "./head.ts"
 import { MAX_JSON_DEPTH, nestsTooDeep } from "./jsonDepth.ts"
 import { listen, portOf, urlHost } from "./listen.ts"
+import { OPEN } from "./needs.ts"
 import { OPENAPI_PATH, routes } from "./routes.ts"
 import { SIMULATED_HEADER } from "./simulatedMark.ts"
 
@@ -67,7 +71,7 @@ export class Server extends Context.Service<
   }
 >()("market-data-platform/http/Server") {}
 
-type Handler = (request: Request) => Promise<Response>
+type Handler = (request: Request, context?: Context.Context<never>) => Promise<Response>
 
 /** The request as the web handler takes it; `undefined` where its target or a header cannot be one. */
 const webRequest = (path: string, query: string, init: RequestInit): Request | undefined => {
@@ -116,7 +120,10 @@ export const layer = (mounts: ReadonlyArray<Mount> = [], bounds: Bounds = {}) =>
         HttpRouter.HttpRouter,
         HttpServerRequest.HttpServerRequest | Scope.Scope
       >(context)(Context.get(built, HttpRouter.HttpRouter).asHttpEffect())
-      const checkRoute = routeCheck([OPENAPI_PATH, ...dashboard.map(({ path }) => path)])
+      const pages = dashboard.map(({ path }) => path)
+      const checkRoute = routeCheck([OPENAPI_PATH, ...pages])
+      const need = needOf(OPENAPI_PATH, pages)
+      const { keys } = yield* Access
       const front = yield* makeFront({ ...bounds, guard: check, routeOf, settings })
 
       const extraHeaders = (origin: string): ReadonlyArray<readonly [string, string]> => {
@@ -139,7 +146,12 @@ export const layer = (mounts: ReadonlyArray<Mount> = [], bounds: Bounds = {}) =>
 
       const respond = async (exchange: Exchange, request: Request, extra: ReadonlyArray<readonly [string, string]>) => {
         try {
-          const response = await handler(request)
+          const { head, key } = exchange
+          const context =
+            keys === undefined || key === undefined
+              ? undefined
+              : Context.make(Caller, callerOf(keys, key, head, front.log))
+          const response = await handler(request, context)
           if (exchange.isOver) {
             await response.body?.cancel()
             return
@@ -160,6 +172,13 @@ export const layer = (mounts: ReadonlyArray<Mount> = [], bounds: Bounds = {}) =>
         const extra = extraHeaders(head.origin.origin)
         const extraRecord = Object.fromEntries(extra)
         const kind = kindOf(head)
+        const asked = keys === undefined ? undefined : need(head)
+        // Before anything is said of what is there, and before a body is read.
+        const key = keys === undefined || asked === OPEN ? undefined : keys.request(head, asked)
+        if (key !== undefined && !(key instanceof LiveKey)) {
+          front.refuse(res, head, kind, { ...key, headers: { ...extraRecord, ...key.headers } })
+          return
+        }
         const wrong = checkRoute(head, (name) => header(head, name))
         if (wrong?.status === 204) {
           front.answered(head, 204)
@@ -187,6 +206,7 @@ export const layer = (mounts: ReadonlyArray<Mount> = [], bounds: Bounds = {}) =>
         const exchange = front.begin(res, head, kind, extraRecord)
         if (exchange === undefined) return
         exchange.headers = extraRecord
+        exchange.key = key
 
         const start = (body: Uint8Array<ArrayBuffer> | undefined) => {
           const sent = body === undefined ? headers : headers.filter(([name]) => !BODY_HEADERS.has(name))
@@ -230,6 +250,16 @@ export const layer = (mounts: ReadonlyArray<Mount> = [], bounds: Bounds = {}) =>
             else if (whole !== "refused") exchange.refuse(unpacked(whole, limit))
           })
         })
+      }
+
+      if (keys !== undefined) {
+        const forget = keys.ring.onEnded((ended) => {
+          for (const exchange of front.under) {
+            const { key } = exchange
+            if (key !== undefined && ended.has(key)) front.soon(() => exchange.forsake(keys.gone(key)))
+          }
+        })
+        yield* Effect.addFinalizer(() => Effect.sync(forget))
       }
 
       const app = uWS.App()

@@ -4,16 +4,19 @@
  */
 import type { HttpRequest, HttpResponse, TemplatedApp, us_socket_context_t, WebSocket } from "uWebSockets.js"
 import { Effect } from "effect"
-import { MAX_MESSAGE_BYTES } from "../schema/Protocol.ts"
+import { LiveKey } from "../layers/keys/ApiKeys.ts"
+import { authorizedFrame, type ErrorCode, MAX_MESSAGE_BYTES } from "../schema/Protocol.ts"
 import type { Settings } from "../schema/Settings.ts"
 import type { ClientSocket, EndReason } from "../streams/fanOut/ClientQueue.ts"
 import { FanOut, type Hub } from "../streams/fanOut/Hub.ts"
 import * as metrics from "../streams/metrics.ts"
 import { Instruments } from "../streams/ports/Instruments.ts"
 import { Readiness } from "../streams/run/Readiness.ts"
+import { Access, ENDED, type KeyAccess, KeyConnections } from "./access.ts"
 import { addressOf, type ClientLog, peerOf } from "./clientLog.ts"
 import { Deflate, deflateOffer } from "./deflate.ts"
 import type { Guard } from "./guard.ts"
+import { type Newcomer, Newcomers } from "./newcomers.ts"
 import { Penalties } from "./penalties.ts"
 import { type Mount, refuse, requestOrigin } from "./Server.ts"
 import { ClientSession, type SessionSettings } from "./session.ts"
@@ -41,6 +44,8 @@ const LINGER_MS = 5_000
  * on. One that reads, and goes on nevertheless, cannot be told apart before.
  */
 const LAST_PING = "end"
+/** Whose key is over is cut off sooner: it may read nothing more. */
+const KEY_LINGER_MS = 800
 /** What may come of it meanwhile, which is what was under way; more, or no answer in `LINGER_MS`, and it is cut off. */
 const GOES_ON_BYTES = 1024 * 1024
 /** What a frame costs beside its bytes. */
@@ -55,7 +60,11 @@ const VERSION = "13"
 const KEY = /^[A-Za-z0-9+/]{21}[AQgw]==$/
 const MAX_PROTOCOL_CHARS = 128
 
-export type WebSocketSettings = SessionSettings & Pick<Settings, "MAX_CLIENTS" | "CONNECTIONS_PER_ADDRESS">
+export type WebSocketSettings = SessionSettings &
+  Pick<
+    Settings,
+    "MAX_CLIENTS" | "CONNECTIONS_PER_ADDRESS" | "CONNECTIONS_PER_KEY" | "MAX_KEYLESS_CLIENTS" | "AUTH_TIMEOUT_MS"
+  >
 
 /** Why an upgrade is refused, as its figure is labelled. */
 export type RefusalReason =
@@ -66,6 +75,9 @@ export type RefusalReason =
   | "full"
   | "address_full"
   | "address_waits"
+  | "unauthorized"
+  | "key_rate"
+  | "key_full"
   | "failed"
 
 /** What `/ws` tells whoever counts. */
@@ -90,6 +102,8 @@ export interface WebSocketServices {
   readonly isReady: () => boolean
   readonly log?: ClientLog
   readonly observer?: WebSocketObserver
+  /** Absent: nobody is asked for a key. */
+  readonly access?: KeyAccess | undefined
   /** Milliseconds, by which those wait who sent too much; the process's own clock unless given. */
   readonly now?: () => number
   /** Milliseconds between two looks at who is silent. */
@@ -101,8 +115,12 @@ interface Connection {
   readonly peer: string
   /** It reads compressed frames. */
   readonly deflates: boolean
+  /** By which it was let in, where a key is asked for. */
+  key: LiveKey | undefined
   socket?: Socket
   session?: ClientSession
+  /** It has yet to show its key. */
+  newcomer?: Newcomer
 }
 
 /** One connection as the hub knows it. */
@@ -172,7 +190,7 @@ class Socket implements ClientSocket {
     // What it holds is wanted back now.
     if (why === "overload" && this.buffered() > SMALL_BYTES) this.ws.close()
     else if (why === "overload" || why === "stopping" || why === "failed" || why === "slow") this.tell(code, reason)
-    else this.settle(code, reason)
+    else this.settle(code, reason, why === "key" ? KEY_LINGER_MS : LINGER_MS)
   }
 
   private tell(code: number, reason: string): void {
@@ -180,8 +198,8 @@ class Socket implements ClientSocket {
     else this.lingering = { code, reason, timer: setTimeout(() => this.cutOff(), LINGER_MS) }
   }
 
-  private settle(code: number, reason: string): void {
-    this.settling = { code, reason, timer: setTimeout(() => this.cutOff(), LINGER_MS) }
+  private settle(code: number, reason: string, lingerMs: number): void {
+    this.settling = { code, reason, timer: setTimeout(() => this.cutOff(), lingerMs) }
     this.ws.ping(LAST_PING)
   }
 
@@ -239,7 +257,7 @@ class Socket implements ClientSocket {
 
 /** Registers `/ws` on an app; what it answers ends every connection and lets no new one in. */
 export const mountWebSocket = (app: TemplatedApp, guard: Guard, services: WebSocketServices): (() => void) => {
-  const { hub, settings, instruments, isReady, log } = services
+  const { hub, settings, instruments, isReady, log, access } = services
   const observer = services.observer ?? silent
   const shares = new Shares(MESSAGES)
   let isStopping = false
@@ -253,6 +271,10 @@ export const mountWebSocket = (app: TemplatedApp, guard: Guard, services: WebSoc
   let held = 0
   /** Where one address may have every connection it is a proxy's, and says nothing of who misbehaves behind it. */
   const isOnesOwn = settings.CONNECTIONS_PER_ADDRESS < settings.MAX_CLIENTS
+  const connections = new KeyConnections<Connection>(settings.CONNECTIONS_PER_KEY, (key, count) =>
+    access?.observer.figuresOf(key.name).connections(count)
+  )
+  const newcomers = access === undefined ? undefined : new Newcomers(access, { ...settings, isOnesOwn })
 
   const refusal = (req: HttpRequest, peer: string): Refusal | undefined => {
     const refused = guard(requestOrigin(req))
@@ -281,11 +303,34 @@ export const mountWebSocket = (app: TemplatedApp, guard: Guard, services: WebSoc
     return undefined
   }
 
+  const tooMany = (key: LiveKey): string =>
+    `key "${key.name}" has ${settings.CONNECTIONS_PER_KEY} clients connected: CONNECTIONS_PER_KEY`
+
+  /** The key that a handshake shows in its header, why it is refused, or `undefined`: then a message is to show it. */
+  const keyOf = (req: HttpRequest, peer: string): LiveKey | Refusal | undefined => {
+    if (access === undefined) return undefined
+    const authorizations: Array<string> = []
+    req.forEach((name, value) => {
+      if (name === "authorization") authorizations.push(value)
+    })
+    const key = access.shown(authorizations, peer)
+    if (key === undefined) return undefined
+    if (!(key instanceof LiveKey)) {
+      const { body, headers = {}, reason, status } = key
+      return { why: reason === "key_rate" ? reason : "unauthorized", status, body, headers }
+    }
+    if (!connections.isFull(key)) return key
+    access.observer.figuresOf(key.name).refused("connections")
+    const body = { _tag: "TooManyRequests", message: tooMany(key) }
+    return { why: "key_full", status: 429, body, headers: { "retry-after": "5" } }
+  }
+
   const answer = (res: HttpResponse, address: string, refused: Refusal): void => {
     observer.upgradeRefused(refused.why)
-    log?.tell("refused", address, refused.body.message)
+    log?.tell(refused.why === "unauthorized" ? "unauthorized" : "refused", address, refused.body.message)
     const say = () => refuse(res, refused.status, refused.body, refused.headers ?? {}, true)
-    if (refused.why === "address_waits" && held < MAX_HELD) hold(res, say)
+    const hasToWait = refused.why === "address_waits" || (refused.why === "unauthorized" && refused.status === 429)
+    if (hasToWait && held < MAX_HELD) hold(res, say)
     else say()
   }
 
@@ -307,15 +352,15 @@ export const mountWebSocket = (app: TemplatedApp, guard: Guard, services: WebSoc
     let refused: Refusal | undefined
     try {
       const peer = peerOf(address)
-      refused = refusal(req, peer)
-      if (refused === undefined) {
+      const shown = refusal(req, peer) ?? keyOf(req, peer)
+      if (shown === undefined || shown instanceof LiveKey) {
         const [protocol = ""] = req.getHeader("sec-websocket-protocol").slice(0, MAX_PROTOCOL_CHARS).split(",")
         const extension = deflateOffer(req.getHeader("sec-websocket-extensions"))
-        const key = req.getHeader("sec-websocket-key")
-        const connection = { address, peer, deflates: extension !== "" }
-        res.upgrade<Connection>(connection, key, protocol.trim(), extension, context)
+        const connection: Connection = { address, peer, deflates: extension !== "", key: shown }
+        res.upgrade<Connection>(connection, req.getHeader("sec-websocket-key"), protocol.trim(), extension, context)
         return
       }
+      refused = shown
     } catch (error) {
       log?.tell("failed", address, textOf(error))
       refused = { why: "failed", status: 500, body: { _tag: "InternalError", message: "internal error" } }
@@ -340,9 +385,11 @@ export const mountWebSocket = (app: TemplatedApp, guard: Guard, services: WebSoc
 
   /** Pings are answered by the library, whether the peer reads or not: they count like messages, and what waits is bounded. */
   const control = (ws: WebSocket<Connection>, bytes: ArrayBuffer, isPong = false): void =>
-    guarded(ws, ({ session, socket }) => {
-      if (socket?.why === undefined) session?.count(bytes.byteLength)
-      else if (isPong) socket.answered(bytes)
+    guarded(ws, ({ newcomer, session, socket }) => {
+      if (socket?.why === undefined) {
+        if (session !== undefined) session.count(bytes.byteLength)
+        else newcomer?.count()
+      } else if (isPong) socket.answered(bytes)
       else socket.heard(bytes.byteLength)
     })
 
@@ -365,20 +412,51 @@ export const mountWebSocket = (app: TemplatedApp, guard: Guard, services: WebSoc
           if (isOnesOwn && (why === "too_many_messages" || why === "too_many_bytes")) penalties.add(peer)
         })
         connection.socket = socket
-        const sessionObserver = {
-          refused: (code: string, text: string) => {
-            observer.messageRefused(code)
-            if (code === "bad_message") log?.tell("bad input", address, text)
-          }
+        const refused = (code: ErrorCode, text: string) => {
+          observer.messageRefused(code)
+          if (code === "bad_message") log?.tell("bad input", address, text)
+          else if (code === "unauthorized") log?.tell("unauthorized", address, text)
+          else if (code === "forbidden") log?.tell("refused", address, text)
         }
-        const session = new ClientSession({ hub, instruments, settings, shares, observer: sessionObserver }, socket)
-        connection.session = session
-        silence.add(socket, () => (session.client.queue.policy === "pause" ? hub.settings.CLIENT_PAUSE_MS : 0))
+        const begin = (key?: LiveKey): ClientSession => {
+          const session = new ClientSession(
+            { hub, instruments, settings, shares, observer: { refused }, access },
+            socket,
+            key
+          )
+          connection.session = session
+          silence.add(socket, () => (session.client.queue.policy === "pause" ? hub.settings.CLIENT_PAUSE_MS : 0))
+          if (key !== undefined) connections.add(key, connection)
+          return session
+        }
+        if (newcomers === undefined || connection.key !== undefined) {
+          begin(connection.key)
+          return
+        }
+        connection.newcomer = newcomers.add({
+          peer,
+          send: (text) => socket.send(text),
+          end: (code, reason, why) => socket.end(code, reason, why),
+          cutOff: () => socket.cutOff(),
+          refused,
+          welcome: (key, id) => {
+            if (connections.isFull(key)) {
+              access?.observer.figuresOf(key.name).refused("connections")
+              return tooMany(key)
+            }
+            connection.key = key
+            const { client } = begin(key)
+            client.say(authorizedFrame(id, key))
+            client.flush()
+            return undefined
+          }
+        })
       }),
     message: (ws, bytes, isBinary) =>
-      guarded(ws, ({ session, socket }) => {
+      guarded(ws, ({ newcomer, session, socket }) => {
         if (socket?.why !== undefined) socket.heard(bytes.byteLength)
-        else session?.message(bytes, isBinary)
+        else if (session !== undefined) session.message(bytes, isBinary)
+        else newcomer?.message(bytes, isBinary)
       }),
     ping: (ws, bytes) => control(ws, bytes),
     pong: (ws, bytes) => control(ws, bytes, true),
@@ -388,8 +466,11 @@ export const mountWebSocket = (app: TemplatedApp, guard: Guard, services: WebSoc
         socket?.drained()
       }),
     close: (ws, code, text) => {
-      const { address, peer, socket, session } = ws.getUserData()
+      const connection = ws.getUserData()
+      const { address, key, newcomer, peer, socket, session } = connection
       open--
+      newcomer?.gone()
+      if (key !== undefined) connections.remove(key, connection)
       const others = (peers.get(peer) ?? 1) - 1
       if (others > 0) peers.set(peer, others)
       else peers.delete(peer)
@@ -420,8 +501,24 @@ export const mountWebSocket = (app: TemplatedApp, guard: Guard, services: WebSoc
     )
   })
 
+  // Some at a time: a key may have thousands.
+  const forget = access?.ring.onEnded((ended) => {
+    for (const key of ended) {
+      const reason = `the API key ${ENDED[key.over ?? "revoked"]}`
+      for (const { session } of connections.of(key)) {
+        const step = () => {
+          session?.client.queue.end(1008, reason, "key")
+          return false
+        }
+        shares.add({ step })
+      }
+    }
+  })
+
   return () => {
     isStopping = true
+    forget?.()
+    newcomers?.shutdown(1001, "the server is stopping")
     hub.shutdown(1001, "the server is stopping")
   }
 }
@@ -479,11 +576,14 @@ const handshakeProblem = (req: HttpRequest): Refusal | undefined => {
 const textOf = (error: unknown): string => (error instanceof Error ? (error.stack ?? error.message) : String(error))
 
 /** `/ws` as a mount of the server. */
-export const webSocket = (settings: WebSocketSettings): Effect.Effect<Mount, never, FanOut | Instruments | Readiness> =>
+export const webSocket = (
+  settings: WebSocketSettings
+): Effect.Effect<Mount, never, Access | FanOut | Instruments | Readiness> =>
   Effect.gen(function* () {
     const hub = yield* FanOut
     const instruments = yield* Instruments
     const readiness = yield* Readiness
+    const { keys } = yield* Access
     const context = yield* Effect.context<never>()
     const counted = (metric: typeof metrics.clientsEnded, label: string) => {
       const series = new Map<string, { readonly add: (n: number) => void }>()
@@ -504,5 +604,5 @@ export const webSocket = (settings: WebSocketSettings): Effect.Effect<Mount, nev
       return wasReady
     }
     return (app, { guard, log }) =>
-      Effect.sync(mountWebSocket(app, guard, { hub, instruments, settings, isReady, log, observer }))
+      Effect.sync(mountWebSocket(app, guard, { hub, instruments, settings, isReady, log, observer, access: keys }))
   })

@@ -2,12 +2,13 @@
  * Decides what is answered where no route answers: unknown paths, wrong methods and media types, inputs that their
  * schema refuses, and defects. All of it in the contract's form.
  */
-import { Cause, Effect, type Layer, Option, type Types } from "effect"
+import { Cause, Context, Effect, type Layer, Option, type Types } from "effect"
 import { HttpRouter, HttpServerError, HttpServerRequest, HttpServerResponse } from "effect/http"
 import { HttpApiMiddleware } from "effect/http-api"
 import { explain, showValue } from "../schema/Explain.ts"
 import { Api, SchemaRefusals } from "./Api.ts"
 import { BadRequest } from "./errors.ts"
+import { type Need, Needs, OPEN, READ } from "./needs.ts"
 
 interface Route {
   readonly method: string
@@ -18,17 +19,40 @@ interface Route {
   readonly bodies: ReadonlyArray<string>
 }
 
+interface ApiRoute extends Route {
+  readonly need: Need
+}
+
 const pathPattern = (path: string): RegExp =>
   new RegExp(`^${path.replace(/[.+?^${}()|[\]\\]/g, "\\$&").replace(/:[A-Za-z]+/g, "[^/]+")}$`)
 
-const apiRoutes: ReadonlyArray<Route> = Object.values(Api.groups).flatMap((group) =>
+const apiRoutes: ReadonlyArray<ApiRoute> = Object.values(Api.groups).flatMap((group) =>
   Object.values(group.endpoints).map((endpoint) => ({
     method: endpoint.method,
     template: endpoint.path,
     path: pathPattern(endpoint.path),
-    bodies: [...endpoint.payload.keys()]
+    bodies: [...endpoint.payload.keys()],
+    // It throws where an endpoint does not say: nobody is to find out at the first request.
+    need: Context.get(endpoint.annotations as Context.Context<Needs>, Needs)
   }))
 )
+
+/**
+ * What a request asks of a key, by its route. `openApi` is the path of the API's description, `open` are those that are
+ * open to everybody. `undefined` where there is no such route: any key will do to learn that.
+ */
+export const needOf = (openApi: string, open: ReadonlyArray<string>) => {
+  const others = new Map<string, Need>([[openApi, READ], ...open.map((path) => [path, OPEN] as const)])
+  return ({ method, path }: { readonly method: string; readonly path: string }): Need | undefined => {
+    // What a page of another origin asks before it may send a key; the answer says which methods there are.
+    if (method === "OPTIONS") return OPEN
+    const wanted = method === "HEAD" ? "GET" : method
+    const here = apiRoutes.filter((route) => route.method === wanted && route.path.test(path))
+    // As the router does: what is written out goes before a name for anything.
+    const route = here.find(({ template }) => template === path) ?? here[0]
+    return route?.need ?? (wanted === "GET" ? others.get(path) : undefined)
+  }
+}
 
 /** What is no route of the API: the dashboard's files, the API's own description, and what is not there. */
 const OTHER = "other"

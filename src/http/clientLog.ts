@@ -12,7 +12,7 @@ const TELL_MS = 10_000
 const MAX_DETAIL_CHARS = 1_000
 
 /** What happened; each kind has its own allowance, so that a flood of one hides none of the others. */
-export type ClientEvent = "refused" | "ended" | "bad input" | "failed"
+export type ClientEvent = "refused" | "ended" | "bad input" | "failed" | "unauthorized"
 
 interface Allowance {
   lines: number

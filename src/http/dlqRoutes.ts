@@ -12,6 +12,7 @@ import {
 } from "../streams/deadLetters.ts"
 import { TickLog } from "../streams/log/TickLog.ts"
 import { Api, DEFAULT_LETTERS } from "./Api.ts"
+import { Caller } from "./caller.ts"
 import { readCursor, refusedCursor, writeCursor } from "./cursor.ts"
 import { BadRequest } from "./errors.ts"
 import { logFailure, overloaded } from "./failures.ts"
@@ -117,6 +118,7 @@ export const dlqRoutes = HttpApiBuilder.group(
             retryLetters(log, { reason, partition, offset }, { from, ends }, append),
             logFailure
           )
+          if (sent > 0) (yield* Caller).did("dlq_retry", { sent })
           if (stopped !== undefined && sent === 0) {
             return yield* stopped._tag === "Overloaded" ? overloaded(stopped) : logFailure(stopped)
           }

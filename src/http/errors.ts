@@ -6,9 +6,7 @@ const fields = { message: Schema.String, parameter: Schema.optionalKey(Schema.St
 
 /** An input that is refused; `parameter` names it, the message says what was expected and what came. */
 export class BadRequest extends Schema.TaggedError<BadRequest>()("BadRequest", fields, { httpApiStatus: 400 }) {}
-/** No key, or one that is not known. */
-export class Unauthorized extends Schema.TaggedError<Unauthorized>()("Unauthorized", fields, { httpApiStatus: 401 }) {}
-/** A foreign Host or Origin, or a key without the scope. */
+/** A foreign Host or Origin, or a key without the scope, or for other instruments. */
 export class Forbidden extends Schema.TaggedError<Forbidden>()("Forbidden", fields, { httpApiStatus: 403 }) {}
 export class NotFound extends Schema.TaggedError<NotFound>()("NotFound", fields, { httpApiStatus: 404 }) {}
 /** The path is right, the method is not; `Allow` lists those that are. */

@@ -5,6 +5,7 @@
 
 import type { HttpResponse } from "uWebSockets.js"
 import { STATUS_CODES } from "node:http"
+import type { LiveKey } from "../layers/keys/ApiKeys.ts"
 import type { Allowance, Spent } from "./allowance.ts"
 import type { Head } from "./head.ts"
 import type { Kind, Slots } from "./slots.ts"
@@ -96,6 +97,8 @@ export class Exchange {
   readonly head: Head
   /** Of every answer, also of those that say why there is none. */
   headers: Readonly<Record<string, string>> = {}
+  /** The key that it was let in by, where one is asked for. */
+  key: LiveKey | undefined
   readonly #front: ExchangeHost
   readonly #abort = new AbortController()
   #kind: Kind
@@ -269,6 +272,12 @@ export class Exchange {
         : `body: expected within ${times.bodyMs / 1000} seconds`
       this.refuse({ status: 408, reason: "slow", body: { _tag: "RequestTimeout", message, parameter: "body" } })
     } else if (now - this.#movedAt > times.unreadMs) this.breakOff("unread")
+  }
+
+  /** Its key is no more: what still comes in is refused, what is being answered ends with its connection. */
+  forsake(refusal: Refusal): void {
+    if (this.#kind === "body") this.refuse(refusal)
+    else this.breakOff("key")
   }
 
   /** Ends the connection in the middle of an answer: it must not look whole. */

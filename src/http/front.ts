@@ -193,7 +193,8 @@ export class Front implements ExchangeHost {
     this.answered(head, refusal.status)
     // Who asks for what is not there is mostly a person who mistypes, and reads the answer.
     if (refusal.status === 404 || refusal.status === 405) return
-    const event = BAD_INPUT.has(refusal.status) ? "bad input" : "refused"
+    const event =
+      refusal.reason === "unauthorized" ? "unauthorized" : BAD_INPUT.has(refusal.status) ? "bad input" : "refused"
     this.log.tell(event, head.address, `${head.method} ${head.path}: ${refusal.body.message}`)
   }
 

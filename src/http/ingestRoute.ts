@@ -1,13 +1,15 @@
 /** Decides how raw ticks are taken in over REST: line by line, answered once the log has the good ones. */
-import { Clock, Effect } from "effect"
+import { Clock, Effect, Exit } from "effect"
 import { HttpApiBuilder } from "effect/http-api"
 import { showValue } from "../schema/Explain.ts"
 import { MAX_REJECTED_LINES, type RejectedLine } from "../schema/InstrumentFile.ts"
 import { encodeRawTick, type RawTick, readRawTick } from "../schema/RawTick.ts"
 import * as metrics from "../streams/metrics.ts"
+import { Instruments } from "../streams/ports/Instruments.ts"
 import { publishWithin, RawSink, type RawSinkTick } from "../streams/ports/RawSink.ts"
 import { Api, MAX_INGEST_BYTES, MAX_INGEST_LINE_BYTES } from "./Api.ts"
 import { readBody } from "./body.ts"
+import { Caller, refuseInstruments } from "./caller.ts"
 import { logFailure, overloaded } from "./failures.ts"
 import { HttpSettings } from "./HttpSettings.ts"
 import { MAX_JSON_DEPTH, nestsTooDeep } from "./jsonDepth.ts"
@@ -81,9 +83,14 @@ const refuseFuture = (exchangeTs: number, now: number, skewMs: number): string |
     : `exchange_ts: expected at most ${skewMs} ms ahead of the clock here, got ${exchangeTs}, which is ` +
       `${Math.round((exchangeTs - now) / 1000)} ms ahead: is the sender's clock right?`
 
-/** Which lines are raw ticks, and why the others are not. Empty lines are passed over. */
-const readLines = (body: Uint8Array, skewMs: number) =>
+/**
+ * Which lines are raw ticks, and why the others are not. Empty lines are passed over. A tick that the caller may not send
+ * refuses all of them: he is either wrong about his key, or somebody else.
+ */
+const readLines = (body: Uint8Array, skewMs: number, instruments: Instruments["Service"]) =>
   Effect.gen(function* () {
+    const { key } = yield* Caller
+    const mayNot = key?.isRestricted === true ? (token: number) => !key.sees(token, instruments.get(token)) : undefined
     const buffer = Buffer.from(body.buffer, body.byteOffset, body.byteLength)
     const lines: Array<Line> = []
     const rejected: Array<RejectedLine> = []
@@ -104,6 +111,10 @@ const readLines = (body: Uint8Array, skewMs: number) =>
       if (to > from) {
         const tick = readLine(buffer.subarray(from, to))
         const read = typeof tick === "string" ? tick : (refuseFuture(tick.exchange_ts, now, skewMs) ?? tick)
+        if (typeof tick !== "string" && mayNot?.(tick.instrument_token) === true) {
+          const message = `line ${number}: instrument_token: key "${key!.name}" is not for ${tick.instrument_token}`
+          return yield* refuseInstruments("instrument_token", message)
+        }
         if (typeof read !== "string") {
           const value = to - from > KEPT_LINE_BYTES ? Buffer.from(encodeRawTick(read)) : undefined
           lines.push({ token: read.instrument_token, from, to, value })
@@ -122,6 +133,7 @@ export const ingestRoute = HttpApiBuilder.group(
   "ingest",
   Effect.fnUntraced(function* (handlers) {
     const sink = yield* RawSink
+    const instruments = yield* Instruments
     const { INGEST_WAIT_MS, MAX_FUTURE_SKEW_MS } = yield* HttpSettings
     const context = yield* Effect.context<never>()
     const stage = { stage: "ingest" }
@@ -131,9 +143,17 @@ export const ingestRoute = HttpApiBuilder.group(
     return handlers.handleAll({
       ingest: ({ payload }) =>
         Effect.gen(function* () {
+          const { ingested } = yield* Caller
           const body = yield* readBody(payload, MAX_INGEST_BYTES)
-          const { lines, rejected, rejectedTotal } = yield* readLines(body, MAX_FUTURE_SKEW_MS)
-          if (lines.length > 0) yield* publishWithin(sink, ticksOf(body, lines), INGEST_WAIT_MS)
+          const { lines, rejected, rejectedTotal } = yield* readLines(body, MAX_FUTURE_SKEW_MS, instruments)
+          if (lines.length > 0) {
+            yield* publishWithin(sink, ticksOf(body, lines), INGEST_WAIT_MS).pipe(
+              // Of one that failed, or was broken off, some may have come into the log.
+              Effect.onExit((exit) =>
+                Effect.sync(() => (Exit.isSuccess(exit) ? ingested(lines.length) : ingested(0, lines.length)))
+              )
+            )
+          }
           received.add(lines.length + rejectedTotal)
           sent.add(lines.length)
           if (rejectedTotal > 0) refused.add(rejectedTotal)

@@ -1,10 +1,13 @@
-/** Decides how instruments are searched, looked up and imported over REST. */
+/** Decides how instruments are searched, looked up and imported over REST, by whose key of them what. */
 import { Effect, Semaphore } from "effect"
 import { HttpApiBuilder } from "effect/http-api"
+import { instrumentIndex } from "../layers/instruments/instrumentIndex.ts"
+import type { InstrumentList } from "../schema/ApiKey.ts"
 import { type Instrument, SIMULATED_EXCHANGE } from "../schema/Instrument.ts"
-import { Instruments } from "../streams/ports/Instruments.ts"
+import { type InstrumentSearch, Instruments } from "../streams/ports/Instruments.ts"
 import { Api, DEFAULT_LIMIT, MAX_INSTRUMENTS_BYTES } from "./Api.ts"
 import { readBody } from "./body.ts"
+import { Caller, maySee } from "./caller.ts"
 import { BadRequest, NotFound } from "./errors.ts"
 import { storeFailure } from "./failures.ts"
 import { markSimulated } from "./simulatedMark.ts"
@@ -13,7 +16,32 @@ import { json } from "./wire.ts"
 /** Instruments written before others get a turn: about a millisecond's work. */
 const ROWS_AT_A_TIME = 500
 
+/** A list that names at most so many is searched by itself: about a millisecond's work. */
+const MAX_OWN = 300
+
 const decoder = new TextDecoder()
+
+/**
+ * What a search finds among the instruments that a key is for. Of a few in a long list the index of all would find none
+ * before it is cut off.
+ */
+const searchAmong = (
+  { exchanges, symbols, tokens }: InstrumentList,
+  instruments: Instruments["Service"],
+  search: InstrumentSearch
+): ReadonlyArray<Instrument> => {
+  const own = new Map<number, Instrument>()
+  for (const token of tokens) {
+    const instrument = instruments.get(token)
+    if (instrument !== undefined) own.set(token, instrument)
+  }
+  for (const symbol of symbols) for (const one of instruments.named(symbol)) own.set(one.instrument_token, one)
+  if (exchanges.size === 0 && own.size <= MAX_OWN) return instrumentIndex(own.values()).search(search)
+  return instruments.search({
+    ...search,
+    only: ({ exchange, instrument_token }) => own.has(instrument_token) || exchanges.has(exchange)
+  })
+}
 
 export const instrumentRoutes = HttpApiBuilder.group(
   Api,
@@ -36,24 +64,37 @@ export const instrumentRoutes = HttpApiBuilder.group(
     return handlers.handleAll({
       search: ({ query }) =>
         Effect.gen(function* () {
-          const found = instruments.search({
+          const { key } = yield* Caller
+          const search = {
             query: query.query ?? "",
             limit: query.limit ?? DEFAULT_LIMIT,
             ...(query.exchange === undefined ? {} : { exchange: query.exchange }),
             ...(query.asset_class === undefined ? {} : { asset_class: query.asset_class })
-          })
+          }
+          const found =
+            key?.list === undefined ? instruments.search(search) : searchAmong(key.list, instruments, search)
           yield* markSimulated(found.some(({ exchange }) => exchange === SIMULATED_EXCHANGE))
           return yield* found.length > ROWS_AT_A_TIME ? longOnes.withPermits(1)(written(found)) : written(found)
         }),
-      instrument: ({ params }) => {
-        const instrument = instruments.get(params.token)
-        return instrument === undefined
-          ? Effect.fail(new NotFound({ parameter: "token", message: `token: no instrument has ${params.token}` }))
-          : Effect.as(markSimulated(instrument.exchange === SIMULATED_EXCHANGE), instrument)
-      },
+      instrument: ({ params }) =>
+        Effect.gen(function* () {
+          yield* maySee([params.token], instruments, "token")
+          const instrument = instruments.get(params.token)
+          if (instrument === undefined) {
+            return yield* new NotFound({ parameter: "token", message: `token: no instrument has ${params.token}` })
+          }
+          yield* markSimulated(instrument.exchange === SIMULATED_EXCHANGE)
+          return instrument
+        }),
       importInstruments: ({ payload }) =>
-        readBody(payload, MAX_INSTRUMENTS_BYTES).pipe(
-          Effect.flatMap((body) => instruments.importFile(decoder.decode(body))),
+        Effect.gen(function* () {
+          const { did } = yield* Caller
+          const body = yield* readBody(payload, MAX_INSTRUMENTS_BYTES)
+          const report = yield* instruments.importFile(decoder.decode(body))
+          const { added, changed, expired, rejected_total: rejected } = report
+          did("instruments_import", { added, changed, expired, rejected })
+          return report
+        }).pipe(
           Effect.catchTags({
             StoreError: (error) => Effect.fail(storeFailure(error)),
             InstrumentFileRefused: ({ message }) => Effect.fail(new BadRequest({ message }))

@@ -4,6 +4,7 @@
  */
 import { MAX_PRICE, MAX_TOKEN, rawFields } from "../schema/RawTick.ts"
 import { MAX_DATE, MAX_MICROS, MIN_DATE, MIN_MICROS } from "../schema/Time.ts"
+import { SECURITY_SCHEME } from "./needs.ts"
 
 type Json = Readonly<Record<string, unknown>>
 interface Parameter {
@@ -12,13 +13,18 @@ interface Parameter {
 }
 interface Operation {
   operationId: string
+  security: ReadonlyArray<Json>
   parameters?: Array<Parameter & Json>
   requestBody?: { content: Record<string, Json> }
   responses: Record<string, Json>
 }
 interface Description {
   paths: Record<string, Record<string, Operation>>
-  components: { schemas: Record<string, Json>; responses?: Record<string, Json> }
+  components: {
+    schemas: Record<string, Json>
+    responses?: Record<string, Json>
+    securitySchemes?: Record<string, Json>
+  }
   servers?: ReadonlyArray<Json>
   [key: string]: unknown
 }
@@ -213,13 +219,27 @@ const RETRY_AFTER = {
   }
 }
 
+const SECURITY: Json = {
+  type: "http",
+  scheme: "bearer",
+  description:
+    "An API key, where the server has any (API_KEYS_FILE): then every route asks for one but /healthz and /readyz. The names beside the scheme are the scopes that the route asks for: read, write, replay. A key may be for some instruments only. In a query string it is not accepted."
+}
+
+const UNAUTHORIZED: Json = {
+  description: "no API key, or none that holds; only where the server has keys",
+  headers: { "www-authenticate": { description: "Bearer", schema: { type: "string" }, required: true } },
+  content: errorBody("Unauthorized")
+}
+const FORBIDDEN = "a foreign Host or Origin, or a key without the scope, or for other instruments"
+
 /** What the server in front of the routes may answer to any request. */
 const COMMON: Readonly<Record<string, readonly [name: string, response: Json]>> = {
   "400": [
     "BadRequest",
     { description: "an input that is refused; parameter names it", content: errorBody("BadRequest") }
   ],
-  "403": ["Forbidden", { description: "a foreign Host or Origin", content: errorBody("Forbidden") }],
+  "403": ["Forbidden", { description: FORBIDDEN, content: errorBody("Forbidden") }],
   "405": [
     "MethodNotAllowed",
     {
@@ -251,7 +271,7 @@ const SAID: Readonly<Record<string, string>> = {
   "201": "made",
   "204": "done",
   "400": "an input that is refused; parameter names it",
-  "403": "a foreign Host or Origin",
+  "403": FORBIDDEN,
   "404": "there is no such thing",
   "409": "what is asked does not fit the state that the thing is in",
   "413": "the body is larger than its route takes",
@@ -287,13 +307,17 @@ export const describeApi =
             if (headers?.["retry-after"] !== undefined) Object.assign(response, { headers: RETRY_AFTER })
           }
         }
+        if (operation.security.length > 0) {
+          operation.responses["401"] ??= { $ref: "#/components/responses/Unauthorized" }
+        }
         for (const [status, [name]] of Object.entries(COMMON)) {
           operation.responses[status] ??= { $ref: `#/components/responses/${name}` }
         }
       }
     }
     spec.components.schemas.RawTick = RAW_TICK
-    spec.components.responses = Object.fromEntries(Object.values(COMMON))
+    spec.components.responses = { ...Object.fromEntries(Object.values(COMMON)), Unauthorized: UNAUTHORIZED }
+    spec.components.securitySchemes = { [SECURITY_SCHEME]: SECURITY }
     spec.servers = [{ url: "/", description: "the server that this description came from" }]
     return spec
   }

@@ -4,6 +4,7 @@ import { HttpApiBuilder } from "effect/http-api"
 import { Instruments } from "../streams/ports/Instruments.ts"
 import { TickStore } from "../streams/ports/TickStore.ts"
 import { Api } from "./Api.ts"
+import { maySee } from "./caller.ts"
 import { storeFailure } from "./failures.ts"
 import { markSimulated } from "./simulatedMark.ts"
 import { encodeQuote, json } from "./wire.ts"
@@ -16,15 +17,12 @@ export const quotesRoute = HttpApiBuilder.group(
     const instruments = yield* Instruments
     return handlers.handleAll({
       quotes: ({ query }) =>
-        Effect.andThen(
-          markSimulated(instruments.isSimulated(query.tokens)),
-          store.quotes([...new Set(query.tokens)])
-        ).pipe(
-          Effect.map((quotes) =>
-            json(`{"quotes":[${query.tokens.map((token) => encodeQuote(token, quotes.get(token))).join(",")}]}`)
-          ),
-          Effect.mapError(storeFailure)
-        )
+        Effect.gen(function* () {
+          yield* maySee(query.tokens, instruments, "tokens")
+          yield* markSimulated(instruments.isSimulated(query.tokens))
+          const quotes = yield* Effect.mapError(store.quotes([...new Set(query.tokens)]), storeFailure)
+          return json(`{"quotes":[${query.tokens.map((token) => encodeQuote(token, quotes.get(token))).join(",")}]}`)
+        })
     })
   })
 )

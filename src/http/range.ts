@@ -5,7 +5,8 @@ import { fullSymbol } from "../schema/Instrument.ts"
 import { MAX_MICROS, MIN_MICROS } from "../schema/Time.ts"
 import type { Instruments } from "../streams/ports/Instruments.ts"
 import type { TickStore } from "../streams/ports/TickStore.ts"
-import { BadRequest, NotFound, type Unavailable } from "./errors.ts"
+import { maySee } from "./caller.ts"
+import { BadRequest, type Forbidden, NotFound, type Unavailable } from "./errors.ts"
 import { storeFailure } from "./failures.ts"
 
 /** Exchanges named where a bare symbol is on several. */
@@ -26,13 +27,14 @@ export interface Range {
   readonly to: number
 }
 
-/** Exactly one of `instrument_token` and `symbol`; `from` defaults to the beginning, `to` to the end. */
+/** Exactly one of `instrument_token` and `symbol`, which the caller may see; `from` defaults to the beginning, `to` to the end. */
 export const readRange = (
   asked: Asked,
   instruments: Instruments["Service"]
-): Effect.Effect<Range, BadRequest | NotFound> =>
+): Effect.Effect<Range, BadRequest | Forbidden | NotFound> =>
   Effect.gen(function* () {
     const token = yield* readToken(asked, instruments)
+    yield* maySee([token], instruments, asked.symbol === undefined ? "instrument_token" : "symbol")
     const from = asked.from ?? MIN_MICROS
     const to = asked.to ?? MAX_MICROS
     if (to < from) {

@@ -1,9 +1,15 @@
-/** Decides how replays are started, listed, steered and ended over REST. */
+/**
+ * Decides how replays are started, listed, steered and ended over REST, and by whom: a key for some instruments replays
+ * those only, and steers only what it has started. Whoever may read may listen.
+ */
 import { Effect } from "effect"
 import { HttpApiBuilder } from "effect/http-api"
-import { type Replay, Replays } from "../streams/replay/Replays.ts"
+import { showText } from "../schema/Explain.ts"
+import { Instruments } from "../streams/ports/Instruments.ts"
+import { type Replay, type ReplayRequest, Replays } from "../streams/replay/Replays.ts"
 import { Api } from "./Api.ts"
-import { BadRequest, Conflict, NotFound } from "./errors.ts"
+import { Caller, maySee, refuseInstruments } from "./caller.ts"
+import { BadRequest, Conflict, type Forbidden, NotFound } from "./errors.ts"
 import { overloaded, storeFailure } from "./failures.ts"
 import { markSimulated } from "./simulatedMark.ts"
 
@@ -12,17 +18,73 @@ const refused = ({ message, parameter }: { readonly message: string; readonly pa
 const unknown = ({ message, parameter }: { readonly message: string; readonly parameter: string }) =>
   Effect.fail(new NotFound({ message, parameter }))
 
+/** Replays whose starter is remembered, those of keys for some instruments: far more than are listed at a time. */
+const MAX_STARTED = 2_000
+
 export const replayRoutes = HttpApiBuilder.group(
   Api,
   "replays",
   Effect.fnUntraced(function* (handlers) {
     const replays = yield* Replays
+    const instruments = yield* Instruments
     const mark = (shown: ReadonlyArray<Replay>) => markSimulated(shown.some(({ id }) => replays.isSimulated(id)))
     const marked = (shown: Replay) => mark([shown])
+    /** Which key has started a replay, by the ids of both; the oldest go first. */
+    const startedBy = new Map<string, string>()
+
+    /** Refuses a replay of what the caller's key is not for. */
+    const mayReplay = ({ all, symbols, tokens }: ReplayRequest): Effect.Effect<void, Forbidden> =>
+      Effect.gen(function* () {
+        const { key } = yield* Caller
+        if (key === undefined || !key.isRestricted) return
+        if (all === true) {
+          const message = `all: key "${key.name}" is for some instruments: expected symbols or tokens among them`
+          return yield* refuseInstruments("all", message)
+        }
+        yield* maySee(tokens ?? [], instruments, "tokens")
+        for (const symbol of symbols ?? []) {
+          // One that could be several is refused for that; here none of them may be somebody else's.
+          for (const instrument of instruments.named(symbol)) {
+            if (key.sees(instrument.instrument_token, instrument)) continue
+            return yield* refuseInstruments("symbols", `symbols: key "${key.name}" is not for ${showText(symbol)}`)
+          }
+        }
+      })
+
+    const maySteer = (id: string): Effect.Effect<void, Forbidden> =>
+      Effect.flatMap(Caller, ({ key }) =>
+        key === undefined || !key.isRestricted || startedBy.get(id) === key.id
+          ? Effect.void
+          : refuseInstruments(
+              "id",
+              `id: key "${key.name}" is for some instruments, and has not started ${showText(id)}`
+            )
+      )
+
     return handlers.handleAll({
       startReplay: ({ payload }) =>
-        replays.start(payload).pipe(
-          Effect.tap(marked),
+        Effect.gen(function* () {
+          const { did, key } = yield* Caller
+          yield* mayReplay(payload)
+          const started = yield* replays.start(payload)
+          if (key?.isRestricted === true) {
+            startedBy.set(started.id, key.id)
+            for (const oldest of startedBy.keys()) {
+              if (startedBy.size <= MAX_STARTED) break
+              startedBy.delete(oldest)
+            }
+          }
+          const { all, date, symbols, tokens } = payload
+          const named = symbols ?? tokens
+          did("replay_start", {
+            replay: started.id,
+            date,
+            instruments: all === true ? "all" : (named?.length ?? 0),
+            speed: started.speed
+          })
+          yield* marked(started)
+          return started
+        }).pipe(
           Effect.catchTags({
             ReplayRefused: refused,
             UnknownSymbol: unknown,
@@ -38,15 +100,27 @@ export const replayRoutes = HttpApiBuilder.group(
       replay: ({ params }) =>
         replays.get(params.id).pipe(Effect.tap(marked), Effect.catchTag("UnknownReplay", unknown)),
       changeReplay: ({ params, payload }) =>
-        replays.change(params.id, payload).pipe(
-          Effect.tap(marked),
+        Effect.gen(function* () {
+          const { did } = yield* Caller
+          yield* maySteer(params.id)
+          const changed = yield* replays.change(params.id, payload)
+          did("replay_change", { replay: changed.id, state: changed.state, speed: changed.speed })
+          yield* marked(changed)
+          return changed
+        }).pipe(
           Effect.catchTags({
             ReplayRefused: refused,
             UnknownReplay: unknown,
             ReplayOver: ({ message }) => Effect.fail(new Conflict({ message, parameter: "state" }))
           })
         ),
-      stopReplay: ({ params }) => replays.stop(params.id).pipe(Effect.catchTag("UnknownReplay", unknown))
+      stopReplay: ({ params }) =>
+        Effect.gen(function* () {
+          const { did } = yield* Caller
+          yield* maySteer(params.id)
+          yield* replays.stop(params.id)
+          did("replay_stop", { replay: params.id })
+        }).pipe(Effect.catchTag("UnknownReplay", unknown))
     })
   })
 )

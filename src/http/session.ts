@@ -3,9 +3,12 @@
  * becomes of it. Answers go through the client's queue, in order with the ticks.
  */
 import { Result } from "effect"
+import type { LiveKey } from "../layers/keys/ApiKeys.ts"
 import { SIMULATED_EXCHANGE } from "../schema/Instrument.ts"
 import {
   type Answer,
+  type AuthMessage,
+  authorizedFrame,
   DEFAULT_CHANNELS,
   decodeClientMessage,
   type ErrorCode,
@@ -28,6 +31,7 @@ import type { Hub } from "../streams/fanOut/Hub.ts"
 import type { HubClient, SubscribeOptions, Verdict } from "../streams/fanOut/HubClient.ts"
 import { wantedOf } from "../streams/fanOut/sideChannels.ts"
 import type { Instruments } from "../streams/ports/Instruments.ts"
+import { type KeyAccess, lacksScope } from "./access.ts"
 import { Rate } from "./rate.ts"
 import type { Shares, Work } from "./shares.ts"
 
@@ -74,6 +78,8 @@ export interface SessionServices {
   readonly settings: SessionSettings
   readonly shares: Shares
   readonly observer: SessionObserver
+  /** Absent: nobody is asked for a key. */
+  readonly access?: KeyAccess | undefined
 }
 
 /** What a session tells whoever counts. */
@@ -111,9 +117,12 @@ export class ClientSession implements Work {
   /** It reads on when the client has read what was answered. */
   private isAhead = false
   private strikes = 0
+  /** What the connection was let in by, where a key is asked for. */
+  private readonly key: LiveKey | undefined
 
-  constructor(services: SessionServices, socket: ClientSocket) {
+  constructor(services: SessionServices, socket: ClientSocket, key?: LiveKey) {
     this.services = services
+    this.key = key
     this.client = services.hub.connect(socket)
     const most = Math.max(LEAST_INSTRUMENTS, services.settings.MAX_CLIENT_TOKENS)
     this.mostWork = most * WORK_BURST
@@ -257,6 +266,8 @@ export class ClientSession implements Work {
       return
     }
     const message = decoded.success
+    // Its connection is about to be ended.
+    if (this.key?.over !== undefined) return
     switch (message.action) {
       case "subscribe":
         yield* this.subscribe(message)
@@ -265,16 +276,37 @@ export class ClientSession implements Work {
         yield* this.unsubscribe(message)
         return
       case "auth":
-        if (!this.countMessage()) return
-        this.client.say(
-          errorFrame({ code: "no_keys", message: "auth: no API keys are configured, none is needed", id: message.id })
-        )
+        this.authorize(message)
         return
       case "ping":
         if (!this.countMessage()) return
         this.client.say(pongFrame)
         return
     }
+  }
+
+  /** Who has shown a key already may show the same again; for another there is another connection. */
+  private authorize({ id, key: text }: AuthMessage): void {
+    const { key } = this
+    const { access } = this.services
+    if (key !== undefined && access?.isSame(text, key) === false) {
+      const message = `auth: this connection speaks by key "${key.name}"; open another one for another key`
+      this.refuse({ code: "already_authorized", message, id })
+      return
+    }
+    if (!this.countMessage()) return
+    if (key === undefined) {
+      this.client.say(errorFrame({ code: "no_keys", message: "auth: no API keys are configured, none is needed", id }))
+    } else this.client.say(authorizedFrame(id, key))
+  }
+
+  /** Whether the key is for a token. */
+  private sees(token: number): boolean {
+    const { key } = this
+    const { access, instruments } = this.services
+    if (key === undefined || key.sees(token, instruments.get(token))) return true
+    access?.observer.figuresOf(key.name).refused("instruments")
+    return false
   }
 
   private refuse(refused: Refused): void {
@@ -332,6 +364,11 @@ export class ClientSession implements Work {
     const { client } = this
     const { hub, settings } = this.services
     const { id, replay, capacity, since, policy, batch } = message
+    if (this.key !== undefined && !this.key.scopes.has("read")) {
+      this.services.access?.observer.figuresOf(this.key.name).refused("scope")
+      this.refuse({ code: "forbidden", message: lacksScope(this.key, "read"), id })
+      return
+    }
     if (capacity !== undefined && capacity > settings.MAX_CLIENT_CAPACITY) {
       const most = settings.MAX_CLIENT_CAPACITY
       this.refuse({ code: "bad_message", message: `capacity: expected at most ${most}, got ${capacity}`, id })
@@ -385,6 +422,7 @@ export class ClientSession implements Work {
     let all = settings.MAX_SUBSCRIPTIONS - hub.subscriptions
     /** What becomes of a token that was not named in this message yet. */
     const verdictOn = (token: number): Verdict => {
+      if (!this.sees(token)) return { reason: "forbidden" }
       const verdict = client.verdict(token, optionsOf(token))
       if (verdict.reason !== undefined || client.has(token)) return verdict
       if (own <= 0) return { reason: "too_many_tokens" }

@@ -3,6 +3,7 @@
  * somebody else's: whatever it is, showing it throws nothing, costs no more than what is shown, and is fit for a terminal.
  */
 import { type SchemaAST, SchemaIssue } from "effect"
+import { hideKeys } from "./keyText.ts"
 import { unknownName } from "./Nearest.ts"
 
 /** One refused field. `path` is empty where the whole input is wrong. */
@@ -28,10 +29,10 @@ const valueAt = (input: unknown, path: ReadonlyArray<PropertyKey>): unknown => {
 const UNPRINTABLE = /[\p{Cc}\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff]/gu
 const escaped = (char: string): string => `\\u${char.charCodeAt(0).toString(16).padStart(4, "0")}`
 
-/** A foreign text in one line: cut to `max` characters, and without characters that a terminal would obey. */
+/** A foreign text in one line: cut to `max` characters, without characters that a terminal would obey, and no API key. */
 export const showText = (text: string, max = MAX_VALUE_CHARS): string => {
   // A longer one is never looked at whole.
-  const shown = text.slice(0, max + 1).replace(UNPRINTABLE, escaped)
+  const shown = hideKeys(text.slice(0, max + 1)).replace(UNPRINTABLE, escaped)
   if (shown.length <= max) return shown
   const isHalf = /[\ud800-\udbff]/.test(shown.charAt(max - 1))
   return `${shown.slice(0, isHalf ? max - 1 : max)}…`

@@ -3,8 +3,10 @@
  * written by hand.
  */
 import { Result, Schema } from "effect"
+import type { Scope } from "./ApiKey.ts"
 import type { Candle } from "./Candle.ts"
 import { explain, showValue } from "./Explain.ts"
+import { hideKeys } from "./keyText.ts"
 import { unknownName } from "./Nearest.ts"
 import { MAX_TOKEN } from "./RawTick.ts"
 import type { Tick, TickStatus } from "./Tick.ts"
@@ -100,7 +102,17 @@ const keysOf = {
 } as const
 
 /** `bad_message` counts against the client; `unsupported` is well-formed, but not served here. */
-export type ErrorCode = "bad_message" | "unsupported" | "unknown_replay" | "other_stream" | "no_keys" | "too_fast"
+export type ErrorCode =
+  | "bad_message"
+  | "unsupported"
+  | "unknown_replay"
+  | "other_stream"
+  | "no_keys"
+  | "too_fast"
+  | "unauthorized"
+  | "forbidden"
+  | "already_authorized"
+  | "too_many_connections"
 
 /** A message that is refused; `id` is the client's own, where it sent one. */
 export interface Refused {
@@ -402,6 +414,14 @@ export type ServerMessage =
       readonly ts: number | null
       readonly state: string
     }
+  | {
+      readonly type: "authorized"
+      readonly id?: unknown
+      readonly key: string
+      readonly scopes: ReadonlyArray<Scope>
+      /** Epoch microseconds. */
+      readonly expires: number | null
+    }
   | { readonly type: "error"; readonly code: ErrorCode; readonly message: string; readonly id?: unknown }
   | { readonly type: "pong" }
 
@@ -467,8 +487,16 @@ export const closingFrame = (code: number, reason: string, since: Iterable<reado
 export const clockFrame = (replay: string, run: number, ts: number | null, state: string): string =>
   `{"type":"clock","replay":${JSON.stringify(replay)},"run":${run},"ts":${ts},"state":${JSON.stringify(state)}}`
 
+/** `expires` in epoch microseconds. */
+export const authorizedFrame = (
+  id: unknown,
+  key: { readonly name: string; readonly scopes: Iterable<Scope>; readonly expires: number | undefined }
+): string =>
+  `{"type":"authorized",${withId(id)}"key":${JSON.stringify(key.name)},"scopes":${JSON.stringify([...key.scopes])},` +
+  `"expires":${key.expires ?? null}}`
+
 export const errorFrame = ({ code, message, id }: Refused): string =>
-  `{"type":"error",${withId(id)}"code":"${code}","message":${JSON.stringify(message)}}`
+  `{"type":"error",${withId(id)}"code":"${code}","message":${JSON.stringify(hideKeys(message))}}`
 
 export const pongFrame = `{"type":"pong"}`
 

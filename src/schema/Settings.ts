@@ -77,7 +77,17 @@ const optional = {
     undefined,
     "whether the bucket is in the path rather than the host's name; unset: true at an S3_ENDPOINT"
   ),
-  ALLOWED_ORIGINS: setting(Schema.String, undefined, "web origins let in besides the server's own, comma-separated")
+  ALLOWED_ORIGINS: setting(Schema.String, undefined, "web origins let in besides the server's own, comma-separated"),
+  API_KEYS_FILE: setting(
+    Schema.String,
+    undefined,
+    "file of the API keys that mdp keys writes; once it is set nobody is let in without a key, and a public HOST is allowed"
+  ),
+  API_KEY: setting(
+    Schema.String,
+    undefined,
+    "key by which this command speaks to an instance (feed, replay, instruments import, dlq); never shown"
+  )
 } as const
 
 const defaulted = {
@@ -246,6 +256,21 @@ const defaulted = {
     "1000",
     "WebSocket clients of one IPv4 address or IPv6 /64 network; more are refused with 429"
   ),
+  CONNECTIONS_PER_KEY: setting(
+    whole(1, 1_000_000),
+    "1000",
+    "WebSocket clients of one API key; more are refused with 429, or closed with 1013"
+  ),
+  MAX_KEYLESS_CLIENTS: setting(
+    whole(4, 100_000),
+    "256",
+    "WebSocket clients that have yet to show their API key, a quarter of them of one address; full: the oldest is closed"
+  ),
+  AUTH_TIMEOUT_MS: setting(
+    whole(100, 600_000),
+    "5000",
+    "how long a WebSocket client that brought no API key in its header may take to show one"
+  ),
   CLIENT_CAPACITY: setting(
     whole(1, 1_000_000),
     "1000",
@@ -291,6 +316,11 @@ const defaulted = {
     "how much of the connections, requests, bodies and streams one address may have (IPv6: its /64), in percent; " +
       "more are refused with 429; 100 behind a proxy"
   ),
+  REQUESTS_PER_KEY: setting(
+    whole(1, 1_000_000),
+    "200",
+    "requests a second of one API key, twice as many at once; more are refused with 429"
+  ),
   INGEST_WAIT_MS: setting(whole(1, 600_000), "5000", "how long an ingest waits for a full log before it answers 429"),
   REPLAY_WINDOW_TICKS: setting(
     whole(1, 1_000_000),
@@ -329,7 +359,7 @@ export const settingsTable: ReadonlyArray<{
 
 /**
  * Reads the settings from an environment; an empty value counts as unset. Fails with the first wrong setting, named,
- * with the value that came (the settings that hold a secret, DATABASE_URL and REDIS_URL, are any text and so never shown).
+ * with the value that came (the settings that hold a secret, such as DATABASE_URL and API_KEY, are any text and so never shown).
  */
 export const readSettings = (
   environment: Readonly<Record<string, string | undefined>>

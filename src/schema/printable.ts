@@ -1,4 +1,8 @@
-/** Decides how text from outside is shown in a log or on a terminal: as one line, with nothing in it that a terminal obeys. */
+/**
+ * Decides how text from outside is shown in a log or on a terminal: as one line, with nothing in it that a terminal obeys,
+ * and no API key.
+ */
+import { hideKeys } from "./keyText.ts"
 
 /**
  * Control characters (C0, DEL, C1), line and paragraph separators, and the marks that turn the direction of text
@@ -18,8 +22,8 @@ export const cleaned = (text: string, limit: number): string => text.slice(0, li
 
 const escaped = (char: string): string => `\\u${char.charCodeAt(0).toString(16).padStart(4, "0")}`
 
-/** Text from outside, its control characters as `\u001b`; the escapes of JSON, so JSON stays what it was. */
-export const printable = (text: string): string => text.replace(UNSHOWN, escaped)
+/** Text from outside, its control characters as `\u001b`; the escapes of JSON, so JSON stays what it was. Keys are hidden. */
+export const printable = (text: string): string => hideKeys(text).replace(UNSHOWN, escaped)
 
 /** The same, cut to `limit` characters before anything else is done with it. */
 export const printableUpTo = (text: string, limit: number): string =>

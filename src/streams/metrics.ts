@@ -189,6 +189,24 @@ export const upgradesRefused = counter(
   "reason"
 )
 export const messagesRefused = counter("topology_messages_refused_total", "WebSocket messages refused, by code", "code")
+export const apiKeys = gauge("topology_api_keys", "API keys that hold")
+export const apiKeysDegraded = gauge(
+  "topology_api_keys_degraded",
+  "1 while API_KEYS_FILE cannot be used, and the keys read before hold"
+)
+export const unauthorized = counter(
+  "topology_unauthorized_total",
+  "Requests, connections and messages without a key that holds, by why",
+  "reason"
+)
+export const keyRequests = counter("topology_key_requests_total", "Requests let in by a key", "key")
+export const keyRefused = counter(
+  "topology_key_refused_total",
+  "What a key was refused: scope, instruments, rate (REQUESTS_PER_KEY), connections (CONNECTIONS_PER_KEY)",
+  "key",
+  "reason"
+)
+export const keyConnections = gauge("topology_key_connections", "WebSocket clients of a key", "key")
 export const unknownInstruments = gauge("topology_unknown_instruments", "Tokens seen that no instrument has")
 export const instrumentsLeftOut = gauge(
   "topology_instruments_left_out",

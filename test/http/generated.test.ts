@@ -1,5 +1,6 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Effect } from "effect"
+import { accessBy, bearer, keysFile, makeKey } from "../support/keys.ts"
 import { memoryStore, Rows } from "./memoryStore.ts"
 import {
   baseOf,
@@ -16,6 +17,8 @@ import { type Asked, ask, serve } from "./serving.ts"
 const REQUESTS = Number(process.env.GENERATED_REQUESTS ?? 600)
 /** Another server on this host, such as `mdp demo`, instead of one with a store in memory. */
 const PORT = process.env.GENERATED_PORT
+/** The key of that server, where it asks for one. */
+const KEY = process.env.GENERATED_KEY
 const SEED = Number(process.env.GENERATED_SEED ?? 1)
 const AT_ONCE = 8
 const MAX_MESSAGE_CHARS = 1500
@@ -182,60 +185,95 @@ const generate = (
   return requestWith(operation, values, { type, content: text.toWellFormed() })
 }
 
+/** What requests show besides a key that may do everything; most of them show that. */
+const otherKeys = [
+  makeKey("reader", { scopes: ["read"] }),
+  makeKey("writer", { scopes: ["write"] }),
+  makeKey("one", { instruments: ["738561"] }),
+  makeKey("gone", { revoked: "2026-01-16T00:00:00Z" }),
+  makeKey("late", { expires: "2026-01-16T00:00:00Z" })
+]
+const wild: ReadonlyArray<Readonly<Record<string, string>>> = [
+  {},
+  bearer(makeKey("nobody")),
+  ...["", "Bearer", "Bearer ", "Basic eDp5", "Bearer mdp_", `Bearer ${"x".repeat(3000)}`, "bearer \u00ff\u00fe"].map(
+    (authorization) => ({ authorization })
+  )
+]
+
 describe("generated requests", () => {
+  const run = (withKeys: boolean) =>
+    Effect.gen(function* () {
+      const desk = makeKey("desk")
+      const access = withKeys
+        ? { access: accessBy((yield* keysFile([desk, ...otherKeys])).path, { REQUESTS_PER_KEY: 1_000_000 }) }
+        : {}
+      const port =
+        PORT === undefined
+          ? (yield* serve({ store: memoryStore(new Rows()), log: { capacity: 1000, retained: 100 }, ...access })).port
+          : Number(PORT)
+      const own = KEY !== undefined ? { authorization: `Bearer ${KEY}` } : withKeys ? bearer(desk) : {}
+      const spec = yield* described(port, own)
+      const operations = Object.entries(spec.paths).flatMap(([path, methods]) =>
+        Object.entries(methods).map(([method, operation]): Operation => ({ ...operation, path, method }))
+      )
+      const by = (headers: Readonly<Record<string, string>>, { path, ...asked }: Asked & { readonly path: string }) =>
+        ask(port, path, { ...asked, headers: { ...asked.headers, ...headers } })
+      // What the examples name is there.
+      const instruments = operations.find(({ operationId }) => operationId === "instruments.importInstruments")!
+      assert.strictEqual((yield* by(own, requestOf(instruments))).status, 200)
+      const at = random(SEED)
+      const shown = (): Readonly<Record<string, string>> => {
+        if (!withKeys || at.next() < 0.6) return own
+        return at.next() < 0.6 ? bearer(at.pick(otherKeys)) : at.pick(wild)
+      }
+      const base = baseOf(spec)
+      const seen = new Map<string, number>()
+      const memory = process.memoryUsage().rss
+      let largest = 0
+      yield* Effect.forEach(
+        Array.from({ length: REQUESTS }, (_, i) => operations[i % operations.length]!),
+        (operation) =>
+          Effect.gen(function* () {
+            const request = generate(operation, spec.components.schemas, at)
+            const answer = yield* by(shown(), { ...request, path: base + request.path })
+            const said = `${request.method} ${request.path.slice(0, 300)} ${String(request.body ?? "").slice(0, 300)}`
+            const where = `seed ${SEED}: ${said}: ${answer.status} ${answer.text.slice(0, 300)}`
+            assert.notStrictEqual(answer.status, 500, where)
+            assert.isDefined(operation.responses[String(answer.status)], where)
+            // A head that is too large is answered beneath all of this, by its status alone.
+            if (answer.status >= 400 && answer.status !== 431) {
+              const { _tag, message } = answer.json as { readonly _tag: unknown; readonly message: unknown }
+              assert.isString(_tag, where)
+              assert.isString(message, where)
+              assert.isAtMost((message as string).length, MAX_MESSAGE_CHARS, where)
+            }
+            const key = `${operation.operationId} ${answer.status < 300 ? "taken" : "refused"}`
+            seen.set(key, (seen.get(key) ?? 0) + 1)
+            largest = Math.max(largest, answer.text.length)
+          }),
+        { concurrency: AT_ONCE, discard: true }
+      )
+      assert.strictEqual((yield* ask(port, "/healthz")).status, 200)
+      // What is started and never ends, or is kept of what was refused, would show here.
+      assert.isBelow(process.memoryUsage().rss - memory, MAX_GROWTH_BYTES)
+      for (const { operationId } of operations) {
+        // A replay's id is the server's to give.
+        if (/^replays\.(replay|changeReplay|stopReplay)$/.test(operationId) || operationId === "readyz") continue
+        assert.isAbove(seen.get(`${operationId} taken`) ?? 0, 0, `${operationId} was never taken`)
+      }
+      if (REQUESTS > 1000) console.log(Object.fromEntries([...seen].sort()), { largest })
+    }).pipe(Effect.scoped)
+
   it.live(
     `${REQUESTS} of every route, with NDJSON and CSV, are all answered as the description says, none by a failure`,
-    () =>
-      Effect.gen(function* () {
-        const port =
-          PORT === undefined
-            ? (yield* serve({ store: memoryStore(new Rows()), log: { capacity: 1000, retained: 100 } })).port
-            : Number(PORT)
-        const spec = yield* described(port)
-        const operations = Object.entries(spec.paths).flatMap(([path, methods]) =>
-          Object.entries(methods).map(([method, operation]): Operation => ({ ...operation, path, method }))
-        )
-        // What the examples name is there.
-        const instruments = operations.find(({ operationId }) => operationId === "instruments.importInstruments")!
-        assert.strictEqual((yield* ask(port, instruments.path, requestOf(instruments))).status, 200)
-        const at = random(SEED)
-        const base = baseOf(spec)
-        const seen = new Map<string, number>()
-        const memory = process.memoryUsage().rss
-        let largest = 0
-        yield* Effect.forEach(
-          Array.from({ length: REQUESTS }, (_, i) => operations[i % operations.length]!),
-          (operation) =>
-            Effect.gen(function* () {
-              const request = generate(operation, spec.components.schemas, at)
-              const answer = yield* ask(port, base + request.path, request)
-              const said = `${request.method} ${request.path.slice(0, 300)} ${String(request.body ?? "").slice(0, 300)}`
-              const where = `seed ${SEED}: ${said}: ${answer.status} ${answer.text.slice(0, 300)}`
-              assert.notStrictEqual(answer.status, 500, where)
-              assert.isDefined(operation.responses[String(answer.status)], where)
-              // A head that is too large is answered beneath all of this, by its status alone.
-              if (answer.status >= 400 && answer.status !== 431) {
-                const { _tag, message } = answer.json as { readonly _tag: unknown; readonly message: unknown }
-                assert.isString(_tag, where)
-                assert.isString(message, where)
-                assert.isAtMost((message as string).length, MAX_MESSAGE_CHARS, where)
-              }
-              const key = `${operation.operationId} ${answer.status < 300 ? "taken" : "refused"}`
-              seen.set(key, (seen.get(key) ?? 0) + 1)
-              largest = Math.max(largest, answer.text.length)
-            }),
-          { concurrency: AT_ONCE, discard: true }
-        )
-        assert.strictEqual((yield* ask(port, "/healthz")).status, 200)
-        // What is started and never ends, or is kept of what was refused, would show here.
-        assert.isBelow(process.memoryUsage().rss - memory, MAX_GROWTH_BYTES)
-        for (const { operationId } of operations) {
-          // A replay's id is the server's to give.
-          if (/^replays\.(replay|changeReplay|stopReplay)$/.test(operationId) || operationId === "readyz") continue
-          assert.isAbove(seen.get(`${operationId} taken`) ?? 0, 0, `${operationId} was never taken`)
-        }
-        if (REQUESTS > 1000) console.log(Object.fromEntries([...seen].sort()), { largest })
-      }).pipe(Effect.scoped),
+    () => run(false),
+    3_600_000
+  )
+
+  it.live.skipIf(PORT !== undefined)(
+    `${REQUESTS} of them, where keys are asked for, by keys of every kind and by none, are answered so too`,
+    () => run(true),
     3_600_000
   )
 })

@@ -90,6 +90,31 @@ describe("the description of the API", () => {
       }).pipe(Effect.scoped)
   )
 
+  it.live("names the scope of a key that each route asks for where there are keys, and how one is shown", () =>
+    Effect.gen(function* () {
+      const { spec, list } = yield* operations
+      assert.deepInclude(spec.components.securitySchemes.apiKey, { type: "http", scheme: "bearer" })
+      const scopes: Record<string, Array<string>> = { open: [] }
+      for (const { operationId, responses, security } of list) {
+        if (security.length === 0) {
+          scopes.open!.push(operationId)
+          continue
+        }
+        // None, where the server has no keys.
+        assert.deepStrictEqual(security[0], {})
+        const [scope] = security[1]!.apiKey!
+        scopes[scope!] = [...(scopes[scope!] ?? []), operationId]
+        assert.isDefined(responses["401"], operationId)
+      }
+      assert.sameMembers(scopes.open!, ["healthz", "readyz"])
+      assert.sameMembers(scopes.write!, ["instruments.importInstruments", "ingest.ingest", "dlq.retryLetters"])
+      assert.sameMembers(scopes.replay!, ["replays.startReplay", "replays.changeReplay", "replays.stopReplay"])
+      for (const { method, operationId } of list) {
+        if (scopes.read!.includes(operationId)) assert.strictEqual(method, "get", operationId)
+      }
+    }).pipe(Effect.scoped)
+  )
+
   it.live("describes every field of a raw tick, as it is read", () =>
     Effect.gen(function* () {
       const { spec } = yield* operations

@@ -42,16 +42,21 @@ export interface Operation {
     readonly content: Record<string, { readonly schema: JsonSchema; readonly example?: unknown }>
   }
   readonly responses: Readonly<Record<string, unknown>>
+  /** By scheme, the scopes that are asked for; empty: open to everybody. */
+  readonly security: ReadonlyArray<Readonly<Record<string, ReadonlyArray<string>>>>
 }
 
 export interface Spec {
   readonly servers: ReadonlyArray<{ readonly url: string }>
   readonly paths: Readonly<Record<string, Readonly<Record<string, Omit<Operation, "path" | "method">>>>>
-  readonly components: { readonly schemas: Readonly<Record<string, JsonSchema>> }
+  readonly components: {
+    readonly schemas: Readonly<Record<string, JsonSchema>>
+    readonly securitySchemes: Readonly<Record<string, { readonly type: string; readonly scheme: string }>>
+  }
 }
 
-export const described = (port: number): Effect.Effect<Spec> =>
-  Effect.map(ask(port, "/openapi.json"), (answer) => {
+export const described = (port: number, headers: Readonly<Record<string, string>> = {}): Effect.Effect<Spec> =>
+  Effect.map(ask(port, "/openapi.json", { headers }), (answer) => {
     assert.strictEqual(answer.status, 200)
     return answer.json as Spec
   })

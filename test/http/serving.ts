@@ -1,6 +1,7 @@
 /** Decides how the server is started for a test, on a free port, and asked through a real socket. */
 import { type IncomingHttpHeaders, request } from "node:http"
 import { Context, Effect, Layer } from "effect"
+import * as Access from "../../src/http/access.ts"
 import type { Bounds } from "../../src/http/front.ts"
 import { HttpSettings } from "../../src/http/HttpSettings.ts"
 import * as Server from "../../src/http/Server.ts"
@@ -9,6 +10,7 @@ import * as InstrumentsLayer from "../../src/layers/instruments/Instruments.ts"
 import * as MemoryCounters from "../../src/layers/memory/MemoryCounters.ts"
 import * as MemoryLog from "../../src/layers/memory/MemoryLog.ts"
 import * as ReplayService from "../../src/layers/replays/ReplayService.ts"
+import type { StartError } from "../../src/schema/Errors.ts"
 import { TickLog } from "../../src/streams/log/TickLog.ts"
 import { Overview } from "../../src/streams/Overview.ts"
 import type { TickStore } from "../../src/streams/ports/TickStore.ts"
@@ -35,11 +37,22 @@ export interface Serving {
   readonly bounds?: Bounds
   /** Who listens to replays; one client to each unless told otherwise. */
   readonly audience?: Layer.Layer<ReplayAudience>
+  /** Who is let in; everybody unless told otherwise. */
+  readonly access?: Layer.Layer<Access.Access, StartError>
 }
 
 /** The server on embedded services, for as long as the scope. */
-export const serve = ({ store, settings, log, mounts, bounds, audience = nobody }: Serving) => {
+export const serve = ({
+  store,
+  settings,
+  log,
+  mounts,
+  bounds,
+  audience = nobody,
+  access = Access.layerOpen
+}: Serving) => {
   const services = Layer.mergeAll(
+    access,
     RawSinkLayer.layerLog,
     InstrumentsLayer.layer,
     Layer.succeed(HttpSettings, {

@@ -2,6 +2,7 @@
 import * as uWS from "uWebSockets.js"
 import { Effect, Result } from "effect"
 import WebSocket from "ws"
+import type { KeyAccess } from "../../src/http/access.ts"
 import type { ClientLog } from "../../src/http/clientLog.ts"
 import { guard, guardRules } from "../../src/http/guard.ts"
 import { mountWebSocket, type WebSocketObserver, type WebSocketSettings } from "../../src/http/WebSocket.ts"
@@ -33,6 +34,7 @@ export const serve = (
     readonly isReady?: () => boolean
     readonly now?: () => number
     readonly silenceLookMs?: number
+    readonly access?: KeyAccess
   } = {}
 ) =>
   Effect.acquireRelease(
@@ -55,6 +57,9 @@ export const serve = (
         settings: {
           MAX_CLIENTS: 1000,
           CONNECTIONS_PER_ADDRESS: 1000,
+          CONNECTIONS_PER_KEY: 1000,
+          MAX_KEYLESS_CLIENTS: 256,
+          AUTH_TIMEOUT_MS: 5000,
           MAX_CLIENT_TOKENS: 10_000,
           MAX_CLIENT_CAPACITY: 100_000,
           MAX_SUBSCRIPTIONS: 1_000_000,
@@ -64,6 +69,7 @@ export const serve = (
         ...(options.log === undefined ? {} : { log: options.log }),
         ...(options.silenceLookMs === undefined ? {} : { silenceLookMs: options.silenceLookMs }),
         ...(options.now === undefined ? {} : { now: options.now }),
+        ...(options.access === undefined ? {} : { access: options.access }),
         ...(options.counts === undefined ? {} : { observer: options.counts })
       })
       app.listen("127.0.0.1", 0, (socket) => {

@@ -2,6 +2,7 @@
 import { Bars } from "./bars.js"
 import { CandleChart } from "./chart.js"
 import { date, element, percent, price, quantity, short, signed, time } from "./format.js"
+import { giveKey, showAsking, whenGiven } from "./key.js"
 import { Letters } from "./letters.js"
 import { Pipeline } from "./pipeline.js"
 import { Replays } from "./replays.js"
@@ -459,6 +460,9 @@ for (const button of $("intervals").querySelectorAll("button")) {
   })
 }
 
+/** What the page's key is not for. */
+const FORBIDDEN = Symbol("forbidden")
+
 /** The instruments that were watched here before, else the first there are; asked again until the server answers. */
 const begin = async () => {
   const stored = Watchlist.stored()
@@ -472,11 +476,11 @@ const begin = async () => {
         const found = await Promise.all(
           stored.map((token) =>
             ask(`/api/v1/instruments/${token}`).catch((error) =>
-              error.status === 404 ? undefined : Promise.reject(error)
+              error.status === 404 ? undefined : error.status === 403 ? FORBIDDEN : Promise.reject(error)
             )
           )
         )
-        for (const [i, token] of stored.entries()) watchlist.add(token, found[i])
+        for (const [i, token] of stored.entries()) if (found[i] !== FORBIDDEN) watchlist.add(token, found[i])
       }
       break
     } catch (error) {
@@ -491,6 +495,21 @@ const begin = async () => {
   const [first] = watchlist.tokens
   if (first !== undefined) watchlist.select(first)
 }
+
+showAsking((why) => {
+  $("key-form").hidden = why === undefined
+  $("key-problem").hidden = !why
+  $("key-problem").textContent = why ?? ""
+  if (why !== undefined) $("key").focus()
+})
+whenGiven(() => stream?.now())
+$("key-form").addEventListener("submit", (event) => {
+  event.preventDefault()
+  const given = $("key").value
+  // Not left in the page, where another person at it could read it.
+  $("key").value = ""
+  giveKey(given)
+})
 
 requestAnimationFrame(frame)
 void begin()

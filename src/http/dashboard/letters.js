@@ -29,6 +29,8 @@ export class Letters {
 
   async again() {
     await this.look()
+    // The page's key may not read them: asked again and again it would only be refused.
+    if (this.isForbidden) return
     const next = () => setTimeout(() => this.again(), EVERY_MS)
     if (document.hidden) document.addEventListener("visibilitychange", next, { once: true })
     else next()
@@ -44,6 +46,7 @@ export class Letters {
       this.show(letters, total)
       this.problem(undefined)
     } catch (error) {
+      this.isForbidden = error.status === 403
       if (asked === this.asked) this.problem(error.message)
     }
   }

@@ -1,4 +1,5 @@
 // Decides how the page listens: one WebSocket that comes back by itself and goes on exactly where it was.
+import { apiKey, isAsking, keyGiven, refuseKey } from "./key.js"
 
 const FIRST_WAIT_MS = 500
 const LONGEST_WAIT_MS = 15_000
@@ -6,6 +7,8 @@ const LONGEST_WAIT_MS = 15_000
 const SILENCE_MS = 15_000
 /** Close codes that mean the server will not have this client; asking again soon would not help. */
 const REFUSALS = new Set([1008, 1009])
+/** … but for a key that is over: asking again tells whether another is to be asked for. */
+const KEY_OVER = /^the API key /
 
 export class Stream {
   /**
@@ -59,6 +62,13 @@ export class Stream {
 
   connect() {
     this.on.state("connecting", { again: this.attempts > 0 })
+    if (isAsking()) {
+      void keyGiven().then(() => {
+        if (!this.closed) this.connect()
+      })
+      return
+    }
+    this.key = apiKey()
     const scheme = location.protocol === "https:" ? "wss:" : "ws:"
     const socket = new WebSocket(`${scheme}//${location.host}/ws`)
     this.socket = socket
@@ -67,6 +77,8 @@ export class Stream {
       this.attempts = 0
       this.heard = performance.now()
       this.on.state("open", {})
+      // A browser cannot send a header with it.
+      if (this.key !== undefined) this.send({ action: "auth", key: this.key })
       const groups = new Map()
       for (const [token, backfill] of this.tokens) {
         if (!groups.has(backfill)) groups.set(backfill, [])
@@ -83,9 +95,14 @@ export class Stream {
     socket.onclose = ({ code, reason }) => {
       clearInterval(this.watch)
       if (this.closed || this.socket !== socket) return
+      if (isAsking()) {
+        this.connect()
+        return
+      }
       this.attempts++
       const growing = Math.min(LONGEST_WAIT_MS, FIRST_WAIT_MS * 1.8 ** Math.min(this.attempts - 1, 10))
-      const wait = REFUSALS.has(code) ? LONGEST_WAIT_MS : growing * (0.75 + Math.random() / 2)
+      const isRefused = REFUSALS.has(code) && !KEY_OVER.test(reason)
+      const wait = isRefused ? LONGEST_WAIT_MS : growing * (0.75 + Math.random() / 2)
       this.on.state("waiting", { until: performance.now() + wait, code, reason })
       this.retry = setTimeout(() => {
         this.retry = undefined
@@ -142,7 +159,16 @@ export class Stream {
         }
         this.run = message.run
         break
+      case "authorized":
+        return
       case "error":
+        // The server asks for no key any more.
+        if (message.code === "no_keys") return
+        if (message.code === "unauthorized") {
+          refuseKey(this.key, this.key === undefined ? "" : message.message)
+          this.socket.close()
+          return
+        }
         if (message.code === "unknown_replay") {
           this.close()
           this.on.gone()

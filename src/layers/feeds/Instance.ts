@@ -2,11 +2,16 @@
  * Decides how a command speaks to a running instance over REST: what is sent, what an answer other than 200 means, and
  * how long one that goes away or is full is waited for.
  */
-import { Clock, Effect } from "effect"
+import { Clock, Context, Effect, Redacted } from "effect"
 import { FeedError } from "../../schema/Errors.ts"
 
 /** The longest an instance may take to answer one request. */
 const ANSWER_DEADLINE_MS = 60_000
+
+/** The API key that requests go out with; none unless it is given. */
+export const InstanceKey = Context.Reference<Redacted.Redacted | undefined>("market-data-platform/layers/InstanceKey", {
+  defaultValue: () => undefined
+})
 
 export interface InstanceRequest {
   readonly method: "GET" | "POST" | "PATCH" | "DELETE"
@@ -51,14 +56,22 @@ class Unreached {
   }
 }
 
-const reach = (url: string, request: InstanceRequest): Effect.Effect<InstanceAnswer, Unreached> =>
+const send = (
+  url: string,
+  request: InstanceRequest,
+  key: Redacted.Redacted | undefined
+): Effect.Effect<InstanceAnswer, Unreached> =>
   Effect.tryPromise({
     try: async (signal) => {
       const response = await fetch(`${url}${request.path}`, {
         method: request.method,
+        // Nowhere else than where it was meant for does the key go.
         redirect: "error",
         signal: AbortSignal.any([signal, AbortSignal.timeout(ANSWER_DEADLINE_MS)]),
-        ...(request.contentType === undefined ? {} : { headers: { "content-type": request.contentType } }),
+        headers: {
+          ...(key === undefined ? {} : { authorization: `Bearer ${Redacted.value(key)}` }),
+          ...(request.contentType === undefined ? {} : { "content-type": request.contentType })
+        },
         ...(request.body === undefined
           ? {}
           : { body: typeof request.body === "string" ? request.body : Buffer.from(request.body) })
@@ -72,6 +85,9 @@ const reach = (url: string, request: InstanceRequest): Effect.Effect<InstanceAns
     },
     catch: (error) => new Unreached(reasonOf(error))
   })
+
+const reach = (url: string, request: InstanceRequest): Effect.Effect<InstanceAnswer, Unreached> =>
+  Effect.flatMap(InstanceKey, (key) => send(url, request, key))
 
 const nobodyAt = (url: string, request: InstanceRequest, reason: string): FeedError =>
   new FeedError({ message: `no running instance answers at ${url}${request.path}: ${reason}` })
@@ -154,7 +170,8 @@ export const patiently = (
 /** What an answer other than a success says, in one line. */
 export const refusalOf = (url: string, request: InstanceRequest, answer: InstanceAnswer): FeedError => {
   const said = (answer.body as { readonly message?: unknown } | null | undefined)?.message
+  const where = answer.status === 401 ? " (API_KEY)" : ""
   return new FeedError({
-    message: `${request.method} ${url}${request.path} answered ${answer.status}${typeof said === "string" ? `: ${said}` : ""}`
+    message: `${request.method} ${url}${request.path} answered ${answer.status}${typeof said === "string" ? `: ${said}` : ""}${where}`
   })
 }

@@ -162,7 +162,7 @@ const NOWHERE: ReadonlyArray<number> = []
 const searchIn = (
   groups: ReadonlyArray<Group>,
   number: number,
-  { asset_class, exchange: asked, limit, query: text }: InstrumentSearch
+  { asset_class, exchange: asked, limit, only, query: text }: InstrumentSearch
 ): ReadonlyArray<Instrument> => {
   // No key is as long: nothing is it, or has it.
   if (text.length > 2 * MAX_KEY_CHARS) return []
@@ -195,6 +195,10 @@ const searchIn = (
             continue
           }
           group.foundBy[place] = number
+          if (only !== undefined && !only(group.instruments[place]!)) {
+            inVain += 1
+            continue
+          }
           found.push(group.instruments[place]!)
           if (found.length >= limit) return found
         }

@@ -23,6 +23,8 @@ export interface ClientSocket {
 
 /** Why the server ends a client, as its figure is labelled. */
 export type EndReason =
+  | "key"
+  | "unauthorized"
   | "too_many_messages"
   | "too_many_bytes"
   | "too_large"

@@ -10,6 +10,8 @@ export interface InstrumentSearch {
   readonly exchange?: string
   readonly asset_class?: AssetClass
   readonly limit: number
+  /** Only those it is true of; every instrument unless given. */
+  readonly only?: (instrument: Instrument) => boolean
 }
 
 export interface InstrumentImport {
