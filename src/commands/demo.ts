@@ -1,7 +1,7 @@
 /** Decides `mdp demo`: a whole instance on embedded services, fed by the simulator, with what to open first. */
 import { Deferred, Effect, Layer } from "effect"
 import { Command } from "effect/cli"
-import { Server } from "../http/Server.ts"
+import * as Server from "../http/Server.ts"
 import * as Simulator from "../layers/feeds/Simulator.ts"
 import { fullSymbol } from "../schema/Instrument.ts"
 import { FIRST_SIMULATED_TOKEN, type Simulation, simulatedInstruments } from "../schema/Simulation.ts"
@@ -59,10 +59,11 @@ export const demo = Command.make(
     const simulation = yield* simulationOf(flags)
     const given = yield* settings
     yield* checkHost(given, insecure)
+    yield* Server.check(given)
     const over = yield* Deferred.make<void>()
     const welcomed = Layer.effectDiscard(
       Effect.gen(function* () {
-        const { url } = yield* Server
+        const { url } = yield* Server.Server
         process.stdout.write(`${welcome(url, simulation, given.DATA_DIR)}\n`)
       })
     )

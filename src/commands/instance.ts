@@ -2,6 +2,7 @@
 import { Context, Effect, Layer } from "effect"
 import { Flag } from "effect/cli"
 import { HttpSettings } from "../http/HttpSettings.ts"
+import { isLoopbackHost } from "../http/listen.ts"
 import * as Server from "../http/Server.ts"
 import { webSocket } from "../http/WebSocket.ts"
 import * as RawSink from "../layers/feeds/RawSink.ts"
@@ -66,11 +67,9 @@ export const insecureFlag = Flag.Boolean("insecure").pipe(
   Flag.withDefault(false)
 )
 
-const LOOPBACK = /^(localhost|127(\.\d{1,3}){3}|::1|\[::1\])$/
-
 /** Refuses a public address unless told otherwise: whoever reaches it could feed ticks and read everything. */
 export const checkHost = (given: Settings, insecure: boolean) =>
-  insecure || LOOPBACK.test(given.HOST)
+  insecure || isLoopbackHost(given.HOST)
     ? Effect.void
     : Effect.fail(
         new SettingError({

@@ -1,7 +1,7 @@
 /** Decides `mdp run`: worker and server in one process on the services that the settings name, the rest embedded. */
 import { Effect, Layer } from "effect"
 import { Command } from "effect/cli"
-import { Server } from "../http/Server.ts"
+import * as Server from "../http/Server.ts"
 import { checkHost, insecureFlag, instance, launch } from "./instance.ts"
 import { settings } from "./services.ts"
 
@@ -13,10 +13,11 @@ export const run = Command.make(
   Effect.fnUntraced(function* ({ insecure }) {
     const given = yield* settings
     yield* checkHost(given, insecure)
+    yield* Server.check(given)
     const dataDir = given.DATA_DIR ?? DEFAULT_DATA_DIR
     const told = Layer.effectDiscard(
       Effect.gen(function* () {
-        const { url } = yield* Server
+        const { url } = yield* Server.Server
         const kept = given.DATABASE_URL === undefined ? dataDir : `DATABASE_URL and ${dataDir}`
         process.stdout.write(`listening on ${url}, data in ${kept}\n`)
       })

@@ -1,7 +1,7 @@
 /** Decides `mdp server`: REST, WebSocket, dashboard and replays on real services, any number of processes. */
 import { Effect, Layer } from "effect"
 import { Command } from "effect/cli"
-import { Server } from "../http/Server.ts"
+import * as Server from "../http/Server.ts"
 import { Overview } from "../streams/Overview.ts"
 import { publishFigures } from "../streams/publishFigures.ts"
 import { observe } from "../streams/run/observe.ts"
@@ -18,6 +18,7 @@ export const server = Command.make(
   Effect.fnUntraced(function* ({ insecure }) {
     const given = yield* settings
     yield* checkHost(given, insecure)
+    yield* Server.check(given)
     yield* required(given, "KAFKA_BROKERS", "by mdp server; mdp run embeds what no setting names")
     yield* required(given, "DATABASE_URL", "by mdp server; mdp run embeds what no setting names")
     for (const line of missing(given, "server")) process.stderr.write(`${line}\n`)
@@ -26,7 +27,7 @@ export const server = Command.make(
     )
     const told = Layer.effectDiscard(
       Effect.gen(function* () {
-        const { url } = yield* Server
+        const { url } = yield* Server.Server
         process.stdout.write(`listening on ${url}\n`)
       })
     )

@@ -35,6 +35,7 @@ export const worker = Command.make(
     const given = yield* settings
     yield* required(given, "KAFKA_BROKERS", "by mdp worker; mdp run embeds what no setting names")
     yield* required(given, "DATABASE_URL", "by mdp worker; mdp run embeds what no setting names")
+    yield* Operator.check(given)
     for (const line of missing(given, "worker")) process.stderr.write(`${line}\n`)
     const services = Layer.mergeAll(log(given), store(given, given.DATA_DIR), caches(given), Drain.layer).pipe(
       Layer.provideMerge(Readiness.layer)
@@ -49,7 +50,7 @@ export const worker = Command.make(
     const life = yield* lifeOf("worker", kept === undefined ? stages.filter((stage) => stage !== "archive") : stages)
     yield* launch(
       told.pipe(
-        Layer.provideMerge(Operator.layer(given.METRICS_PORT)),
+        Layer.provideMerge(Operator.layer(given)),
         Layer.provideMerge(publishFigures(life)),
         Layer.provideMerge(Layer.effectDiscard(Effect.forkScoped(watchLog))),
         Layer.provideMerge(groups(given, { stages, ownsLog: false }, kept)),

@@ -254,9 +254,10 @@ export class Front implements ExchangeHost {
       this.refuseHead(res, head, kind(head), malformed)
       return undefined
     }
-    const refused = this.guard(head.origin)
+    const asked = kind(head)
+    const refused = this.guard(head.origin, asked === "operator")
     if (refused === undefined) return head
-    this.refuse(res, head, kind(head), {
+    this.refuse(res, head, asked, {
       status: 403,
       reason: refused.parameter.toLowerCase(),
       body: { _tag: "Forbidden", ...refused }

@@ -4,10 +4,10 @@ import type { Bounds } from "../../src/http/front.ts"
 import * as Operator from "../../src/http/Operator.ts"
 import { Readiness } from "../../src/streams/run/Readiness.ts"
 import { rawClient } from "./rawClient.ts"
-import { type Asked, ask } from "./serving.ts"
+import { type Asked, ask, operatorSettings } from "./serving.ts"
 
 const open = (bounds: Bounds = {}) =>
-  Effect.map(Layer.build(Layer.provideMerge(Operator.layer(0, bounds), Readiness.layer)), (context) => ({
+  Effect.map(Layer.build(Layer.provideMerge(Operator.layer(operatorSettings, bounds), Readiness.layer)), (context) => ({
     port: Context.get(context, Operator.Operator).port,
     readiness: Context.get(context, Readiness)
   }))

@@ -3,6 +3,7 @@ import { type IncomingHttpHeaders, request } from "node:http"
 import { Context, Effect, Layer } from "effect"
 import type { Bounds } from "../../src/http/front.ts"
 import { HttpSettings } from "../../src/http/HttpSettings.ts"
+import type { OperatorSettings } from "../../src/http/Operator.ts"
 import * as Server from "../../src/http/Server.ts"
 import * as RawSinkLayer from "../../src/layers/feeds/RawSink.ts"
 import * as InstrumentsLayer from "../../src/layers/instruments/Instruments.ts"
@@ -27,6 +28,15 @@ const nobody = Layer.succeed(ReplayAudience, {
 
 const self = { life: "life-1", worker: "instance here:1", role: "instance" as const, started_at: 0, stages: [] }
 
+/** A worker's own port, on a free one. */
+export const operatorSettings: OperatorSettings = {
+  METRICS_HOST: "127.0.0.1",
+  METRICS_PORT: 0,
+  METRICS_ALLOW: undefined,
+  ALLOWED_HOSTS: undefined,
+  HTTP_ADDRESS_PERCENT: 50
+}
+
 export interface Serving {
   readonly store: Layer.Layer<TickStore>
   readonly settings?: Partial<HttpSettings["Service"]>
@@ -45,7 +55,11 @@ export const serve = ({ store, settings, log, mounts, bounds, audience = nobody 
     Layer.succeed(HttpSettings, {
       HOST: "127.0.0.1",
       PORT: 0,
+      TLS_CERT_FILE: undefined,
+      TLS_KEY_FILE: undefined,
+      ALLOWED_HOSTS: undefined,
       ALLOWED_ORIGINS: undefined,
+      METRICS_ALLOW: undefined,
       HTTP_REQUESTS: 256,
       HTTP_BODIES: 128,
       HTTP_STREAMS: 32,
