@@ -6,6 +6,7 @@ import { createPrivateKey, type KeyObject, X509Certificate } from "node:crypto"
 import { readFile, stat } from "node:fs/promises"
 import { Effect, Result } from "effect"
 import { SettingError } from "../schema/Errors.ts"
+import { showText } from "../schema/Explain.ts"
 import type { Settings } from "../schema/Settings.ts"
 
 export type TlsSettings = Pick<Settings, "TLS_CERT_FILE" | "TLS_KEY_FILE">
@@ -70,9 +71,11 @@ export const readPair = (files: TlsFiles): Effect.Effect<Pair, SettingError> =>
 
 export const isSamePair = (a: Pair, b: Pair): boolean => a.certificate.equals(b.certificate) && a.key.equals(b.key)
 
-/** The name that a certificate is for: the first of those that it is good for, else its subject. */
-const nameOf = ({ subject, subjectAltName }: X509Certificate): string =>
-  subjectAltName?.split(", ")[0]?.replace(/^DNS:/, "") ?? subject.replaceAll("\n", ", ")
+/** What a certificate is called in a line: its subject's name, else the first that it is good for. */
+const nameOf = ({ subject, subjectAltName }: X509Certificate): string => {
+  const name = /^CN=(.*)$/m.exec(subject ?? "")?.[1] ?? subjectAltName?.split(", ")[0]?.replace(/^[^:]*:/, "")
+  return showText(name ?? "of no name")
+}
 
 /** What the certificate is, or why it cannot be shown with the key. */
 export const checkPair = (files: TlsFiles, pair: Pair): Result.Result<Certificate, SettingError> => {
@@ -98,7 +101,9 @@ export const checkPair = (files: TlsFiles, pair: Pair): Result.Result<Certificat
   try {
     key = createPrivateKey(pair.key)
   } catch {
-    return Result.fail(refusal("TLS_KEY_FILE", `expected a PEM private key, and ${files.key} has none that can be read`))
+    return Result.fail(
+      refusal("TLS_KEY_FILE", `expected a PEM private key, and ${files.key} has none that can be read`)
+    )
   }
   if (!own.checkPrivateKey(key)) {
     const message = `the key in ${files.key} is not that of the certificate in ${files.certificate} (${nameOf(own)})`
@@ -112,7 +117,10 @@ export const checkPair = (files: TlsFiles, pair: Pair): Result.Result<Certificat
 }
 
 /** What to say of the certificate's time; `undefined` where there is nothing to say. `now` in epoch milliseconds. */
-export const ageOf = ({ from, until }: Certificate, now: number): "not yet valid" | "expires soon" | "expired" | undefined => {
+export const ageOf = (
+  { from, until }: Certificate,
+  now: number
+): "not yet valid" | "expires soon" | "expired" | undefined => {
   if (now < from) return "not yet valid"
   if (now >= until) return "expired"
   return until - now < Math.min(SOON_MS, (until - from) * SOON_SHARE) ? "expires soon" : undefined

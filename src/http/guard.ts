@@ -50,7 +50,8 @@ const entries = (list: string | undefined): ReadonlyArray<string> =>
 
 const bare = (name: string): string => name.replace(/^\[(.*)\]$/, "$1")
 /** As it stands in a Host header. */
-const asHost = (name: string): string => (name.includes(":") && !name.startsWith("[") ? `[${name}]` : name).toLowerCase()
+const asHost = (name: string): string =>
+  (name.includes(":") && !name.startsWith("[") ? `[${name}]` : name).toLowerCase()
 const isAddress = (name: string): boolean => isIP(bare(name)) !== 0
 
 /** Reads HOST, `ALLOWED_ORIGINS` and `ALLOWED_HOSTS` into the rules. */

@@ -3,7 +3,7 @@
  * certificate that the files hold at the time. One who is connected stays so when it is renewed.
  */
 import * as uWS from "uWebSockets.js"
-import { Clock, Effect, Result, type Scope } from "effect"
+import { Clock, type Duration, Effect, Result, type Scope } from "effect"
 import { SettingError } from "../schema/Errors.ts"
 import * as metrics from "../streams/metrics.ts"
 import { Readiness } from "../streams/run/Readiness.ts"
@@ -33,9 +33,19 @@ const CIPHERS = [
 /** Certificates that connections may have been made under, the newest included; those of the oldest are closed beyond. */
 export const MAX_GENERATIONS = 8
 /** What an app has to put routes on it. */
-const REGISTERING: ReadonlySet<PropertyKey> = new Set(
-  ["get", "post", "options", "del", "patch", "put", "head", "connect", "trace", "any", "filter"] as const
-)
+const REGISTERING: ReadonlySet<PropertyKey> = new Set([
+  "get",
+  "post",
+  "options",
+  "del",
+  "patch",
+  "put",
+  "head",
+  "connect",
+  "trace",
+  "any",
+  "filter"
+] as const)
 
 /** Of the package, but for these, its types say all: an app's connections handed to others of the same process. */
 interface SslApp extends uWS.TemplatedApp {
@@ -242,7 +252,8 @@ const dateOf = (millis: number): string => new Date(millis).toISOString()
  * long as the scope.
  */
 export const openApp = (
-  settings: TlsSettings
+  settings: TlsSettings,
+  every: Duration.Input = LOOK
 ): Effect.Effect<uWS.TemplatedApp, SettingError, Readiness | Scope.Scope> =>
   Effect.gen(function* () {
     const files = yield* Effect.fromResult(tlsFiles(settings))
@@ -252,6 +263,6 @@ export const openApp = (
     const generations = yield* Effect.try({ try: () => new Generations(files), catch: () => unusable(files) })
     const look = yield* follow(files, generations, pair, certificate)
     yield* look
-    yield* Effect.forkScoped(Effect.forever(Effect.andThen(Effect.sleep(LOOK), look)))
+    yield* Effect.forkScoped(Effect.forever(Effect.andThen(Effect.sleep(every), look)))
     return generations.facade()
   })

@@ -109,7 +109,11 @@ const defaulted = {
     "127.0.0.1",
     "address that a worker's /metrics, /healthz and /readyz listen on; one that others reach needs METRICS_ALLOW"
   ),
-  METRICS_PORT: setting(whole(0, 65_535), "9464", "port of a worker's /metrics, /healthz and /readyz; 0 picks a free one"),
+  METRICS_PORT: setting(
+    whole(0, 65_535),
+    "9464",
+    "port of a worker's /metrics, /healthz and /readyz; 0 picks a free one"
+  ),
   PARTITIONS: setting(
     whole(1, 1024),
     "12",

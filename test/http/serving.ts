@@ -1,5 +1,6 @@
 /** Decides how the server is started for a test, on a free port, and asked through a real socket. */
 import { type IncomingHttpHeaders, request } from "node:http"
+import { request as secureRequest } from "node:https"
 import { Context, Effect, Layer } from "effect"
 import type { Bounds } from "../../src/http/front.ts"
 import { HttpSettings } from "../../src/http/HttpSettings.ts"
@@ -113,6 +114,8 @@ export interface Asked {
   readonly method?: string
   readonly headers?: Readonly<Record<string, string>>
   readonly body?: string | Uint8Array
+  /** Over TLS, trusting this authority's certificate. */
+  readonly ca?: string
 }
 
 const parse = (text: string): unknown => {
@@ -124,10 +127,11 @@ const parse = (text: string): unknown => {
 }
 
 /** One request over its own connection; any header may be sent, also a false Host. */
-export const ask = (port: number, path: string, { method, headers, body }: Asked = {}): Effect.Effect<Answer> =>
+export const ask = (port: number, path: string, { method, headers, body, ca }: Asked = {}): Effect.Effect<Answer> =>
   Effect.callback((resume) => {
-    const sent = request(
+    const sent = (ca === undefined ? request : secureRequest)(
       {
+        ...(ca === undefined ? {} : { ca }),
         host: "127.0.0.1",
         port,
         path,
