@@ -16,7 +16,7 @@ import { Context, Effect, Layer } from "effect"
 import * as Operator from ${JSON.stringify(fileURLToPath(new URL("../../src/http/Operator.ts", import.meta.url)))}
 import { Readiness } from ${JSON.stringify(fileURLToPath(new URL("../../src/streams/run/Readiness.ts", import.meta.url)))}
 const context = await Effect.runPromise(
-  Effect.scoped(Effect.tap(Layer.build(Layer.provide(Operator.layer(operatorSettings), Readiness.layer)), (context) =>
+  Effect.scoped(Effect.tap(Layer.build(Layer.provide(Operator.layer(${JSON.stringify(operatorSettings)}), Readiness.layer)), (context) =>
     Effect.andThen(
       Effect.sync(() => process.stderr.write("port " + Context.get(context, Operator.Operator).port + "\\n")),
       Effect.never

@@ -116,6 +116,9 @@ export interface Asked {
   readonly body?: string | Uint8Array
   /** Over TLS, trusting this authority's certificate. */
   readonly ca?: string
+  /** Where the server is called; loopback unless given. */
+  readonly host?: string
+  readonly localAddress?: string
 }
 
 const parse = (text: string): unknown => {
@@ -127,12 +130,17 @@ const parse = (text: string): unknown => {
 }
 
 /** One request over its own connection; any header may be sent, also a false Host. */
-export const ask = (port: number, path: string, { method, headers, body, ca }: Asked = {}): Effect.Effect<Answer> =>
+export const ask = (
+  port: number,
+  path: string,
+  { method, headers, body, ca, host, localAddress }: Asked = {}
+): Effect.Effect<Answer> =>
   Effect.callback((resume) => {
     const sent = (ca === undefined ? request : secureRequest)(
       {
         ...(ca === undefined ? {} : { ca }),
-        host: "127.0.0.1",
+        ...(localAddress === undefined ? {} : { localAddress }),
+        host: host ?? "127.0.0.1",
         port,
         path,
         method: method ?? "GET",
