@@ -17,6 +17,7 @@ import { Overview } from "../streams/Overview.ts"
 import type { Instruments } from "../streams/ports/Instruments.ts"
 import { publishFigures } from "../streams/publishFigures.ts"
 import { ReplayAudience } from "../streams/replay/ReplayAudience.ts"
+import { announce } from "../streams/run/announce.ts"
 import { Drain } from "../streams/run/Drain.ts"
 import { Readiness } from "../streams/run/Readiness.ts"
 import { watchLog, watchStore } from "../streams/run/watch.ts"
@@ -58,7 +59,10 @@ export const launch = <E, R>(layer: Layer.Layer<Crashed, E, R>): Effect.Effect<n
 /** The server's own readers. */
 const reader = (given: Settings) =>
   Layer.effectDiscard(
-    Effect.forEach(table.server.parts(given), ({ name, run }) => Effect.forkScoped(supervise(name, run)))
+    Effect.andThen(
+      announce(table.server.nodes),
+      Effect.forEach(table.server.parts(given), ({ name, run }) => Effect.forkScoped(supervise(name, run)))
+    )
   )
 
 /** `--insecure`: listen on an address that others can reach, though nobody is asked for a key. */
