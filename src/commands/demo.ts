@@ -9,6 +9,7 @@ import { Instruments } from "../streams/ports/Instruments.ts"
 import { simulationFlags, simulationOf } from "./feed.ts"
 import { supervise } from "./groups.ts"
 import { checkHost, insecureFlag, instance, launch } from "./instance.ts"
+import { isJson, tell } from "./lines.ts"
 import { settings } from "./services.ts"
 
 const welcome = (url: string, simulation: Simulation, dataDir: string | undefined): string => {
@@ -44,7 +45,7 @@ const market = (simulation: Simulation, over: Deferred.Deferred<void>) =>
       const played = Simulator.run({
         ...simulation,
         progress: (summary, isFinal) => {
-          if (isFinal) process.stdout.write(`${Simulator.describeSummary(summary)}\n`)
+          if (isFinal) tell(Simulator.describeSummary(summary))
         }
       })
       // Where a duration was asked for, the market closes after it and the instance stays up.
@@ -64,7 +65,8 @@ export const demo = Command.make(
     const welcomed = Layer.effectDiscard(
       Effect.gen(function* () {
         const { url } = yield* Server.Server
-        process.stdout.write(`${welcome(url, simulation, given.DATA_DIR)}\n`)
+        if (isJson()) tell(`listening on ${url}`, { url })
+        else process.stdout.write(`${welcome(url, simulation, given.DATA_DIR)}\n`)
       })
     )
     yield* launch(

@@ -3,6 +3,7 @@ import { Effect, Layer } from "effect"
 import { Command } from "effect/cli"
 import * as Server from "../http/Server.ts"
 import { checkHost, insecureFlag, instance, launch } from "./instance.ts"
+import { tell } from "./lines.ts"
 import { settings } from "./services.ts"
 
 const DEFAULT_DATA_DIR = "./data"
@@ -19,7 +20,7 @@ export const run = Command.make(
       Effect.gen(function* () {
         const { url } = yield* Server.Server
         const kept = given.DATABASE_URL === undefined ? dataDir : `DATABASE_URL and ${dataDir}`
-        process.stdout.write(`listening on ${url}, data in ${kept}\n`)
+        tell(`listening on ${url}, data in ${kept}`, { url })
       })
     )
     yield* launch(Layer.provideMerge(told, instance({ ...given, DATA_DIR: dataDir }, dataDir)))

@@ -6,6 +6,7 @@ import type { HttpRequest, HttpResponse, TemplatedApp, WebSocket, WebSocketBehav
 import { Effect, type Scope } from "effect"
 import type { Settings } from "../schema/Settings.ts"
 import * as metrics from "../streams/metrics.ts"
+import { withFields } from "../streams/run/fields.ts"
 import { Allowance, type Spent } from "./allowance.ts"
 import { addressOf, ClientLog, peerOf } from "./clientLog.ts"
 import { Exchange, type ExchangeHost, type Refusal, refuseAtOnce, type Times } from "./exchange.ts"
@@ -418,8 +419,8 @@ export const makeFront = (options: FrontOptions): Effect.Effect<Front, never, Sc
     const context = yield* Effect.context<never>()
     const run = Effect.runForkWith(context)
     const { settings } = options
-    const log = new ClientLog((line) => {
-      run(Effect.logWarning(line))
+    const log = new ClientLog((line, fields) => {
+      run(withFields(Effect.logWarning(line), fields))
     })
     const most = options.connections ?? connectionLimit()
     metrics.bind(metrics.httpMaxConnections, {}, context).add(most)

@@ -114,6 +114,11 @@ const defaulted = {
     "9464",
     "port of a worker's /metrics, /healthz and /readyz; 0 picks a free one"
   ),
+  LOG_FORMAT: setting(
+    Schema.Literals(["text", "json"]),
+    "text",
+    "how lines of the log look: text, or json (an object a line, with time, level, message and fields)"
+  ),
   PARTITIONS: setting(
     whole(1, 1024),
     "12",
