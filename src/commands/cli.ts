@@ -3,10 +3,11 @@
  * everything else, with one line on standard error.
  */
 import * as NodeServices from "@effect/platform-node/NodeServices"
-import { Cause, Effect, Exit, Fiber, Layer, Logger, Result } from "effect"
+import { Cause, Effect, Exit, Fiber, Layer, Result } from "effect"
 import { CliConfig, CliError, CliOutput, Command, GlobalFlag } from "effect/cli"
-import { printable, printableUpTo } from "../schema/printable.ts"
+import { printableUpTo } from "../schema/printable.ts"
 import { readSettings } from "../schema/Settings.ts"
+import { loggers, say, sayNodes } from "./lines.ts"
 
 const DEFAULT_DRAIN_DEADLINE_MS = 10_000
 const MAX_LINE_CHARS = 2000
@@ -61,20 +62,19 @@ export const outcomeOf = (
 }
 
 /** `--help` and `--version` speak on standard output; what is wrong is said by `runCli`, and nowhere else. */
-const Output = Layer.mergeAll(
-  CliOutput.layerPresenter({
-    present: (event) =>
-      event._tag === "Version" || (event._tag === "Help" && event.reason === "Requested")
-        ? CliOutput.defaultPresenter.present(event)
-        : Effect.void
-  }),
-  CliConfig.layer({
-    builtIns: [GlobalFlag.Help, GlobalFlag.Version, GlobalFlag.Completions, GlobalFlag.LogLevel]
-  }),
-  // Standard output is for answers.
-  // What is logged may hold what came from outside: the format itself quotes only some of it.
-  Logger.layer([Logger.withConsoleError(Logger.map(Logger.formatLogFmt, printable))])
-)
+const output = () =>
+  Layer.mergeAll(
+    CliOutput.layerPresenter({
+      present: (event) =>
+        event._tag === "Version" || (event._tag === "Help" && event.reason === "Requested")
+          ? CliOutput.defaultPresenter.present(event)
+          : Effect.void
+    }),
+    CliConfig.layer({
+      builtIns: [GlobalFlag.Help, GlobalFlag.Version, GlobalFlag.Completions, GlobalFlag.LogLevel]
+    }),
+    loggers()
+  )
 
 const drainDeadline = (): number => {
   const settings = readSettings(process.env)
@@ -89,7 +89,7 @@ export const program = <Name extends string, Input, E, R extends Command.Environ
 ): Effect.Effect<void, unknown> =>
   (
     Command.runWith(root, { version, renderErrors: false })(argv) as Effect.Effect<void, unknown, Command.Environment>
-  ).pipe(Effect.provide(Output), Effect.provide(NodeServices.layer)) as Effect.Effect<void, unknown>
+  ).pipe(Effect.provide(output()), Effect.provide(NodeServices.layer)) as Effect.Effect<void, unknown>
 
 /**
  * Runs a command line (`argv` without node and script) and answers the process's exit code. SIGINT and SIGTERM
@@ -100,13 +100,14 @@ export const runCli = async <Name extends string, Input, E, R extends Command.En
   argv: ReadonlyArray<string>,
   version = "0.1.0"
 ): Promise<number> => {
+  sayNodes()
   let isStopping = false
   const stop = () => {
     if (isStopping) return
     isStopping = true
     const deadlineMs = drainDeadline()
     setTimeout(() => {
-      process.stderr.write(`${root.name}: not drained within ${deadlineMs} ms (DRAIN_DEADLINE_MS)\n`)
+      say("error", `${root.name}: not drained within ${deadlineMs} ms (DRAIN_DEADLINE_MS)`)
       process.exit(1)
     }, deadlineMs).unref()
     fiber.interruptUnsafe()
@@ -122,7 +123,7 @@ export const runCli = async <Name extends string, Input, E, R extends Command.En
   clearInterval(alive)
   process.off("SIGINT", stop).off("SIGTERM", stop).off("SIGHUP", stop)
   const { code, line } = outcomeOf(exit, root.name)
-  if (line !== undefined) process.stderr.write(`${line}\n`)
-  if (code === 1 && Exit.isFailure(exit) && process.env.MDP_DEBUG) process.stderr.write(`${Cause.pretty(exit.cause)}\n`)
+  if (line !== undefined) say("error", line)
+  if (code === 1 && Exit.isFailure(exit) && process.env.MDP_DEBUG) say("error", Cause.pretty(exit.cause))
   return code
 }

@@ -1,7 +1,7 @@
 /** Decides `mdp demo`: a whole instance on embedded services, fed by the simulator, with what to open first. */
 import { Deferred, Effect, Layer } from "effect"
 import { Command } from "effect/cli"
-import { Server } from "../http/Server.ts"
+import * as Server from "../http/Server.ts"
 import * as Simulator from "../layers/feeds/Simulator.ts"
 import { fullSymbol } from "../schema/Instrument.ts"
 import { FIRST_SIMULATED_TOKEN, type Simulation, simulatedInstruments } from "../schema/Simulation.ts"
@@ -9,6 +9,7 @@ import { Instruments } from "../streams/ports/Instruments.ts"
 import { simulationFlags, simulationOf } from "./feed.ts"
 import { supervise } from "./groups.ts"
 import { checkHost, insecureFlag, instance, launch } from "./instance.ts"
+import { isJson, tell } from "./lines.ts"
 import { settings } from "./services.ts"
 
 const welcome = (url: string, simulation: Simulation, dataDir: string | undefined): string => {
@@ -44,7 +45,7 @@ const market = (simulation: Simulation, over: Deferred.Deferred<void>) =>
       const played = Simulator.run({
         ...simulation,
         progress: (summary, isFinal) => {
-          if (isFinal) process.stdout.write(`${Simulator.describeSummary(summary)}\n`)
+          if (isFinal) tell(Simulator.describeSummary(summary))
         }
       })
       // Where a duration was asked for, the market closes after it and the instance stays up.
@@ -59,11 +60,13 @@ export const demo = Command.make(
     const simulation = yield* simulationOf(flags)
     const given = yield* settings
     yield* checkHost(given, insecure)
+    yield* Server.check(given)
     const over = yield* Deferred.make<void>()
     const welcomed = Layer.effectDiscard(
       Effect.gen(function* () {
-        const { url } = yield* Server
-        process.stdout.write(`${welcome(url, simulation, given.DATA_DIR)}\n`)
+        const { url } = yield* Server.Server
+        if (isJson()) tell(`listening on ${url}`, { url })
+        else process.stdout.write(`${welcome(url, simulation, given.DATA_DIR)}\n`)
       })
     )
     yield* launch(

@@ -19,6 +19,7 @@ import {
 import { TickLog } from "../streams/log/TickLog.ts"
 import { wrongUsage } from "./cli.ts"
 import { byApiKey, instanceUrl, urlFlag } from "./feed.ts"
+import { say, tell } from "./lines.ts"
 import { log, settings } from "./services.ts"
 
 const PATH = "/api/v1/dlq"
@@ -187,15 +188,14 @@ const retry = Command.make(
       ...(Option.isSome(offset) ? { offset: offset.value } : {})
     }
     const { sent, cut, batches } = yield* onEither(url, retryDirect(wanted), retryThrough(wanted, all))
-    if (cut > 0)
-      process.stderr.write(
-        `${cut} kept: the DLQ has only their beginning, or a sink refused them after they were published\n`
-      )
-    if (batches > 0) process.stderr.write(`${batches} kept: batches of records that cannot be read\n`)
+    if (cut > 0) {
+      say("warn", `${cut} kept: the DLQ has only their beginning, or a sink refused them after they were published`)
+    }
+    if (batches > 0) say("warn", `${batches} kept: batches of records that cannot be read`)
     if (sent + cut + batches === 0 && isPlace) {
       return yield* new StartError({ message: "mdp dlq retry: the DLQ holds no such letter (mdp dlq list)" })
     }
-    process.stdout.write(`${sent} sent again${sent === 0 ? "" : "; what is still wrong comes back to the DLQ"}\n`)
+    tell(`${sent} sent again${sent === 0 ? "" : "; what is still wrong comes back to the DLQ"}`)
   })
 ).pipe(Command.withDescription("Send dead letters through the pipeline again"))
 

@@ -15,6 +15,7 @@ import { readSettings, type Settings } from "../schema/Settings.ts"
 import { defaultSimulation, Simulation, simulatedInstruments, simulatedInstrumentsCsv } from "../schema/Simulation.ts"
 import { TickStore } from "../streams/ports/TickStore.ts"
 import { wrongUsage, wrongValue } from "./cli.ts"
+import { isWatched, overwrite, say, tell } from "./lines.ts"
 import { log, settings, store } from "./services.ts"
 
 const DURATION = /^(\d+(?:\.\d+)?)(us|ms|s|m|h|d)$/
@@ -168,13 +169,6 @@ export const simulationOf = (flags: SimulationFlags) => {
 const isOnKafka = (given: Settings, asked: Option.Option<string>): boolean =>
   Option.isNone(asked) && given.KAFKA_BROKERS !== undefined
 
-const isTerminal = () => process.stderr.isTTY === true
-
-/** A line that the next one overwrites, on a terminal only. */
-const overwrite = (text: string) => {
-  if (isTerminal()) process.stderr.write(`\r\u001b[K${text}`)
-}
-
 const DEFAULT_RETRY_MS = 60_000
 const retryFlag = durationFlag("retry").pipe(
   described("how long an instance that goes away or is full is waited for, 0s: not at all", "60s"),
@@ -186,8 +180,8 @@ const patienceOf = (url: string, limitMs: number): Patience => ({
   limitMs,
   onWait: ({ isFull, leftMs, nth, reason }) => {
     const text = `waiting for ${url}: ${printable(reason)}, ${Math.ceil(leftMs / 1000)} s more at most`
-    if (isTerminal()) overwrite(text)
-    else if (nth === 1 && !isFull) process.stderr.write(`${text}\n`)
+    if (isWatched()) overwrite(text)
+    else if (nth === 1 && !isFull) say("warn", text)
   }
 })
 
@@ -218,7 +212,7 @@ const sim = Command.make(
       progress: (summary, isFinal) => {
         if (isFinal) {
           overwrite("")
-          process.stdout.write(`${Simulator.describeSummary(summary)}\n`)
+          tell(Simulator.describeSummary(summary))
         } else {
           overwrite(
             `${summary.ticks} ticks, ${Math.round(summary.rate)}/s; dma ${summary.dmaSent}, snapshot ${summary.snapshotSent}`
@@ -334,8 +328,8 @@ const file = Command.make(
       onError: flags.onError,
       onSkip: (reason) => {
         named += 1
-        if (named <= MAX_NAMED_ROWS) process.stderr.write(`skipped ${printable(reason)}\n`)
-        if (named === MAX_NAMED_ROWS) process.stderr.write("further rows are skipped and counted without a line\n")
+        if (named <= MAX_NAMED_ROWS) say("warn", `skipped ${printable(reason)}`)
+        if (named === MAX_NAMED_ROWS) say("warn", "further rows are skipped and counted without a line")
       },
       refused: () => refused?.ticks ?? 0,
       ...(isOnKafka(given, flags.url) ? { maxAheadMs: given.MAX_FUTURE_SKEW_MS } : {}),
@@ -345,8 +339,8 @@ const file = Command.make(
         const text = `rows read ${p.rows}, sent ${p.sent}, skipped ${p.skipped}`
         if (isFinal) {
           overwrite("")
-          if (refused !== undefined) process.stderr.write(`${printable(describeRefused(refused))}\n`)
-          process.stdout.write(`${text}\n`)
+          if (refused !== undefined) say("warn", printable(describeRefused(refused)))
+          tell(text)
         } else {
           overwrite(`${text}${share}`)
         }

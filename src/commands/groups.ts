@@ -4,6 +4,7 @@ import type { LogError } from "../schema/Errors.ts"
 import type { Settings } from "../schema/Settings.ts"
 import { TickLog } from "../streams/log/TickLog.ts"
 import { Archive } from "../streams/ports/Archive.ts"
+import { announce } from "../streams/run/announce.ts"
 import { Drain } from "../streams/run/Drain.ts"
 import { drainable } from "../streams/run/drainable.ts"
 import { observe } from "../streams/run/observe.ts"
@@ -85,6 +86,7 @@ const running = (settings: Settings, { stages, ownsLog }: GroupOptions) =>
         )
       )
     }
+    for (const stage of stages) yield* announce(table[stage].nodes)
     const parts = [...stages.flatMap(partsOf), supervise("observe", observe(settings))]
     for (const part of parts) {
       yield* Effect.forkScoped(ownsLog ? part : Effect.provideService(part, TickLog, stoppable.log))

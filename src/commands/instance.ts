@@ -3,6 +3,7 @@ import { Context, Effect, Layer } from "effect"
 import { Flag } from "effect/cli"
 import * as Access from "../http/access.ts"
 import { HttpSettings } from "../http/HttpSettings.ts"
+import { isLoopbackHost } from "../http/listen.ts"
 import * as Server from "../http/Server.ts"
 import { webSocket } from "../http/WebSocket.ts"
 import * as RawSink from "../layers/feeds/RawSink.ts"
@@ -19,6 +20,7 @@ import { Overview } from "../streams/Overview.ts"
 import type { Instruments } from "../streams/ports/Instruments.ts"
 import { publishFigures } from "../streams/publishFigures.ts"
 import { ReplayAudience } from "../streams/replay/ReplayAudience.ts"
+import { announce } from "../streams/run/announce.ts"
 import { Drain } from "../streams/run/Drain.ts"
 import { Readiness } from "../streams/run/Readiness.ts"
 import { watchLog, watchStore } from "../streams/run/watch.ts"
@@ -60,7 +62,10 @@ export const launch = <E, R>(layer: Layer.Layer<Crashed, E, R>): Effect.Effect<n
 /** The server's own readers. */
 const reader = (given: Settings) =>
   Layer.effectDiscard(
-    Effect.forEach(table.server.parts(given), ({ name, run }) => Effect.forkScoped(supervise(name, run)))
+    Effect.andThen(
+      announce(table.server.nodes),
+      Effect.forEach(table.server.parts(given), ({ name, run }) => Effect.forkScoped(supervise(name, run)))
+    )
   )
 
 /** `--insecure`: listen on an address that others can reach, though nobody is asked for a key. */
@@ -68,8 +73,6 @@ export const insecureFlag = Flag.Boolean("insecure").pipe(
   Flag.withDescription("listen on a public HOST although everyone who reaches it may read and write"),
   Flag.withDefault(false)
 )
-
-const LOOPBACK = /^(localhost|127(\.\d{1,3}){3}|::1|\[::1\])$/
 
 /**
  * Refuses a public address unless keys are asked for, or told otherwise: whoever reaches it could feed ticks and read
@@ -79,7 +82,7 @@ export const checkHost = (given: Settings, insecure: boolean): Effect.Effect<voi
   if (given.API_KEYS_FILE !== undefined) {
     return Effect.asVoid(Effect.mapError(readKeys(given.API_KEYS_FILE), ({ message }) => new StartError({ message })))
   }
-  if (insecure || LOOPBACK.test(given.HOST)) return Effect.void
+  if (insecure || isLoopbackHost(given.HOST)) return Effect.void
   const message = `HOST: ${given.HOST} can be reached by others and no API keys are asked for: API_KEYS_FILE names some, --insecure does without`
   return Effect.fail(new SettingError({ setting: "HOST", message }))
 }

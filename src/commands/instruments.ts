@@ -7,6 +7,7 @@ import { askInstance, refusalOf } from "../layers/feeds/Instance.ts"
 import { FeedError } from "../schema/Errors.ts"
 import { printable } from "../schema/printable.ts"
 import { byApiKey, instanceUrl, urlFlag } from "./feed.ts"
+import { say, tell } from "./lines.ts"
 
 const CARRIAGE_RETURN = 0x0d
 
@@ -69,11 +70,11 @@ const importFile = Command.make(
     const answer = yield* askInstance(url, request)
     if (answer.status !== 200 || !isImportAnswer(answer.body)) return yield* refusalOf(url, request, answer)
     const { added, changed, expired, rejected, rejected_total } = answer.body
-    for (const { line, reason } of rejected) process.stderr.write(`${printable(`${file}:${line}: ${reason}`)}\n`)
+    for (const { line, reason } of rejected) say("warn", printable(`${file}:${line}: ${reason}`))
     if (rejected_total > rejected.length) {
-      process.stderr.write(`${rejected_total - rejected.length} further lines were rejected\n`)
+      say("warn", `${rejected_total - rejected.length} further lines were rejected`)
     }
-    process.stdout.write(`added ${added}, changed ${changed}, expired ${expired}, rejected ${rejected_total}\n`)
+    tell(`added ${added}, changed ${changed}, expired ${expired}, rejected ${rejected_total}`)
     const lines = linesAfterHeader(body)
     if (lines <= rejected_total) {
       const what = lines === 0 ? "it has no lines after its header" : `none of its ${lines} lines was taken`

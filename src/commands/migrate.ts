@@ -1,6 +1,7 @@
 /** Decides `mdp migrate`: brings the schema of the database up to date, or says why it may not. */
 import { Effect, Layer } from "effect"
 import { Command } from "effect/cli"
+import { tell } from "./lines.ts"
 import { required, settings, store } from "./services.ts"
 
 export const migrate = Command.make(
@@ -14,8 +15,6 @@ export const migrate = Command.make(
     const dataDir = given.DATA_DIR ?? "./data"
     // Opening the store is what migrates it.
     yield* Effect.scoped(Effect.asVoid(Layer.build(store(given, dataDir))))
-    process.stdout.write(
-      `schema up to date: ${given.DATABASE_URL === undefined ? `embedded in ${dataDir}` : "DATABASE_URL"}\n`
-    )
+    tell(`schema up to date: ${given.DATABASE_URL === undefined ? `embedded in ${dataDir}` : "DATABASE_URL"}`)
   })
 ).pipe(Command.withDescription("Bring the database's schema up to date"))

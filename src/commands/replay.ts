@@ -7,6 +7,7 @@ import { IST_OFFSET_MICROS } from "../schema/Tick.ts"
 import { Replay, ReplayRequest, Speed } from "../streams/replay/Replays.ts"
 import { wrongUsage } from "./cli.ts"
 import { byApiKey, instanceUrl, urlFlag } from "./feed.ts"
+import { overwrite, tell } from "./lines.ts"
 
 const PATH = "/api/v1/replays"
 const POLL = "250 millis"
@@ -83,11 +84,6 @@ const progressOf = ({ sent, total, clock, state }: Replay): string =>
   `${sent} of ${total} ticks (${total === 0 ? 100 : Math.floor((100 * sent) / total)} %)` +
   `${clock === null ? "" : `, ${timeOfDay(clock)}`}${state === "paused" ? ", paused" : ""}`
 
-/** A line that the next one overwrites, on a terminal only. */
-const overwrite = (text: string) => {
-  if (process.stderr.isTTY === true) process.stderr.write(`\r\u001b[K${text}`)
-}
-
 /** Asks for one replay, and reads the answer. */
 const ask = (url: string, request: InstanceRequest, status: number): Effect.Effect<Replay, FeedError> =>
   Effect.flatMap(askInstance(url, request), (answer) => {
@@ -126,7 +122,7 @@ export const replay = Command.make(
       ask(url, start, 201),
       Effect.fnUntraced(function* (started) {
         last = started
-        process.stdout.write(`replay ${started.id}: ${started.total} ticks of ${date}\n`)
+        tell(`replay ${started.id}: ${started.total} ticks of ${date}`)
         while (!isOver()) {
           overwrite(progressOf(last))
           yield* Effect.sleep(POLL)
@@ -141,7 +137,7 @@ export const replay = Command.make(
             Effect.interruptible,
             Effect.timeoutOption(STOP_DEADLINE),
             Effect.ignore,
-            Effect.andThen(Effect.sync(() => process.stdout.write(`stopped: ${progressOf(last ?? started)}\n`)))
+            Effect.andThen(Effect.sync(() => tell(`stopped: ${progressOf(last ?? started)}`)))
           )
         })
     )
@@ -150,6 +146,6 @@ export const replay = Command.make(
         message: `replay ${last.id} failed: ${last.failure?.message ?? "no reason given"}`
       })
     }
-    if (last !== undefined) process.stdout.write(`ended: ${progressOf(last)}\n`)
+    if (last !== undefined) tell(`ended: ${progressOf(last)}`)
   }, byApiKey)
 ).pipe(Command.withDescription("Replay a stored day on a running instance, and follow it"))

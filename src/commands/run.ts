@@ -1,8 +1,9 @@
 /** Decides `mdp run`: worker and server in one process on the services that the settings name, the rest embedded. */
 import { Effect, Layer } from "effect"
 import { Command } from "effect/cli"
-import { Server } from "../http/Server.ts"
+import * as Server from "../http/Server.ts"
 import { checkHost, insecureFlag, instance, launch } from "./instance.ts"
+import { tell } from "./lines.ts"
 import { settings } from "./services.ts"
 
 const DEFAULT_DATA_DIR = "./data"
@@ -13,12 +14,13 @@ export const run = Command.make(
   Effect.fnUntraced(function* ({ insecure }) {
     const given = yield* settings
     yield* checkHost(given, insecure)
+    yield* Server.check(given)
     const dataDir = given.DATA_DIR ?? DEFAULT_DATA_DIR
     const told = Layer.effectDiscard(
       Effect.gen(function* () {
-        const { url } = yield* Server
+        const { url } = yield* Server.Server
         const kept = given.DATABASE_URL === undefined ? dataDir : `DATABASE_URL and ${dataDir}`
-        process.stdout.write(`listening on ${url}, data in ${kept}\n`)
+        tell(`listening on ${url}, data in ${kept}`, { url })
       })
     )
     yield* launch(Layer.provideMerge(told, instance({ ...given, DATA_DIR: dataDir }, dataDir)))

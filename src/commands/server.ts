@@ -1,7 +1,7 @@
 /** Decides `mdp server`: REST, WebSocket, dashboard and replays on real services, any number of processes. */
 import { Effect, Layer } from "effect"
 import { Command } from "effect/cli"
-import { Server } from "../http/Server.ts"
+import * as Server from "../http/Server.ts"
 import { Overview } from "../streams/Overview.ts"
 import { publishFigures } from "../streams/publishFigures.ts"
 import { observe } from "../streams/run/observe.ts"
@@ -10,6 +10,7 @@ import { STAGES } from "../streams/topology.ts"
 import { supervise } from "./groups.ts"
 import { checkHost, insecureFlag, launch, serving } from "./instance.ts"
 import { lifeOf } from "./life.ts"
+import { say, tell } from "./lines.ts"
 import { caches, log, missing, required, settings, store } from "./services.ts"
 
 export const server = Command.make(
@@ -18,16 +19,17 @@ export const server = Command.make(
   Effect.fnUntraced(function* ({ insecure }) {
     const given = yield* settings
     yield* checkHost(given, insecure)
+    yield* Server.check(given)
     yield* required(given, "KAFKA_BROKERS", "by mdp server; mdp run embeds what no setting names")
     yield* required(given, "DATABASE_URL", "by mdp server; mdp run embeds what no setting names")
-    for (const line of missing(given, "server")) process.stderr.write(`${line}\n`)
+    for (const line of missing(given, "server")) say("warn", line)
     const services = Layer.mergeAll(log(given), store(given, given.DATA_DIR), caches(given)).pipe(
       Layer.provideMerge(Readiness.layer)
     )
     const told = Layer.effectDiscard(
       Effect.gen(function* () {
-        const { url } = yield* Server
-        process.stdout.write(`listening on ${url}\n`)
+        const { url } = yield* Server.Server
+        tell(`listening on ${url}`, { url })
       })
     )
     const self = yield* lifeOf("server", [])

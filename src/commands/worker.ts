@@ -10,6 +10,7 @@ import { STAGES, type Stage } from "../streams/topology.ts"
 import { groups } from "./groups.ts"
 import { launch } from "./instance.ts"
 import { lifeOf } from "./life.ts"
+import { say, tell } from "./lines.ts"
 import { partitionsKept } from "./partitions.ts"
 import { archive, caches, log, missing, required, settings, store } from "./services.ts"
 
@@ -35,21 +36,22 @@ export const worker = Command.make(
     const given = yield* settings
     yield* required(given, "KAFKA_BROKERS", "by mdp worker; mdp run embeds what no setting names")
     yield* required(given, "DATABASE_URL", "by mdp worker; mdp run embeds what no setting names")
-    for (const line of missing(given, "worker")) process.stderr.write(`${line}\n`)
+    yield* Operator.check(given)
+    for (const line of missing(given, "worker")) say("warn", line)
     const services = Layer.mergeAll(log(given), store(given, given.DATA_DIR), caches(given), Drain.layer).pipe(
       Layer.provideMerge(Readiness.layer)
     )
     const told = Layer.effectDiscard(
       Effect.gen(function* () {
         const { url } = yield* Operator.Operator
-        process.stdout.write(`worker of ${stages.join(", ")}; ${url}/metrics\n`)
+        tell(`worker of ${stages.join(", ")}; ${url}/metrics`, { stages, url })
       })
     )
     const kept = archive(given, given.DATA_DIR)
     const life = yield* lifeOf("worker", kept === undefined ? stages.filter((stage) => stage !== "archive") : stages)
     yield* launch(
       told.pipe(
-        Layer.provideMerge(Operator.layer(given.METRICS_PORT)),
+        Layer.provideMerge(Operator.layer(given)),
         Layer.provideMerge(publishFigures(life)),
         Layer.provideMerge(Layer.effectDiscard(Effect.forkScoped(watchLog))),
         Layer.provideMerge(groups(given, { stages, ownsLog: false }, kept)),

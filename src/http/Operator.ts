@@ -1,17 +1,26 @@
-/** Decides what a worker answers, on loopback only: its metrics, its health, and whether it is ready. */
+/**
+ * Decides what a worker answers, and whom: its health and whether it is ready whoever reaches METRICS_HOST, its metrics
+ * only loopback and the addresses that METRICS_ALLOW names.
+ */
 
 import * as uWS from "uWebSockets.js"
 import { Context, Effect, Layer } from "effect"
 import { PrometheusMetrics } from "effect/observability"
-import type { StartError } from "../schema/Errors.ts"
+import { SettingError, type StartError } from "../schema/Errors.ts"
+import type { Settings } from "../schema/Settings.ts"
 import { Readiness } from "../streams/run/Readiness.ts"
 import { type Bounds, makeFront } from "./front.ts"
 import { guard, guardRules } from "./guard.ts"
-import { listen, portOf } from "./listen.ts"
+import { isLoopbackHost, listen, portOf, reachableHost } from "./listen.ts"
+import { figureReaders, figuresRefused, HEALTH_PATHS, isLoopback } from "./operators.ts"
 
-const HOST = "127.0.0.1"
-/** Its requests are all operators'; and as only this machine reaches it, one address may have every place. */
-const SETTINGS = { HTTP_REQUESTS: 1, HTTP_BODIES: 1, HTTP_STREAMS: 1, HTTP_ADDRESS_PERCENT: 100 }
+export type OperatorSettings = Pick<
+  Settings,
+  "METRICS_HOST" | "METRICS_PORT" | "METRICS_ALLOW" | "ALLOWED_HOSTS" | "HTTP_ADDRESS_PERCENT"
+>
+
+/** Its requests are all operators'. */
+const PLACES = { HTTP_REQUESTS: 1, HTTP_BODIES: 1, HTTP_STREAMS: 1 }
 
 const EXTRA = [
   ["x-content-type-options", "nosniff"],
@@ -28,24 +37,45 @@ export class Operator extends Context.Service<Operator, { readonly port: number;
   "market-data-platform/http/Operator"
 ) {}
 
-/** Listens as soon as it is built. `port` 0 picks a free one. */
-export const layer = (port: number, bounds: Bounds = {}): Layer.Layer<Operator, StartError, Readiness> =>
+/** What the settings say of who may ask what; fails where others reach it, and nobody is named who may. */
+export const check = (settings: OperatorSettings) =>
+  Effect.gen(function* () {
+    const { METRICS_HOST: host, METRICS_ALLOW: allowed } = settings
+    const rules = yield* Effect.fromResult(guardRules(host, undefined, settings.ALLOWED_HOSTS))
+    const mayRead = (yield* Effect.fromResult(figureReaders(allowed))) ?? isLoopback
+    if (isLoopbackHost(host) || allowed !== undefined) return { rules, mayRead }
+    const message = `METRICS_HOST: ${host} can be reached by others: METRICS_ALLOW has to say who may read /metrics, such as 10.0.0.0/8`
+    return yield* new SettingError({ setting: "METRICS_HOST", message })
+  })
+
+/** Listens as soon as it is built. */
+export const layer = (
+  settings: OperatorSettings,
+  bounds: Bounds = {}
+): Layer.Layer<Operator, SettingError | StartError, Readiness> =>
   Layer.effect(
     Operator,
     Effect.gen(function* () {
       const readiness = yield* Readiness
       const context = yield* Effect.context<never>()
-      const rules = yield* Effect.fromResult(guardRules(HOST, undefined)).pipe(Effect.orDie)
+      const { METRICS_HOST: host, METRICS_PORT: port } = settings
+      const { rules, mayRead } = yield* check(settings)
+      // Where only this machine reaches it, one address may have every place.
+      const percent = isLoopbackHost(host) ? 100 : settings.HTTP_ADDRESS_PERCENT
+      const places = { ...PLACES, HTTP_ADDRESS_PERCENT: percent }
       const app = uWS.App()
       const routes = new Map<string, Effect.Effect<Answer>>()
       const routeOf = (path: string) => (routes.has(path) ? path : "other")
-      const front = yield* makeFront({ ...bounds, guard: guard(rules), routeOf, settings: SETTINGS })
+      const front = yield* makeFront({ ...bounds, guard: guard(rules), routeOf, settings: places })
 
       const take = (res: uWS.HttpResponse, req: uWS.HttpRequest) => {
         const head = front.admit(res, req, () => "operator")
         if (head === undefined) return
         const wrong = (status: number, _tag: string, parameter: string, message: string) =>
           front.refuse(res, head, "operator", { status, reason: _tag, body: { _tag, message, parameter } })
+        if (!HEALTH_PATHS.has(head.path) && !mayRead(head.address)) {
+          return front.refuse(res, head, "operator", figuresRefused(head.address, head.path))
+        }
         const respond = routes.get(head.path)
         if (respond === undefined) {
           return wrong(404, "NotFound", "path", `a worker has ${[...routes.keys()].join(", ")}`)
@@ -91,10 +121,10 @@ export const layer = (port: number, bounds: Bounds = {}): Layer.Layer<Operator, 
       )
       front.guarded(app).any("/*", take)
 
-      const socket = yield* Effect.acquireRelease(listen(app, HOST, port, "METRICS_PORT"), () =>
+      const socket = yield* Effect.acquireRelease(listen(app, host, port, "METRICS_HOST and METRICS_PORT"), () =>
         Effect.sync(() => app.close())
       )
       const used = portOf(socket)
-      return Operator.of({ port: used, url: `http://${HOST}:${used}` })
+      return Operator.of({ port: used, url: `http://${reachableHost(host)}:${used}` })
     })
   )

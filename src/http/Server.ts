@@ -1,6 +1,6 @@
 /**
- * Decides how the platform is reached: one uWebSockets.js app on HOST and PORT, the guard before everything, routes
- * through Effect's web handler, WebSockets and the like mounted natively beside them.
+ * Decides how the platform is reached: one uWebSockets.js app on HOST and PORT, over TLS where a certificate is named,
+ * the guard before everything, routes through Effect's web handler, WebSockets and the like mounted natively beside them.
  */
 
 import * as uWS from "uWebSockets.js"
@@ -8,10 +8,12 @@ import { Context, Effect, Layer, type Scope } from "effect"
 import { HttpEffect, HttpRouter, type HttpServerRequest } from "effect/http"
 import { LiveKey } from "../layers/keys/ApiKeys.ts"
 import { StartError } from "../schema/Errors.ts"
+import type { Settings } from "../schema/Settings.ts"
 import { BASE, bodyLimit } from "./Api.ts"
 import { Access } from "./access.ts"
 import { needOf, routeCheck, routeOf } from "./answers.ts"
 import { Caller, callerOf } from "./caller.ts"
+import type { TlsSettings } from "./certificate.ts"
 import type { ClientLog } from "./clientLog.ts"
 import { dashboardFiles } from "./dashboard.ts"
 import { type Exchange, type Refusal, refuseAtOnce } from "./exchange.ts"
@@ -21,10 +23,12 @@ import { type GunzipRefusal, gunzip } from "./gunzip.ts"
 import { HttpSettings } from "./HttpSettings.ts"
 import { type Head, header } from "./head.ts"
 import { MAX_JSON_DEPTH, nestsTooDeep } from "./jsonDepth.ts"
-import { listen, portOf, urlHost } from "./listen.ts"
+import { listen, portOf, reachableHost } from "./listen.ts"
 import { OPEN } from "./needs.ts"
+import { figureReaders, figuresRefused, HEALTH_PATHS } from "./operators.ts"
 import { OPENAPI_PATH, routes } from "./routes.ts"
 import { SIMULATED_HEADER } from "./simulatedMark.ts"
+import { checkTls, openApp } from "./tlsApp.ts"
 
 export { requestOrigin } from "./head.ts"
 
@@ -102,14 +106,26 @@ const unpacked = (refusal: Exclude<GunzipRefusal, "refused">, limit: number): Re
   return { status, reason: refusal, body: { _tag, message, parameter: "body" } }
 }
 
+/** What the settings say of who is let in; fails where one of them, or a file that they name, cannot be used. */
+export const check = (
+  settings: Pick<Settings, "HOST" | "ALLOWED_ORIGINS" | "ALLOWED_HOSTS" | "METRICS_ALLOW"> & TlsSettings
+) =>
+  Effect.gen(function* () {
+    const { HOST, ALLOWED_ORIGINS, ALLOWED_HOSTS, METRICS_ALLOW } = settings
+    const rules = yield* Effect.fromResult(guardRules(HOST, ALLOWED_ORIGINS, ALLOWED_HOSTS))
+    const mayReadFigures = yield* Effect.fromResult(figureReaders(METRICS_ALLOW))
+    yield* checkTls(settings)
+    return { rules, mayReadFigures }
+  })
+
 /** Listens as soon as it is built, and no longer when its scope ends: requests under way are let end first. */
 export const layer = (mounts: ReadonlyArray<Mount> = [], bounds: Bounds = {}) =>
   Layer.effect(
     Server,
     Effect.gen(function* () {
       const settings = yield* HttpSettings
-      const rules = yield* Effect.fromResult(guardRules(settings.HOST, settings.ALLOWED_ORIGINS))
-      const check = guard(rules)
+      const { rules, mayReadFigures } = yield* check(settings)
+      const guarding = guard(rules)
       const dashboard = yield* Effect.try({
         try: () => dashboardFiles(),
         catch: (error) => new StartError({ message: `the dashboard's files cannot be read: ${String(error)}` })
@@ -124,7 +140,7 @@ export const layer = (mounts: ReadonlyArray<Mount> = [], bounds: Bounds = {}) =>
       const checkRoute = routeCheck([OPENAPI_PATH, ...pages])
       const need = needOf(OPENAPI_PATH, pages)
       const { keys } = yield* Access
-      const front = yield* makeFront({ ...bounds, guard: check, routeOf, settings })
+      const front = yield* makeFront({ ...bounds, guard: guarding, routeOf, settings })
 
       const extraHeaders = (origin: string): ReadonlyArray<readonly [string, string]> => {
         const isForeign = origin !== "" && isAllowedOrigin(rules, origin.toLowerCase())
@@ -203,6 +219,11 @@ export const layer = (mounts: ReadonlyArray<Mount> = [], bounds: Bounds = {}) =>
           front.refuse(res, head, kind, { ...told, headers: { ...extraRecord, ...wrong.headers } })
           return
         }
+        if (kind === "operator" && !HEALTH_PATHS.has(path) && mayReadFigures?.(head.address) === false) {
+          const refused = figuresRefused(head.address, path)
+          front.refuse(res, head, kind, { ...refused, headers: extraRecord })
+          return
+        }
         const exchange = front.begin(res, head, kind, extraRecord)
         if (exchange === undefined) return
         exchange.headers = extraRecord
@@ -262,10 +283,10 @@ export const layer = (mounts: ReadonlyArray<Mount> = [], bounds: Bounds = {}) =>
         yield* Effect.addFinalizer(() => Effect.sync(forget))
       }
 
-      const app = uWS.App()
+      const app = yield* openApp(settings)
       const shielded = front.guarded(app)
       const goodbyes = mounts
-        .map((mount) => mount(shielded, { guard: check, log: front.log }))
+        .map((mount) => mount(shielded, { guard: guarding, log: front.log }))
         .filter((goodbye) => goodbye !== undefined)
       shielded.any("/*", take)
 
@@ -285,7 +306,7 @@ export const layer = (mounts: ReadonlyArray<Mount> = [], bounds: Bounds = {}) =>
           })
       )
       const port = portOf(socket)
-      const wildcard = settings.HOST === "0.0.0.0" || settings.HOST === "::"
-      return Server.of({ port, url: `http://${wildcard ? "127.0.0.1" : urlHost(settings.HOST)}:${port}` })
+      const scheme = settings.TLS_CERT_FILE === undefined ? "http" : "https"
+      return Server.of({ port, url: `${scheme}://${reachableHost(settings.HOST)}:${port}` })
     })
   )

@@ -21,13 +21,18 @@ interface Allowance {
   timer: NodeJS.Timeout | undefined
 }
 
-/** `write` takes a finished line; `now` is in milliseconds. */
+/** What a line says to a program besides: what happened, and to whom or how often. */
+export type ClientFields =
+  | { readonly event: ClientEvent; readonly address: string }
+  | { readonly event: ClientEvent; readonly left: number }
+
+/** `write` takes a finished line, and what it says as fields; `now` is in milliseconds. */
 export class ClientLog {
-  private readonly write: (line: string) => void
+  private readonly write: (line: string, fields: ClientFields) => void
   private readonly now: () => number
   private readonly kinds = new Map<ClientEvent, Allowance>()
 
-  constructor(write: (line: string) => void, now: () => number = () => performance.now()) {
+  constructor(write: (line: string, fields: ClientFields) => void, now: () => number = () => performance.now()) {
     this.write = write
     this.now = now
   }
@@ -50,7 +55,8 @@ export class ClientLog {
     }
     kind.lines--
     this.tellLeft(event, kind)
-    this.write(`client ${printableUpTo(address, 64)} ${event}: ${printableUpTo(detail, MAX_DETAIL_CHARS)}`)
+    const who = printableUpTo(address, 64)
+    this.write(`client ${who} ${event}: ${printableUpTo(detail, MAX_DETAIL_CHARS)}`, { event, address: who })
   }
 
   /** Says what was left out and has not been told yet. */
@@ -64,7 +70,7 @@ export class ClientLog {
     if (kind.left === 0) return
     const { left } = kind
     kind.left = 0
-    this.write(`clients ${event}: ${left} more without a line`)
+    this.write(`clients ${event}: ${left} more without a line`, { event, left })
   }
 }
 

@@ -6,6 +6,7 @@ import type { HttpRequest, HttpResponse, TemplatedApp, WebSocket, WebSocketBehav
 import { Effect, type Scope } from "effect"
 import type { Settings } from "../schema/Settings.ts"
 import * as metrics from "../streams/metrics.ts"
+import { withFields } from "../streams/run/fields.ts"
 import { Allowance, type Spent } from "./allowance.ts"
 import { addressOf, ClientLog, peerOf } from "./clientLog.ts"
 import { Exchange, type ExchangeHost, type Refusal, refuseAtOnce, type Times } from "./exchange.ts"
@@ -255,9 +256,10 @@ export class Front implements ExchangeHost {
       this.refuseHead(res, head, kind(head), malformed)
       return undefined
     }
-    const refused = this.guard(head.origin)
+    const asked = kind(head)
+    const refused = this.guard(head.origin, asked === "operator")
     if (refused === undefined) return head
-    this.refuse(res, head, kind(head), {
+    this.refuse(res, head, asked, {
       status: 403,
       reason: refused.parameter.toLowerCase(),
       body: { _tag: "Forbidden", ...refused }
@@ -418,8 +420,8 @@ export const makeFront = (options: FrontOptions): Effect.Effect<Front, never, Sc
     const context = yield* Effect.context<never>()
     const run = Effect.runForkWith(context)
     const { settings } = options
-    const log = new ClientLog((line) => {
-      run(Effect.logWarning(line))
+    const log = new ClientLog((line, fields) => {
+      run(withFields(Effect.logWarning(line), fields))
     })
     const most = options.connections ?? connectionLimit()
     metrics.bind(metrics.httpMaxConnections, {}, context).add(most)

@@ -2,6 +2,7 @@
  * Decides which web requests are let in at all, by their Host and Origin: a foreign page, or a name that was pointed
  * at this machine, must not reach the platform, also not on loopback.
  */
+import { isIP } from "node:net"
 import { Result } from "effect"
 import { SettingError } from "../schema/Errors.ts"
 
@@ -20,8 +21,11 @@ export interface GuardRules {
   readonly origins: ReadonlySet<string>
 }
 
-/** Answers why a request is refused, or `undefined` where it may pass. */
-export type Guard = (request: RequestOrigin) => GuardRefusal | undefined
+/**
+ * Answers why a request is refused, or `undefined` where it may pass. `isOperators`: it asks for what an operator asks,
+ * as a kubelet and a Prometheus do by the address that they found.
+ */
+export type Guard = (request: RequestOrigin, isOperators?: boolean) => GuardRefusal | undefined
 export interface GuardRefusal {
   readonly parameter: "Host" | "Origin"
   readonly message: string
@@ -33,19 +37,46 @@ const WILDCARD = new Set(["0.0.0.0", "::", "[::]"])
 
 const HOST = /^(\[[0-9a-f:.]+\]|[a-z0-9._-]+?)\.?(?::(\d{1,5}))?$/
 
+const NAME = /^[a-z0-9_]([a-z0-9._-]*[a-z0-9_])?$/
+
 /** The host name of a Host header, without port and trailing dot; `undefined` where it is none. */
 const hostName = (header: string): string | undefined => HOST.exec(header.toLowerCase())?.[1]
 
-/** Reads `ALLOWED_ORIGINS` and HOST into the rules. */
+const entries = (list: string | undefined): ReadonlyArray<string> =>
+  (list ?? "")
+    .split(",")
+    .map((text) => text.trim())
+    .filter((text) => text !== "")
+
+const bare = (name: string): string => name.replace(/^\[(.*)\]$/, "$1")
+/** As it stands in a Host header. */
+const asHost = (name: string): string =>
+  (name.includes(":") && !name.startsWith("[") ? `[${name}]` : name).toLowerCase()
+const isAddress = (name: string): boolean => isIP(bare(name)) !== 0
+
+/** Reads HOST, `ALLOWED_ORIGINS` and `ALLOWED_HOSTS` into the rules. */
 export const guardRules = (
   host: string,
-  allowedOrigins: string | undefined
+  allowedOrigins: string | undefined,
+  allowedHosts?: string
 ): Result.Result<GuardRules, SettingError> => {
   const hosts = new Set(LOOPBACK)
   const origins = new Set<string>()
-  if (!WILDCARD.has(host)) hosts.add(host.includes(":") && !host.startsWith("[") ? `[${host}]` : host.toLowerCase())
-  for (const entry of (allowedOrigins ?? "").split(",").map((text) => text.trim())) {
-    if (entry === "") continue
+  if (!WILDCARD.has(host)) hosts.add(asHost(host))
+  for (const entry of entries(allowedHosts)) {
+    const name = asHost(entry).replace(/\.$/, "")
+    // A name without its port: exact, and no pattern.
+    if (!isAddress(name) && !NAME.test(name)) {
+      return Result.fail(
+        new SettingError({
+          setting: "ALLOWED_HOSTS",
+          message: `ALLOWED_HOSTS: expected names such as market.example.com, comma-separated, without port, got ${JSON.stringify(entry)}`
+        })
+      )
+    }
+    hosts.add(name)
+  }
+  for (const entry of entries(allowedOrigins)) {
     const url = URL.canParse(entry) ? new URL(entry) : undefined
     if (
       url === undefined ||
@@ -69,18 +100,19 @@ export const guardRules = (
 export const isAllowedOrigin = (rules: GuardRules, origin: string): boolean => rules.origins.has(origin)
 
 /**
- * A Host must be a name this server goes by. An Origin, where there is one, must be the server's own (the Host that
+ * A Host must be a name this server goes by; for what operators ask it may be any address, since no page can have a name
+ * of its own pointed at this machine and be called by an address: it would need the name in the Host. An Origin, where there is one, must be the server's own (the Host that
  * was asked for) or an allowed one. A browser that says it asks for another site's page, other than by following a
  * link, is refused also where it sends no Origin, as it does for images and scripts.
  */
 export const guard =
   (rules: GuardRules): Guard =>
-  ({ host, origin, secFetchSite, secFetchMode }) => {
+  ({ host, origin, secFetchSite, secFetchMode }, isOperators = false) => {
     const name = hostName(host)
-    if (name === undefined || !rules.hosts.has(name)) {
+    if (name === undefined || !(rules.hosts.has(name) || (isOperators && isAddress(name)))) {
       return {
         parameter: "Host",
-        message: `Host: ${show(host)} is not a name of this server; HOST and ALLOWED_ORIGINS say which are`
+        message: `Host: ${show(host)} is not a name of this server; HOST, ALLOWED_HOSTS and ALLOWED_ORIGINS say which are`
       }
     }
     if (origin !== "") {

@@ -140,6 +140,7 @@ export const ingestRoute = HttpApiBuilder.group(
     const received = metrics.bind(metrics.stageReceived, stage, context)
     const sent = metrics.bind(metrics.stageSent, stage, context)
     const refused = metrics.bind(metrics.stageDiscarded, { ...stage, reason: "invalid" }, context)
+    for (const counter of [received, sent, refused]) counter.add(0)
     return handlers.handleAll({
       ingest: ({ payload }) =>
         Effect.gen(function* () {

@@ -9,6 +9,15 @@ const LISTEN_EXCLUSIVE_PORT = 1
 /** `[::1]` for `::1`. */
 export const urlHost = (host: string): string => (host.includes(":") && !host.startsWith("[") ? `[${host}]` : host)
 
+const LOOPBACK = /^(localhost|127(\.\d{1,3}){3}|::1|\[::1\])$/
+
+/** Whether only this machine reaches what listens there. */
+export const isLoopbackHost = (host: string): boolean => LOOPBACK.test(host)
+
+/** Where this machine reaches what listens on `host`, as in a URL. */
+export const reachableHost = (host: string): string =>
+  host === "0.0.0.0" || host === "::" ? "127.0.0.1" : urlHost(host)
+
 /** `port` 0 picks a free one; `setting`: the settings that said where, for the refusal. */
 export const listen = (
   app: uWS.TemplatedApp,

@@ -87,13 +87,48 @@ const optional = {
     Schema.String,
     undefined,
     "key by which this command speaks to an instance (feed, replay, instruments import, dlq); never shown"
+  ),
+  ALLOWED_HOSTS: setting(
+    Schema.String,
+    undefined,
+    "names and addresses that the server or worker is called by (Host) besides loopback's and HOST, comma-separated"
+  ),
+  METRICS_ALLOW: setting(
+    Schema.String,
+    undefined,
+    "addresses and networks that may read a worker's /metrics besides loopback, comma-separated, such as 10.0.0.0/8; " +
+      "on a server, where it is set, nobody else may read /metrics and /topology"
+  ),
+  TLS_CERT_FILE: setting(
+    Schema.String,
+    undefined,
+    "PEM of the certificate that the server shows, those that signed it after it; with TLS_KEY_FILE: https and wss"
+  ),
+  TLS_KEY_FILE: setting(
+    Schema.String,
+    undefined,
+    "PEM of the key of TLS_CERT_FILE; both files are looked at every second, and a new pair needs no restart"
   )
 } as const
 
 const defaulted = {
   HOST: setting(Schema.NonEmptyString, "127.0.0.1", "address to listen on"),
   PORT: setting(whole(0, 65_535), "8080", "port of REST, WebSocket and dashboard; 0 picks a free one"),
-  METRICS_PORT: setting(whole(0, 65_535), "9464", "loopback port of a worker's /metrics, /healthz and /readyz"),
+  METRICS_HOST: setting(
+    Schema.NonEmptyString,
+    "127.0.0.1",
+    "address that a worker's /metrics, /healthz and /readyz listen on; one that others reach needs METRICS_ALLOW"
+  ),
+  METRICS_PORT: setting(
+    whole(0, 65_535),
+    "9464",
+    "port of a worker's /metrics, /healthz and /readyz; 0 picks a free one"
+  ),
+  LOG_FORMAT: setting(
+    Schema.Literals(["text", "json"]),
+    "text",
+    "how lines of the log look: text, or json (an object a line, with time, level, message and fields)"
+  ),
   PARTITIONS: setting(
     whole(1, 1024),
     "12",

@@ -182,6 +182,15 @@ export const httpMaxConnections = gauge(
   "topology_http_max_connections",
   "The most connections that are let be open: the process's file descriptors less those kept for drivers"
 )
+export const tlsExpires = gauge(
+  "topology_tls_expires_seconds",
+  "Until the certificate that is shown expires; below 0 once it has"
+)
+export const tlsRenewals = counter(
+  "topology_tls_renewals_total",
+  "Certificates that took the place of another, and those that could not (refused), by outcome",
+  "outcome"
+)
 export const clientsEnded = counter("topology_clients_ended_total", "WebSocket clients that are gone, by why", "reason")
 export const upgradesRefused = counter(
   "topology_upgrades_refused_total",

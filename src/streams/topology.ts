@@ -7,12 +7,14 @@ import type { LogError } from "../schema/Errors.ts"
 import type { Settings } from "../schema/Settings.ts"
 import type { FanOut } from "./fanOut/Hub.ts"
 import { serveLive } from "./fanOut/serveLive.ts"
+import { FOLLOW_DISCARDS } from "./log/follow.ts"
 import type { TickLog, Topic } from "./log/TickLog.ts"
 import type { Archive } from "./ports/Archive.ts"
 import type { Checkpoints } from "./ports/Checkpoints.ts"
 import type { Claims } from "./ports/Claims.ts"
 import type { RecentTicks } from "./ports/RecentTicks.ts"
 import type { TickStore } from "./ports/TickStore.ts"
+import { DISCARDS } from "./process/batch.ts"
 import { STAGE_NODES } from "./process/process.ts"
 import { runProcess } from "./process/runProcess.ts"
 import type { Replays } from "./replay/Replays.ts"
@@ -20,9 +22,9 @@ import type { Drain } from "./run/Drain.ts"
 import type { Readiness } from "./run/Readiness.ts"
 import { refreshCandles } from "./sinks/refreshCandles.ts"
 import { retention } from "./sinks/retention.ts"
-import { writeArchive } from "./sinks/writeArchive.ts"
-import { writeRecentTicks } from "./sinks/writeRecentTicks.ts"
-import { writeStore } from "./sinks/writeStore.ts"
+import { ARCHIVE_DISCARDS, writeArchive } from "./sinks/writeArchive.ts"
+import { RING_DISCARDS, writeRecentTicks } from "./sinks/writeRecentTicks.ts"
+import { STORE_DISCARDS, writeStore } from "./sinks/writeStore.ts"
 
 /** What a full buffer does to who fills it. */
 export type WhenFull = "block" | "drop-newest" | "drop-oldest" | "evict"
@@ -83,7 +85,8 @@ export interface Group<R> {
   /** Whether it takes records on purpose long before it writes and commits them. */
   readonly gathers: boolean
   readonly parts: (settings: Settings) => ReadonlyArray<Part<R>>
-  readonly nodes: ReadonlyArray<readonly [id: string, kind: NodeKind, does: string]>
+  /** `discards`: why it takes out what it does, of each that counts what goes through it. */
+  readonly nodes: ReadonlyArray<readonly [id: string, kind: NodeKind, does: string, discards?: ReadonlyArray<string>]>
   /** From the log that it reads to what it writes. */
   readonly edges: (settings: TopologySettings) => ReadonlyArray<TopologyEdge>
 }
@@ -135,7 +138,7 @@ const process: Group<TickLog | Claims | Checkpoints | Readiness> = {
   reads: "raw_ticks",
   gathers: false,
   parts: (settings) => [{ name: "process", run: runProcess(settings) }],
-  nodes: STAGE_NODES.map(([id, does]) => [id, "stage", does]),
+  nodes: STAGE_NODES.map(([id, does]) => [id, "stage", does, DISCARDS[id]]),
   edges: (settings) => [
     readFrom("raw_ticks", "decode", settings),
     ...STAGE_NODES.slice(1).map(([to], i) => ({ from: STAGE_NODES[i]![0], to })),
@@ -153,8 +156,8 @@ const store: Group<TickLog | TickStore | Readiness | Drain> = {
     { name: "old days", run: retention(settings) }
   ],
   nodes: [
-    ["follow-store", "stage", FOLLOWS],
-    ["store", "sink", "ticks, candles and bookmarks in one transaction"]
+    ["follow-store", "stage", FOLLOWS, FOLLOW_DISCARDS],
+    ["store", "sink", "ticks, candles and bookmarks in one transaction", STORE_DISCARDS]
   ],
   edges: (settings) => [
     readFrom("normalized_ticks", "follow-store", settings),
@@ -167,8 +170,8 @@ const recent: Group<TickLog | RecentTicks | Readiness | Drain> = {
   gathers: false,
   parts: (settings) => [{ name: "ring", run: writeRecentTicks(settings) }],
   nodes: [
-    ["follow-ring", "stage", FOLLOWS],
-    ["ring", "sink", "newest ticks of each instrument"]
+    ["follow-ring", "stage", FOLLOWS, FOLLOW_DISCARDS],
+    ["ring", "sink", "newest ticks of each instrument", RING_DISCARDS]
   ],
   edges: (settings) => [
     readFrom("normalized_ticks", "follow-ring", settings),
@@ -181,8 +184,8 @@ const archive: Group<TickLog | Archive | Readiness | Drain> = {
   gathers: true,
   parts: (settings) => [{ name: "archive", run: writeArchive(settings) }],
   nodes: [
-    ["follow-archive", "stage", FOLLOWS],
-    ["archive", "sink", "Parquet, a range of a partition and a trading day an object"]
+    ["follow-archive", "stage", FOLLOWS, FOLLOW_DISCARDS],
+    ["archive", "sink", "Parquet, a range of a partition and a trading day an object", ARCHIVE_DISCARDS]
   ],
   edges: (settings) => [
     readFrom("normalized_ticks", "follow-archive", settings),
@@ -195,7 +198,7 @@ const server: Group<TickLog | Readiness | FanOut | Replays> = {
   gathers: false,
   parts: () => [{ name: "server", run: serveLive }],
   nodes: [
-    ["follow-server", "stage", FOLLOWS],
+    ["follow-server", "stage", FOLLOWS, FOLLOW_DISCARDS],
     ["reorder-by-watermark", "stage", "puts a replay back in global order by its watermarks"],
     ["fan-out", "server", "WebSocket: backfill, then live, one queue a client"],
     ["rest", "server", "history, quotes, instruments, replays"]

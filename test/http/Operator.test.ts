@@ -3,14 +3,21 @@ import { Context, Effect, Layer } from "effect"
 import type { Bounds } from "../../src/http/front.ts"
 import * as Operator from "../../src/http/Operator.ts"
 import { Readiness } from "../../src/streams/run/Readiness.ts"
+import { hasNamespaces, namespace, ownAddress, statuses } from "../support/elsewhere.ts"
 import { rawClient } from "./rawClient.ts"
-import { type Asked, ask } from "./serving.ts"
+import { type Asked, ask, operatorSettings } from "./serving.ts"
 
-const open = (bounds: Bounds = {}) =>
-  Effect.map(Layer.build(Layer.provideMerge(Operator.layer(0, bounds), Readiness.layer)), (context) => ({
-    port: Context.get(context, Operator.Operator).port,
-    readiness: Context.get(context, Readiness)
-  }))
+const open = (bounds: Bounds = {}, settings: Partial<Operator.OperatorSettings> = {}) =>
+  Effect.map(
+    Layer.build(Layer.provideMerge(Operator.layer({ ...operatorSettings, ...settings }, bounds), Readiness.layer)),
+    (context) => ({
+      port: Context.get(context, Operator.Operator).port,
+      url: Context.get(context, Operator.Operator).url,
+      readiness: Context.get(context, Readiness)
+    })
+  )
+
+const PATHS = ["/healthz", "/readyz", "/metrics", "/nope"]
 
 describe("a worker's own port", () => {
   it.live("answers what operators ask, and says what it waits for", () =>
@@ -71,5 +78,86 @@ describe("a worker's own port", () => {
       let isAnswered = false
       while (!isAnswered) isAnswered = (yield* Effect.exit(ask(port, "/healthz")))._tag === "Success"
     }).pipe(Effect.scoped)
+  )
+
+  it.live("is refused on an address that others reach, unless METRICS_ALLOW says who may read", () =>
+    Effect.gen(function* () {
+      for (const METRICS_HOST of ["0.0.0.0", "::", "192.0.2.1", "worker"]) {
+        const refused = yield* Effect.flip(Effect.scoped(open({}, { METRICS_HOST })))
+        assert.strictEqual(
+          refused.message,
+          `METRICS_HOST: ${METRICS_HOST} can be reached by others: METRICS_ALLOW has to say who may read /metrics, such as 10.0.0.0/8`
+        )
+      }
+      const wrong = { METRICS_HOST: "0.0.0.0", METRICS_ALLOW: "10.0.0.0/99" }
+      assert.match((yield* Effect.flip(Effect.scoped(open({}, wrong)))).message, /^METRICS_ALLOW: .*"10\.0\.0\.0\/99"$/)
+      const { port, url } = yield* open({}, { METRICS_HOST: "0.0.0.0", METRICS_ALLOW: "10.0.0.0/8" })
+      assert.strictEqual(url, `http://127.0.0.1:${port}`)
+      // Whoever runs here may always.
+      for (const localAddress of ["127.0.0.1", "127.0.0.2"]) {
+        assert.strictEqual((yield* ask(port, "/metrics", { localAddress })).status, 200)
+      }
+    }).pipe(Effect.scoped)
+  )
+
+  it.live.skipIf(ownAddress === undefined)("is read by whom METRICS_ALLOW names, and by nobody else", () =>
+    Effect.gen(function* () {
+      const host = ownAddress!
+      const asked = (METRICS_ALLOW: string) =>
+        Effect.scoped(
+          Effect.gen(function* () {
+            const { port } = yield* open({}, { METRICS_HOST: "0.0.0.0", METRICS_ALLOW })
+            // As a kubelet and a Prometheus that found the address call it.
+            const answers = yield* Effect.forEach(PATHS, (path) => ask(port, path, { host }))
+            return answers.map(({ status, json }) => [status, (json as { readonly parameter?: string })?.parameter])
+          })
+        )
+      assert.deepStrictEqual(yield* asked(`${host}/32`), [
+        [200, undefined],
+        [200, undefined],
+        [200, undefined],
+        [404, "path"]
+      ])
+      assert.deepStrictEqual(yield* asked("203.0.113.0/24"), [
+        [200, undefined],
+        [200, undefined],
+        [403, "address"],
+        [403, "address"]
+      ])
+    })
+  )
+
+  it.live("is called by the names of ALLOWED_HOSTS besides", () =>
+    Effect.gen(function* () {
+      const { port } = yield* open({}, { ALLOWED_HOSTS: "worker.market.svc" })
+      const status = (host: string) => Effect.map(ask(port, "/metrics", { headers: { host } }), ({ status }) => status)
+      assert.strictEqual(yield* status("worker.market.svc:9464"), 200)
+      assert.strictEqual(yield* status("worker.market"), 403)
+    }).pipe(Effect.scoped)
+  )
+
+  it.live.skipIf(!hasNamespaces)(
+    "is reached from another network namespace where it is meant, and not where it is not",
+    () =>
+      Effect.gen(function* () {
+        const [prometheus, other] = [yield* namespace, yield* namespace]
+        const { port } = yield* open({}, { METRICS_HOST: "0.0.0.0", METRICS_ALLOW: prometheus.address })
+        const from = ({ host, run }: typeof prometheus, name?: string) =>
+          Effect.map(
+            run(
+              statuses(
+                PATHS.map((path) => `http://${host}:${port}${path}`),
+                name
+              )
+            ),
+            (text): unknown => JSON.parse(text)
+          )
+        assert.deepStrictEqual(yield* from(prometheus), [200, 200, 200, 404])
+        assert.deepStrictEqual(yield* from(other), [200, 200, 403, 403])
+        assert.deepStrictEqual(yield* from(prometheus, "evil.example.com"), [403, 403, 403, 403])
+        const { port: unmeant } = yield* open()
+        const text = yield* prometheus.run(statuses([`http://${prometheus.host}:${unmeant}/healthz`]))
+        assert.deepStrictEqual(JSON.parse(text), ["ECONNREFUSED"])
+      }).pipe(Effect.scoped)
   )
 })

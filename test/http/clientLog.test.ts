@@ -1,15 +1,20 @@
 import { assert, describe, it } from "@effect/vitest"
-import { addressOf, ClientLog, LINE_BURST, peerOf } from "../../src/http/clientLog.ts"
+import { addressOf, type ClientFields, ClientLog, LINE_BURST, peerOf } from "../../src/http/clientLog.ts"
 
 const make = () => {
   const lines: Array<string> = []
+  const said: Array<ClientFields> = []
   let time = 0
   const log = new ClientLog(
-    (line) => lines.push(line),
+    (line, fields) => {
+      lines.push(line)
+      said.push(fields)
+    },
     () => time
   )
   return {
     lines,
+    said,
     log,
     pass: (ms: number) => {
       time += ms
@@ -19,8 +24,9 @@ const make = () => {
 
 describe("the log of clients", () => {
   it("says who and why, and shows what is foreign escaped and cut", () => {
-    const { lines, log } = make()
+    const { lines, said, log } = make()
     log.tell("ended", "10.0.0.7", "too many messages")
+    assert.deepStrictEqual(said, [{ event: "ended", address: "10.0.0.7" }])
     log.tell("bad input", "10.0.0.7", `input: got "\u001b[2J${"x".repeat(2000)}"`)
     assert.strictEqual(lines[0], "client 10.0.0.7 ended: too many messages")
     assert.isTrue(lines[1]!.startsWith('client 10.0.0.7 bad input: input: got "\\u001b[2Jxxx'), lines[1])

@@ -5,7 +5,7 @@ import { assert, describe, it } from "@effect/vitest"
 import { Effect } from "effect"
 import { RESERVED_DESCRIPTORS } from "../../src/http/front.ts"
 import { rawClient } from "./rawClient.ts"
-import { ask } from "./serving.ts"
+import { ask, operatorSettings } from "./serving.ts"
 
 const DESCRIPTORS = 256
 const CONNECTIONS = 300
@@ -16,7 +16,7 @@ import { Context, Effect, Layer } from "effect"
 import * as Operator from ${JSON.stringify(fileURLToPath(new URL("../../src/http/Operator.ts", import.meta.url)))}
 import { Readiness } from ${JSON.stringify(fileURLToPath(new URL("../../src/streams/run/Readiness.ts", import.meta.url)))}
 const context = await Effect.runPromise(
-  Effect.scoped(Effect.tap(Layer.build(Layer.provide(Operator.layer(0), Readiness.layer)), (context) =>
+  Effect.scoped(Effect.tap(Layer.build(Layer.provide(Operator.layer(${JSON.stringify(operatorSettings)}), Readiness.layer)), (context) =>
     Effect.andThen(
       Effect.sync(() => process.stderr.write("port " + Context.get(context, Operator.Operator).port + "\\n")),
       Effect.never

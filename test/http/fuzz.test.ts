@@ -9,7 +9,7 @@ import * as Operator from "../../src/http/Operator.ts"
 import { Readiness } from "../../src/streams/run/Readiness.ts"
 import { memoryStore, Rows } from "./memoryStore.ts"
 import { rawClient } from "./rawClient.ts"
-import { serve } from "./serving.ts"
+import { operatorSettings, serve } from "./serving.ts"
 
 const REQUESTS = Number(process.env.FUZZ_REQUESTS ?? 1000)
 const SEED = Number(process.env.FUZZ_SEED ?? 1)
@@ -235,7 +235,7 @@ describe("whatever bytes come on a connection", () => {
     "a worker's own port goes on",
     () =>
       Effect.gen(function* () {
-        const context = yield* Layer.build(Layer.provide(Operator.layer(0), Readiness.layer))
+        const context = yield* Layer.build(Layer.provide(Operator.layer(operatorSettings), Readiness.layer))
         yield* fuzz(Context.get(context, Operator.Operator).port, SEED + 1, Math.ceil(REQUESTS / 4))
       }).pipe(Effect.scoped),
     { timeout: 60_000 + REQUESTS * 100 }

@@ -2,9 +2,15 @@ import { assert, describe, it } from "@effect/vitest"
 import { Result } from "effect"
 import { guard, guardRules } from "../../src/http/guard.ts"
 
-const rules = (host = "127.0.0.1", origins?: string) => Result.getOrThrow(guardRules(host, origins))
-const check = (host: string, origin = "", more: { site?: string; mode?: string } = {}, by = rules()) =>
-  guard(by)({ host, origin, secFetchSite: more.site ?? "", secFetchMode: more.mode ?? "" })?.parameter
+const rules = (host = "127.0.0.1", origins?: string, hosts?: string) =>
+  Result.getOrThrow(guardRules(host, origins, hosts))
+const check = (
+  host: string,
+  origin = "",
+  more: { site?: string; mode?: string; isOperators?: boolean } = {},
+  by = rules()
+) =>
+  guard(by)({ host, origin, secFetchSite: more.site ?? "", secFetchMode: more.mode ?? "" }, more.isOperators)?.parameter
 
 describe("the guard of Host and Origin", () => {
   it("lets in loopback names and HOST, with any port and in any case", () => {
@@ -68,6 +74,63 @@ describe("the guard of Host and Origin", () => {
       const refused = guardRules("127.0.0.1", `https://ok.example.com,${entry}`)
       assert(Result.isFailure(refused))
       assert.strictEqual(refused.failure.setting, "ALLOWED_ORIGINS")
+      assert.include(refused.failure.message, JSON.stringify(entry))
+    }
+  })
+
+  it("lets in the names of ALLOWED_HOSTS, with any port, in any case and in no other form", () => {
+    const allowed = rules("0.0.0.0", undefined, "Market.example.com, worker.,10.1.2.3, fd00::5,[fd00::6]")
+    for (const host of [
+      "market.example.com",
+      "MARKET.example.com.:443",
+      "worker:9464",
+      "10.1.2.3:8080",
+      "[fd00::5]:1",
+      "[FD00::6]"
+    ]) {
+      assert.strictEqual(check(host, "", {}, allowed), undefined, host)
+    }
+    for (const host of ["example.com", "a.market.example.com", "market.example.com.evil.com", "worker2", "10.1.2.4"]) {
+      assert.strictEqual(check(host, "", {}, allowed), "Host", host)
+    }
+    assert.strictEqual(check("market.example.com", "https://market.example.com", {}, allowed), undefined)
+    assert.strictEqual(check("market.example.com", "https://worker", {}, allowed), "Origin")
+  })
+
+  it("lets operators ask by any address, and by no other name, and no page of another site among them", () => {
+    for (const host of ["10.0.0.7:9464", "10.0.0.7", "[fd00::7]:8080", "192.168.1.5."]) {
+      assert.strictEqual(check(host), "Host", host)
+      assert.strictEqual(check(host, "", { isOperators: true }), undefined, host)
+      assert.strictEqual(check(host, "https://evil.com", { isOperators: true }), "Origin", host)
+      assert.strictEqual(check(host, "", { isOperators: true, site: "cross-site", mode: "no-cors" }), "Origin", host)
+    }
+    for (const host of [
+      "evil.com",
+      "10.0.0.7.evil.com",
+      "10.0.0",
+      "0x7f.1",
+      "2130706433",
+      "[fd00::7",
+      "10.0.0.7@evil.com",
+      ""
+    ]) {
+      assert.strictEqual(check(host, "", { isOperators: true }), "Host", host)
+    }
+  })
+
+  it("refuses ALLOWED_HOSTS that are no names, naming the setting and the entry", () => {
+    for (const entry of [
+      "https://market.example.com",
+      "market.example.com:443",
+      "*.example.com",
+      "*",
+      "a b",
+      "a/b",
+      "[fd00::5]:80"
+    ]) {
+      const refused = guardRules("127.0.0.1", undefined, `ok.example.com,${entry}`)
+      assert(Result.isFailure(refused))
+      assert.strictEqual(refused.failure.setting, "ALLOWED_HOSTS")
       assert.include(refused.failure.message, JSON.stringify(entry))
     }
   })

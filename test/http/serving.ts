@@ -1,9 +1,11 @@
 /** Decides how the server is started for a test, on a free port, and asked through a real socket. */
 import { type IncomingHttpHeaders, request } from "node:http"
+import { request as secureRequest } from "node:https"
 import { Context, Effect, Layer } from "effect"
 import * as Access from "../../src/http/access.ts"
 import type { Bounds } from "../../src/http/front.ts"
 import { HttpSettings } from "../../src/http/HttpSettings.ts"
+import type { OperatorSettings } from "../../src/http/Operator.ts"
 import * as Server from "../../src/http/Server.ts"
 import * as RawSinkLayer from "../../src/layers/feeds/RawSink.ts"
 import * as InstrumentsLayer from "../../src/layers/instruments/Instruments.ts"
@@ -28,6 +30,15 @@ const nobody = Layer.succeed(ReplayAudience, {
 })
 
 const self = { life: "life-1", worker: "instance here:1", role: "instance" as const, started_at: 0, stages: [] }
+
+/** A worker's own port, on a free one. */
+export const operatorSettings: OperatorSettings = {
+  METRICS_HOST: "127.0.0.1",
+  METRICS_PORT: 0,
+  METRICS_ALLOW: undefined,
+  ALLOWED_HOSTS: undefined,
+  HTTP_ADDRESS_PERCENT: 50
+}
 
 export interface Serving {
   readonly store: Layer.Layer<TickStore>
@@ -58,7 +69,11 @@ export const serve = ({
     Layer.succeed(HttpSettings, {
       HOST: "127.0.0.1",
       PORT: 0,
+      TLS_CERT_FILE: undefined,
+      TLS_KEY_FILE: undefined,
+      ALLOWED_HOSTS: undefined,
       ALLOWED_ORIGINS: undefined,
+      METRICS_ALLOW: undefined,
       HTTP_REQUESTS: 256,
       HTTP_BODIES: 128,
       HTTP_STREAMS: 32,
@@ -112,6 +127,11 @@ export interface Asked {
   readonly method?: string
   readonly headers?: Readonly<Record<string, string>>
   readonly body?: string | Uint8Array
+  /** Over TLS, trusting this authority's certificate. */
+  readonly ca?: string
+  /** Where the server is called; loopback unless given. */
+  readonly host?: string
+  readonly localAddress?: string
 }
 
 const parse = (text: string): unknown => {
@@ -123,11 +143,17 @@ const parse = (text: string): unknown => {
 }
 
 /** One request over its own connection; any header may be sent, also a false Host. */
-export const ask = (port: number, path: string, { method, headers, body }: Asked = {}): Effect.Effect<Answer> =>
+export const ask = (
+  port: number,
+  path: string,
+  { method, headers, body, ca, host, localAddress }: Asked = {}
+): Effect.Effect<Answer> =>
   Effect.callback((resume) => {
-    const sent = request(
+    const sent = (ca === undefined ? request : secureRequest)(
       {
-        host: "127.0.0.1",
+        ...(ca === undefined ? {} : { ca }),
+        ...(localAddress === undefined ? {} : { localAddress }),
+        host: host ?? "127.0.0.1",
         port,
         path,
         method: method ?? "GET",

@@ -36,6 +36,8 @@ export const layerLog: Layer.Layer<RawSink, never, TickLog> = Layer.effect(
     const context = yield* Effect.context<never>()
     const waitingTicks = bind(bufferSize, { buffer: "raw_sink" }, context)
     const waitingBytes = bind(bufferBytes, { buffer: "raw_sink" }, context)
+    waitingTicks.add(0)
+    waitingBytes.add(0)
     bind(bufferMaxBytes, { buffer: "raw_sink" }, context).add(MAX_WAITING_BYTES)
     let bytesWaiting = 0
     let ticksWaiting = 0

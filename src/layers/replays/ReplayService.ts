@@ -118,6 +118,7 @@ const make = (settings: ReplaySettings) =>
     let starting = 0
 
     const inFlight = metrics.bind(metrics.bufferSize, { buffer: "replay_window" }, context)
+    inFlight.add(0)
     metrics.bind(metrics.bufferMaxSize, { buffer: "replay_window" }, context).add(window.capacity)
 
     const now = () => clock.currentTimeMillisUnsafe()

@@ -43,6 +43,9 @@ export interface FollowOptions {
   readonly context: Context.Context<never>
 }
 
+/** Why a record is not handed on: published again, no tick, or not of the platform's own. */
+export const FOLLOW_DISCARDS = ["repeated", "undecodable", "foreign"] as const
+
 /** Instruments of a partition whose place is remembered, to see that positions follow on; those silent longest go. */
 const REMEMBERED_INSTRUMENTS = 20_000
 
@@ -64,9 +67,11 @@ export const follow =
         const stage = { stage: reader }
         const received = metrics.bind(metrics.stageReceived, stage, context)
         const sent = metrics.bind(metrics.stageSent, stage, context)
-        const repeated = metrics.bind(metrics.stageDiscarded, { ...stage, reason: "repeated" }, context)
-        const undecodable = metrics.bind(metrics.stageDiscarded, { ...stage, reason: "undecodable" }, context)
-        const foreign = metrics.bind(metrics.stageDiscarded, { ...stage, reason: "foreign" }, context)
+        const discard = (reason: (typeof FOLLOW_DISCARDS)[number]) =>
+          metrics.bind(metrics.stageDiscarded, { ...stage, reason }, context)
+        const repeated = discard("repeated")
+        const undecodable = discard("undecodable")
+        const foreign = discard("foreign")
         const alarms = metrics.bind(metrics.orderAlarms, { reader }, context)
         alarms.add(0)
         const sources = yield* RawSources.make(log, partition)

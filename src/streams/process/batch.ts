@@ -5,14 +5,24 @@ import type { LogRecord, NewRecord } from "../log/TickLog.ts"
 import type { InstrumentDay, PartitionState, Session } from "./partitionState.ts"
 import type { RunStates } from "./RunStates.ts"
 
+/** Why each stage takes out what it does, as its counts are labelled; `defect`: the stage failed on it. */
+export const DISCARDS = {
+  decode: ["forwarded", "tombstone", "too_large", "undecodable", "header", "invalid", "misrouted", "defect"],
+  normalize: ["future", "defect"],
+  deduplicate: ["duplicate", "suppressed", "claimed", "jump", "conflict", "defect"],
+  sequence: ["zero_price", "defect"],
+  publish: ["published"]
+} as const
+export type StageName = keyof typeof DISCARDS
+type Discard<Stage extends StageName> = (typeof DISCARDS)[Stage][number]
+
+/** The stage that found a dead letter so, and the label of its count. */
+type Found = { readonly [S in StageName]: { readonly stage: S; readonly kind: Discard<S> } }[StageName]
+
 /** A record, or one tick of it, that cannot go on. Its bytes go to the DLQ as they came. */
-export interface DeadLetter {
+export type DeadLetter = Found & {
   readonly record: LogRecord
   readonly index: number
-  /** The stage that found it so. */
-  readonly stage: string
-  /** The label of its count, one of those that the stage names; `defect` where the stage failed on it. */
-  readonly kind: string
   /** Where a feed's clock is ahead of the log's: whose, and by how many µs. */
   readonly clock?: { readonly feed: string; readonly aheadMicros: number }
   /** The record's header says it in full. */
@@ -95,12 +105,14 @@ export type Claimed = Batch<AdmittedTick, "claim">
 export type Sequenced = Batch<AdmittedTick, "sequence">
 
 /** What a stage took in, handed on, and took out but for dead letters, which are counted as such. */
-export interface StageCount {
-  readonly stage: string
-  readonly received: number
-  sent: number
-  readonly discarded: Record<string, number>
-}
+export type StageCount = {
+  [S in StageName]: {
+    readonly stage: S
+    readonly received: number
+    sent: number
+    readonly discarded: Partial<Record<Discard<S>, number>>
+  }
+}[StageName]
 
 /** What happened to the states. */
 export interface StateCounts {

@@ -64,12 +64,18 @@ export const counters = (context: Context.Context<never>, partition: number): Co
 
   const countStages = ({ passed, dead, ticks, watermarks }: Sequenced, records: number): void => {
     const published = Math.max(0, ticks.length + watermarks.length - records)
-    const last = { stage: "publish", received: ticks.length, sent: ticks.length - published, discarded: { published } }
-    for (const stage of [...passed, last] as ReadonlyArray<StageCount>) {
+    const last: StageCount = {
+      stage: "publish",
+      received: ticks.length,
+      sent: ticks.length - published,
+      discarded: { published }
+    }
+    for (const stage of [...passed, last]) {
       received(stage.stage).add(stage.received)
       sent(stage.stage).add(stage.sent)
-      for (const reason in stage.discarded) {
-        if (stage.discarded[reason]! > 0) discard(stage.stage, reason, stage.discarded[reason]!)
+      const discarded: Readonly<Record<string, number>> = stage.discarded
+      for (const reason in discarded) {
+        if (discarded[reason]! > 0) discard(stage.stage, reason, discarded[reason]!)
       }
     }
     for (const { stage, kind } of dead) discard(stage, kind, 1)

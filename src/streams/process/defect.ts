@@ -5,14 +5,14 @@
  * called a tick and a second array cost a fifth of the stages.
  */
 import { showText } from "../../schema/Explain.ts"
-import type { DeadLetter, DecodedTick } from "./batch.ts"
+import type { DeadLetter, DecodedTick, StageName } from "./batch.ts"
 
 /** Characters of an error that a dead letter says. */
 const MAX_ERROR_CHARS = 200
 
 /** The letter of a record on which a stage failed: a fault of the platform's own. */
 export const defectOf = (
-  stage: string,
+  stage: Exclude<StageName, "publish">,
   { record, index }: Pick<DecodedTick, "record" | "index">,
   error: unknown
 ): DeadLetter => {

@@ -7,11 +7,12 @@ import type { AdmittedTick, Deduplicated } from "./batch.ts"
 /** Takes out live ticks of a day as duplicates. They stay in the batch, marked, until each has shown its number. */
 export const discardClaimed = (batch: Deduplicated, day: number, candidates: Iterable<AdmittedTick>): void => {
   const count = batch.passed[batch.passed.length - 1]!
+  if (count.stage !== "deduplicate") return
   for (const candidate of candidates) {
     if (candidate.run !== "" || candidate.day !== day) continue
     if (candidate.isClaimed || candidate.isPriceless) continue
     candidate.isClaimed = true
-    count.discarded.claimed!++
+    count.discarded.claimed = (count.discarded.claimed ?? 0) + 1
     count.sent--
   }
 }

@@ -25,6 +25,7 @@ export const observe = (
       normalized_ticks: metrics.bind(metrics.bufferSize, { buffer: "normalized_ticks" }, context),
       raw_ticks_dlq: metrics.bind(metrics.bufferSize, { buffer: "raw_ticks_dlq" }, context)
     }
+    for (const gauge of Object.values(fill)) gauge.add(0)
     // Kafka keeps what its retention says, however many that are: there is no most to hold a fill against.
     const capacities =
       settings.KAFKA_BROKERS === undefined

@@ -101,7 +101,10 @@ export const consume = <Reason extends string>(
     )
     const flush = metrics.bind(metrics.sinkFlush, { sink }, context)
     const buffer = metrics.bind(metrics.bufferSize, { buffer: sink }, context)
-    if (capacity !== undefined) metrics.bind(metrics.bufferMaxSize, { buffer: sink }, context).add(capacity)
+    if (capacity !== undefined) {
+      buffer.add(0)
+      metrics.bind(metrics.bufferMaxSize, { buffer: sink }, context).add(capacity)
+    }
     const fills = new Map<number, number>()
 
     const runAlone = alone(sink)

@@ -24,6 +24,9 @@ interface WaitingBatch {
   readonly bookmark: Bookmark
 }
 
+/** Why a tick that came is in no object of its own. */
+export const ARCHIVE_DISCARDS = ["replay", "archived"] as const
+
 export const writeArchive = (
   settings: Pick<Settings, "ARCHIVE_BATCH_TICKS" | "ARCHIVE_FLUSH_MS"> & LostOffsetsSettings
 ): Effect.Effect<void, LogError, TickLog | Archive | Readiness | Drain> =>
@@ -35,7 +38,7 @@ export const writeArchive = (
       {
         group: "archive",
         sink: "archive",
-        discards: ["replay", "archived"],
+        discards: ARCHIVE_DISCARDS,
         capacity: settings.ARCHIVE_BATCH_TICKS * 2
       },
       settings

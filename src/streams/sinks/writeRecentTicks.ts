@@ -14,6 +14,8 @@ import { consume, type SinkPartition } from "./consume.ts"
 /** Once a stop has begun, an append that takes longer is given up, and the group with it. */
 const GIVE_UP_MS = 2000
 const LOOK = "100 millis"
+/** Why a tick that came is not in the ring. */
+export const RING_DISCARDS = ["old", "replay"] as const
 
 /** Runs until it is interrupted, or gives up in a stop. */
 export const writeRecentTicks = (
@@ -26,7 +28,7 @@ export const writeRecentTicks = (
       {
         group: "recent",
         sink: "ring",
-        discards: ["old", "replay"]
+        discards: RING_DISCARDS
       },
       settings
     )

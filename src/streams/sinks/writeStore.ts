@@ -23,6 +23,8 @@ import { consume, type SinkPartition } from "./consume.ts"
 
 /** A transaction is never asked for fewer ticks; at the store's time limit of 30 s that is 4 rows a second. */
 const LEAST_TICKS = 125
+/** Why a tick that came is not a row more: it was there, its day is dropped, or the store refuses it for good. */
+export const STORE_DISCARDS = ["absorbed", "dropped-day", "refused"] as const
 /** Transactions grow again while they take less. */
 const QUICK_MS = 2000
 
@@ -60,7 +62,7 @@ export const writeStore = (
       {
         group: "store",
         sink: "store",
-        discards: ["absorbed", "dropped-day", "refused"],
+        discards: STORE_DISCARDS,
         capacity
       },
       settings

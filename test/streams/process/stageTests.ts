@@ -16,7 +16,7 @@ type Counted = Pick<Sequenced, "passed">
 
 /** Ticks that any stage took out for a reason, dead letters apart. */
 export const tookOut = ({ passed }: Counted, reason: string): number =>
-  passed.reduce((sum, { discarded }) => sum + (discarded[reason] ?? 0), 0)
+  passed.reduce((sum, { discarded }) => sum + ((discarded as Record<string, number>)[reason] ?? 0), 0)
 
 /** Ticks that a stage handed on. */
 export const handedOn = ({ passed }: Counted, stage: string): number =>
