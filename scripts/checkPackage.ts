@@ -1,6 +1,6 @@
 /**
- * Decides whether the package works elsewhere: packed, installed in an empty folder, every link of its pages leading
- * somewhere inside it, its demo ready and stopped clean.
+ * Decides whether the package works elsewhere: packed, installed in an empty folder without running a script, every link
+ * of its pages leading somewhere inside it, all that it needs named with its licence, its demo ready and stopped clean.
  */
 import { execFileSync, spawn } from "node:child_process"
 import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs"
@@ -8,6 +8,11 @@ import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { fileURLToPath } from "node:url"
 import { linksOf } from "./links.ts"
+import { strange } from "./supply/binaries.ts"
+import { LICENCES } from "./supply/licences.ts"
+import { untold } from "./supply/packed.ts"
+import { SBOM } from "./supply/sbom.ts"
+import { readShipped } from "./supply/shipped.ts"
 
 const READY_WITHIN_MS = 60_000
 const root = fileURLToPath(new URL("../", import.meta.url))
@@ -20,7 +25,7 @@ try {
   const tarball = readdirSync(folder).find((name) => name.endsWith(".tgz"))
   if (tarball === undefined) throw new Error("npm pack made no file")
   writeFileSync(join(folder, "package.json"), JSON.stringify({ name: "elsewhere", private: true }))
-  run("npm", ["install", "--prefer-offline", "--no-audit", "--no-fund", `./${tarball}`], folder)
+  run("npm", ["install", "--ignore-scripts", "--prefer-offline", "--no-audit", "--no-fund", `./${tarball}`], folder)
 
   const installed = join(folder, "node_modules", "market-data-platform")
   const pages = readdirSync(installed, { recursive: true, encoding: "utf8" }).filter(
@@ -32,9 +37,15 @@ try {
         throw new Error(`${page} leads to ${link}: not in the package`)
     }
   }
-  for (const name of ["LICENSE", "deploy/compose.yaml", "deploy/Dockerfile"]) {
+  for (const name of ["LICENSE", SBOM, LICENCES, "deploy/compose.yaml", "deploy/Dockerfile"]) {
     if (!existsSync(join(installed, name))) throw new Error(`${name} is not in the package`)
   }
+  const read = (name: string) => readFileSync(join(installed, name), "utf8")
+  const wrong = [
+    ...untold(readShipped(root), read(SBOM), read(LICENCES)),
+    ...strange(join(folder, "node_modules", "uWebSockets.js"))
+  ]
+  if (wrong.length > 0) throw new Error(`the package is not what it says:\n${wrong.join("\n")}`)
 
   const demo = spawn(join(folder, "node_modules", ".bin", "mdp"), ["demo"], {
     cwd: folder,
@@ -61,7 +72,9 @@ try {
   demo.kill("SIGTERM")
   const code = await exited
   if (code !== 0) throw new Error(`mdp demo exited with ${code} on SIGTERM`)
-  console.log("package: installed elsewhere, links lead somewhere, demo ready, page and REST served, stopped with 0")
+  console.log(
+    "package: installed elsewhere, links lead somewhere, contents and licences named, demo ready, page and REST served, stopped with 0"
+  )
 } finally {
   rmSync(folder, { recursive: true, force: true })
 }
