@@ -98,7 +98,7 @@ export class Rest {
   }
 
   async #request<A>(method: string, path: string, asked: Asked): Promise<A> {
-    const { retries, closed, keys } = this.#options
+    const { retries, closed, keys, timeoutMs } = this.#options
     const signal = asked.signal === undefined ? closed : AbortSignal.any([closed, asked.signal])
     let mayRenew = !keys.isFixed
     let left = method === "GET" ? retries : 0
@@ -115,8 +115,9 @@ export class Rest {
           await keys.renew()
           continue
         }
-        if (left-- <= 0 || !mayPass(error)) throw error
         const retryAfterMs = error instanceof RequestFailed ? (error.retryAfter ?? 0) * 1000 : 0
+        // Whoever is told to wait for longer than a try may take decides that for itself.
+        if (left-- <= 0 || !mayPass(error) || retryAfterMs > (asked.timeoutMs ?? timeoutMs)) throw error
         await waited(waitOf(failures, WAIT, retryAfterMs), signal, closed)
       }
     }
