@@ -13,7 +13,7 @@ export interface Reconnect {
 
 export const RECONNECT: Reconnect = {
   minMs: 250,
-  maxMs: 30_000,
+  maxMs: 10_000,
   firstForMs: 30_000,
   forMs: Number.POSITIVE_INFINITY
 }
