@@ -27,7 +27,7 @@ export interface ConnectOptions {
   readonly url?: string
   /** An API key, or what gives one: asked on each connection, and again where one was refused. */
   readonly key?: Key
-  /** What the server does where this client reads too slowly; `evict-oldest` unless given. */
+  /** What the server does where this client reads too slowly; `evict-oldest` unless given, and of replays for `pause`. */
   readonly policy?: Policy
   /** Ticks that the server queues for this client. */
   readonly capacity?: number
@@ -199,11 +199,12 @@ export class Client extends Source {
    */
   async replay(request: ReplayRequest, options: RequestOptions = {}): Promise<Replay> {
     const status = await this.replays.create({ ...request, paused: true }, options)
-    const { bufferSize = BUFFER_SIZE, whenFull = "evict-oldest" } = this.#options
+    const { bufferSize = BUFFER_SIZE, whenFull = "evict-oldest", policy } = this.#options
     const replay = new Replay(status, {
       bufferSize,
       whenFull,
-      feed: { ...this.#feedOptions, replay: status.id },
+      // A replay keeps nothing to go on from where a client pauses.
+      feed: { ...this.#feedOptions, replay: status.id, policy: policy === "pause" ? undefined : policy },
       routes: this.replays,
       named: request.symbols ?? request.tokens,
       runs: request.paused !== true,

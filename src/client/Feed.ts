@@ -4,7 +4,7 @@
  * or one replay.
  */
 import { type MarketDataError, MessageRefused, type RuleViolated, SubscriptionRefused } from "./errors.ts"
-import { CODE_RULE, Link, type LinkOptions, type LinkState } from "./Link.ts"
+import { CODE_ANEW, CODE_RULE, Link, type LinkOptions, type LinkState } from "./Link.ts"
 import type {
   Answer,
   AuthorizedFrame,
@@ -43,6 +43,8 @@ const LINGER_MS = 1_000
 const MAX_SYMBOLS = 100_000
 /** Refusals that may pass. */
 const PASSING: ReadonlySet<string> = new Set(["server_full", "too_many_tokens"])
+/** Refusals because of what was sent on the connection before: on another there is none. */
+const OF_CONNECTION: ReadonlySet<string> = new Set(["already_sent", "too_many_left"])
 
 /** What a feed tells besides what it hands to subscriptions: the events that an application can listen to. */
 export interface FeedEvents {
@@ -91,6 +93,8 @@ interface Entry {
   sent: string | undefined
   /** The server has accepted it, on this connection or one before. */
   wasAccepted: boolean
+  /** Another connection was made for it. */
+  isAnew: boolean
   /** Subscribed, and not answered: what comes of it is of a subscription before. */
   isFresh: boolean
   /** Of the answer to that, no backfill has come yet. */
@@ -706,6 +710,11 @@ export class Feed {
         this.#hooks.emit("error", new SubscriptionRefused(token, answer.reason))
         return true
       }
+      if (OF_CONNECTION.has(answer.reason) && !entry.isAnew) {
+        entry.isAnew = true
+        this.link.drop(CODE_ANEW, `${token}: ${answer.reason}`)
+        return false
+      }
       this.#forget(entry)
       for (const subscription of entry.subscriptions) {
         for (const name of subscription.namesOf(token)) this.#refuse(subscription, name, answer)
@@ -713,6 +722,7 @@ export class Feed {
       return false
     }
     entry.wasAccepted = true
+    entry.isAnew = false
     for (const subscription of entry.subscriptions) {
       for (const name of subscription.namesOf(token)) {
         subscription.answered(name, typeof name === "string" ? { ...answer, symbol: name } : answer)
@@ -772,6 +782,7 @@ const emptyEntry = (token: number): Entry => ({
   backfill: 0,
   sent: undefined,
   wasAccepted: false,
+  isAnew: false,
   isFresh: false,
   isAnswering: false,
   isHoleTold: false

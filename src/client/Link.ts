@@ -80,8 +80,9 @@ const ABNORMAL = 1006
 /** Codes of our own, as an endpoint may use them. */
 export const CODE_SILENT = 4900
 export const CODE_RULE = 4901
-const CODE_TIMEOUT = 4902
-const CODE_KEY = 4903
+export const CODE_ANEW = 4902
+const CODE_TIMEOUT = 4903
+const CODE_KEY = 4904
 
 const elapsed = (): number => performance.now()
 

@@ -13,14 +13,24 @@ export type Place = readonly [epoch: number, position: number]
 /** Places by instrument token, as `since` takes them. */
 export type Places = Readonly<Record<string, Place>>
 
-/** One entry of the answer to a subscription. `symbol` is there where it was asked for by name. */
+/**
+ * One entry of the answer to a subscription. `symbol` is there where it was asked for by name; `at` is where the stream
+ * stands, there where it is not where `since` says.
+ */
 export type Answer =
-  | { readonly instrument_token: number; readonly symbol?: string; readonly accepted: true; readonly known: boolean }
+  | {
+      readonly instrument_token: number
+      readonly symbol?: string
+      readonly accepted: true
+      readonly known: boolean
+      readonly at?: Place
+    }
   | {
       readonly instrument_token?: number
       readonly symbol?: string
       readonly accepted: false
       readonly reason: string
+      readonly at?: Place
     }
 
 /** A tick as the server sends it. Times are epoch microseconds, prices rupees. */
@@ -181,7 +191,12 @@ export type ClientMessage =
       readonly replay?: string
       readonly id?: unknown
     }
-  | { readonly action: "unsubscribe"; readonly tokens: ReadonlyArray<number>; readonly id?: unknown }
+  | {
+      readonly action: "unsubscribe"
+      readonly tokens?: ReadonlyArray<number>
+      readonly symbols?: ReadonlyArray<string>
+      readonly id?: unknown
+    }
   | { readonly action: "auth"; readonly key: string; readonly id?: unknown }
   | { readonly action: "ping"; readonly id?: unknown }
 

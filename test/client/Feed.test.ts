@@ -236,6 +236,30 @@ describe("what a client subscribes", () => {
     assert.deepStrictEqual(places(await take(ticks, 1)), [1])
   })
 
+  it("from before what was sent on the connection is had on another, once", async () => {
+    const server = await scripted()
+    const { client: c, events } = client(server.url)
+    const other = c.ticks(2)
+    const first = await server.peer()
+    await first.accept()
+    first.say(backfill(2, 1, 1))
+    await take(other, 1)
+    const stream = c.ticks(1, { since: { 1: [EPOCH, 3] } })
+    refused(first, (await first.next("subscribe")).id, 1, "already_sent")
+    const second = await server.peer()
+    assert.deepStrictEqual((await second.accept()).since, { 1: [EPOCH, 3], 2: [EPOCH, 1] })
+    second.say(backfill(2, 2, 2), backfill(1, 4, 5))
+    assert.deepStrictEqual(places(await take(stream, 2)), [4, 5])
+    assert.deepStrictEqual(places(await take(other, 1)), [2])
+    assert.isEmpty(events.error)
+    // Where another connection does not have it either, that is that.
+    const none = c.ticks(3, { since: { 3: [EPOCH, 3] } })
+    refused(second, (await second.next("subscribe")).id, 3, "already_sent")
+    const third = await server.peer()
+    refused(third, (await third.next("subscribe")).id, 3, "already_sent")
+    assert.strictEqual(((await failureOf(none.next())) as Error).message, "3: not subscribed: already_sent")
+  })
+
   it("again after it was ended hears nothing that was on its way for the subscription before", async () => {
     const server = await scripted()
     const { client: c, events } = client(server.url)

@@ -24,7 +24,8 @@ export class Page {
   private readonly ws: WebSocket
   private readonly session: string
   private readonly waiting = new Map<number, (reply: Reply) => void>()
-  private ids = 0
+  /** Of all pages of a socket, as each hears every answer. */
+  private static ids = 0
 
   private constructor(ws: WebSocket, session: string) {
     this.ws = ws
@@ -46,7 +47,7 @@ export class Page {
   }
 
   private async send(method: string, params: object): Promise<unknown> {
-    const id = Date.now() * 1000 + this.ids++
+    const id = ++Page.ids
     const reply = await new Promise<Reply>((resolve) => {
       this.waiting.set(id, resolve)
       const session = this.session === "" ? {} : { sessionId: this.session }
