@@ -8,7 +8,7 @@ import { join, resolve } from "node:path"
 import { setTimeout as sleep } from "node:timers/promises"
 import { fileURLToPath } from "node:url"
 import { parseArgs } from "node:util"
-import { install, missing, type ServiceName, serviceNames } from "./servers/install.ts"
+import { install, installable, missing, type ServiceName, serviceNames } from "./servers/install.ts"
 import { KafkaServer } from "./servers/kafka.ts"
 import { PostgresServer } from "./servers/postgres.ts"
 import { RedisServer } from "./servers/redis.ts"
@@ -65,13 +65,15 @@ const portsFile = join(dir, "ports.json")
 const [first, ...rest] = positionals
 const verb = first === "install" || first === "stop" ? first : "start"
 const named = verb === "start" ? positionals : rest
-const wrong = named.find((name) => !serviceNames.some((known) => known === name))
-if (wrong !== undefined) fail(`service: expected one of ${serviceNames.join(", ")}, got ${wrong}\n${USAGE}`, 2)
-const chosen = serviceNames.filter((name) => named.length === 0 || named.includes(name))
+const known: ReadonlyArray<string> = verb === "install" ? installable : serviceNames
+const wrong = named.find((name) => !known.includes(name))
+if (wrong !== undefined) fail(`service: expected one of ${known.join(", ")}, got ${wrong}\n${USAGE}`, 2)
+const isChosen = (name: string) => named.length === 0 || named.includes(name)
+const chosen = serviceNames.filter(isChosen)
 
 const installMissing = (): void => {
   const failures: Array<string> = []
-  for (const service of chosen) {
+  for (const service of verb === "install" ? installable.filter(isChosen) : chosen) {
     const lacking = missing(service)
     if (lacking !== "") process.stderr.write(`installing ${lacking} …\n`)
     try {

@@ -77,6 +77,17 @@ describe("the layout", () => {
     assert.deepStrictEqual(wrong, [])
   })
 
+  it("has a client that imports nothing, which nothing imports: it runs where the platform does not", () => {
+    const ofClient = all.filter(({ file }) => folderOf(file) === "client")
+    assert.isNotEmpty(ofClient)
+    const wrong = all.flatMap(({ file, imports: targets }) =>
+      targets
+        .filter((target) => (folderOf(file) === "client") !== (!isPackage(target) && folderOf(target) === "client"))
+        .map((target) => `${file} imports ${target}`)
+    )
+    assert.deepStrictEqual(wrong, [])
+  })
+
   it("imports one way between the rooms of streams", () => {
     const wrong = all
       .filter(({ file }) => folderOf(file) === "streams")
@@ -178,7 +189,7 @@ describe("the layout", () => {
     const missing = pages.flatMap((page) =>
       [
         ...readFileSync(join(root, page), "utf8").matchAll(
-          /\b(?:src|test|bench|docs|scripts|deploy|streams|layers|schema|http|commands)\/[\w./-]+\.(?:ts|js|md|css|html|sh|yml|yaml)\b/g
+          /\b(?:src|test|bench|docs|scripts|deploy|examples|streams|layers|schema|http|commands|client)\/[\w./-]+\.(?:ts|js|md|css|html|sh|yml|yaml)\b/g
         )
       ]
         .map(([path]) => path)

@@ -21,6 +21,9 @@ export const S3_GATEWAY = join(CACHE, `versitygw-${S3_GATEWAY_VERSION}`, "versit
 
 export const serviceNames = ["kafka", "redis", "postgres", "s3"] as const
 export type ServiceName = (typeof serviceNames)[number]
+/** A browser is no service, but tests want one as well. */
+export const installable = [...serviceNames, "chromium"] as const
+export type Installable = (typeof installable)[number]
 
 const onPath = (command: string): boolean =>
   (process.env.PATH ?? "").split(delimiter).some((folder) => folder !== "" && existsSync(join(folder, command)))
@@ -46,9 +49,14 @@ const javaVersion = (): number => {
   return Number(/version "(\d+)/.exec(stderr ?? "")?.[1] ?? 0)
 }
 
+/** The browser that there is; empty: none. */
+export const chromium = (): string => ["chromium", "google-chrome", "chromium-browser"].find(onPath) ?? ""
+
 /** What a service lacks to be started; empty: nothing. Quick: it is asked before every test run. */
-export const missing = (service: ServiceName): string => {
+export const missing = (service: Installable): string => {
   switch (service) {
+    case "chromium":
+      return chromium() === "" ? "chromium" : ""
     case "kafka":
       if (!onPath("java")) return `Java ${JAVA_MINIMUM}`
       return existsSync(KAFKA_JARS) ? "" : `Kafka ${KAFKA_VERSION}`
@@ -129,7 +137,8 @@ const POM = `<project xmlns="http://maven.apache.org/POM/4.0.0">
 `
 
 /** How each service is installed where it is missing. */
-const installers: Readonly<Record<ServiceName, () => void>> = {
+const installers: Readonly<Record<Installable, () => void>> = {
+  chromium: () => apt(["chromium"], "Chromium: install the package chromium, then run this again"),
   kafka: () => {
     if (javaVersion() < JAVA_MINIMUM) {
       apt(["openjdk-17-jre-headless"], `Kafka needs Java ${JAVA_MINIMUM} or newer: install a JRE, then run this again`)
@@ -155,6 +164,6 @@ const installers: Readonly<Record<ServiceName, () => void>> = {
 }
 
 /** Installs what a service lacks; it takes seconds, the S3 gateway minutes. */
-export const install = (service: ServiceName): void => {
+export const install = (service: Installable): void => {
   if (missing(service) !== "") installers[service]()
 }

@@ -17,7 +17,7 @@ import { setTimeout as sleep } from "node:timers/promises"
 import { Effect, type Scope } from "effect"
 import pg from "pg"
 import { afterAll, inject } from "vitest"
-import { missing, type ServiceName } from "../../scripts/servers/install.ts"
+import { type Installable, missing, type ServiceName } from "../../scripts/servers/install.ts"
 import { KafkaServer, type SecureListener } from "../../scripts/servers/kafka.ts"
 import { type PostgresOptions, PostgresServer } from "../../scripts/servers/postgres.ts"
 import { RedisServer } from "../../scripts/servers/redis.ts"
@@ -105,8 +105,8 @@ export const s3Access = (settings: Readonly<Record<string, string>>): S3Access =
   secretAccessKey: settings.AWS_SECRET_ACCESS_KEY!
 })
 
-/** Whether a server of one's own can be started; throws where it has to be there and is not. */
-export const isInstalled = (service: ServiceName): boolean => {
+/** Whether a server of one's own, or a browser, can be started; throws where it has to be there and is not. */
+export const isInstalled = (service: Installable): boolean => {
   const lacking = missing(service)
   if (lacking !== "" && isRequired) throw new Error(`SERVICES=required, but ${lacking} is not installed`)
   return lacking === ""
