@@ -6,7 +6,7 @@ asked go to whoever asked. No network in here.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, Union
 
@@ -76,6 +76,12 @@ class Reader:
     def connected(self) -> None:
         """Another connection: every instrument is answered anew."""
         self._live.clear()
+
+    def stands(self, places: Mapping[int, Place], tokens: Container[int]) -> None:
+        """Where the server says that instruments stand: the places of those that have none yet."""
+        for token, place in places.items() if self._has_ticks else ():
+            if token in tokens:
+                self.rule.places.setdefault(token, place)
 
     def forget(self, token: int) -> None:
         """The instrument is subscribed no more."""

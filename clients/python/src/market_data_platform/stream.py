@@ -112,6 +112,8 @@ class Stream(Generic[E]):
         self._is_ended = False
         self._handed = 0
         self._unauthorized: Unauthorized | None = None
+        #: On this connection.
+        self._is_answered = False
         self._untold = 0
         self._told_at = float("-inf")
         self._want(instruments, since, backfill)
@@ -184,10 +186,10 @@ class Stream(Generic[E]):
             return
         self._is_closed = True
         self._end(None)
-        task, self._task = self._task, None
+        task = self._task
         if task is not None and task is not asyncio.current_task():
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
+            # Not cancelled with whoever waits here: it has a connection to close.
+            await asyncio.wait({task})
 
     async def __aenter__(self) -> Stream[E]:
         self._check_open()
@@ -293,13 +295,16 @@ class Stream(Generic[E]):
         """What answers something that was asked, or is about the connection."""
         kind = message["type"]
         if kind == "subscribed":
+            self._is_answered = True
             refusals = self._asking.subscribed(message)
         elif kind == "unsubscribed":
             for token in self._asking.unsubscribed(message):
                 self._reader.forget(token)
             return
         elif kind == "closing":
-            self._listeners.tell("closing", Closing(message["code"], message["reason"], read_places(message["since"])))
+            since = read_places(message["since"])
+            self._reader.stands(since, self._asking.by_token)
+            self._listeners.tell("closing", Closing(message["code"], message["reason"], since))
             return
         else:
             code, text = message["code"], message["message"]
@@ -375,9 +380,8 @@ class Stream(Generic[E]):
         if on_close is not None:
             on_close(self)
         self._listeners.tell("closed", Closed(error))
-        task = self._task
-        if task is not None and task is not _current_task():
-            task.cancel()
+        if self._task is not None and self._task is not asyncio.current_task():
+            self._task.cancel()
 
     async def _keep(self) -> None:
         """Connects, and connects again, until the stream is over."""
@@ -413,7 +417,7 @@ class Stream(Generic[E]):
                 lost = time.monotonic()
                 if self._unauthorized is not None:
                     refused, self._unauthorized = self._unauthorized, None
-                    if key is None or not key.may_change or is_anew:
+                    if key is None or not key.may_change or (is_anew and not self._is_answered):
                         raise refused
                     is_anew = True
                     continue
@@ -439,6 +443,7 @@ class Stream(Generic[E]):
         reader, stats = self._reader, self._reader.stats
         self._ws = ws
         self._outbox = asyncio.Queue()
+        self._is_answered = False
         stats.connects += 1
         reader.connected()
         resumed = sum(1 for token in self._asking.by_token if token in reader.rule.places)
@@ -481,8 +486,10 @@ class Stream(Generic[E]):
             self._later.clear()
             for task in tasks:
                 task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
-            await _goodbye(ws, self._buffer.is_full)
+            try:
+                await asyncio.gather(*tasks, return_exceptions=True)
+            finally:
+                await _goodbye(ws, self._buffer.is_full)
 
     def _tap(self, message: Mapping[str, Any]) -> None:
         self._listeners.tell("message", message)
@@ -579,13 +586,6 @@ async def _goodbye(ws: ClientConnection, is_paused: bool) -> None:
 
 def _refused_key(words: str) -> Unauthorized:
     return Unauthorized(f"key: refused: {words}", status=401, tag="Unauthorized")
-
-
-def _current_task() -> asyncio.Task[Any] | None:
-    try:
-        return asyncio.current_task()
-    except RuntimeError:
-        return None
 
 
 #: A stream of everything, in the order of the wire.
