@@ -250,7 +250,8 @@ def test_refuses_what_is_no_instrument(wrong: Any) -> None:
 def test_takes_one_instrument_or_many_each_once() -> None:
     assert checked_instruments("NSE:INFY") == ["NSE:INFY"]
     assert checked_instruments(7) == [7]
-    assert checked_instruments(iter([7, "A", 7, "A"])) == [7, "A"]
+    many: list[int | str] = [7, "A", 7, "A"]
+    assert checked_instruments(iter(many)) == [7, "A"]
 
 
 @pytest.mark.parametrize("wrong", [{1: 5}, {1: (1, 2, 3)}, {1: ("x", 2)}, {"x": (1, 2)}])

@@ -108,7 +108,7 @@ def test_a_type_of_a_later_server_is_counted_and_passed_over() -> None:
 
 def test_answers_go_to_whoever_asked() -> None:
     control: list[Mapping[str, Any]] = []
-    messages = [
+    messages: list[Mapping[str, Any]] = [
         {"type": kind, "id": 1, "code": 1, "tokens": []} for kind in ("subscribed", "unsubscribed", "closing", "error")
     ]
     assert read(reader(control=control), *messages) == []

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Mapping
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
@@ -50,6 +51,7 @@ REPLAY = {
     "sent": 0,
     "total": 5,
 }
+Reply = tuple[int, Mapping[str, str], object]
 KEY = "mdp_0123456789abcdef"
 
 
@@ -59,7 +61,7 @@ def asked(http: Http, at: int = -1) -> tuple[str, str, dict[str, str]]:
     return method, parts.path, {name: values[0] for name, values in parse_qs(parts.query).items()}
 
 
-def page(rows: list[dict[str, object]], cursor: str | None, name: str = "ticks") -> tuple[int, dict[str, str], object]:
+def page(rows: list[dict[str, object]], cursor: str | None, name: str = "ticks") -> Reply:
     return 200, {}, {name: rows, "next_cursor": cursor}
 
 
@@ -104,7 +106,7 @@ def test_candles_are_asked_for_by_interval_fill_and_session() -> None:
 
 def test_instruments_are_searched_looked_up_and_found() -> None:
     other = {**INSTRUMENT, "exchange": "BSE", "instrument_token": 9}
-    found = (200, {}, {"instruments": [INSTRUMENT, other, {**INSTRUMENT, "tradingsymbol": "INFYBEES"}]})
+    found: Reply = (200, {}, {"instruments": [INSTRUMENT, other, {**INSTRUMENT, "tradingsymbol": "INFYBEES"}]})
     with Http(found, (200, {}, INSTRUMENT), found, found, found) as http, Client(http.url) as one:
         assert [info.symbol for info in one.instruments.search("inf", limit=3)] == [
             "NSE:INFY",
@@ -124,7 +126,7 @@ def test_instruments_are_searched_looked_up_and_found() -> None:
 
 
 def test_quotes_are_asked_for_300_at_a_time_in_the_order_asked() -> None:
-    def quotes(first: int, last: int) -> tuple[int, dict[str, str], object]:
+    def quotes(first: int, last: int) -> Reply:
         rows = [
             {"instrument_token": n, "last": None, "open": None, "high": None, "low": None, "volume": None}
             for n in range(first, last)
@@ -167,7 +169,12 @@ def test_an_instruments_file_is_sent_as_csv() -> None:
 
 
 def test_replays_are_made_steered_and_ended() -> None:
-    answers = [(201, {}, REPLAY), (200, {}, {"replays": [REPLAY]}), *[(200, {}, REPLAY)] * 6, (204, {}, "")]
+    answers: list[Reply] = [
+        (201, {}, REPLAY),
+        (200, {}, {"replays": [REPLAY]}),
+        *[(200, {}, REPLAY)] * 6,
+        (204, {}, ""),
+    ]
     with Http(*answers) as http, Client(http.url) as one:
         status = one.replays.create(
             ["NSE:INFY"], "2026-01-15", speed=float("inf"), start="09:15", end="10:00", paused=True, detached=True
@@ -250,8 +257,8 @@ def test_a_refusal_is_an_error_of_its_kind_with_the_servers_words(status: int, k
 
 def test_too_much_and_not_ready_are_asked_again_after_what_the_server_says() -> None:
     steps = Steps()
-    busy = (429, {"Retry-After": "2"}, {"_tag": "TooManyRequests", "message": "full"})
-    starting = (503, {}, {"_tag": "NotReady", "message": "starting"})
+    busy: Reply = (429, {"Retry-After": "2"}, {"_tag": "TooManyRequests", "message": "full"})
+    starting: Reply = (503, {}, {"_tag": "NotReady", "message": "starting"})
     with Http(busy, starting, (200, {}, INSTRUMENT)) as http, Client(http.url, reconnect=steps) as one:
         assert one.instruments.get(1).name == "INFOSYS"
         assert steps.asked == [(0, 2.0), (1, None)]
@@ -319,7 +326,7 @@ def test_the_key_is_a_bearer_in_a_header_and_nowhere_else(caplog: pytest.LogCapt
 
 
 def test_a_function_that_knows_the_key_is_asked_again_after_a_refusal_and_once() -> None:
-    refusal = (401, {}, {"_tag": "Unauthorized", "message": "key: expired"})
+    refusal: Reply = (401, {}, {"_tag": "Unauthorized", "message": "key: expired"})
     keys = iter(["old", "new", "newest"])
     with Http(refusal, (200, {}, INSTRUMENT), (200, {}, INSTRUMENT)) as http:
         one = Client(http.url, lambda: next(keys))
@@ -352,7 +359,7 @@ def test_a_redirect_is_not_followed() -> None:
     ["127.0.0.1:8080", "ftp://h", "http://", "http://u:secret@h", "http://h?x=1", "http://h#x", ""],
 )
 def test_refuses_what_is_no_address(wrong: str) -> None:
-    with pytest.raises(Unsupported, match="^url: expected") as refused:
+    with pytest.raises(Unsupported, match=r"^url: expected") as refused:
         connect(wrong)
     assert "secret" not in str(refused.value)
 
@@ -390,13 +397,13 @@ def test_wrong_options_are_named() -> None:
         {"capacity": 0},
     ):
         with pytest.raises(Unsupported, match=f"^{next(iter(wrong))}: expected"):
-            connect("http://127.0.0.1:1", **wrong)  # type: ignore[arg-type]
+            connect("http://127.0.0.1:1", **wrong)
     assert connect("http://127.0.0.1:1", reconnect=Reconnect()).url == "http://127.0.0.1:1"
 
 
 @pytest.mark.anyio
 async def test_a_program_on_asyncio_has_the_same() -> None:
-    answers = [
+    answers: list[Reply] = [
         page([historical(1)], "c"),
         page([historical(2)], None),
         (200, {}, {"instruments": [INSTRUMENT]}),
