@@ -392,7 +392,6 @@ def test_wrong_options_are_named() -> None:
         {"policy": "drop"},
         {"when_full": "evict"},
         {"on_violation": "ignore"},
-        {"on_refused": "ignore"},
         {"heartbeat": 0},
         {"capacity": 0},
     ):

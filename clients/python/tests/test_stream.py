@@ -396,7 +396,7 @@ async def test_where_it_is_told_instead_the_others_go_on() -> None:
         await peer.stay()
 
     errors: list[Exception] = []
-    async with Scripted(script) as server, connect(server.url, on_refused="tell") as client:
+    async with Scripted(script) as server, connect(server.url, strict=False) as client:
         client.on("error", errors.append)
         async with client.ticks(["NSE:INFY", "NSE:INFI"]) as stream:
             assert positions(await take(stream, 1)) == [1]
@@ -454,8 +454,12 @@ async def test_what_came_too_fast_is_asked_again(monkeypatch: pytest.MonkeyPatch
         await peer.accept(tick(1))
         await peer.stay()
 
-    async with Scripted(script) as server, connect(server.url) as client, client.ticks(1) as stream:
-        assert positions(await take(stream, 1)) == [1]
+    errors: list[Exception] = []
+    async with Scripted(script) as server, connect(server.url) as client:
+        client.on("error", errors.append)
+        async with client.ticks(1) as stream:
+            assert positions(await take(stream, 1)) == [1]
+    assert [str(error) for error in errors] == ["1: not subscribed: too_fast"]
 
 
 @pytest.mark.parametrize("frame", [b"\x00", "not json", '{"type":"tick"}'])

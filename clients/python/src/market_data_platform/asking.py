@@ -30,7 +30,7 @@ _MAX_TOKEN = 2_147_483_647
 _MAX_SYMBOL_CHARS = 64
 #: Well-formed, and refused for now only.
 _TOO_FAST = "too_fast"
-_NO_ROOM = "server_full"
+_NO_ROOM = frozenset({"server_full", "too_many_tokens"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,7 +235,7 @@ class Asking:
     def subscribed(self, message: Mapping[str, Any]) -> Refusals:
         """Takes the answer to a subscription."""
         asked = self._unanswered.pop(message.get("id"), [])
-        again: list[Instrument] = []
+        again: dict[Instrument, str] = {}
         lost: dict[Instrument, str] = {}
         for entry in message["tokens"]:
             answer = read_answer(entry)
@@ -249,8 +249,8 @@ class Asking:
                     want.token = token
                     self.by_token.setdefault(token, want)
                 self._settle(key, answer)
-            elif answer.reason == _NO_ROOM and not self._is_awaited(key):
-                again.append(key)
+            elif answer.reason in _NO_ROOM and not self._is_awaited(key):
+                again[key] = answer.reason or ""
             else:
                 lost.update(self._refuse(key, answer))
         for key in asked:
@@ -291,12 +291,12 @@ class Asking:
         if leaving is not None:
             if not leaving.future.done():
                 leaving.future.set_exception(error)
-            return Refusals([], {})
+            return Refusals({}, {})
         keys = self._unanswered.pop(identity, None)
         if keys is None:
             return None
         if code == _TOO_FAST:
-            return Refusals(keys, {})
+            return Refusals(dict.fromkeys(keys, code), {})
         waiting = [call for call in self._calls if call.open.intersection(keys)]
         if not waiting:
             raise error
@@ -308,7 +308,7 @@ class Asking:
             self._calls.remove(call)
             if not call.future.done():
                 call.future.set_exception(error)
-        return Refusals([], {})
+        return Refusals({}, {})
 
     def end(self, error: Exception) -> None:
         """Whoever waits for an answer gets none."""
@@ -371,7 +371,7 @@ class Asking:
 class Refusals:
     """What an answer leaves to be done: ask once more for ``again``; ``lost`` is not to be had any more."""
 
-    again: Sequence[Instrument]
+    again: Mapping[Instrument, str]
     lost: Mapping[Instrument, str]
 
 

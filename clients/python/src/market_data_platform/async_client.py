@@ -53,13 +53,12 @@ class StreamDefaults:
     buffer_size: int = DEFAULT_BUFFER
     when_full: Literal["pause", "error"] = "pause"
     on_violation: Literal["resume", "raise"] = "resume"
-    on_refused: Literal["raise", "tell"] = "raise"
+    strict: bool = True
 
     def __post_init__(self) -> None:
         Asked(("tick",), self.policy, self.capacity, self.batch)
         one_of("when_full", self.when_full, ("pause", "error"))
         one_of("on_violation", self.on_violation, ("resume", "raise"))
-        one_of("on_refused", self.on_refused, ("raise", "tell"))
 
     def but(self, **given: Any) -> StreamDefaults:
         return replace(self, **{name: value for name, value in given.items() if value is not None})
@@ -112,7 +111,7 @@ class _Streams:
             buffer_size=options.buffer_size,
             when_full=options.when_full,
             on_violation=options.on_violation,
-            on_refused=options.on_refused,
+            strict=options.strict,
             is_queued=is_queued,
             on_answered=self._stream_answered,
             on_close=self._streams.discard,
@@ -130,7 +129,7 @@ class _Streams:
         capacity: int | None = None,
         buffer_size: int | None = None,
         when_full: Literal["pause", "error"] | None = None,
-        on_refused: Literal["raise", "tell"] | None = None,
+        strict: bool | None = None,
     ) -> Stream[Tick]:
         """
         Live ticks, each instrument's in order and without a hole that is not told (``missed``).
@@ -149,7 +148,7 @@ class _Streams:
             capacity=capacity,
             buffer_size=buffer_size,
             when_full=when_full,
-            on_refused=on_refused,
+            strict=strict,
         )
 
     def candles(
@@ -161,7 +160,7 @@ class _Streams:
         capacity: int | None = None,
         buffer_size: int | None = None,
         when_full: Literal["pause", "error"] | None = None,
-        on_refused: Literal["raise", "tell"] | None = None,
+        strict: bool | None = None,
     ) -> Stream[Candle]:
         """Live bars: the one under way at once, and each again whenever it has changed. Older ones: ``history``."""
         channel = f"candle_{one_of('interval', interval, ('1m', '5m'))}"
@@ -173,7 +172,7 @@ class _Streams:
             capacity=capacity,
             buffer_size=buffer_size,
             when_full=when_full,
-            on_refused=on_refused,
+            strict=strict,
         )
 
     def states(
@@ -181,10 +180,10 @@ class _Streams:
         instruments: Iterable[Instrument] | Instrument | None = None,
         *,
         buffer_size: int | None = None,
-        on_refused: Literal["raise", "tell"] | None = None,
+        strict: bool | None = None,
     ) -> Stream[State]:
         """Whether instruments are live, stale or closed, now and whenever it changes."""
-        return self._stream(instruments, ("state",), State, buffer_size=buffer_size, on_refused=on_refused)
+        return self._stream(instruments, ("state",), State, buffer_size=buffer_size, strict=strict)
 
     def messages(
         self,
@@ -197,7 +196,7 @@ class _Streams:
         capacity: int | None = None,
         buffer_size: int | None = None,
         when_full: Literal["pause", "error"] | None = None,
-        on_refused: Literal["raise", "tell"] | None = None,
+        strict: bool | None = None,
     ) -> Stream[Message]:
         """Everything in the order of the wire: ticks and what is missed of them, gaps, candles, states, clocks."""
         return self._stream(
@@ -210,7 +209,7 @@ class _Streams:
             capacity=capacity,
             buffer_size=buffer_size,
             when_full=when_full,
-            on_refused=on_refused,
+            strict=strict,
         )
 
     def subscribe(
@@ -222,7 +221,7 @@ class _Streams:
         since: Since | None = None,
         policy: Policy | None = None,
         capacity: int | None = None,
-        on_refused: Literal["raise", "tell"] | None = None,
+        strict: bool | None = None,
     ) -> Stream[Message]:
         """For listeners alone (:meth:`on`): nothing waits, and nothing is iterated over. Use it in ``async with``."""
         return self._stream(
@@ -233,7 +232,7 @@ class _Streams:
             since=since,
             policy=policy,
             capacity=capacity,
-            on_refused=on_refused,
+            strict=strict,
             is_queued=False,
         )
 
@@ -683,7 +682,7 @@ def connect(
     buffer_size: int = DEFAULT_BUFFER,
     when_full: Literal["pause", "error"] = "pause",
     on_violation: Literal["resume", "raise"] = "resume",
-    on_refused: Literal["raise", "tell"] = "raise",
+    strict: bool = True,
     reconnect: Reconnect | None = None,
     heartbeat: float = 10.0,
     timeout: float = 30.0,
@@ -697,12 +696,12 @@ def connect(
     ``key``: the API key, or a function that answers it, asked for each connection. ``policy``, ``capacity``: what the
     server does with a slow stream, ``evict-oldest`` unless said otherwise. ``buffer_size``: events of each stream that
     wait for the program; ``when_full`` of them nothing more is read (``pause``), or it is an ``error``.
-    ``on_violation``: a message that breaks the rule is asked for again (``resume``), or raised. ``on_refused``: an
-    instrument that is not to be had is raised, or told to ``error`` listeners. ``heartbeat``, ``timeout``: seconds.
+    ``on_violation``: a message that breaks the rule is asked for again (``resume``), or raised. ``strict``: an instrument
+    that is not to be had ends the stream; not so, ``error`` listeners are told of it. ``heartbeat``, ``timeout``: seconds.
     ``retries``: of a request of REST. ``compression``: of live frames. ``ssl_context``: for https.
     """
     server = server_at(
         url, key, ssl_context=ssl_context, reconnect=reconnect, heartbeat=heartbeat, compression=compression
     )
-    defaults = StreamDefaults(policy, capacity, batch, buffer_size, when_full, on_violation, on_refused)
+    defaults = StreamDefaults(policy, capacity, batch, buffer_size, when_full, on_violation, strict)
     return AsyncClient(server, defaults, timeout, retries)

@@ -366,7 +366,7 @@ class _LiveStreams:
         capacity: int | None = None,
         buffer_size: int | None = None,
         when_full: Literal["pause", "error"] | None = None,
-        on_refused: Literal["raise", "tell"] | None = None,
+        strict: bool | None = None,
     ) -> LiveStream[Tick]:
         """Live ticks; the options are those of :meth:`AsyncClient.ticks`."""
         source = self._source()
@@ -380,7 +380,7 @@ class _LiveStreams:
                 capacity=capacity,
                 buffer_size=buffer_size,
                 when_full=when_full,
-                on_refused=on_refused,
+                strict=strict,
             ),
         )
 
@@ -393,7 +393,7 @@ class _LiveStreams:
         capacity: int | None = None,
         buffer_size: int | None = None,
         when_full: Literal["pause", "error"] | None = None,
-        on_refused: Literal["raise", "tell"] | None = None,
+        strict: bool | None = None,
     ) -> LiveStream[Candle]:
         """Live bars: the one under way at once, and each again whenever it has changed. Older ones: ``history``."""
         source = self._source()
@@ -406,7 +406,7 @@ class _LiveStreams:
                 capacity=capacity,
                 buffer_size=buffer_size,
                 when_full=when_full,
-                on_refused=on_refused,
+                strict=strict,
             ),
         )
 
@@ -415,13 +415,11 @@ class _LiveStreams:
         instruments: Iterable[Instrument] | Instrument | None = None,
         *,
         buffer_size: int | None = None,
-        on_refused: Literal["raise", "tell"] | None = None,
+        strict: bool | None = None,
     ) -> LiveStream[State]:
         """Whether instruments are live, stale or closed, now and whenever it changes."""
         source = self._source()
-        return LiveStream(
-            self._loop, lambda: source.states(instruments, buffer_size=buffer_size, on_refused=on_refused)
-        )
+        return LiveStream(self._loop, lambda: source.states(instruments, buffer_size=buffer_size, strict=strict))
 
     def messages(
         self,
@@ -434,7 +432,7 @@ class _LiveStreams:
         capacity: int | None = None,
         buffer_size: int | None = None,
         when_full: Literal["pause", "error"] | None = None,
-        on_refused: Literal["raise", "tell"] | None = None,
+        strict: bool | None = None,
     ) -> LiveStream[Message]:
         """Everything in the order of the wire; the options are those of :meth:`AsyncClient.messages`."""
         source = self._source()
@@ -449,7 +447,7 @@ class _LiveStreams:
                 capacity=capacity,
                 buffer_size=buffer_size,
                 when_full=when_full,
-                on_refused=on_refused,
+                strict=strict,
             ),
         )
 
@@ -462,7 +460,7 @@ class _LiveStreams:
         since: Since | None = None,
         policy: Policy | None = None,
         capacity: int | None = None,
-        on_refused: Literal["raise", "tell"] | None = None,
+        strict: bool | None = None,
     ) -> LiveStream[Message]:
         """For listeners alone, which are called on the stream's thread. Use it in ``with``."""
         source = self._source()
@@ -475,7 +473,7 @@ class _LiveStreams:
                 since=since,
                 policy=policy,
                 capacity=capacity,
-                on_refused=on_refused,
+                strict=strict,
             ),
         )
 
@@ -591,7 +589,7 @@ class Client(_LiveStreams):
         buffer_size: int = DEFAULT_BUFFER,
         when_full: Literal["pause", "error"] = "pause",
         on_violation: Literal["resume", "raise"] = "resume",
-        on_refused: Literal["raise", "tell"] = "raise",
+        strict: bool = True,
         reconnect: Reconnect | None = None,
         heartbeat: float = 10.0,
         timeout: float = 30.0,
@@ -608,7 +606,7 @@ class Client(_LiveStreams):
             buffer_size=buffer_size,
             when_full=when_full,
             on_violation=on_violation,
-            on_refused=on_refused,
+            strict=strict,
             reconnect=reconnect,
             heartbeat=heartbeat,
             timeout=timeout,

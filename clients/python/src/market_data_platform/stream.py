@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping
 from typing import Any, Generic, Literal, TypeVar, cast
 
 from websockets.asyncio.client import ClientConnection
@@ -80,7 +80,7 @@ class Stream(Generic[E]):
         buffer_size: int = DEFAULT_BUFFER,
         when_full: Literal["pause", "error"] = "pause",
         on_violation: Literal["resume", "raise"] = "resume",
-        on_refused: Literal["raise", "tell"] = "raise",
+        strict: bool = True,
         is_queued: bool = True,
         on_answered: Callable[[], None] | None = None,
         on_close: Callable[[Stream[Any]], None] | None = None,
@@ -99,7 +99,7 @@ class Stream(Generic[E]):
             symbol_of=lambda token: self._asking.symbol_of(token),
             control=self._control,
         )
-        self._asking = Asking(asked, self._reader.rule.places, tells_refusals=on_refused == "tell")
+        self._asking = Asking(asked, self._reader.rule.places, tells_refusals=not strict)
         #: Of what the consumer has been handed; the rule's are of what has come in.
         self._places: dict[int, Place] = {}
         self._ws: ClientConnection | None = None
@@ -279,7 +279,7 @@ class Stream(Generic[E]):
             for message in messages:
                 self._outbox.put_nowait(message)
 
-    def _ask_again(self, keys: Iterable[Instrument]) -> None:
+    def _ask_again(self, keys: Collection[Instrument]) -> None:
         """A while later, on this connection if it is still there."""
         outbox = self._outbox
 
@@ -318,6 +318,7 @@ class Stream(Generic[E]):
                 return
             refusals = answered
         if refusals.again:
+            self._listeners.tell_error(SubscriptionRefused(refusals.again))
             self._ask_again(refusals.again)
         if refusals.lost:
             # Asked for by nobody who waits: the stream had it, and was to have it again.
