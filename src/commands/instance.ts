@@ -74,21 +74,25 @@ export const insecureFlag = Flag.Boolean("insecure").pipe(
   Flag.withDefault(false)
 )
 
+/** A file of keys that cannot be used is refused before anything else is begun. */
+export const checkKeys = ({ API_KEYS_FILE: file }: Settings): Effect.Effect<void, StartError> =>
+  file === undefined
+    ? Effect.void
+    : Effect.asVoid(Effect.mapError(readKeys(file), ({ message }) => new StartError({ message })))
+
 /**
  * Refuses a public address unless keys are asked for, or told otherwise: whoever reaches it could feed ticks and read
- * everything. A file of keys that cannot be used is refused before anything else is begun.
+ * everything.
  */
 export const checkHost = (given: Settings, insecure: boolean): Effect.Effect<void, SettingError | StartError> => {
-  if (given.API_KEYS_FILE !== undefined) {
-    return Effect.asVoid(Effect.mapError(readKeys(given.API_KEYS_FILE), ({ message }) => new StartError({ message })))
-  }
+  if (given.API_KEYS_FILE !== undefined) return checkKeys(given)
   if (insecure || isLoopbackHost(given.HOST)) return Effect.void
   const message = `HOST: ${given.HOST} can be reached by others and no API keys are asked for: API_KEYS_FILE names some, --insecure does without`
   return Effect.fail(new SettingError({ setting: "HOST", message }))
 }
 
 /** Nobody is asked for a key unless a file of keys is named. */
-const access = (given: Settings) =>
+export const access = (given: Settings) =>
   given.API_KEYS_FILE === undefined
     ? Access.layerOpen
     : Layer.provide(Access.layer(given), ApiKeys.layer(given.API_KEYS_FILE))

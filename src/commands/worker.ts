@@ -8,7 +8,7 @@ import { Readiness } from "../streams/run/Readiness.ts"
 import { watchLog } from "../streams/run/watch.ts"
 import { STAGES, type Stage } from "../streams/topology.ts"
 import { groups } from "./groups.ts"
-import { launch } from "./instance.ts"
+import { access, checkKeys, launch } from "./instance.ts"
 import { lifeOf } from "./life.ts"
 import { say, tell } from "./lines.ts"
 import { partitionsKept } from "./partitions.ts"
@@ -36,6 +36,7 @@ export const worker = Command.make(
     const given = yield* settings
     yield* required(given, "KAFKA_BROKERS", "by mdp worker; mdp run embeds what no setting names")
     yield* required(given, "DATABASE_URL", "by mdp worker; mdp run embeds what no setting names")
+    yield* checkKeys(given)
     yield* Operator.check(given)
     for (const line of missing(given, "worker")) say("warn", line)
     const services = Layer.mergeAll(log(given), store(given, given.DATA_DIR), caches(given), Drain.layer).pipe(
@@ -51,7 +52,7 @@ export const worker = Command.make(
     const life = yield* lifeOf("worker", kept === undefined ? stages.filter((stage) => stage !== "archive") : stages)
     yield* launch(
       told.pipe(
-        Layer.provideMerge(Operator.layer(given)),
+        Layer.provideMerge(Layer.provide(Operator.layer(given), access(given))),
         Layer.provideMerge(publishFigures(life)),
         Layer.provideMerge(Layer.effectDiscard(Effect.forkScoped(watchLog))),
         Layer.provideMerge(groups(given, { stages, ownsLog: false }, kept)),

@@ -1,24 +1,29 @@
 /**
  * Decides what a worker answers, and whom: its health and whether it is ready whoever reaches METRICS_HOST, its metrics
- * only loopback and the addresses that METRICS_ALLOW names.
+ * only loopback, the addresses that METRICS_ALLOW names, and who shows an API key that may read.
  */
 
 import * as uWS from "uWebSockets.js"
 import { Context, Effect, Layer } from "effect"
 import { PrometheusMetrics } from "effect/observability"
+import { LiveKey } from "../layers/keys/ApiKeys.ts"
 import { SettingError, type StartError } from "../schema/Errors.ts"
 import type { Settings } from "../schema/Settings.ts"
 import { Readiness } from "../streams/run/Readiness.ts"
+import { Access } from "./access.ts"
 import { type Bounds, makeFront } from "./front.ts"
 import { guard, guardRules } from "./guard.ts"
 import { isLoopbackHost, listen, portOf, reachableHost } from "./listen.ts"
-import { figureReaders, figuresRefused, HEALTH_PATHS, isLoopback } from "./operators.ts"
+import { READ, whole } from "./needs.ts"
+import { figuresRefused, HEALTH_PATHS, isLoopback, namedReaders } from "./operators.ts"
 
 export type OperatorSettings = Pick<
   Settings,
-  "METRICS_HOST" | "METRICS_PORT" | "METRICS_ALLOW" | "ALLOWED_HOSTS" | "HTTP_ADDRESS_PERCENT"
+  "METRICS_HOST" | "METRICS_PORT" | "METRICS_ALLOW" | "API_KEYS_FILE" | "ALLOWED_HOSTS" | "HTTP_ADDRESS_PERCENT"
 >
 
+/** What a key has to be that reads them. */
+const FIGURES = whole(READ)
 /** Its requests are all operators'. */
 const PLACES = { HTTP_REQUESTS: 1, HTTP_BODIES: 1, HTTP_STREAMS: 1 }
 
@@ -42,9 +47,11 @@ export const check = (settings: OperatorSettings) =>
   Effect.gen(function* () {
     const { METRICS_HOST: host, METRICS_ALLOW: allowed } = settings
     const rules = yield* Effect.fromResult(guardRules(host, undefined, settings.ALLOWED_HOSTS))
-    const mayRead = (yield* Effect.fromResult(figureReaders(allowed))) ?? isLoopback
-    if (isLoopbackHost(host) || allowed !== undefined) return { rules, mayRead }
-    const message = `METRICS_HOST: ${host} can be reached by others: METRICS_ALLOW has to say who may read /metrics, such as 10.0.0.0/8`
+    const named = yield* Effect.fromResult(namedReaders(allowed))
+    const mayRead = (address: string) => isLoopback(address) || named?.(address) === true
+    const isSaid = allowed !== undefined || settings.API_KEYS_FILE !== undefined
+    if (isLoopbackHost(host) || isSaid) return { rules, mayRead }
+    const message = `METRICS_HOST: ${host} can be reached by others: METRICS_ALLOW, such as 10.0.0.0/8, or API_KEYS_FILE has to say who may read /metrics`
     return yield* new SettingError({ setting: "METRICS_HOST", message })
   })
 
@@ -52,11 +59,12 @@ export const check = (settings: OperatorSettings) =>
 export const layer = (
   settings: OperatorSettings,
   bounds: Bounds = {}
-): Layer.Layer<Operator, SettingError | StartError, Readiness> =>
+): Layer.Layer<Operator, SettingError | StartError, Access | Readiness> =>
   Layer.effect(
     Operator,
     Effect.gen(function* () {
       const readiness = yield* Readiness
+      const { keys } = yield* Access
       const context = yield* Effect.context<never>()
       const { METRICS_HOST: host, METRICS_PORT: port } = settings
       const { rules, mayRead } = yield* check(settings)
@@ -74,7 +82,8 @@ export const layer = (
         const wrong = (status: number, _tag: string, parameter: string, message: string) =>
           front.refuse(res, head, "operator", { status, reason: _tag, body: { _tag, message, parameter } })
         if (!HEALTH_PATHS.has(head.path) && !mayRead(head.address)) {
-          return front.refuse(res, head, "operator", figuresRefused(head.address, head.path))
+          const key = keys?.request(head, FIGURES) ?? figuresRefused(head.address, head.path)
+          if (!(key instanceof LiveKey)) return front.refuse(res, head, "operator", key)
         }
         const respond = routes.get(head.path)
         if (respond === undefined) {

@@ -25,7 +25,7 @@ import { type Head, header } from "./head.ts"
 import { MAX_JSON_DEPTH, nestsTooDeep } from "./jsonDepth.ts"
 import { listen, portOf, reachableHost } from "./listen.ts"
 import { OPEN } from "./needs.ts"
-import { figureReaders, figuresRefused, HEALTH_PATHS } from "./operators.ts"
+import { figuresRefused, HEALTH_PATHS, isLoopback, namedReaders } from "./operators.ts"
 import { OPENAPI_PATH, routes } from "./routes.ts"
 import { SIMULATED_HEADER } from "./simulatedMark.ts"
 import { checkTls, openApp } from "./tlsApp.ts"
@@ -113,9 +113,9 @@ export const check = (
   Effect.gen(function* () {
     const { HOST, ALLOWED_ORIGINS, ALLOWED_HOSTS, METRICS_ALLOW } = settings
     const rules = yield* Effect.fromResult(guardRules(HOST, ALLOWED_ORIGINS, ALLOWED_HOSTS))
-    const mayReadFigures = yield* Effect.fromResult(figureReaders(METRICS_ALLOW))
+    const named = yield* Effect.fromResult(namedReaders(METRICS_ALLOW))
     yield* checkTls(settings)
-    return { rules, mayReadFigures }
+    return { rules, named }
   })
 
 /** Listens as soon as it is built, and no longer when its scope ends: requests under way are let end first. */
@@ -124,7 +124,7 @@ export const layer = (mounts: ReadonlyArray<Mount> = [], bounds: Bounds = {}) =>
     Server,
     Effect.gen(function* () {
       const settings = yield* HttpSettings
-      const { rules, mayReadFigures } = yield* check(settings)
+      const { rules, named } = yield* check(settings)
       const guarding = guard(rules)
       const dashboard = yield* Effect.try({
         try: () => dashboardFiles(),
@@ -188,7 +188,9 @@ export const layer = (mounts: ReadonlyArray<Mount> = [], bounds: Bounds = {}) =>
         const extra = extraHeaders(head.origin.origin)
         const extraRecord = Object.fromEntries(extra)
         const kind = kindOf(head)
-        const asked = keys === undefined ? undefined : need(head)
+        const isFigures = kind === "operator" && !HEALTH_PATHS.has(path)
+        // Where a key is asked for, it or an address that METRICS_ALLOW names will do: loopback may be a proxy's.
+        const asked = keys === undefined ? undefined : isFigures && named?.(head.address) === true ? OPEN : need(head)
         // Before anything is said of what is there, and before a body is read.
         const key = keys === undefined || asked === OPEN ? undefined : keys.request(head, asked)
         if (key !== undefined && !(key instanceof LiveKey)) {
@@ -219,7 +221,8 @@ export const layer = (mounts: ReadonlyArray<Mount> = [], bounds: Bounds = {}) =>
           front.refuse(res, head, kind, { ...told, headers: { ...extraRecord, ...wrong.headers } })
           return
         }
-        if (kind === "operator" && !HEALTH_PATHS.has(path) && mayReadFigures?.(head.address) === false) {
+        const isStranger = named !== undefined && !named(head.address) && !isLoopback(head.address)
+        if (isFigures && keys === undefined && isStranger) {
           const refused = figuresRefused(head.address, path)
           front.refuse(res, head, kind, { ...refused, headers: extraRecord })
           return

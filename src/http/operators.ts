@@ -40,11 +40,9 @@ export const readNetworks = (text: string): Result.Result<Addresses, SettingErro
   return Result.succeed(among(list))
 }
 
-/** Who may read figures, by METRICS_ALLOW: loopback too. `undefined` where it is unset: the caller decides. */
-export const figureReaders = (allowed: string | undefined): Result.Result<Addresses | undefined, SettingError> =>
-  allowed === undefined
-    ? Result.succeed(undefined)
-    : Result.map(readNetworks(allowed), (named) => (address) => isLoopback(address) || named(address))
+/** Those that METRICS_ALLOW names; `undefined` where it is unset. */
+export const namedReaders = (allowed: string | undefined): Result.Result<Addresses | undefined, SettingError> =>
+  allowed === undefined ? Result.succeed(undefined) : readNetworks(allowed)
 
 /** The answer to who may not. */
 export const figuresRefused = (address: string, path: string) => ({

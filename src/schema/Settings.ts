@@ -97,7 +97,7 @@ const optional = {
     Schema.String,
     undefined,
     "addresses and networks that may read a worker's /metrics besides loopback, comma-separated, such as 10.0.0.0/8; " +
-      "on a server, where it is set, nobody else may read /metrics and /topology"
+      "on a server, where it is set, only they (without a key) and who has a key may read /metrics and /topology"
   ),
   TLS_CERT_FILE: setting(
     Schema.String,
@@ -117,7 +117,7 @@ const defaulted = {
   METRICS_HOST: setting(
     Schema.NonEmptyString,
     "127.0.0.1",
-    "address that a worker's /metrics, /healthz and /readyz listen on; one that others reach needs METRICS_ALLOW"
+    "address that a worker's /metrics, /healthz and /readyz listen on; one that others reach needs METRICS_ALLOW or API_KEYS_FILE"
   ),
   METRICS_PORT: setting(
     whole(0, 65_535),

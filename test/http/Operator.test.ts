@@ -1,15 +1,27 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Context, Effect, Layer } from "effect"
+import { type Access, layerOpen } from "../../src/http/access.ts"
 import type { Bounds } from "../../src/http/front.ts"
 import * as Operator from "../../src/http/Operator.ts"
+import type { StartError } from "../../src/schema/Errors.ts"
 import { Readiness } from "../../src/streams/run/Readiness.ts"
 import { hasNamespaces, namespace, ownAddress, statuses } from "../support/elsewhere.ts"
+import { accessBy, bearer, keysFile, type MadeKey, makeKey } from "../support/keys.ts"
 import { rawClient } from "./rawClient.ts"
 import { type Asked, ask, operatorSettings } from "./serving.ts"
 
-const open = (bounds: Bounds = {}, settings: Partial<Operator.OperatorSettings> = {}) =>
+const open = (
+  bounds: Bounds = {},
+  settings: Partial<Operator.OperatorSettings> = {},
+  access: Layer.Layer<Access, StartError> = layerOpen
+) =>
   Effect.map(
-    Layer.build(Layer.provideMerge(Operator.layer({ ...operatorSettings, ...settings }, bounds), Readiness.layer)),
+    Layer.build(
+      Layer.provideMerge(
+        Operator.layer({ ...operatorSettings, ...settings }, bounds),
+        Layer.merge(Readiness.layer, access)
+      )
+    ),
     (context) => ({
       port: Context.get(context, Operator.Operator).port,
       url: Context.get(context, Operator.Operator).url,
@@ -86,7 +98,7 @@ describe("a worker's own port", () => {
         const refused = yield* Effect.flip(Effect.scoped(open({}, { METRICS_HOST })))
         assert.strictEqual(
           refused.message,
-          `METRICS_HOST: ${METRICS_HOST} can be reached by others: METRICS_ALLOW has to say who may read /metrics, such as 10.0.0.0/8`
+          `METRICS_HOST: ${METRICS_HOST} can be reached by others: METRICS_ALLOW, such as 10.0.0.0/8, or API_KEYS_FILE has to say who may read /metrics`
         )
       }
       const wrong = { METRICS_HOST: "0.0.0.0", METRICS_ALLOW: "10.0.0.0/99" }
@@ -125,6 +137,25 @@ describe("a worker's own port", () => {
         [403, "address"]
       ])
     })
+  )
+
+  it.live.skipIf(ownAddress === undefined)("is read by who shows a key that may read, from wherever it calls", () =>
+    Effect.gen(function* () {
+      const host = ownAddress!
+      const reader = makeKey("prometheus", { scopes: ["read"] })
+      const writer = makeKey("feed", { scopes: ["write"] })
+      const some = makeKey("some", { scopes: ["read"], instruments: ["NSE:INFY"] })
+      const { path } = yield* keysFile([reader, writer, some])
+      const { port } = yield* open({}, { METRICS_HOST: "0.0.0.0", API_KEYS_FILE: path }, accessBy(path))
+      const status = (path: string, key?: MadeKey) =>
+        Effect.map(ask(port, path, { host, headers: key === undefined ? {} : bearer(key) }), ({ status }) => status)
+      assert.strictEqual(yield* status("/healthz"), 200)
+      assert.strictEqual(yield* status("/readyz"), 200)
+      assert.strictEqual(yield* status("/metrics"), 401)
+      assert.strictEqual(yield* status("/metrics", reader), 200)
+      for (const key of [writer, some]) assert.strictEqual(yield* status("/metrics", key), 403)
+      assert.strictEqual((yield* ask(port, "/metrics")).status, 200)
+    }).pipe(Effect.scoped)
   )
 
   it.live("is called by the names of ALLOWED_HOSTS besides", () =>

@@ -13,10 +13,11 @@ const CONNECTIONS = 300
 /** A worker's own port, in a process of so few descriptors. */
 const program = `
 import { Context, Effect, Layer } from "effect"
+import { layerOpen } from ${JSON.stringify(fileURLToPath(new URL("../../src/http/access.ts", import.meta.url)))}
 import * as Operator from ${JSON.stringify(fileURLToPath(new URL("../../src/http/Operator.ts", import.meta.url)))}
 import { Readiness } from ${JSON.stringify(fileURLToPath(new URL("../../src/streams/run/Readiness.ts", import.meta.url)))}
 const context = await Effect.runPromise(
-  Effect.scoped(Effect.tap(Layer.build(Layer.provide(Operator.layer(${JSON.stringify(operatorSettings)}), Readiness.layer)), (context) =>
+  Effect.scoped(Effect.tap(Layer.build(Layer.provide(Operator.layer(${JSON.stringify(operatorSettings)}), Layer.merge(Readiness.layer, layerOpen))), (context) =>
     Effect.andThen(
       Effect.sync(() => process.stderr.write("port " + Context.get(context, Operator.Operator).port + "\\n")),
       Effect.never

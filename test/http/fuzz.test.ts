@@ -5,6 +5,7 @@
 import { gzipSync } from "node:zlib"
 import { assert, describe, it } from "@effect/vitest"
 import { Context, Effect, Layer } from "effect"
+import { layerOpen } from "../../src/http/access.ts"
 import * as Operator from "../../src/http/Operator.ts"
 import { Readiness } from "../../src/streams/run/Readiness.ts"
 import { memoryStore, Rows } from "./memoryStore.ts"
@@ -235,7 +236,9 @@ describe("whatever bytes come on a connection", () => {
     "a worker's own port goes on",
     () =>
       Effect.gen(function* () {
-        const context = yield* Layer.build(Layer.provide(Operator.layer(operatorSettings), Readiness.layer))
+        const context = yield* Layer.build(
+          Layer.provide(Operator.layer(operatorSettings), Layer.merge(Readiness.layer, layerOpen))
+        )
         yield* fuzz(Context.get(context, Operator.Operator).port, SEED + 1, Math.ceil(REQUESTS / 4))
       }).pipe(Effect.scoped),
     { timeout: 60_000 + REQUESTS * 100 }

@@ -1,9 +1,10 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Effect, Result } from "effect"
-import { figureReaders, isLoopback, readNetworks } from "../../src/http/operators.ts"
+import { isLoopback, namedReaders, readNetworks } from "../../src/http/operators.ts"
 import { hasNamespaces, namespace, ownAddress, statuses } from "../support/elsewhere.ts"
+import { accessBy, bearer, keysFile, makeKey } from "../support/keys.ts"
 import { memoryStore, Rows } from "./memoryStore.ts"
-import { ask, serve } from "./serving.ts"
+import { type Asked, ask, serve } from "./serving.ts"
 
 const networks = (text: string) => Result.getOrThrow(readNetworks(text))
 
@@ -29,14 +30,15 @@ describe("METRICS_ALLOW", () => {
     assert.isFalse(networks(" , ")("10.0.0.1"))
   })
 
-  it("lets loopback in besides, and is nobody's word where it is unset", () => {
-    const readers = Result.getOrThrow(figureReaders("10.0.0.0/8"))!
-    for (const address of ["127.0.0.1", "127.0.0.2", "0000:0000:0000:0000:0000:0000:0000:0001", "10.1.1.1"]) {
-      assert.isTrue(readers(address), address)
+  it("is nobody's word where it is unset", () => {
+    assert.isUndefined(Result.getOrThrow(namedReaders(undefined)))
+    const readers = Result.getOrThrow(namedReaders("10.0.0.0/8"))!
+    assert.isTrue(readers("10.1.1.1"))
+    for (const address of ["127.0.0.1", "192.168.1.1"]) assert.isFalse(readers(address), address)
+    for (const address of ["127.0.0.1", "127.0.0.2", "0000:0000:0000:0000:0000:0000:0000:0001"]) {
+      assert.isTrue(isLoopback(address), address)
     }
-    assert.isFalse(readers("192.168.1.1"))
     assert.isFalse(isLoopback("10.1.1.1"))
-    assert.isUndefined(Result.getOrThrow(figureReaders(undefined)))
   })
 
   it("is refused in one line that names the entry", () => {
@@ -102,6 +104,37 @@ describe("the server's figures", () => {
           assert.strictEqual((yield* ask(port, path, { localAddress: "127.0.0.2" })).status, 200)
         }
         for (const path of HEALTH) assert.strictEqual((yield* ask(port, path, { host })).status, 200)
+      }).pipe(Effect.scoped)
+  )
+
+  it.live.skipIf(ownAddress === undefined)(
+    "are read without a key from where METRICS_ALLOW names, and with one from anywhere",
+    () =>
+      Effect.gen(function* () {
+        const host = ownAddress!
+        const reader = makeKey("prometheus", { scopes: ["read"] })
+        const { path } = yield* keysFile([reader])
+        const opened = (METRICS_ALLOW?: string) =>
+          serve({
+            store: memoryStore(new Rows()),
+            settings: { HOST: "0.0.0.0", ALLOWED_HOSTS: host, METRICS_ALLOW },
+            access: accessBy(path)
+          })
+        const status = (port: number, path: string, asked: Asked = {}) =>
+          Effect.map(ask(port, path, asked), ({ status }) => status)
+        const named = yield* opened(`${host}/32`)
+        const strict = yield* opened("203.0.113.0/24")
+        const unset = yield* opened()
+        for (const path of FIGURES) {
+          assert.strictEqual(yield* status(named.port, path, { host }), 200)
+          // Loopback may be a proxy's.
+          for (const { port } of [named, strict, unset]) assert.strictEqual(yield* status(port, path), 401)
+          for (const { port } of [strict, unset]) assert.strictEqual(yield* status(port, path, { host }), 401)
+          for (const { port } of [named, strict, unset]) {
+            assert.strictEqual(yield* status(port, path, { host, headers: bearer(reader) }), 200)
+          }
+        }
+        assert.strictEqual(yield* status(named.port, "/api/v1/quotes?tokens=1", { host }), 401)
       }).pipe(Effect.scoped)
   )
 

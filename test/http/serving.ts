@@ -36,6 +36,7 @@ export const operatorSettings: OperatorSettings = {
   METRICS_HOST: "127.0.0.1",
   METRICS_PORT: 0,
   METRICS_ALLOW: undefined,
+  API_KEYS_FILE: undefined,
   ALLOWED_HOSTS: undefined,
   HTTP_ADDRESS_PERCENT: 50
 }
