@@ -417,7 +417,9 @@ describe("the audit", () => {
     () =>
       Effect.gen(function* () {
         const desk = makeKey("desk")
-        const { by, lines } = yield* open([desk])
+        const { by, lines, log } = yield* open([desk])
+        const headers = { reason: "price", topic: "raw_ticks", partition: "0", offset: "1", index: "0" }
+        yield* log.append("raw_ticks_dlq", 0, [{ key: "7", value: Buffer.from("{}"), headers }])
         const header =
           "instrument_token,exchange_token,tradingsymbol,name,last_price,expiry,strike,tick_size,lot_size,instrument_type,segment,exchange\n"
         yield* by(desk, "/api/v1/ingest", ndjson(7, 7, 7))
@@ -430,6 +432,7 @@ describe("the audit", () => {
         const { id } = started.json as { readonly id: string }
         yield* by(desk, `/api/v1/replays/${id}`, jsonOf({ speed: "inf" }, "PATCH"))
         yield* by(desk, `/api/v1/replays/${id}`, { method: "DELETE" })
+        yield* by(desk, "/api/v1/dlq/retry", jsonOf({ all: true }))
         yield* by(desk, "/api/v1/replays/none", { method: "DELETE" })
         yield* by(desk, "/api/v1/quotes?tokens=7")
         yield* by(undefined, "/api/v1/ingest", ndjson(7))
