@@ -54,7 +54,7 @@ export const worker = Command.make(
         Layer.provideMerge(Operator.layer(given)),
         Layer.provideMerge(publishFigures(life)),
         Layer.provideMerge(Layer.effectDiscard(Effect.forkScoped(watchLog))),
-        Layer.provideMerge(groups(given, { stages, ownsLog: false }, kept)),
+        Layer.provideMerge(groups(given, { stages, ownsLog: false, life: life.life }, kept)),
         Layer.provideMerge(stages.includes("process") ? partitionsKept : Layer.empty),
         Layer.provideMerge(services)
       )
