@@ -11,9 +11,8 @@ import { namesOf } from "./together.ts"
 
 /** How long others are waited for that change hands in the same rebalance. */
 const GATHER = "1 second"
-/** Who ran what is asked once for partitions that come together, and not waited for longer: then it is not known. */
+/** Who ran what is asked once for partitions that come together. Where no answer has come by the line, it is not known. */
 const ASKED_MS = 1000
-const ASK_WITHIN = "2 seconds"
 
 /** What the others last told of themselves, and when they were asked, ms. */
 interface Others {
@@ -158,7 +157,6 @@ export const tellingLog = (log: TickLog["Service"], life: string): Effect.Effect
         ? Effect.succeed([])
         : counters.value.all.pipe(
             Effect.map((all) => all.filter((one) => one.life !== life)),
-            Effect.timeout(ASK_WITHIN),
             Effect.orElseSucceed((): ReadonlyArray<WorkerFigures> => [])
           )
     return {
