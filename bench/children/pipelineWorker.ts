@@ -23,7 +23,9 @@ await Effect.gen(function* () {
     const topics = yield* TickLog
     const cpu = process.cpuUsage()
     const started = performance.now()
-    yield* Layer.build(groups(settings, { stages: STAGES, ownsLog: false }, archive(settings, settings.DATA_DIR)))
+    yield* Layer.build(
+      groups(settings, { stages: STAGES, ownsLog: false, life: "bench" }, archive(settings, settings.DATA_DIR))
+    )
     // What process has yet to publish is no lag of the sinks', so its own has to be seen gone before theirs.
     for (const topic of ["raw_ticks", "normalized_ticks"]) {
       for (;;) {

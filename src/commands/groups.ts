@@ -10,6 +10,7 @@ import { drainable } from "../streams/run/drainable.ts"
 import { observe } from "../streams/run/observe.ts"
 import type { Readiness } from "../streams/run/Readiness.ts"
 import { reasonOf, restart } from "../streams/run/restart.ts"
+import { tellingLog } from "../streams/run/takeOver.ts"
 import { type Part, type Stage, groups as table } from "../streams/topology.ts"
 
 const RESTART_WAIT = "1 second"
@@ -51,10 +52,12 @@ const runEmpty = (log: TickLog["Service"], over: ReadonlySet<string>): Effect.Ef
 
 type GroupServices = Effect.Services<ReturnType<(typeof table)[Stage]["parts"]>[number]["run"]> | Drain
 
-/** Whether the log is this process's own: then whatever it holds is worked off before a stop. */
 export interface GroupOptions {
   readonly stages: ReadonlyArray<Stage>
+  /** Whether the log is this process's own: then whatever it holds is worked off before a stop. */
   readonly ownsLog: boolean
+  /** This life of the process among others. */
+  readonly life: string
 }
 
 /** What a stop waits for that may not end: nothing of it is lost, the log has it, and the group's offset. */
@@ -70,10 +73,12 @@ const sayUnderWay = (underWay: Effect.Effect<ReadonlyMap<string, number>>): Effe
  * The groups, forked into the scope. When the scope ends they drain before anything stops: with a log of its own the
  * process works off all that it holds; else it takes no more, and what it took is written and committed.
  */
-const running = (settings: Settings, { stages, ownsLog }: GroupOptions) =>
+const running = (settings: Settings, { stages, ownsLog, life }: GroupOptions) =>
   Effect.gen(function* () {
     const drain = yield* Drain
-    const log = yield* TickLog
+    const own = yield* TickLog
+    // A log of its own has no other members.
+    const log = ownsLog ? own : yield* tellingLog(own, life)
     const stoppable = drainable(log, drain.begun)
     const over = new Set<string>()
     const partsOf = (stage: Stage) => {

@@ -134,15 +134,14 @@ export const instance = (asked: Settings, dataDir: string | undefined, beforehan
     caches(given),
     Drain.layer
   ).pipe(Layer.provideMerge(Readiness.layer))
-  const figures = Layer.unwrap(
-    Effect.map(lifeOf("instance", STAGES), (self) =>
-      Layer.provideMerge(Overview.layer({ self, expected: STAGES }), publishFigures(self))
+  const all = Effect.map(lifeOf("instance", STAGES), (self) =>
+    serving(given, beforehand).pipe(
+      Layer.provideMerge(Overview.layer({ self, expected: STAGES })),
+      Layer.provideMerge(publishFigures(self)),
+      Layer.provideMerge(groups(given, { stages: STAGES, ownsLog, life: self.life }, archive(given, dataDir))),
+      Layer.provideMerge(partitionsKept),
+      Layer.provideMerge(services)
     )
   )
-  return serving(given, beforehand).pipe(
-    Layer.provideMerge(figures),
-    Layer.provideMerge(groups(given, { stages: STAGES, ownsLog }, archive(given, dataDir))),
-    Layer.provideMerge(partitionsKept),
-    Layer.provideMerge(services)
-  )
+  return Layer.unwrap(all)
 }

@@ -55,7 +55,7 @@ export const worker = Command.make(
         Layer.provideMerge(Layer.provide(Operator.layer(given), access(given))),
         Layer.provideMerge(publishFigures(life)),
         Layer.provideMerge(Layer.effectDiscard(Effect.forkScoped(watchLog))),
-        Layer.provideMerge(groups(given, { stages, ownsLog: false }, kept)),
+        Layer.provideMerge(groups(given, { stages, ownsLog: false, life: life.life }, kept)),
         Layer.provideMerge(stages.includes("process") ? partitionsKept : Layer.empty),
         Layer.provideMerge(services)
       )

@@ -77,6 +77,12 @@ export const heldRecords = gauge(
   "topic",
   "partition"
 )
+export const partitionsAssigned = gauge(
+  "topology_partition_assigned",
+  "1 while this process runs a partition of a group",
+  "group",
+  "partition"
+)
 export const lostRecords = counter(
   "topology_log_lost_records_total",
   "Records that the log no longer held when a group was to take them",

@@ -10,7 +10,7 @@ const SAY_AGAIN_MS = 60_000
 const MAX_TOLD = 100
 
 /** `partition 3`, `partitions 0-4, 7`. */
-const namesOf = (partitions: Iterable<number>): string => {
+export const namesOf = (partitions: Iterable<number>): string => {
   const sorted = [...partitions].sort((a, b) => a - b)
   const ranges: Array<string> = []
   for (let i = 0; i < sorted.length; i++) {
