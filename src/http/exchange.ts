@@ -13,6 +13,13 @@ import type { Kind, Slots } from "./slots.ts"
 /** Up to this a socket takes an answer whole, and where connections are scarce its own ends with it. */
 const CLOSING_BYTES = 65_536
 
+/**
+ * Bytes of a streamed answer written at a time. The library gathers 16 KiB before it writes; what does not fit in there
+ * behind a chunk's own head is lost, and the answer is no answer any more, where the socket has no room for that head
+ * (docs/decisions/0031).
+ */
+const PIECE_BYTES = 16_000
+
 /** An answer that says why there is none. */
 export interface Refusal {
   readonly status: number
@@ -334,12 +341,15 @@ export class Exchange {
         const { done, value } = await reader.read()
         if (this.#isOver) return
         if (done) break
-        let isTaken = true
-        res.cork(() => {
-          isTaken = res.write(value as Uint8Array<ArrayBuffer>)
-        })
-        if (!isTaken) await this.#writable()
-        if (this.#isOver) return
+        for (let at = 0; at < value.byteLength; at += PIECE_BYTES) {
+          const piece = value.subarray(at, at + PIECE_BYTES)
+          let isTaken = true
+          res.cork(() => {
+            isTaken = res.write(piece)
+          })
+          if (!isTaken) await this.#writable()
+          if (this.#isOver) return
+        }
       }
       res.cork(() => res.end())
       this.#end()

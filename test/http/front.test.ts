@@ -361,6 +361,30 @@ describe("an answer", () => {
     }).pipe(Effect.scoped)
   )
 
+  it.live("that streams is whole, and written in pieces that the library cannot lose", () =>
+    Effect.gen(function* () {
+      const rows = new Rows()
+      rows.ticks.push(...ticks(3000))
+      const { port } = yield* serve({ store: memoryStore(rows) })
+      const path = `/api/v1/historical/ticks?instrument_token=1&from=${START}&to=${START + 1_000_000}`
+      const client = yield* rawClient(port, `GET ${path} HTTP/1.1\r\n${HOST}Accept: text/csv\r\n\r\n`)
+      const text = yield* client.until(/\r\n0\r\n\r\n$/)
+      const body: Array<string> = []
+      for (let at = text.indexOf("\r\n\r\n") + 4; ; ) {
+        const line = text.indexOf("\r\n", at)
+        const size = Number.parseInt(text.slice(at, line), 16)
+        if (size === 0) break
+        // With its own head it has room in 16 KiB.
+        assert.isAtMost(size, 16_384 - 128)
+        body.push(text.slice(line + 2, line + 2 + size))
+        at = line + 2 + size + 2
+      }
+      const lines = body.join("").trimEnd().split("\n").slice(1)
+      assert.strictEqual(lines.length, rows.ticks.length)
+      assert.isTrue(lines.every((row, i) => row.startsWith(`1,${START + i},`)))
+    }).pipe(Effect.scoped)
+  )
+
   it.live("to HEAD has no body, also where it is refused", () =>
     Effect.gen(function* () {
       const { port } = yield* open()
