@@ -3,7 +3,7 @@ import { mkdtempSync } from "node:fs"
 import { rm } from "node:fs/promises"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
-import { Context, Effect, Fiber, Layer, Redacted } from "effect"
+import { Context, Effect, Fiber, Layer, Redacted, Result } from "effect"
 import * as ParquetFiles from "../layers/archive/ParquetFiles.ts"
 import * as S3 from "../layers/archive/S3.ts"
 import * as Kafka from "../layers/kafka/KafkaLog.ts"
@@ -23,9 +23,12 @@ import * as RedisRing from "../layers/redis/RedisRing.ts"
 import { SettingError, StartError } from "../schema/Errors.ts"
 import { readSettings, type Settings } from "../schema/Settings.ts"
 import { consumerGroups } from "../streams/topology.ts"
+import { withSecretFiles } from "./secretFiles.ts"
 
 /** The settings of this process; the first wrong one ends it with a line that names it. */
-export const settings = Effect.suspend(() => Effect.fromResult(readSettings(process.env)))
+export const settings = Effect.suspend(() =>
+  Effect.fromResult(Result.flatMap(withSecretFiles(process.env), readSettings))
+)
 
 /** A setting that this command cannot do without. */
 export const required = <K extends keyof Settings>(given: Settings, name: K, why: string) => {

@@ -28,14 +28,22 @@ const setting = <S>(schema: S, fallback: string | undefined, description: string
   description
 })
 
+/** Settings that hold a secret: each may be in a file that NAME_FILE names instead. */
+export const SECRETS = ["DATABASE_URL", "REDIS_URL", "KAFKA_SASL_PASSWORD"] as const
+
+const secretFile = (name: (typeof SECRETS)[number]) =>
+  setting(Schema.String, undefined, `file that holds ${name}, instead of it`)
+
 /** Settings that may be left unset and have no default. */
 const optional = {
   DATABASE_URL: setting(Schema.String, undefined, "PostgreSQL or TimescaleDB; unset: embedded in DATA_DIR"),
+  DATABASE_URL_FILE: secretFile("DATABASE_URL"),
   REDIS_URL: setting(
     Schema.String,
     undefined,
     "Redis 5 or newer, redis:// or rediss://; unset: claims, rings and checkpoints embedded"
   ),
+  REDIS_URL_FILE: secretFile("REDIS_URL"),
   REDIS_TLS_CA_FILE: setting(
     Schema.String,
     undefined,
@@ -60,6 +68,7 @@ const optional = {
   ),
   KAFKA_SASL_USERNAME: setting(Schema.String, undefined, "user name for Kafka"),
   KAFKA_SASL_PASSWORD: setting(Schema.String, undefined, "password for Kafka; never shown"),
+  KAFKA_SASL_PASSWORD_FILE: secretFile("KAFKA_SASL_PASSWORD"),
   KAFKA_TLS_CA_FILE: setting(
     Schema.String,
     undefined,
