@@ -696,9 +696,10 @@ def connect(
     ``key``: the API key, or a function that answers it, asked for each connection. ``policy``, ``capacity``: what the
     server does with a slow stream, ``evict-oldest`` unless said otherwise. ``buffer_size``: events of each stream that
     wait for the program; ``when_full`` of them nothing more is read (``pause``), or it is an ``error``.
-    ``on_violation``: a message that breaks the rule is asked for again (``resume``), or raised. ``strict``: an instrument
-    that is not to be had ends the stream; not so, ``error`` listeners are told of it. ``heartbeat``, ``timeout``: seconds.
-    ``retries``: of a request of REST. ``compression``: of live frames. ``ssl_context``: for https.
+    ``on_violation``: a message that breaks the rule is asked for again (``resume``), or raised. ``strict``: an
+    instrument that is not to be had ends the stream; not so, ``error`` listeners are told of it. ``heartbeat``,
+    ``timeout``: seconds. ``retries``: of a request of REST. ``compression``: of live frames. ``ssl_context``: for
+    https.
     """
     server = server_at(
         url, key, ssl_context=ssl_context, reconnect=reconnect, heartbeat=heartbeat, compression=compression
