@@ -3,7 +3,7 @@
  * The key itself is kept nowhere: only its hash.
  */
 import { Result, Schema } from "effect"
-import { explain } from "./Explain.ts"
+import { explain, showValue } from "./Explain.ts"
 import { fullSymbol, type Instrument, isExchange, MAX_SYMBOL_CHARS } from "./Instrument.ts"
 import { KEY_ID_CHARS } from "./keyText.ts"
 import { isPrintable } from "./printable.ts"
@@ -53,6 +53,20 @@ const text = (isRight: (text: string) => boolean, wanted: string) =>
 const Instant = text((iso) => isTime(parseIso(iso)), "a time such as 2026-01-15T03:45:00Z")
 const hex = (chars: number, wanted: string) => text((t) => t.length === chars && /^[0-9a-f]+$/.test(t), wanted)
 
+/** Lists are long: looked through by hand, ten times faster than by a schema of each entry. */
+const instrumentsProblem = (list: unknown): string | undefined => {
+  if (!Array.isArray(list) || list.length === 0 || list.length > MAX_KEY_INSTRUMENTS) {
+    return `Expected a list of 1 to ${MAX_KEY_INSTRUMENTS} instruments`
+  }
+  const wrong = list.find((entry) => typeof entry !== "string" || !isKeyInstrument(entry))
+  return wrong === undefined
+    ? undefined
+    : `Expected each to be ${KEY_INSTRUMENT_WANTED}, which ${showValue(wrong)} is not`
+}
+const Instruments = Schema.declare((list): list is ReadonlyArray<string> => Array.isArray(list)).pipe(
+  Schema.check(Schema.makeFilter((list: ReadonlyArray<string>) => instrumentsProblem(list) ?? true))
+)
+
 /** A key as the file keeps it. Times are ISO-8601 with an offset. */
 export const StoredKey = Schema.Struct({
   name: text(isKeyName, KEY_NAME_WANTED),
@@ -62,11 +76,7 @@ export const StoredKey = Schema.Struct({
   hash: hex(64, "SHA-256 in hexadecimal digits"),
   scopes: Schema.Array(Scope).pipe(Schema.check(Schema.isBetweenLength(1, SCOPES.length))),
   /** Absent: every instrument. */
-  instruments: Schema.optionalKey(
-    Schema.Array(text(isKeyInstrument, KEY_INSTRUMENT_WANTED)).pipe(
-      Schema.check(Schema.isBetweenLength(1, MAX_KEY_INSTRUMENTS))
-    )
-  ),
+  instruments: Schema.optionalKey(Instruments),
   created: Instant,
   expires: Schema.optionalKey(Instant),
   revoked: Schema.optionalKey(Instant)

@@ -46,7 +46,13 @@ describe("the file of keys", () => {
       [{ ...stored(), name: "a b" }, "keys.0.name: expected a name of 1 to 64 letters"],
       [{ ...stored(), expires: "2026-12-31" }, "keys.0.expires: expected a time such as 2026-01-15T03:45:00Z"],
       [{ ...stored(), hash: "00" }, "keys.0.hash: expected SHA-256 in hexadecimal digits"],
-      [{ ...stored(), instruments: ["NSE"] }, "keys.0.instruments.0: expected a token, EXCHANGE:SYMBOL or EXCHANGE:*"],
+      [
+        { ...stored(), instruments: ["1", "NSE"] },
+        'keys.0.instruments: expected each to be a token, EXCHANGE:SYMBOL or EXCHANGE:*, which "NSE" is not'
+      ],
+      [{ ...stored(), instruments: [1] }, "keys.0.instruments: expected each to be a token"],
+      [{ ...stored(), instruments: [] }, "keys.0.instruments: expected a list of 1 to 10000 instruments, got []"],
+      [{ ...stored(), instruments: "NSE:INFY" }, "keys.0.instruments: expected"],
       [{ name: "desk" }, "keys.0.id: expected"]
     ]
     for (const [key, message] of cases) assert.include(refused([key]), message)
