@@ -5,7 +5,7 @@
 import { backfillFrame, clockFrame, evictedFrame, type Place } from "../../schema/Protocol.ts"
 import { isAfter, type Tick } from "../../schema/Tick.ts"
 import { UNKNOWN } from "./backfill.ts"
-import { type ClientQueue, Frame, MAX_DELIVERY, type Published } from "./ClientQueue.ts"
+import { type ClientQueue, Frame, MAX_DELIVERY, type Published, textNotice } from "./ClientQueue.ts"
 import type { ChannelHost, Member } from "./parts.ts"
 import { framesFor, TICK, type Told, toldBy } from "./sideChannels.ts"
 import { audienceOf, InstrumentTicks } from "./TickRing.ts"
@@ -188,8 +188,12 @@ export class Channel {
       if (subscription.hasTicks) {
         const first = place === undefined || isBehind ? position : epoch === place.epoch ? place.position + 1 : 1
         const before: Array<string> = []
-        // A place that nobody knew, and that the stream does not pass: where it stands instead is told first.
-        if (isBehind) before.push(backfillFrame(token, epoch, position, position - 1, false, []))
+        // A place that nobody knew, and that the stream does not pass: where it stands instead is told first, whatever
+        // becomes of the tick.
+        if (isBehind) {
+          const text = backfillFrame(token, epoch, position, position - 1, false, [])
+          subscription.queue.notify(textNotice(text, token))
+        }
         if (first < position) before.push(evictedFrame(token, epoch, first, position - 1))
         before.push(...beside)
         this.send(new Frame(token, epoch, position, first, before, published, tick, ""), [subscription.queue])
