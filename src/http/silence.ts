@@ -16,26 +16,36 @@ export interface Silent {
   readonly giveUp: () => void
 }
 
+/** Does something again and again; answers what ends that. */
+type Every = (look: () => void, ms: number) => () => void
+
+const every: Every = (look, ms) => {
+  const timer = setInterval(look, ms).unref()
+  return () => clearInterval(timer)
+}
+
 export class Silence {
   private readonly lookMs: number
+  private readonly every: Every
   /** Each with the milliseconds that it may be silent for, where that is longer than others may. */
   private readonly peers = new Map<Silent, () => number>()
-  private timer: NodeJS.Timeout | undefined
+  private end: (() => void) | undefined
 
-  constructor(lookMs = LOOK_MS) {
+  constructor(lookMs = LOOK_MS, again = every) {
     this.lookMs = lookMs
+    this.every = again
   }
 
   add(peer: Silent, patience: () => number): void {
     this.peers.set(peer, patience)
-    this.timer ??= setInterval(this.look, this.lookMs).unref()
+    this.end ??= this.every(this.look, this.lookMs)
   }
 
   remove(peer: Silent): void {
     this.peers.delete(peer)
     if (this.peers.size > 0) return
-    clearInterval(this.timer)
-    this.timer = undefined
+    this.end?.()
+    this.end = undefined
   }
 
   private readonly look = (): void => {

@@ -495,7 +495,7 @@ describe("a client of /ws", () => {
           counts: { ended: (why) => ended.push(why), upgradeRefused: () => undefined, messageRefused: () => undefined }
         })
         for (const frame of [Buffer.from([0x7b, 0xff, 0xfe, 0x7d]), Buffer.alloc(3 * MAX_MESSAGE_BYTES, "x")]) {
-          const client = yield* connect(url)
+          const client = yield* connect(url, { deflate: false })
           client.ws.send(frame, { binary: false })
           yield* client.until(({ closed }) => closed !== undefined)
         }
@@ -563,6 +563,85 @@ describe("a client of /ws", () => {
         hub.publish([tickOf(1, EPOCH, 21)])
         yield* client.until(({ checker }) => checker.ticks === 1)
         assert.strictEqual(client.checker.backfilled, 5)
+      })
+    )
+  )
+
+  it.live("that subscribes to 10,000 instruments one by one is served, and unsubscribes likewise", () =>
+    Effect.scoped(
+      Effect.gen(function* () {
+        const { hub, url } = yield* serve()
+        const other = yield* connect(url)
+        const client = yield* connect(url, { keep: false })
+        hub.publish(Array.from({ length: 10_000 }, (_, i) => tickOf(i + 1, EPOCH, 5)))
+        for (let token = 1; token <= 10_000; token++) {
+          client.send({ action: "subscribe", tokens: [token], backfill: 1, id: `subscription of instrument ${token}` })
+        }
+        // Whoever asks for little meanwhile is not behind all of that.
+        other.send({ action: "subscribe", tokens: [1] })
+        yield* other.until(({ checker }) => checker.backfills === 1)
+        yield* client.until(({ checker }) => checker.backfills === 10_000)
+        assert.strictEqual(client.checker.backfilled, 10_000)
+        assert.strictEqual(hub.subscriptions, 10_001)
+        const before = client.checker.messages.length
+        for (let token = 10_000; token > 9_950; token--) client.send({ action: "unsubscribe", tokens: [token] })
+        yield* client.until(({ checker }) => checker.messages.length === before + 50)
+        assert.strictEqual(hub.subscriptions, 10_001)
+        assert.isUndefined(client.closed)
+      })
+    )
+  )
+
+  it.live("is told what it left and what it still has, by token and by symbol", () =>
+    Effect.scoped(
+      Effect.gen(function* () {
+        const { hub, url } = yield* serve({
+          instruments: [instrumentOf(1, "ALPHA", "SIM"), instrumentOf(2, "BETA", "NSE"), instrumentOf(3, "BETA", "BSE")]
+        })
+        const client = yield* connect(url)
+        client.send({ action: "unsubscribe", tokens: [1], id: 0 })
+        client.send({ action: "subscribe", tokens: [1, 2, 4, 5], id: 1 })
+        client.send({ action: "unsubscribe", symbols: ["ALPHA", "BETA", "NOPE", "BSE:BETA", "ALPHA"], id: { n: 2 } })
+        yield* client.until(({ checker }) => checker.messages.length === 3)
+        hub.publish([tickOf(1, EPOCH, 1), tickOf(2, EPOCH, 1)])
+        client.send({ action: "unsubscribe", tokens: [5, 77, 5] })
+        yield* client.until(({ checker }) => checker.messages.length === 4)
+        hub.publish([tickOf(1, EPOCH, 2), tickOf(2, EPOCH, 2), tickOf(5, EPOCH, 1)])
+        yield* client.until(({ checker }) => checker.place(2)?.position === 2)
+        assert.deepStrictEqual(
+          client.messages.filter(({ type }) => type === "unsubscribed"),
+          [
+            { type: "unsubscribed", id: 0, tokens: [{ instrument_token: 1, removed: false }], held: [] },
+            {
+              type: "unsubscribed",
+              id: { n: 2 },
+              tokens: [
+                { instrument_token: 1, symbol: "ALPHA", removed: true },
+                { symbol: "BETA", removed: false },
+                { symbol: "NOPE", removed: false },
+                { instrument_token: 3, symbol: "BSE:BETA", removed: false },
+                { instrument_token: 1, symbol: "ALPHA", removed: false }
+              ],
+              held: [2, 4, 5]
+            },
+            {
+              type: "unsubscribed",
+              tokens: [
+                { instrument_token: 5, removed: true },
+                { instrument_token: 77, removed: false },
+                { instrument_token: 5, removed: false }
+              ],
+              held: [2, 4]
+            }
+          ]
+        )
+        assert.deepStrictEqual(
+          client.messages.flatMap((m) => (m.type === "tick" ? [[m.instrument_token, m.position]] : [])),
+          [
+            [2, 1],
+            [2, 2]
+          ]
+        )
       })
     )
   )

@@ -330,6 +330,10 @@ const scenario = async (seed: number, isShort: boolean): Promise<void> => {
     }
     for (const [token, count] of peer.accepted) assert.isAtLeast(peer.answered.get(token) ?? 0, count, `${policy}`)
   }
+
+  for (const { talk } of peers) hub.disconnect(talk.client)
+  assert.deepStrictEqual(hub.held, { ticks: 0, bytes: 0 })
+  assert.strictEqual(hub.subscriptions, 0)
 }
 
 describe("clients of every policy, whatever they ask for", () => {

@@ -1,7 +1,7 @@
 /** Decides how tests meet `/ws` over real sockets: an app on a free port, and clients that check the rule. */
 import * as uWS from "uWebSockets.js"
 import { Effect, Result } from "effect"
-import WebSocket from "ws"
+import WebSocket, { type PerMessageDeflateOptions } from "ws"
 import type { KeyAccess } from "../../src/http/access.ts"
 import type { ClientLog } from "../../src/http/clientLog.ts"
 import { guard, guardRules } from "../../src/http/guard.ts"
@@ -135,11 +135,20 @@ export class TestClient {
 
 export const connect = (
   url: string,
-  options: { readonly checker?: RuleChecker; readonly keep?: boolean; readonly headers?: Record<string, string> } = {}
+  options: {
+    readonly checker?: RuleChecker
+    readonly keep?: boolean
+    readonly headers?: Record<string, string>
+    /** What of permessage-deflate the client offers; by default what its library does. */
+    readonly deflate?: boolean | PerMessageDeflateOptions
+  } = {}
 ) =>
   Effect.acquireRelease(
     Effect.callback<TestClient, Error>((resume) => {
-      const ws = new WebSocket(url, options.headers === undefined ? {} : { headers: options.headers })
+      const ws = new WebSocket(url, {
+        ...(options.headers === undefined ? {} : { headers: options.headers }),
+        perMessageDeflate: options.deflate ?? true
+      })
       const client = new TestClient(ws, options.checker ?? new RuleChecker(), options.keep !== false)
       ws.once("open", () => resume(Effect.succeed(client)))
       ws.once("error", (error) => resume(Effect.fail(error)))

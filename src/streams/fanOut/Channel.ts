@@ -7,7 +7,7 @@ import { isAfter, type Tick } from "../../schema/Tick.ts"
 import { atOnce, type Slices } from "../run/slices.ts"
 import { UNKNOWN } from "./backfill.ts"
 import { Candles } from "./Candles.ts"
-import { type ClientQueue, Frame, MAX_DELIVERY, type Notice, type Published } from "./ClientQueue.ts"
+import { type ClientQueue, Frame, MAX_DELIVERY, type Notice, type Published, textNotice } from "./ClientQueue.ts"
 import { Listened, Listener, Offers } from "./Listened.ts"
 import type { ChannelHost, LogPlace, Member, Origin } from "./parts.ts"
 import { Silence } from "./Silence.ts"
@@ -348,8 +348,12 @@ export class Channel {
       if (subscription.hasTicks) {
         const first = place === undefined || isBehind ? position : epoch === place.epoch ? place.position + 1 : 1
         const before: Array<string> = []
-        // A place that nobody knew, and that the stream does not pass: where it stands instead is told first.
-        if (isBehind) before.push(backfillFrame(token, epoch, position, position - 1, false, []))
+        // A place that nobody knew, and that the stream does not pass: where it stands instead is told first, whatever
+        // becomes of the tick.
+        if (isBehind) {
+          const text = backfillFrame(token, epoch, position, position - 1, false, [])
+          subscription.queue.notify(textNotice(text, token))
+        }
         if (first < position) before.push(evictedFrame(token, epoch, first, position - 1))
         before.push(...beside)
         this.send(new Frame(token, epoch, position, first, before, published, tick, ""), [subscription.queue])

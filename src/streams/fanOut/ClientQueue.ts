@@ -110,11 +110,11 @@ export interface Notice {
   readonly done?: (sent: boolean) => void
 }
 
-/** One text as a notice. */
-export const textNotice = (text: string): Notice => {
+/** One text as a notice, about an instrument where it is. */
+export const textNotice = (text: string, token = 0): Notice => {
   let rest: string | undefined = text
   return {
-    token: 0,
+    token,
     weight: text.length + 64,
     next: () => {
       const now = rest
