@@ -109,6 +109,7 @@ export class Client extends Source {
     readonly change: (id: string, change: ReplayChange, options?: RequestOptions) => Promise<ReplayStatus>
     readonly delete: (id: string, options?: RequestOptions) => Promise<void>
   }
+  /** @internal */
   protected override readonly feed: Feed
   readonly #rest: Rest
   readonly #open = new Set<Replay>()

@@ -290,10 +290,13 @@ export class Feed {
     this.#error = error
     this.link.close()
     clearTimeout(this.#later)
-    for (const subscription of [...this.#subscriptions]) subscription.end(reason)
+    const all = [...this.#subscriptions]
+    for (const subscription of all) subscription.end(reason)
     this.#subscriptions.clear()
     this.#clear()
-    if (reason !== undefined) this.#hooks.emit("error", reason)
+    // Streams throw it; it is an event for those who listen, and where nobody else would be told.
+    const isTold = all.length > 0 && all.every(({ throws }) => throws)
+    if (reason !== undefined && (!isTold || this.#hooks.hears("error"))) this.#hooks.emit("error", reason)
     this.#hooks.emit("closed", reason === undefined ? {} : { error: reason })
   }
 

@@ -19,6 +19,7 @@ const NOT_FOUND = 404
 
 export class Replay extends Source {
   readonly id: string
+  /** @internal */
   protected override readonly feed: Feed
   readonly #routes: ReplayRoutes
   readonly #named: Instruments | undefined
@@ -53,6 +54,7 @@ export class Replay extends Source {
     this.feed.restart(status.id, status.run)
   }
 
+  /** @internal */
   protected override get named(): Instruments | undefined {
     return this.#named
   }
@@ -99,7 +101,7 @@ export class Replay extends Source {
     return this.#routes.get(this.id, options)
   }
 
-  /** Ends the replay and its streams. */
+  /** Ends the replay; its streams end once what waits in them is taken. */
   async close(options?: RequestOptions): Promise<void> {
     this.#finish(undefined)
     try {

@@ -68,7 +68,7 @@ export abstract class Source extends Emitter<FeedEvents> {
     this.#options = options
   }
 
-  /** Instruments that are asked for where none are named. */
+  /** Instruments that are asked for where none are named. @internal */
   protected get named(): Instruments | undefined {
     return undefined
   }

@@ -42,7 +42,13 @@ export class Subscription {
   readonly wanted: Wanted
   /** @internal */
   readonly wantsTicks: boolean
+  /** The application is told by the stream itself why it ended. @internal */
+  get throws(): boolean {
+    return false
+  }
+  /** @internal */
   protected readonly host: Host
+  /** @internal */
   protected isOver = false
   readonly #answers = new Map<InstrumentName, Answer | undefined>()
   /** What each token was asked for as. */
@@ -80,7 +86,7 @@ export class Subscription {
     this.host.leave(this)
   }
 
-  /** Tokens that the server accepted. */
+  /** Tokens that the server accepted. @internal */
   protected tokens(): ReadonlyArray<number> {
     return [...this.#answers.values()].flatMap((answer) => (answer?.accepted ? [answer.instrument_token] : []))
   }
@@ -155,6 +161,11 @@ export class Stream<A extends Message> extends Subscription {
     for (const [token, place] of Object.entries(wanted.since)) this.#places.set(Number(token), place)
     options.signal?.addEventListener("abort", this.#aborted, { once: true })
     if (options.signal?.aborted === true) queueMicrotask(this.#aborted)
+  }
+
+  /** @internal */
+  override get throws(): boolean {
+    return true
   }
 
   /** Messages that its full buffer let go, ticks or others. */

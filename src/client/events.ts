@@ -50,11 +50,12 @@ export class Emitter<Events extends { readonly error: unknown }> {
     })
   }
 
-  /** Whether it is worth making the event. */
+  /** Whether it is worth making the event. @internal */
   protected hears(event: keyof Events): boolean {
     return (this.#listeners.get(event)?.size ?? 0) > 0
   }
 
+  /** @internal */
   protected emit<E extends keyof Events>(event: E, value: Events[E]): void {
     const listeners = this.#listeners.get(event)
     if (listeners === undefined || listeners.size === 0) {

@@ -1,7 +1,7 @@
 import { join } from "node:path"
 import { assert, describe, it } from "@effect/vitest"
 import { Effect, Fiber, Schedule } from "effect"
-import { type Client, connect, type Message, RuleViolated, type Stream } from "../../src/client/index.ts"
+import { type Client, connect, type Message, ReplayFailed, RuleViolated, type Stream } from "../../src/client/index.ts"
 import { LONG_MS } from "../support/guards.ts"
 import { LossyProxy } from "../support/LossyProxy.ts"
 import { folder, start, startInstance } from "../support/processes.ts"
@@ -145,6 +145,87 @@ const feeding = (url: string) => {
     stop: Effect.map(Fiber.interrupt(fiber), () => number - 1)
   }))
 }
+
+// Long: an instance is fed, and its day replayed.
+describe("a client's replay", { timeout: LONG_MS }, () => {
+  it.live("is told from its first tick to its last, steered meanwhile, and ends its streams with its end", () =>
+    Effect.gen(function* () {
+      const { url } = yield* startInstance(["demo", "--symbols", "5", "--rate", "500"])
+      const app = yield* application(url, tokens)
+      const { client } = app
+      yield* Effect.promise(async () => {
+        const { instrument_token: token } = await client.instruments.find("SIM:RELIANCE")
+        const date = new Date(Date.now() + 19_800_000).toISOString().slice(0, 10)
+        for (let count = 0; count < 200; ) {
+          count = 0
+          for await (const _ of client.history.ticks(token)) count++
+        }
+
+        const replay = await client.replay({ symbols: ["SIM:RELIANCE"], date, speed: 1 })
+        const clocks: Array<string> = []
+        replay.on("clock", ({ state }) => clocks.push(state))
+        const bars = replay.candles(undefined, "1m")
+        const positions: Array<number> = []
+        for await (const tick of replay.ticks()) {
+          positions.push(tick.position)
+          if (positions.length !== 20) continue
+          assert.strictEqual((await replay.pause()).state, "paused")
+          assert.strictEqual((await replay.speed("inf")).speed, "inf")
+          assert.strictEqual((await replay.resume()).state, "running")
+        }
+        const { state, total, sent } = await replay.status()
+        assert.deepStrictEqual([state, sent], ["ended", total])
+        assert.deepStrictEqual(
+          positions,
+          Array.from({ length: total }, (_, i) => i + 1)
+        )
+        assert.includeMembers(clocks, ["running", "paused", "ended"])
+        let revisions = 0
+        for await (const bar of bars) revisions = bar.revision
+        assert.isAbove(revisions, 0)
+
+        // One that is to begin paused does, and what is left is ended.
+        const paused = await client.replay({ tokens: [token], date, speed: "inf", paused: true })
+        const ticks = paused.ticks()
+        await ticks.accepted
+        assert.strictEqual((await paused.status()).state, "paused")
+        await paused.resume()
+        assert.strictEqual((await ticks.next()).value?.position, 1)
+        await paused.close()
+        // What waits may still be taken.
+        for await (const _ of ticks);
+        assert.strictEqual((await paused.status()).state, "ended")
+        assert.strictEqual((await client.replays.list()).length, 2)
+      })
+      assert.deepStrictEqual(app.errors, [])
+    }).pipe(Effect.scoped)
+  )
+
+  it.live("fails by name where its server is gone with it", () =>
+    Effect.gen(function* () {
+      const PORT = String(yield* Effect.promise(() => freePort()))
+      const first = yield* startInstance(["demo", "--symbols", "1", "--rate", "100"], { PORT })
+      const app = yield* application(first.url, tokens)
+      const ticks = yield* Effect.promise(async () => {
+        const date = new Date(Date.now() + 19_800_000).toISOString().slice(0, 10)
+        for (let count = 0; count < 20; ) {
+          count = 0
+          for await (const _ of app.client.history.ticks("SIM:RELIANCE")) count++
+        }
+        const replay = await app.client.replay({ symbols: ["SIM:RELIANCE"], date, paused: true })
+        const stream = replay.ticks()
+        await stream.accepted
+        return stream
+      })
+      first.mdp.kill("SIGKILL")
+      yield* first.mdp.ended
+      yield* startInstance(["demo", "--symbols", "1", "--rate", "100"], { PORT })
+      const error = yield* Effect.flip(Effect.tryPromise({ try: () => ticks.next(), catch: (why) => why as Error }))
+      assert.instanceOf(error, ReplayFailed)
+      assert.match(error.message, /^replay \w+: this server does not know it$/)
+    }).pipe(Effect.scoped)
+  )
+})
 
 // Long: real processes are killed and started again and again.
 describe("a client of a server that is killed", { timeout: LONG_MS }, () => {
