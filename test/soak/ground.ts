@@ -60,7 +60,8 @@ export const now = (): number => (performance.timeOrigin + performance.now()) * 
 export class Ground {
   readonly cluster: Cluster
   readonly settings: Settings
-  readonly server: Running
+  /** The one that is asked; a run may put another in its place. */
+  server: Running
   readonly workers: Array<Running> = []
   readonly witness: Witness
   readonly tokens: ReadonlyArray<number>
@@ -74,7 +75,7 @@ export class Ground {
     this.server = server
     this.tokens = tokens
     this.runtime = ManagedRuntime.make(Kafka.layerOf(settings, consumerGroups))
-    this.witness = new Witness(() => server.url, tokens)
+    this.witness = new Witness(() => this.server.url, tokens)
   }
 
   static async set(engine: Engine, symbols: number): Promise<Ground> {

@@ -1,15 +1,18 @@
 /**
- * Decides `npm run test:soak`: four long scenarios on real processes, each at full length unless told otherwise. Each
+ * Decides `npm run test:soak`: long scenarios on real processes, each at full length unless told otherwise. Each
  * prints its figures; one claim that does not hold, and the end is 1.
  */
 import { inspect, parseArgs } from "node:util"
 import { missing, serviceNames } from "../../scripts/servers/install.ts"
 import { ENGINES, type Engine } from "../crash/cluster.ts"
 import { burst } from "./burst.ts"
+import { clients } from "./clients.ts"
 import type { SoakOptions } from "./ground.ts"
+import { idle } from "./idle.ts"
 import { misbehave } from "./misbehave.ts"
 import { postgresAway } from "./postgresAway.ts"
 import { Report } from "./report.ts"
+import { slow } from "./slow.ts"
 import { workers } from "./workers.ts"
 
 interface Scenario {
@@ -23,6 +26,9 @@ interface Scenario {
 const scenarios: Readonly<Record<string, Scenario>> = {
   "postgres-away": { play: postgresAway, seconds: 60, rate: 2000, leastRate: 100 },
   workers: { play: workers, seconds: 30, rate: 2000, leastRate: 500 },
+  clients: { play: clients, seconds: 180, rate: 300, leastRate: 50 },
+  idle: { play: idle, seconds: 30, rate: 100, leastRate: 100 },
+  slow: { play: slow, seconds: 10, rate: 500, leastRate: 100 },
   // Where the host itself is full, whatever comes beside it costs the good clients something, a bystander too.
   misbehave: { play: misbehave, seconds: 6, rate: 500, leastRate: 100 },
   // A batch that takes longer than the store's own limit for a statement would never be written.
