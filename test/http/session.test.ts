@@ -1,4 +1,4 @@
-import { assert, describe, it } from "@effect/vitest"
+import { afterEach, assert, describe, it, vi } from "@effect/vitest"
 import { BYTE_BURST, MAX_STRIKES, MESSAGE_BURST } from "../../src/http/session.ts"
 import { MESSAGES, Shares } from "../../src/http/shares.ts"
 import { Hub } from "../../src/streams/fanOut/Hub.ts"
@@ -22,6 +22,10 @@ const until = (peer: Conversation, most: number, message: (n: number) => object)
   }
   return peer.socket.ended === undefined ? Number.POSITIVE_INFINITY : most
 }
+
+afterEach(() => {
+  vi.useRealTimers()
+})
 
 describe("what a client says", () => {
   it("counts by what it makes the server do: subscribing one by one is no flood, pings and what is refused are", () => {
@@ -73,6 +77,8 @@ describe("what a client says", () => {
   })
 
   it("waits where the client is ahead of its allowance, in order, and is not closed for it", async () => {
+    // The allowance fills with time: a slow machine would fill it while this is sent.
+    vi.useFakeTimers({ toFake: ["performance", "setTimeout", "clearTimeout"] })
     const hub = make()
     const peer = new Conversation(hub, { settings: { MAX_CLIENT_TOKENS: 1000 } })
     // As much at once as subscribing one by one to all, and then as fast as the allowance fills.
@@ -82,7 +88,8 @@ describe("what a client says", () => {
     }
     assert.isUndefined(peer.socket.ended)
     assert.isBelow(peer.all("subscribed").length, 1020)
-    while (peer.all("subscribed").length < 1020) await new Promise((resolve) => setTimeout(resolve, 5))
+    await vi.advanceTimersByTimeAsync(10_000)
+    assert.strictEqual(peer.all("subscribed").length, 1020)
     assert.isUndefined(peer.socket.ended)
     assert.strictEqual(peer.all("pong").length, 10)
     assert.deepStrictEqual(peer.refused, [])

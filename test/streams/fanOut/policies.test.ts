@@ -365,8 +365,7 @@ describe("a client with policy pause", () => {
         ...[1, 2, 3, 4].map((i) => ["tick", 1, i, i]),
         ["backfill", 1, 5, 4],
         ["evicted", 1, 5, 15],
-        ["backfill", 1, 16, 20],
-        ["backfill", 1, 21, 22]
+        ["backfill", 1, 16, 22]
       ]
     )
     assert.deepStrictEqual(
