@@ -24,9 +24,6 @@ describe("the page on security", () => {
     const known = new Set(settingsTable.map(({ name }) => name))
     const settings = [...page.matchAll(/`([A-Z][A-Z_]{3,})`/g)].map(([, name]) => name!)
     assert.isAbove(settings.length, 10)
-    for (const setting of settings) assert.isTrue(known.has(setting) || PENDING.has(setting), setting)
+    for (const setting of settings) assert.isTrue(known.has(setting), setting)
   })
 })
-
-/** Of the listeners, and no setting yet. */
-const PENDING = new Set(["TLS_CERT_FILE", "TLS_KEY_FILE", "ALLOWED_HOSTS", "METRICS_HOST"])
