@@ -23,6 +23,7 @@ import { IST_OFFSET_MICROS } from "../schema/Tick.ts"
 import { dayOfDate, isTime, parseIso } from "../schema/Time.ts"
 import { wrongValue } from "./cli.ts"
 import { parseDuration } from "./feed.ts"
+import { say, tell } from "./lines.ts"
 import { required, settings } from "./services.ts"
 
 const MS_PER_DAY = 86_400_000
@@ -184,7 +185,7 @@ const revoke = Command.make(
       return Result.fail(`key ${name} ${what} ${when} already`)
     })
     yield* audit("key_revoke", { key: name, id, file: path })
-    process.stdout.write(`${name} revoked: servers close what it has connected within two seconds\n`)
+    tell(`${name} revoked: servers close what it has connected within two seconds`)
   })
 ).pipe(Command.withDescription("End a key at once, on every server that is given the file"))
 
@@ -242,7 +243,7 @@ const list = Command.make(
   Effect.fnUntraced(function* ({ json }) {
     const path = yield* file
     const { keys, warning } = yield* Effect.mapError(readKeys(path), ({ message }) => new StartError({ message }))
-    if (warning !== undefined) process.stderr.write(`${warning}\n`)
+    if (warning !== undefined) say("warn", warning)
     const now = Date.now()
     const shown = keys.map((key) => shownOf(key, now))
     if (json) {

@@ -430,13 +430,13 @@ const system = HttpApiGroup.make("system", { topLevel: true }).add(
   HttpApiEndpoint.get("metrics", "/metrics", {
     success: Schema.String.pipe(HttpApiSchema.asText({ contentType: "text/plain; version=0.0.4" })),
     error: errors.Forbidden
-  }).annotateMerge(describe(READ, "Prometheus metrics")),
+  }).annotateMerge(describe(whole(READ), "Prometheus metrics")),
   HttpApiEndpoint.get("topology", "/topology", {
     success: Schema.Json.annotate({
       description: "nodes, edges, capacities and policies as data, with counters and unknown tokens"
     }),
     error: errors.Forbidden
-  }).annotateMerge(describe(READ, "The pipeline, described by itself"))
+  }).annotateMerge(describe(whole(READ), "The pipeline, described by itself"))
 )
 
 export const Api = HttpApi.make("market-data-platform")

@@ -82,8 +82,15 @@ describe("mdp keys", () => {
       assert.match((yield* run("list")).stdout, /\ndesk +[0-9a-f]{8} +revoked /)
       assert.match(oneLine((yield* run("revoke", "desk")).stderr), /^mdp: key desk was revoked 20\S+Z already$/)
       assert.match(oneLine((yield* run("revoke", "nobody")).stderr), /^mdp: no key is called nobody/)
-      // The name is free again.
+      // The name is free again; where lines are JSON, the audit's have its fields, and the key stands alone all the same.
       yield* add(file, "desk")
+      const asJson = yield* mdp(["keys", "revoke", "desk"], { API_KEYS_FILE: file, LOG_FORMAT: "json" })
+      assert.deepInclude(JSON.parse(oneLine(asJson.stderr)), {
+        level: "info",
+        message: "audit",
+        action: "key_revoke",
+        key: "desk"
+      })
     }).pipe(Effect.scoped)
   )
 

@@ -80,14 +80,7 @@ const jsonOf = (value: object, method = "POST"): Asked => ({
 })
 
 /** Routes that a key for some instruments may ask for: they tell of no other instrument. */
-const RESTRICTED = new Set([
-  "instruments.search",
-  "calendar.calendar",
-  "replays.listReplays",
-  "replays.replay",
-  "metrics",
-  "topology"
-])
+const RESTRICTED = new Set(["instruments.search", "calendar.calendar", "replays.listReplays", "replays.replay"])
 
 describe("with a file of keys, every route", () => {
   it.live("asks for a key that holds, has the scope and is for the instruments; but for health and readiness", () =>

@@ -99,6 +99,8 @@ export class Pipeline {
       this.parts.state.textContent = error.message
       this.parts.state.classList.add("warn")
       this.forget(error.message)
+      // The page's key may not read them: asked again and again it would only be refused.
+      if (error.status === 403) return
     }
     const again = () => setTimeout(() => this.look(), EVERY_MS)
     // A page that nobody looks at does not ask.

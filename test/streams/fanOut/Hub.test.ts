@@ -784,8 +784,8 @@ describe("coming back with since", () => {
           ["backfill", 1, 31, false],
           // Nobody has seen it: that is told now, and where it stands when it is known.
           ["backfill", 2, 41, false],
-          ["tick", 1, 31, undefined],
           ["backfill", 2, 7, false],
+          ["tick", 1, 31, undefined],
           ["tick", 2, 7, undefined],
           ["tick", 2, 8, undefined]
         ]
