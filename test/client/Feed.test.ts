@@ -59,6 +59,28 @@ describe("what a client subscribes", () => {
     )
   })
 
+  it("is cut likewise where it has no places, by token, by symbol and when it is left", async () => {
+    const server = await scripted()
+    const { client: c } = client(server.url)
+    const names = Array.from({ length: 2_500 }, (_, i) => i + 1)
+    const symbols = names.map((n) => `NSE:${n}`)
+    const streams = [c.ticks(names), c.ticks(symbols)]
+    const peer = await server.peer()
+    const tokens = Object.fromEntries(names.map((n) => [`NSE:${n}`, 10_000 + n]))
+    const sent = [await peer.accept(), await peer.accept(), await peer.accept(tokens), await peer.accept(tokens)]
+    assert.deepStrictEqual(
+      sent.map((message) => (message.tokens ?? message.symbols)!.length),
+      [2_000, 500, 2_000, 500]
+    )
+    for (const stream of streams) assert.lengthOf(await stream.accepted, 2_500)
+    for (const stream of streams) stream.close()
+    const left = [await peer.next("unsubscribe"), await peer.next("unsubscribe"), await peer.next("unsubscribe")]
+    assert.deepStrictEqual(
+      left.map((message) => message.tokens!.length),
+      [2_000, 2_000, 1_000]
+    )
+  })
+
   it("is paced: a thousand subscriptions one by one are no flood of messages", async () => {
     const server = await scripted()
     const { client: c } = client(server.url)
@@ -374,12 +396,15 @@ describe("what an application is told of its ticks", () => {
 
   it("is a breach of the rule, and what was broken is asked for again from the last right place", async () => {
     const { stream, peer, server, events } = await listening()
-    peer.batch(backfill(1, 1, 0), frame(1, 1), frame(1, 3), frame(1, 4))
+    // What stands behind it in the same frame counts no more.
+    const other = { type: "error", code: "other", message: "of the connection that is given up" } as const
+    peer.batch(backfill(1, 1, 0), frame(1, 1), frame(1, 3), frame(1, 4), other)
     const next = await server.peer()
     assert.deepStrictEqual((await next.accept()).since, { 1: [EPOCH, 1] })
     next.say(backfill(1, 2, 4))
     assert.deepStrictEqual(places(await take(stream, 4)), [1, 2, 3, 4])
     assert.lengthOf(events.error, 1)
+    assert.lengthOf(events.disconnected, 1)
     assert.instanceOf(events.error[0], RuleViolated)
     assert.strictEqual(events.error[0]!.message, `instrument 1 stood at ${EPOCH}/1: tick ${EPOCH}/3, expected 2`)
     assert.deepStrictEqual(places(events.tick), [1, 2, 3, 4])
