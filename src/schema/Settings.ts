@@ -29,7 +29,7 @@ const setting = <S>(schema: S, fallback: string | undefined, description: string
 })
 
 /** Settings that hold a secret: each may be in a file that NAME_FILE names instead. */
-export const SECRETS = ["DATABASE_URL", "REDIS_URL", "KAFKA_SASL_PASSWORD"] as const
+export const SECRETS = ["DATABASE_URL", "REDIS_URL", "KAFKA_SASL_PASSWORD", "API_KEY"] as const
 
 const secretFile = (name: (typeof SECRETS)[number]) =>
   setting(Schema.String, undefined, `file that holds ${name}, instead of it`)
@@ -97,6 +97,7 @@ const optional = {
     undefined,
     "key by which this command speaks to an instance (feed, replay, instruments import, dlq); never shown"
   ),
+  API_KEY_FILE: secretFile("API_KEY"),
   ALLOWED_HOSTS: setting(
     Schema.String,
     undefined,
