@@ -4,7 +4,7 @@ import { Effect, Fiber, Schedule } from "effect"
 import { type Client, connect, type Message, ReplayFailed, RuleViolated, type Stream } from "../../src/client/index.ts"
 import { LONG_MS } from "../support/guards.ts"
 import { LossyProxy } from "../support/LossyProxy.ts"
-import { folder, start, startInstance } from "../support/processes.ts"
+import { folder, runToEnd, start, startInstance } from "../support/processes.ts"
 import { freePort, isInstalled, ownKafka, ownPostgres, ownRedis } from "../support/services.ts"
 
 const isMissing = !(["kafka", "redis", "postgres"] as const).map(isInstalled).every((is) => is)
@@ -223,6 +223,58 @@ describe("a client's replay", { timeout: LONG_MS }, () => {
       const error = yield* Effect.flip(Effect.tryPromise({ try: () => ticks.next(), catch: (why) => why as Error }))
       assert.instanceOf(error, ReplayFailed)
       assert.match(error.message, /^replay \w+: this server does not know it$/)
+    }).pipe(Effect.scoped)
+  )
+})
+
+// Long: an instance and the commands for its keys are real processes.
+describe("a client of a server that has keys", { timeout: LONG_MS }, () => {
+  it.live("is let in by its key, goes on with the next where one is revoked, and is told where there is none", () =>
+    Effect.gen(function* () {
+      const API_KEYS_FILE = join(yield* folder, "keys.json")
+      const keys = (...args: ReadonlyArray<string>) =>
+        Effect.map(runToEnd(["keys", ...args], { API_KEYS_FILE }), ({ stdout }) => stdout.trim())
+      const first = yield* keys("add", "first", "--instruments", "SIM:RELIANCE")
+      const second = yield* keys("add", "second", "--instruments", "SIM:RELIANCE")
+      const { url } = yield* startInstance(["demo", "--symbols", "5", "--rate", "200"], { API_KEYS_FILE })
+      const given = [first, second]
+      const client = yield* Effect.acquireRelease(
+        Effect.sync(() => connect({ url, key: () => given.shift() ?? second, reconnect: { minMs: 20, maxMs: 200 } })),
+        (made) => Effect.sync(() => made.close())
+      )
+      const names: Array<string | undefined> = []
+      client.on("connected", ({ authorized }) => names.push(authorized?.key))
+      const ticks = client.ticks("SIM:RELIANCE")
+      const next = Effect.promise(() => ticks.next())
+      assert.strictEqual((yield* next).done, false)
+      // What the key does not have is refused by name.
+      const other = yield* Effect.flip(Effect.tryPromise(() => client.ticks("SIM:TCS").next()))
+      assert.include(String(other.cause), "SubscriptionRefused: SIM:TCS: not subscribed: forbidden")
+
+      yield* keys("revoke", "first")
+      let position = 0
+      for (let count = 0; names.length < 2 || count < 20; count++) {
+        const { value } = yield* next
+        if (position > 0) assert.strictEqual(value?.position, position + 1)
+        position = value!.position
+      }
+      assert.deepStrictEqual(names, ["first", "second"])
+
+      yield* keys("revoke", "second")
+      const over = yield* Effect.flip(
+        Effect.tryPromise(async () => {
+          for await (const _ of ticks);
+        })
+      )
+      assert.include(String(over.cause), "Unauthorized: key: refused: ")
+      const nobody = yield* Effect.acquireRelease(
+        Effect.sync(() => connect({ url })),
+        (made) => Effect.sync(() => made.close())
+      )
+      const missing = yield* Effect.flip(Effect.tryPromise(() => nobody.ticks("SIM:RELIANCE").next()))
+      assert.include(String(missing.cause), "Unauthorized: key: refused: ")
+      const rest = yield* Effect.flip(Effect.tryPromise(() => nobody.quotes([9_000_001])))
+      assert.strictEqual((rest.cause as { readonly status?: number }).status, 401)
     }).pipe(Effect.scoped)
   )
 })
