@@ -16,12 +16,15 @@ const settings = Result.getOrThrow(readSettings({}))
 const PARTITIONS = 4
 const Log = MemoryLog.layer({ partitions: PARTITIONS, capacity: 10_000, dlqCapacity: 100, retained: 10_000, batch: 64 })
 
+/** One time for all: the same number at another time would be another tick. */
+const NOW = Date.now() * 1000
+
 const raw = (token: number, sequence_id: number, more: object = {}) => ({
   key: String(token),
   value: Buffer.from(
     JSON.stringify({
       instrument_token: token,
-      exchange_ts: Date.now() * 1000,
+      exchange_ts: NOW,
       price: 100,
       volume: 1,
       sequence_id,
