@@ -58,14 +58,18 @@ class _Loop:
         self._lock = threading.Lock()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
+        self._stop: Callable[[], object] | None = None
+        self.is_closed = False
 
     def _started(self) -> asyncio.AbstractEventLoop:
         with self._lock:
+            if self.is_closed:
+                raise ClientClosed
             if self._loop is None:
                 loop = asyncio.new_event_loop()
                 thread = threading.Thread(target=_run, args=(loop,), name="market-data-platform", daemon=True)
                 thread.start()
-                weakref.finalize(self, loop.call_soon_threadsafe, loop.stop)
+                self._stop = weakref.finalize(self, loop.call_soon_threadsafe, loop.stop)
                 self._loop, self._thread = loop, thread
             return self._loop
 
@@ -86,15 +90,32 @@ class _Loop:
                 except concurrent.futures.TimeoutError:
                     if future.done():
                         return future.result()
+                    if self.is_closed:
+                        raise ClientClosed from None
+                except concurrent.futures.CancelledError:
+                    raise ClientClosed from None
         except BaseException:
             future.cancel()
             raise
+
+    def close(self) -> None:
+        """Ends the loop and its thread; whoever waits for something on it gets :class:`ClientClosed`."""
+        with self._lock:
+            self.is_closed = True
+        if self._stop is not None and self._thread is not None:
+            self._stop()
+            self._thread.join()
 
 
 def _run(loop: asyncio.AbstractEventLoop) -> None:
     asyncio.set_event_loop(loop)
     try:
         loop.run_forever()
+        tasks = asyncio.all_tasks(loop)
+        for task in tasks:
+            task.cancel()
+        loop.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))
+        loop.run_until_complete(loop.shutdown_asyncgens())
     finally:
         loop.close()
 
@@ -136,7 +157,10 @@ class LiveStream(Generic[E]):
                 event = self._here.popleft()
                 if stream.hand(event):
                     return cast(E, event)
-            self._here.extend(self._loop.run(lambda: stream.take(_AT_A_TIME)))
+            try:
+                self._here.extend(self._loop.run(lambda: stream.take(_AT_A_TIME)))
+            except ClientClosed:
+                raise StopIteration from None
             if not self._here:
                 raise StopIteration
 
@@ -186,7 +210,8 @@ class LiveStream(Generic[E]):
 
     def close(self) -> None:
         """Ends the stream; what is here already can still be iterated over."""
-        self._loop.run(self._stream.close)
+        if not self._loop.is_closed:
+            self._loop.run(self._stream.close)
 
 
 class HistoryQuery(Generic[R]):
@@ -567,7 +592,8 @@ class LiveReplay(_LiveStreams):
 
     def close(self) -> None:
         """Ends its streams, and the replay with them unless it is detached."""
-        self._loop.run(self._replay.close)
+        if not self._loop.is_closed:
+            self._loop.run(self._replay.close)
 
 
 class Client(_LiveStreams):
@@ -645,7 +671,10 @@ class Client(_LiveStreams):
             return
         self._is_closed = True
         if self._loop.is_started:
-            self._loop.run(self._live.close)
+            try:
+                self._loop.run(self._live.close)
+            finally:
+                self._loop.close()
         self._sender.close()
 
     def quotes(self, instruments: Iterable[Instrument] | Instrument) -> list[Quote]:
