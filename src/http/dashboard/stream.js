@@ -21,6 +21,8 @@ export class Stream {
     /** Where each instrument's stream stands: what `since` carries. */
     this.places = new Map()
     this.tokens = new Map()
+    /** What was left on this connection: the server knows how far it was sent, better than who has yet to read it. */
+    this.left = new Set()
     /** Positions that were neither sent nor told as evicted: there must never be one. */
     this.breaches = 0
     this.attempts = 0
@@ -31,13 +33,15 @@ export class Stream {
 
   /** Subscribes; what is subscribed already goes on. */
   add(tokens, backfill) {
-    for (const token of tokens) this.tokens.set(token, backfill)
-    if (this.isOpen) this.subscribe(tokens, backfill)
+    const added = tokens.filter((token) => !this.tokens.has(token))
+    for (const token of added) this.tokens.set(token, backfill)
+    if (this.isOpen && added.length > 0) this.subscribe(added, backfill)
   }
 
   remove(token) {
     this.tokens.delete(token)
     this.places.delete(token)
+    this.left.add(token)
     if (this.isOpen) this.send({ action: "unsubscribe", tokens: [token] })
   }
 
@@ -75,6 +79,7 @@ export class Stream {
     this.heard = performance.now()
     socket.onopen = () => {
       this.attempts = 0
+      this.left.clear()
       this.heard = performance.now()
       this.on.state("open", {})
       // A browser cannot send a header with it.
@@ -119,7 +124,7 @@ export class Stream {
   subscribe(tokens, backfill) {
     const since = {}
     for (const token of tokens) {
-      const place = this.places.get(token)
+      const place = this.left.has(token) ? undefined : this.places.get(token)
       if (place !== undefined) since[token] = [place.epoch, place.position]
     }
     this.send({
