@@ -1,11 +1,23 @@
 /**
  * Decides where the servers for development and tests come from, and at which versions: Kafka from Maven Central, the S3
- * gateway from the Go module proxy, both into a cache folder; Redis and PostgreSQL from the system's packages.
+ * gateway from the Go module proxy, what the Python client is tested with from PyPI, all into a cache folder; Redis and
+ * PostgreSQL from the system's packages.
  */
 import { spawnSync } from "node:child_process"
-import { existsSync, mkdirSync, mkdtempSync, readdirSync, renameSync, rmSync, writeFileSync } from "node:fs"
+import { createHash } from "node:crypto"
+import {
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  writeFileSync
+} from "node:fs"
 import { homedir } from "node:os"
 import { delimiter, join } from "node:path"
+import { fileURLToPath } from "node:url"
 
 const KAFKA_VERSION = "4.1.1"
 /** What lets Kafka's log be seen. */
@@ -13,16 +25,22 @@ const SLF4J_VERSION = "1.7.36"
 const S3_GATEWAY_VERSION = "v1.8.0"
 const JAVA_MINIMUM = 17
 const POSTGRES_MINIMUM = 14
+const PYTHON_MINIMUM = 10
 
 const given = process.env.MDP_SERVICES_CACHE
 const CACHE = given || join(process.env.XDG_CACHE_HOME || join(homedir(), ".cache"), "market-data-platform")
 export const KAFKA_JARS = join(CACHE, `kafka-${KAFKA_VERSION}`)
 export const S3_GATEWAY = join(CACHE, `versitygw-${S3_GATEWAY_VERSION}`, "versitygw")
 
+const PYTHON_REQUIREMENTS = fileURLToPath(new URL("../../clients/python/requirements-dev.txt", import.meta.url))
+const PYTHON_HASH = createHash("sha256").update(readFileSync(PYTHON_REQUIREMENTS)).digest("hex").slice(0, 12)
+/** A Python that has what the client of its own is tested with: another one for each list of that. */
+export const PYTHON = join(CACHE, `python-${PYTHON_HASH}`, "bin", "python")
+
 export const serviceNames = ["kafka", "redis", "postgres", "s3"] as const
 export type ServiceName = (typeof serviceNames)[number]
-/** A browser is no service, but tests want one as well. */
-export const installable = [...serviceNames, "chromium"] as const
+/** A browser and Python are no services, but tests want them as well. */
+export const installable = [...serviceNames, "chromium", "python"] as const
 export type Installable = (typeof installable)[number]
 
 const onPath = (command: string): boolean =>
@@ -49,6 +67,11 @@ const javaVersion = (): number => {
   return Number(/version "(\d+)/.exec(stderr ?? "")?.[1] ?? 0)
 }
 
+const pythonMinor = (): number => {
+  const { stdout } = spawnSync("python3", ["--version"], { encoding: "utf8" })
+  return Number(/Python 3\.(\d+)/.exec(stdout ?? "")?.[1] ?? 0)
+}
+
 /** The browser that there is; empty: none. */
 export const chromium = (): string => ["chromium", "google-chrome", "chromium-browser"].find(onPath) ?? ""
 
@@ -60,6 +83,8 @@ export const missing = (service: Installable): string => {
     case "kafka":
       if (!onPath("java")) return `Java ${JAVA_MINIMUM}`
       return existsSync(KAFKA_JARS) ? "" : `Kafka ${KAFKA_VERSION}`
+    case "python":
+      return existsSync(PYTHON) ? "" : "pytest, mypy and ruff of Python"
     case "redis":
       return onPath("redis-server") ? "" : "redis-server"
     case "postgres":
@@ -150,6 +175,21 @@ const installers: Readonly<Record<Installable, () => void>> = {
       writeFileSync(pom, POM)
       const target = ["-DincludeScope=runtime", `-DoutputDirectory=${half}`]
       run("mvn", ["-q", "-B", "-f", pom, "dependency:copy-dependencies", ...target])
+    })
+  },
+  python: () => {
+    if (pythonMinor() < PYTHON_MINIMUM) {
+      apt(
+        ["python3", "python3-venv"],
+        `the Python client needs Python 3.${PYTHON_MINIMUM} or newer: install it, then run this again`
+      )
+    }
+    if (existsSync(PYTHON)) return
+    // Moved whole: its Python finds its packages from where it is. The scripts beside it do not: run them with `-m`.
+    intoCache(join(PYTHON, "..", ".."), (half) => {
+      run("python3", ["-m", "venv", half])
+      const packages = ["--no-deps", "--require-hashes", "--only-binary", ":all:", "-r", PYTHON_REQUIREMENTS]
+      run(join(half, "bin", "python"), ["-m", "pip", "install", "-q", "--disable-pip-version-check", ...packages])
     })
   },
   redis: () => apt(["redis-server"], "Redis: install the package redis-server (or redis), then run this again"),
