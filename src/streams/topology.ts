@@ -6,6 +6,7 @@ import type { Effect } from "effect"
 import type { LogError } from "../schema/Errors.ts"
 import type { Settings } from "../schema/Settings.ts"
 import type { FanOut } from "./fanOut/Hub.ts"
+import { MAX_WAITING } from "./fanOut/StoredBars.ts"
 import { serveLive } from "./fanOut/serveLive.ts"
 import { FOLLOW_DISCARDS } from "./log/follow.ts"
 import type { TickLog, Topic } from "./log/TickLog.ts"
@@ -210,7 +211,7 @@ const server: Group<TickLog | Readiness | FanOut | Replays> = {
     buffered("follow-server", "fan-out", "client", settings.CLIENT_CAPACITY, "ticks a client", "evict"),
     { from: "store", to: "rest" },
     { from: "ring", to: "fan-out" },
-    { from: "store", to: "fan-out" }
+    buffered("store", "fan-out", "stored_bars", MAX_WAITING, "bars of five minutes", "drop-oldest")
   ]
 }
 

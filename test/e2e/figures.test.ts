@@ -22,6 +22,16 @@ const PARTITIONS = 2
 /** What Kafka and Redis hold is no buffer of the process. */
 const NOT_OWN = ["fetched", "ring"]
 
+/** What a server counts of its clients and of the bars that it tells them. */
+const OF_CLIENTS = [
+  ...["evict-oldest", "conflate", "pause", "evict-longest"].map(
+    (policy) => `topology_evictions_total{policy="${policy}"}`
+  ),
+  ...["full", "unanswered", "failed"].map((reason) => `topology_bars_given_up_total{reason="${reason}"}`),
+  "topology_client_pauses_total{}",
+  "topology_latest_dropped_total{}"
+]
+
 /** Every series of the stages of `names`, by the table of the topology. */
 const expected = (names: ReadonlyArray<GroupName>, settings: Parameters<typeof describeTopology>[0]) => {
   const { edges } = describeTopology(settings)
@@ -39,6 +49,7 @@ const expected = (names: ReadonlyArray<GroupName>, settings: Parameters<typeof d
         ...discards.map((reason) => `topology_stage_discarded_events_total{reason="${reason}",stage="${stage}"}`),
         ...(kind === "sink" ? [`topology_sink_flush_seconds_count{sink="${stage}"}`] : [])
       ]),
+      ...(group === "server" ? OF_CLIENTS : []),
       ...buffers.map(({ buffer }) => `topology_buffer_size_events{buffer="${buffer?.name}"}`),
       ...partitions.map(
         (partition) =>

@@ -40,7 +40,8 @@ describe("the topology as data", () => {
       "fetched",
       "replay_window",
       "ring",
-      "store"
+      "store",
+      "stored_bars"
     ])
     assert.strictEqual(onKafka.edges.length, topology.edges.length)
   })

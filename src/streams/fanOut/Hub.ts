@@ -389,6 +389,7 @@ export class FanOut extends Context.Service<FanOut, Hub>()("market-data-platform
         const givenUp = (reason: GivenUp) => metrics.bind(metrics.barsGivenUp, { reason }, context)
         const gaveUp = { full: givenUp("full"), unanswered: givenUp("unanswered"), failed: givenUp("failed") }
         const dropped = metrics.bind(metrics.latestDropped, {}, context)
+        for (const counter of [...Object.values(evicted), pauses, ...Object.values(gaveUp), dropped]) counter.add(0)
         const clock = yield* Clock.Clock
         const now = () => (performance.timeOrigin + performance.now()) * 1000
         const hub = new Hub({

@@ -18,6 +18,8 @@ export const MINUTES_KEPT = 3 * MINUTES_OF_FIVE
 export class InstrumentBars {
   /** A minute that starts here or later and is not kept has no tick yet; of one before that nothing is known here. */
   from: number
+  /** The last minute: every tick asks for it. */
+  newest: MinuteBar | undefined
   private readonly minutes: Array<MinuteBar> = []
 
   constructor(from: number) {
@@ -26,10 +28,6 @@ export class InstrumentBars {
 
   get count(): number {
     return this.minutes.length
-  }
-
-  get newest(): MinuteBar | undefined {
-    return this.minutes[this.minutes.length - 1]
   }
 
   /** Where the minutes start. */
@@ -60,6 +58,7 @@ export class InstrumentBars {
       return false
     }
     minutes.splice(at, 0, bar)
+    this.newest = minutes[minutes.length - 1]
     this.cut(limit)
     return true
   }
@@ -70,11 +69,13 @@ export class InstrumentBars {
     if (over <= 0) return
     this.from = Math.max(this.from, this.minutes[over - 1]!.ts + MICROS_PER_MINUTE)
     this.minutes.splice(0, over)
+    this.newest = this.minutes[this.minutes.length - 1]
   }
 
   /** Forgets all: nothing is known of minutes that start before `from`. */
   forget(from: number): void {
     this.minutes.length = 0
+    this.newest = undefined
     this.from = from
   }
 
