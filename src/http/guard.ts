@@ -100,10 +100,10 @@ export const guardRules = (
 export const isAllowedOrigin = (rules: GuardRules, origin: string): boolean => rules.origins.has(origin)
 
 /**
- * A Host must be a name this server goes by; for what operators ask it may be any address, since no page can have a name
- * of its own pointed at this machine and be called by an address: it would need the name in the Host. An Origin, where there is one, must be the server's own (the Host that
- * was asked for) or an allowed one. A browser that says it asks for another site's page, other than by following a
- * link, is refused also where it sends no Origin, as it does for images and scripts.
+ * A Host must be a name this server goes by; for what operators ask it may be any address, since a page that has a name
+ * of its own pointed at this machine has that name in the Host. An Origin, where there is one, must be the server's own
+ * (the Host that was asked for) or an allowed one. A browser that says it asks for another site's page, other than by
+ * following a link, is refused also where it sends no Origin, as it does for images and scripts.
  */
 export const guard =
   (rules: GuardRules): Guard =>
