@@ -21,7 +21,7 @@ import { Penalties } from "./penalties.ts"
 import { type Mount, refuse, requestOrigin } from "./Server.ts"
 import { ClientSession, type SessionSettings } from "./session.ts"
 import { MESSAGES, Shares } from "./shares.ts"
-import { Silence } from "./silence.ts"
+import { SilentClients } from "./silentClients.ts"
 
 export const WEBSOCKET_PATH = "/ws"
 
@@ -266,7 +266,7 @@ export const mountWebSocket = (app: TemplatedApp, guard: Guard, services: WebSoc
   const peers = new Map<string, number>()
   const penalties = new Penalties(services.now)
   const deflate = new Deflate()
-  const silence = new Silence(services.silenceLookMs)
+  const silence = new SilentClients(services.silenceLookMs)
   /** Refusals that are answered in a while. */
   let held = 0
   /** Where one address may have every connection it is a proxy's, and says nothing of who misbehaves behind it. */

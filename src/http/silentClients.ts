@@ -24,7 +24,7 @@ const every: Every = (look, ms) => {
   return () => clearInterval(timer)
 }
 
-export class Silence {
+export class SilentClients {
   private readonly lookMs: number
   private readonly every: Every
   /** Each with the milliseconds that it may be silent for, where that is longer than others may. */

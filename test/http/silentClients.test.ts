@@ -1,6 +1,6 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Effect } from "effect"
-import { Silence, type Silent } from "../../src/http/silence.ts"
+import { type Silent, SilentClients } from "../../src/http/silentClients.ts"
 import { EPOCH, tickOf } from "../support/hub.ts"
 import { connect, serve } from "../support/webSocketServer.ts"
 
@@ -14,7 +14,7 @@ const peer = () => {
 describe("a client that says nothing", () => {
   it("is asked, and cut off where it does not answer; one that may pause as much later as it may", () => {
     const looks: Array<() => void> = []
-    const silence = new Silence(10, (look) => {
+    const silence = new SilentClients(10, (look) => {
       looks.push(look)
       return () => looks.splice(looks.indexOf(look), 1)
     })
