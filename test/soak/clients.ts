@@ -3,9 +3,11 @@
  * back at random, under every policy, while one of two servers is killed now and then; and whether the bars they were
  * sent end as REST answers them.
  */
-import { type ChildProcess, fork } from "node:child_process"
+import { type ChildProcess, fork, spawn } from "node:child_process"
+import { createInterface } from "node:readline"
 import { setTimeout as sleep } from "node:timers/promises"
 import { fileURLToPath } from "node:url"
+import { PYTHON } from "../../scripts/servers/install.ts"
 import { decodeTick } from "../../src/schema/TickJson.ts"
 import type { Running } from "../crash/cluster.ts"
 import { LossyProxy } from "../support/LossyProxy.ts"
@@ -16,8 +18,9 @@ import type { Report } from "./report.ts"
 const SYMBOLS = 200
 const CLIENTS = 500
 const FLEETS = 2
-/** Applications on the client library besides. */
+/** Applications on each of the client libraries besides. */
 const APPLICATIONS = 20
+const LIBRARIES = ["library", "python"] as const
 const KILL_EVERY_MS = 30_000
 /** Late ticks: so many a second, so old at most. */
 const LATE_EVERY_MS = 500
@@ -69,11 +72,12 @@ export const clients = async ({ engine, seconds, rate }: SoakOptions, report: Re
   )
   const ground = await Ground.set(engine, SYMBOLS)
   const fleets: Array<ChildProcess> = []
+  const tells: Array<(order: Order) => void> = []
   const proxies: Array<LossyProxy> = []
   try {
     let servers: ReadonlyArray<Running> = [ground.server, await ground.cluster.run("server 2", ["server"])]
     const tell = (order: Order) => {
-      for (const fleet of fleets) fleet.send(order)
+      for (const told of tells) told(order)
     }
     const urls = () => tell({ urls: servers.map(({ url }) => url) })
     // An application knows one address for good, whoever listens behind it.
@@ -82,12 +86,31 @@ export const clients = async ({ engine, seconds, rate }: SoakOptions, report: Re
       await proxy.listen()
       proxies.push(proxy)
     }
-    const crowd = (program: string, args: ReadonlyArray<string>): Promise<Sighted> => {
-      const fleet = fork(fileURLToPath(new URL(program, import.meta.url)), args)
+    const seen = (fleet: ChildProcess, name: string, heard: (sighted: (all: Sighted) => void) => void) => {
       fleets.push(fleet)
       return new Promise<Sighted>((resolve, reject) => {
-        fleet.once("message", resolve)
-        fleet.once("exit", (code) => reject(new Error(`${program} ended with ${code}`)))
+        heard(resolve)
+        fleet.once("error", reject)
+        fleet.once("exit", (code) => reject(new Error(`${name} ended with ${code}`)))
+      })
+    }
+    const crowd = (program: string, args: ReadonlyArray<string>): Promise<Sighted> => {
+      const fleet = fork(fileURLToPath(new URL(program, import.meta.url)), args)
+      tells.push((order) => fleet.send(order))
+      return seen(fleet, program, (resolve) => fleet.once("message", resolve))
+    }
+    const pythonCrowd = (args: ReadonlyArray<string>): Promise<Sighted> => {
+      const program = fileURLToPath(new URL("./pythonCrowd.py", import.meta.url))
+      const PYTHONPATH = fileURLToPath(new URL("../../clients/python/src", import.meta.url))
+      const fleet = spawn(PYTHON, [program, ...args], {
+        env: { ...process.env, PYTHONPATH },
+        stdio: ["pipe", "pipe", "inherit"]
+      })
+      tells.push((order) => {
+        if ("settle" in order) fleet.stdin.end(`${JSON.stringify(order)}\n`)
+      })
+      return seen(fleet, program, (resolve) => {
+        createInterface(fleet.stdout).once("line", (line) => resolve(JSON.parse(line) as Sighted))
       })
     }
     const market = [String(SYMBOLS), String(ground.tokens[0]!)]
@@ -96,7 +119,8 @@ export const clients = async ({ engine, seconds, rate }: SoakOptions, report: Re
       ...Array.from({ length: FLEETS }, (_, i) =>
         crowd("./fleet.ts", [String(i + 1), String(CLIENTS / FLEETS), ...market])
       ),
-      crowd("./libraryCrowd.ts", [addresses, String(APPLICATIONS), ...market])
+      crowd("./libraryCrowd.ts", [addresses, String(APPLICATIONS), ...market]),
+      pythonCrowd([addresses, String(APPLICATIONS), ...market])
     ]
     for (const answer of answers) answer.catch(() => {})
     const feed = await ground.play(rate)
@@ -169,9 +193,14 @@ export const clients = async ({ engine, seconds, rate }: SoakOptions, report: Re
     const told = counts.closing ?? 0
     report.check("clients under disconnect were told where they stood", told > 0, `${told} times`)
 
-    const given = counts["library tick"] ?? 0
-    const applications = `${given} ticks over ${counts["library connections"]} connections`
-    report.check("applications on the client library had a stream each that obeys the rule", given > 0, applications)
+    for (const library of LIBRARIES) {
+      const given = counts[`${library} tick`] ?? 0
+      report.check(
+        `applications on the ${library === "python" ? "Python" : "TypeScript"} client had a stream each that obeys the rule`,
+        given > 0,
+        `${given} ticks over ${counts[`${library} connections`]} connections`
+      )
+    }
 
     const differing: Array<string> = []
     let compared = 0

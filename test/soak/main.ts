@@ -3,7 +3,7 @@
  * prints its figures; one claim that does not hold, and the end is 1.
  */
 import { inspect, parseArgs } from "node:util"
-import { missing, serviceNames } from "../../scripts/servers/install.ts"
+import { installable, missing } from "../../scripts/servers/install.ts"
 import { ENGINES, type Engine } from "../crash/cluster.ts"
 import { burst } from "./burst.ts"
 import { clients } from "./clients.ts"
@@ -79,8 +79,8 @@ const [asked = "all", ...more] = positionals
 if (more.length > 0 || (asked !== "all" && !names.includes(asked))) {
   fail(`scenario: expected one of ${names.join(", ")}, all, got ${positionals.join(" ")}\n${USAGE}`)
 }
-for (const service of serviceNames) {
-  const lacking = missing(service)
+for (const service of installable) {
+  const lacking = service === "chromium" ? "" : missing(service)
   if (lacking !== "") fail(`${lacking} is not installed: npm run services -- install`)
 }
 const chosen = Object.entries(scenarios)
