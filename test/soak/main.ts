@@ -28,7 +28,7 @@ const scenarios: Readonly<Record<string, Scenario>> = {
   workers: { play: workers, seconds: 30, rate: 2000, leastRate: 500 },
   clients: { play: clients, seconds: 180, rate: 300, leastRate: 50 },
   idle: { play: idle, seconds: 30, rate: 100, leastRate: 100 },
-  slow: { play: slow, seconds: 10, rate: 500, leastRate: 100 },
+  slow: { play: slow, seconds: 20, rate: 500, leastRate: 100 },
   // Where the host itself is full, whatever comes beside it costs the good clients something, a bystander too.
   misbehave: { play: misbehave, seconds: 6, rate: 500, leastRate: 100 },
   // A batch that takes longer than the store's own limit for a statement would never be written.
