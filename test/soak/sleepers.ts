@@ -124,8 +124,8 @@ const evictions = async (): Promise<number> => {
 
 const begin = async (): Promise<void> => {
   const before = await evictions()
-  // What a socket takes is full then, and so is everybody's queue behind it.
-  while ((await evictions()) < before + 10 * QUEUE) await sleep(100)
+  // What a socket takes is full then, and so is everybody's queue behind it: sockets differ by what they take.
+  while ((await evictions()) < before + 40 * QUEUE) await sleep(100)
   process.send!("full")
   sleepers.forEach((sleeper, i) => {
     void sleeper.doze((i * SLEEP_MS) / sleepers.length)
