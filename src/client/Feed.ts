@@ -101,7 +101,11 @@ interface Entry {
   isAnswering: boolean
   /** Something was told as evicted since the last backfill. */
   isHoleTold: boolean
+  /** Of each channel of which only the newest counts, the newest: whoever comes later begins with it. */
+  readonly latest: Map<Channel, Latest>
 }
+
+type Latest = Extract<ServerMessage, { type: "candle" | "state" }>
 
 /** One symbol whose token is not known yet. */
 interface Unresolved {
@@ -176,6 +180,8 @@ export class Feed {
   readonly #asked = new Map<number, Asked>()
   readonly #holding = new Set<Subscription>()
   #ids = 0
+  /** Counts them: what was asked before one of them says nothing of another. */
+  #connection = 0
   #isScheduled = false
   /** The connection is ready to be subscribed on. */
   #isReady = false
@@ -251,6 +257,9 @@ export class Feed {
       this.#enter(token, name, subscription)
       if (known?.sent !== undefined && known.wasAccepted) {
         subscription.answered(name, { instrument_token: token, ...symbol, accepted: true, known: true })
+        for (const [channel, message] of known.latest) {
+          if (subscription.wanted.channels.has(channel)) subscription.take(message)
+        }
       }
     }
     this.#schedule()
@@ -264,6 +273,7 @@ export class Feed {
     this.#run = run
     if (isFirst) return
     this.#rule.clear()
+    for (const { latest } of this.#entries.values()) latest.clear()
     const change: RunChange = { type: "run", replay, run }
     for (const subscription of this.#subscriptions) subscription.take(change)
     this.#hooks.emit("run", change)
@@ -493,6 +503,7 @@ export class Feed {
   }
 
   async #opened(attempt: number, authorized: AuthorizedFrame | undefined): Promise<void> {
+    const connection = ++this.#connection
     this.#asked.clear()
     this.#budget = MESSAGE_BURST
     this.#budgetAt = performance.now()
@@ -500,12 +511,13 @@ export class Feed {
     let resumed = false
     for (const entry of this.#entries.values()) {
       resumed ||= entry.wasAccepted
+      entry.latest.clear()
       Object.assign(entry, { sent: undefined, isFresh: false, isAnswering: false, isHoleTold: false })
       this.#dirty.add(entry)
     }
     this.#hooks.emit("connected", { attempt, resumed, ...(authorized === undefined ? {} : { authorized }) })
     if (this.#hooks.beforeResume !== undefined && !(await this.#hooks.beforeResume())) return
-    if (!this.link.isOpen) return
+    if (!this.link.isOpen || connection !== this.#connection) return
     this.#isReady = true
     this.#sync()
   }
@@ -530,10 +542,12 @@ export class Feed {
         this.#hooks.emit(message.type, message)
         return
       case "candle":
+        this.#latest(`candle_${message.interval}`, message)
         this.#hand(message.instrument_token, `candle_${message.interval}`, message)
         this.#hooks.emit("candle", message)
         return
       case "state":
+        this.#latest("state", message)
         this.#hand(message.instrument_token, "state", message)
         this.#hooks.emit("state", message)
         return
@@ -560,6 +574,14 @@ export class Feed {
     const entry = this.#entries.get(token)
     // On its way still when it was unsubscribed, or subscribed anew.
     return entry === undefined || entry.isFresh || !isTicking(entry) ? undefined : entry
+  }
+
+  #latest(channel: Channel, message: Latest): void {
+    const latest = this.#entries.get(message.instrument_token)?.latest
+    const known = latest?.get(channel)
+    // A bar before the one under way may change, too.
+    if (known?.type === "candle" && message.type === "candle" && message.ts < known.ts) return
+    latest?.set(channel, message)
   }
 
   #hand(token: number, channel: Channel, message: Message): void {
@@ -788,7 +810,8 @@ const emptyEntry = (token: number): Entry => ({
   isAnew: false,
   isFresh: false,
   isAnswering: false,
-  isHoleTold: false
+  isHoleTold: false,
+  latest: new Map()
 })
 
 /** Whether the server sends ticks of it. */

@@ -196,6 +196,10 @@ export class Link {
     const turn = ++this.#turn
     const { url, WebSocket, connectTimeoutMs, key: given } = this.#options
     const isOver = () => this.#state !== "connecting" || this.#turn !== turn
+    // For all of it, the key function included.
+    this.#timer = setTimeout(() => {
+      if (!isOver()) this.#ended(CODE_TIMEOUT, `not open after ${connectTimeoutMs} ms`)
+    }, connectTimeoutMs)
     let key: string | undefined
     try {
       // Told later than this call returns in any case: whoever starts a link listens first.
@@ -214,9 +218,6 @@ export class Link {
     }
     this.#socket = socket
     const isMine = () => this.#socket === socket
-    this.#timer = setTimeout(() => {
-      if (isMine()) this.#ended(CODE_TIMEOUT, `not open after ${connectTimeoutMs} ms`)
-    }, connectTimeoutMs)
     socket.onopen = () => {
       if (!isMine()) return
       if (key === undefined) this.#open(undefined)

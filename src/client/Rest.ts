@@ -127,9 +127,12 @@ export class Rest {
     const { base, fetch, keys } = this.#options
     const timeoutMs = asked.timeoutMs ?? this.#options.timeoutMs
     const what = `${method} ${path}`
-    const key = await keys.known()
     const limit = AbortSignal.timeout(timeoutMs)
     const signal = AbortSignal.any([given, limit])
+    const key = await within(keys.known(), signal).catch((error: unknown) => {
+      given.throwIfAborted()
+      throw limit.aborted ? new TimedOut(what, timeoutMs) : error
+    })
     const url = `${base}${path}${queryOf(asked.query)}`
     let response: Response
     let text: string
@@ -199,6 +202,14 @@ const failureOf = (url: string, response: Response, answer: unknown, text: strin
     retryAfter: retryAfterMs === undefined ? undefined : Math.ceil(retryAfterMs / 1000)
   })
 }
+
+/** What a promise comes to, or why it was not waited for. */
+const within = <A>(promise: Promise<A>, signal: AbortSignal): Promise<A> =>
+  new Promise((resolve, reject) => {
+    const abort = (): void => reject(signal.reason)
+    signal.addEventListener("abort", abort)
+    promise.then(resolve, reject).finally(() => signal.removeEventListener("abort", abort))
+  })
 
 const waited = (ms: number, signal: AbortSignal, closed: AbortSignal): Promise<void> =>
   new Promise((resolve, reject) => {

@@ -25,7 +25,7 @@ import { SilentClients } from "./silentClients.ts"
 
 export const WEBSOCKET_PATH = "/ws"
 
-/** The longest that the library knows: who is silent is asked, and cut off, long before (`silence.ts`). */
+/** The longest that the library knows: who is silent is asked, and cut off, long before (`silentClients.ts`). */
 const IDLE_SECONDS = 960
 /** uWebSockets.js: no bound of its own on what waits in a socket; a bound there would drop frames without a word. */
 const UNBOUNDED = 0
@@ -44,10 +44,10 @@ const LINGER_MS = 5_000
  * on. One that reads, and goes on nevertheless, cannot be told apart before.
  */
 const LAST_PING = "end"
+/** What may come of it meanwhile, which is what was under way; more, or no answer in its time, and it is cut off. */
+const GOES_ON_BYTES = 1024 * 1024
 /** Whose key is over is cut off sooner: it may read nothing more. */
 const KEY_LINGER_MS = 800
-/** What may come of it meanwhile, which is what was under way; more, or no answer in `LINGER_MS`, and it is cut off. */
-const GOES_ON_BYTES = 1024 * 1024
 /** What a frame costs beside its bytes. */
 const FRAME_BYTES = 16
 /** Whoever has to wait and asks at once again costs a handshake each time: its answer comes late. */
@@ -271,8 +271,8 @@ export const mountWebSocket = (app: TemplatedApp, guard: Guard, services: WebSoc
   let held = 0
   /** Where one address may have every connection it is a proxy's, and says nothing of who misbehaves behind it. */
   const isOnesOwn = settings.CONNECTIONS_PER_ADDRESS < settings.MAX_CLIENTS
-  const connections = new KeyConnections<Connection>(settings.CONNECTIONS_PER_KEY, (key, count) =>
-    access?.observer.figuresOf(key.name).connections(count)
+  const connections = new KeyConnections<Connection>(settings.CONNECTIONS_PER_KEY, (key, change) =>
+    access?.observer.figuresOf(key.name).connections(change)
   )
   const newcomers = access === undefined ? undefined : new Newcomers(access, { ...settings, isOnesOwn })
 

@@ -35,7 +35,8 @@ export type KeyRefusedReason = "scope" | "instruments" | "rate" | "connections"
 
 interface KeyFigures {
   readonly requests: () => void
-  readonly connections: (count: number) => void
+  /** So many more; below 0: fewer. */
+  readonly connections: (change: number) => void
   readonly refused: (why: KeyRefusedReason) => void
 }
 
@@ -84,9 +85,10 @@ export const lacksScope = (key: LiveKey, scope: Scope): string =>
 export class KeyConnections<C> {
   readonly most: number
   private readonly byKey = new Map<LiveKey, Set<C>>()
-  private readonly told: (key: LiveKey, count: number) => void
+  private readonly told: (key: LiveKey, change: number) => void
 
-  constructor(most: number, told: (key: LiveKey, count: number) => void) {
+  /** `told`: so many more connections speak by a key, or, below 0, fewer. */
+  constructor(most: number, told: (key: LiveKey, change: number) => void) {
     this.most = most
     this.told = told
   }
@@ -105,15 +107,16 @@ export class KeyConnections<C> {
       own = new Set()
       this.byKey.set(key, own)
     }
+    if (own.has(connection)) return
     own.add(connection)
-    this.told(key, own.size)
+    this.told(key, 1)
   }
 
   remove(key: LiveKey, connection: C): void {
     const own = this.byKey.get(key)
     if (own?.delete(connection) !== true) return
     if (own.size === 0) this.byKey.delete(key)
-    this.told(key, own.size)
+    this.told(key, -1)
   }
 }
 
@@ -243,9 +246,14 @@ const observed = (context: Context.Context<never>): AccessObserver => {
     const labels = { key: name }
     const requests = metrics.bind(metrics.keyRequests, labels, context)
     const connections = metrics.bind(metrics.keyConnections, labels, context)
+    // By name: a key that was changed is another, and connections by the one before are still going.
+    let connected = 0
     const figures: KeyFigures = {
       requests: () => requests.add(1),
-      connections: (count) => connections.add(count),
+      connections: (change) => {
+        connected += change
+        connections.add(connected)
+      },
       refused: (reason) => metrics.bind(metrics.keyRefused, { ...labels, reason }, context).add(1)
     }
     byName.set(name, figures)

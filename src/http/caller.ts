@@ -2,6 +2,8 @@
 import { Context, Effect } from "effect"
 import type { LiveKey } from "../layers/keys/ApiKeys.ts"
 import type { AuditFields } from "../layers/keys/auditLine.ts"
+import { showValue } from "../schema/Explain.ts"
+import type { Instrument } from "../schema/Instrument.ts"
 import type { Instruments } from "../streams/ports/Instruments.ts"
 import type { KeyAccess } from "./access.ts"
 import type { ClientLog } from "./clientLog.ts"
@@ -44,6 +46,24 @@ export const refuseInstruments = (parameter: string, message: string): Effect.Ef
   Effect.flatMap(Caller, (caller) => {
     caller.refused(message)
     return Effect.fail(new Forbidden({ parameter, message }))
+  })
+
+/**
+ * The instruments of a symbol that the caller's key is for. A key for some instruments is refused where there is none, and
+ * not told whether there is another; `parameter` says where it was asked for.
+ */
+export const seenBy = (
+  symbol: string,
+  instruments: Pick<Instruments["Service"], "named">,
+  parameter: string
+): Effect.Effect<ReadonlyArray<Instrument>, Forbidden> =>
+  Effect.flatMap(Caller, ({ key }) => {
+    const named = instruments.named(symbol)
+    if (key === undefined || !key.isRestricted) return Effect.succeed(named)
+    const seen = named.filter((one) => key.sees(one.instrument_token, one))
+    return seen.length > 0
+      ? Effect.succeed(seen)
+      : refuseInstruments(parameter, `${parameter}: key "${key.name}" is not for ${showValue(symbol)}`)
   })
 
 /** Refuses tokens that the caller's key is not for, naming the first. */

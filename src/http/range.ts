@@ -5,7 +5,7 @@ import { fullSymbol } from "../schema/Instrument.ts"
 import { MAX_MICROS, MIN_MICROS } from "../schema/Time.ts"
 import type { Instruments } from "../streams/ports/Instruments.ts"
 import type { TickStore } from "../streams/ports/TickStore.ts"
-import { maySee } from "./caller.ts"
+import { maySee, seenBy } from "./caller.ts"
 import { BadRequest, type Forbidden, NotFound, type Unavailable } from "./errors.ts"
 import { storeFailure } from "./failures.ts"
 
@@ -34,7 +34,7 @@ export const readRange = (
 ): Effect.Effect<Range, BadRequest | Forbidden | NotFound> =>
   Effect.gen(function* () {
     const token = yield* readToken(asked, instruments)
-    yield* maySee([token], instruments, asked.symbol === undefined ? "instrument_token" : "symbol")
+    yield* maySee([token], instruments, "instrument_token")
     const from = asked.from ?? MIN_MICROS
     const to = asked.to ?? MAX_MICROS
     if (to < from) {
@@ -49,7 +49,7 @@ export const readRange = (
 const readToken = (
   { instrument_token, symbol }: Asked,
   instruments: Instruments["Service"]
-): Effect.Effect<number, BadRequest | NotFound> => {
+): Effect.Effect<number, BadRequest | Forbidden | NotFound> => {
   if (instrument_token !== undefined) {
     return symbol === undefined
       ? Effect.succeed(instrument_token)
@@ -65,22 +65,33 @@ const readToken = (
       })
     )
   }
-  const named = instruments.named(symbol)
-  const [first, second] = named
-  if (first === undefined) {
-    return Effect.fail(new NotFound({ parameter: "symbol", message: `symbol: no instrument is ${showValue(symbol)}` }))
-  }
-  if (second !== undefined) {
-    const choices = named.slice(0, MAX_CHOICES).map((i) => `${fullSymbol(i)} (${i.instrument_token})`)
-    return Effect.fail(
-      new BadRequest({
-        parameter: "symbol",
-        message: `symbol: ${showValue(symbol)} may be ${choices.join(", ")}${named.length > MAX_CHOICES ? ", …" : ""}`
-      })
-    )
-  }
-  return Effect.succeed(first.instrument_token)
+  return onlySeen(symbol, instruments, "symbol")
 }
+
+/**
+ * The token of a symbol that one instrument has, of those that the caller may see; `parameter` says where it was asked
+ * for.
+ */
+export const onlySeen = (
+  symbol: string,
+  instruments: Instruments["Service"],
+  parameter: string
+): Effect.Effect<number, BadRequest | Forbidden | NotFound> =>
+  Effect.gen(function* () {
+    const named = yield* seenBy(symbol, instruments, parameter)
+    const [first, second] = named
+    if (first === undefined) {
+      return yield* new NotFound({ parameter, message: `${parameter}: no instrument is ${showValue(symbol)}` })
+    }
+    if (second !== undefined) {
+      const choices = named.slice(0, MAX_CHOICES).map((i) => `${fullSymbol(i)} (${i.instrument_token})`)
+      return yield* new BadRequest({
+        parameter,
+        message: `${parameter}: ${showValue(symbol)} may be ${choices.join(", ")}${named.length > MAX_CHOICES ? ", …" : ""}`
+      })
+    }
+    return first.instrument_token
+  })
 
 /** Where an answer is empty: a token that no instrument has and no tick came of is unknown, not silent. */
 export const refuseUnknown = (

@@ -11,6 +11,7 @@ import { Api } from "./Api.ts"
 import { Caller, maySee, refuseInstruments } from "./caller.ts"
 import { BadRequest, Conflict, type Forbidden, NotFound } from "./errors.ts"
 import { overloaded, storeFailure } from "./failures.ts"
+import { onlySeen } from "./range.ts"
 import { markSimulated } from "./simulatedMark.ts"
 
 const refused = ({ message, parameter }: { readonly message: string; readonly parameter: string }) =>
@@ -32,23 +33,21 @@ export const replayRoutes = HttpApiBuilder.group(
     /** Which key has started a replay, by the ids of both; the oldest go first. */
     const startedBy = new Map<string, string>()
 
-    /** Refuses a replay of what the caller's key is not for. */
-    const mayReplay = ({ all, symbols, tokens }: ReplayRequest): Effect.Effect<void, Forbidden> =>
+    /** What is to be replayed; refused where the caller's key is not for it. */
+    const mayReplay = (asked: ReplayRequest): Effect.Effect<ReplayRequest, BadRequest | Forbidden | NotFound> =>
       Effect.gen(function* () {
+        const { all, symbols, tokens, ...rest } = asked
         const { key } = yield* Caller
-        if (key === undefined || !key.isRestricted) return
+        if (key === undefined || !key.isRestricted) return asked
         if (all === true) {
           const message = `all: key "${key.name}" is for some instruments: expected symbols or tokens among them`
           return yield* refuseInstruments("all", message)
         }
         yield* maySee(tokens ?? [], instruments, "tokens")
-        for (const symbol of symbols ?? []) {
-          // One that could be several is refused for that; here none of them may be somebody else's.
-          for (const instrument of instruments.named(symbol)) {
-            if (key.sees(instrument.instrument_token, instrument)) continue
-            return yield* refuseInstruments("symbols", `symbols: key "${key.name}" is not for ${showText(symbol)}`)
-          }
-        }
+        if (symbols === undefined) return asked
+        const meant: Array<number> = []
+        for (const symbol of symbols) meant.push(yield* onlySeen(symbol, instruments, "symbols"))
+        return { ...rest, tokens: meant }
       })
 
     const maySteer = (id: string): Effect.Effect<void, Forbidden> =>
@@ -65,8 +64,7 @@ export const replayRoutes = HttpApiBuilder.group(
       startReplay: ({ payload }) =>
         Effect.gen(function* () {
           const { did, key } = yield* Caller
-          yield* mayReplay(payload)
-          const started = yield* replays.start(payload)
+          const started = yield* replays.start(yield* mayReplay(payload))
           if (key?.isRestricted === true) {
             startedBy.set(started.id, key.id)
             for (const oldest of startedBy.keys()) {

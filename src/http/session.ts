@@ -4,7 +4,7 @@
  */
 import { Result } from "effect"
 import type { LiveKey } from "../layers/keys/ApiKeys.ts"
-import { SIMULATED_EXCHANGE } from "../schema/Instrument.ts"
+import { type Instrument, SIMULATED_EXCHANGE } from "../schema/Instrument.ts"
 import {
   type Answer,
   type AuthMessage,
@@ -117,6 +117,8 @@ export class ClientSession implements Work {
   /** It reads on when the client has read what was answered. */
   private isAhead = false
   private strikes = 0
+  /** Subscriptions that the message in hand was granted, and that are yet to be made. */
+  private granted = 0
   /** What the connection was let in by, where a key is asked for. */
   private readonly key: LiveKey | undefined
 
@@ -255,8 +257,14 @@ export class ClientSession implements Work {
     this.unread = []
     this.next = 0
     this.inHand = undefined
+    this.grant(-this.granted)
     clearTimeout(this.wait)
     this.wait = undefined
+  }
+
+  private grant(subscriptions: number): void {
+    this.granted += subscriptions
+    this.services.hub.granted += subscriptions
   }
 
   private *read({ bytes, isBinary }: Unread): Steps {
@@ -300,6 +308,20 @@ export class ClientSession implements Work {
     } else this.client.say(authorizedFrame(id, key))
   }
 
+  /** The instruments of a symbol that the key is for: of others it learns nothing. */
+  private named(symbol: string): ReadonlyArray<Instrument> {
+    const { key } = this
+    const found = this.services.instruments.named(symbol)
+    return key?.isRestricted === true ? found.filter((one) => key.sees(one.instrument_token, one)) : found
+  }
+
+  /** What a symbol is that names none of them: whether there is one, a key for some instruments is not told. */
+  private unnamed(): "unknown_symbol" | "forbidden" {
+    if (this.key?.isRestricted !== true) return "unknown_symbol"
+    this.services.access?.observer.figuresOf(this.key.name).refused("instruments")
+    return "forbidden"
+  }
+
   /** Whether the key is for a token. */
   private sees(token: number): boolean {
     const { key } = this
@@ -339,7 +361,6 @@ export class ClientSession implements Work {
 
   private *unsubscribe({ tokens, symbols = [], id }: UnsubscribeMessage): Steps {
     const { client } = this
-    const { instruments } = this.services
     const count = (tokens ?? symbols).length
     if (!(yield* this.affords(MESSAGE_COST + count + client.tokens / LISTED_FOR_ONE, count, id))) return
     const removals: Array<Removal> = []
@@ -350,7 +371,7 @@ export class ClientSession implements Work {
     }
     for (const symbol of symbols) {
       if (done++ % STEP_INSTRUMENTS === STEP_INSTRUMENTS - 1) yield
-      const [only, other] = instruments.named(symbol)
+      const [only, other] = this.named(symbol)
       if (only === undefined || other !== undefined) removals.push({ symbol, removed: false })
       else {
         const { instrument_token: token } = only
@@ -406,8 +427,12 @@ export class ClientSession implements Work {
     let done = 0
     for (const token of tokens) {
       if (done++ % STEP_INSTRUMENTS === STEP_INSTRUMENTS - 1) yield
+      // The replay may have ended meanwhile: of what is closed nothing comes.
+      if (hub.channel(channel.key) !== channel) break
+      if (this.granted > 0 && !client.has(token)) this.grant(-1)
       client.subscribe(token, optionsOf(token))
     }
+    this.grant(-this.granted)
     if (channel.lastClock !== undefined) client.say(channel.lastClock)
   }
 
@@ -419,16 +444,15 @@ export class ClientSession implements Work {
     const tokens = new Set<number>()
     let simulated = false
     let own = settings.MAX_CLIENT_TOKENS - client.tokens
-    let all = settings.MAX_SUBSCRIPTIONS - hub.subscriptions
     /** What becomes of a token that was not named in this message yet. */
     const verdictOn = (token: number): Verdict => {
       if (!this.sees(token)) return { reason: "forbidden" }
       const verdict = client.verdict(token, optionsOf(token))
       if (verdict.reason !== undefined || client.has(token)) return verdict
       if (own <= 0) return { reason: "too_many_tokens" }
-      if (all <= 0) return { reason: "server_full" }
+      if (hub.subscriptions + hub.granted >= settings.MAX_SUBSCRIPTIONS) return { reason: "server_full" }
       own--
-      all--
+      this.grant(1)
       return verdict
     }
     const take = (token: number, symbol?: string): void => {
@@ -454,10 +478,11 @@ export class ClientSession implements Work {
     }
     for (const symbol of message.symbols ?? []) {
       if (done++ % STEP_INSTRUMENTS === STEP_INSTRUMENTS - 1) yield
-      const found = instruments.named(symbol)
+      const found = this.named(symbol)
       const [only] = found
       if (only !== undefined && found.length === 1) take(only.instrument_token, symbol)
-      else answers.push({ symbol, accepted: false, reason: only === undefined ? "unknown_symbol" : "ambiguous_symbol" })
+      else if (only !== undefined) answers.push({ symbol, accepted: false, reason: "ambiguous_symbol" })
+      else answers.push({ symbol, accepted: false, reason: this.unnamed() })
     }
     return { answers, tokens, simulated }
   }

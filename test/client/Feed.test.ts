@@ -310,6 +310,32 @@ describe("what a client subscribes", () => {
   })
 })
 
+describe("what has a newest", () => {
+  it("is where a later stream begins: the state there is, and the bar under way", async () => {
+    const server = await scripted()
+    const { client: c } = client(server.url)
+    const first = c.messages(1, { channels: ["state", "candle_1m"] })
+    const peer = await server.peer()
+    await peer.accept()
+    const state = { type: "state", instrument_token: 1, state: "closed", since: 5 } as const
+    const bar = {
+      type: "candle",
+      instrument_token: 1,
+      interval: "1m",
+      ts: 120,
+      open: 1,
+      high: 1,
+      low: 1,
+      close: 1
+    } as const
+    const now = { ...bar, volume: 1, revision: 2, final: false }
+    peer.say(state, now, { ...now, ts: 60, revision: 9 })
+    for (let i = 0; i < 3; i++) await first.next()
+    assert.deepStrictEqual((await c.states(1).next()).value as unknown, state)
+    assert.deepStrictEqual((await c.candles(1, "1m").next()).value as unknown, now)
+  })
+})
+
 describe("what an application is told of its ticks", () => {
   const listening = async (options: Parameters<ReturnType<typeof client>["client"]["messages"]>[1] = {}) => {
     const server = await scripted()

@@ -215,6 +215,24 @@ describe("a client's key", () => {
     assert.deepStrictEqual(events.connected[0]!.authorized, authorized)
   })
 
+  it("is waited for no longer than a connection may take", async () => {
+    const server = await scripted()
+    let asked = 0
+    const never = () => {
+      asked++
+      return new Promise<string>(() => {})
+    }
+    const { client: c, events } = client(server.url, {
+      key: never,
+      connectTimeoutMs: 20,
+      reconnect: { minMs: 1, maxMs: 2, firstForMs: 200 }
+    })
+    const error = await failureOf(c.ticks(1).next())
+    assert.instanceOf(error, ConnectionFailed)
+    assert.isAbove(asked, 1)
+    assert.strictEqual(events.disconnected[0]!.reason, "not open after 20 ms")
+  })
+
   it("is passed over by a server that has no keys", async () => {
     const server = await scripted()
     const { client: c } = client(server.url, { key: "k1" })

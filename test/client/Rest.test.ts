@@ -41,6 +41,13 @@ const json = (response: ServerResponse, status: number, body: unknown, headers: 
   response.writeHead(status, { "content-type": "application/json", ...headers }).end(JSON.stringify(body))
 
 describe("a request", () => {
+  it("waits for a key no longer than it may take", async () => {
+    const { url, asked } = await serving((_, response) => json(response, 200, {}))
+    const { client: c } = client(url, { key: () => new Promise<string>(() => {}), timeoutMs: 20, retries: 0 })
+    assert.instanceOf(await failureOf(c.instruments.search("a")), TimedOut)
+    assert.deepStrictEqual(asked, [])
+  })
+
   it("carries the key, and answers what the server does", async () => {
     const { url, asked } = await serving((_, response) => json(response, 200, { instruments: [{ name: "x" }] }))
     const { client: c } = client(`${url}/market`, { key: "k" })

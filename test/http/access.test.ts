@@ -1,5 +1,7 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Effect, type Layer, Logger, Schedule } from "effect"
+import { KeyConnections } from "../../src/http/access.ts"
+import { LiveKey } from "../../src/layers/keys/ApiKeys.ts"
 import { SCOPES } from "../../src/schema/ApiKey.ts"
 import type { TickStore } from "../../src/streams/ports/TickStore.ts"
 import { instrumentOf } from "../support/instruments.ts"
@@ -240,16 +242,39 @@ describe("a key for some instruments", () => {
         else {
           isTyped(answer, 403, "Forbidden", path)
           assert.strictEqual((answer.json as { readonly parameter: string }).parameter, parameter, path)
-          assert.include(
-            answer.text,
-            'key \\"bot\\" is not for 738561'.replace("738561", path.endsWith("/1") ? "1" : "738561")
-          )
+          const [, asked = ""] = /(?:\/|=)([A-Za-z0-9:]+)$/.exec(path) ?? []
+          const named = parameter === "symbol" ? `\\"${asked}\\"` : path.endsWith("/1") ? "1" : "738561"
+          assert.include(answer.text, `key \\"bot\\" is not for ${named}`)
         }
       }
       const streamed = yield* by(key, "/api/v1/historical/ticks?instrument_token=738561", {
         headers: { accept: "text/csv" }
       })
       isTyped(streamed, 403, "Forbidden", "streamed")
+    }).pipe(Effect.scoped)
+  )
+
+  it.live("is told nothing of others by their symbols: not that there are any, not which tokens they have", () =>
+    Effect.gen(function* () {
+      const rows = new Rows()
+      rows.instruments.set(1, instrumentOf(1, "INFY", "NSE"))
+      rows.instruments.set(2, instrumentOf(2, "INFY", "BSE"))
+      rows.instruments.set(9, instrumentOf(9, "TCS26JANFUT", "NFO"))
+      const key = makeKey("bot", { instruments: ["NSE:INFY"] })
+      const { by } = yield* open([key], { store: memoryStore(rows) })
+      const of = (symbol: string) => by(key, `/api/v1/historical/ticks?symbol=${symbol}`)
+      assert.strictEqual((yield* of("INFY")).status, 200)
+      for (const symbol of ["NFO:TCS26JANFUT", "NFO:NOSUCH"]) {
+        const answer = yield* of(symbol)
+        isTyped(answer, 403, "Forbidden", symbol)
+        assert.include(answer.text, `symbol: key \\"bot\\" is not for \\"${symbol}\\"`)
+        const replayed = yield* by(
+          key,
+          "/api/v1/replays",
+          jsonOf({ date: "2026-01-16", paused: true, symbols: [symbol] })
+        )
+        isTyped(replayed, 403, "Forbidden", symbol)
+      }
     }).pipe(Effect.scoped)
   )
 
@@ -321,6 +346,22 @@ describe("a key for some instruments", () => {
       assert.strictEqual((yield* by(bot, `/api/v1/replays/${own}`, { method: "DELETE" })).status, 204)
     }).pipe(Effect.scoped)
   )
+})
+
+describe("the connections of a key", () => {
+  it("are counted by its name: those of the key before it was changed, too", () => {
+    const told: Array<number> = []
+    const connections = new KeyConnections<object>(10, (_, change) => told.push(change))
+    const made = makeKey("a")
+    const [before, after] = [new LiveKey(made.stored, "1"), new LiveKey(made.stored, "2")]
+    const [old, back] = [{}, {}]
+    connections.add(before, old)
+    connections.add(before, old)
+    connections.add(after, back)
+    connections.remove(before, old)
+    connections.remove(before, old)
+    assert.deepStrictEqual(told, [1, 1, -1])
+  })
 })
 
 describe("a key that is asked by too often", () => {

@@ -1,8 +1,11 @@
 import { afterEach, assert, describe, it, vi } from "@effect/vitest"
 import { BYTE_BURST, MAX_STRIKES, MESSAGE_BURST } from "../../src/http/session.ts"
 import { MESSAGES, Shares } from "../../src/http/shares.ts"
+import { LiveKey } from "../../src/layers/keys/ApiKeys.ts"
 import { Hub } from "../../src/streams/fanOut/Hub.ts"
 import { EPOCH, hubSettings, NOW, tickOf } from "../support/hub.ts"
+import { instrumentOf } from "../support/instruments.ts"
+import { makeKey } from "../support/keys.ts"
 import { Conversation } from "../support/session.ts"
 
 const make = () => {
@@ -25,6 +28,128 @@ const until = (peer: Conversation, most: number, message: (n: number) => object)
 
 afterEach(() => {
   vi.useRealTimers()
+})
+
+/** What takes so long that everybody else has a turn after each step. */
+const crowded = () => {
+  let time = 0
+  const runs: Array<() => void> = []
+  const shares = new Shares(
+    MESSAGES,
+    () => time,
+    (run) => {
+      runs.push(run)
+    }
+  )
+  shares.add({
+    step: () => {
+      time += 1000
+      return false
+    }
+  })
+  return {
+    shares,
+    spend: () => {
+      time += 1000
+    },
+    settle: () => {
+      while (runs.length > 0) {
+        time += 1000
+        for (const run of runs.splice(0)) run()
+      }
+    }
+  }
+}
+const tokensTo = (count: number) => Array.from({ length: count }, (_, i) => i + 1)
+
+describe("what clients ask for in one moment", () => {
+  it("is no more than MAX_SUBSCRIPTIONS, however they take turns", () => {
+    const hub = new Hub({ settings: { ...hubSettings, MAX_SUBSCRIPTIONS: 200 }, now: () => NOW, graceMs: 0 })
+    const { shares, settle } = crowded()
+    const peers = Array.from(
+      { length: 10 },
+      () => new Conversation(hub, { shares, settings: { MAX_SUBSCRIPTIONS: 200 } })
+    )
+    for (const peer of peers) peer.send({ action: "subscribe", tokens: tokensTo(200) })
+    settle()
+    assert.deepStrictEqual([hub.subscriptions, hub.granted], [200, 0])
+    const accepted = peers
+      .flatMap((peer) => peer.all("subscribed").flatMap(({ tokens }) => tokens))
+      .filter((one) => one.accepted)
+    assert.lengthOf(accepted, 200)
+  })
+
+  it("gives back what it was granted where it goes in the midst", () => {
+    const hub = new Hub({ settings: hubSettings, now: () => NOW, graceMs: 0 })
+    const { shares, settle } = crowded()
+    const peer = new Conversation(hub, { shares })
+    peer.send({ action: "subscribe", tokens: tokensTo(1000) })
+    peer.session.close()
+    settle()
+    assert.deepStrictEqual([hub.subscriptions, hub.granted], [0, 0])
+  })
+
+  it("of a replay that ends meanwhile leaves nothing behind", () => {
+    const hub = new Hub({ settings: hubSettings, now: () => NOW, graceMs: 0 })
+    hub.open("r")
+    const { shares, spend, settle } = crowded()
+    const peer = new Conversation(hub, { shares })
+    peer.send({ action: "subscribe", tokens: tokensTo(1000), replay: "r" })
+    const { session } = peer
+    const { step } = session
+    let steps = 0
+    Object.assign(session, {
+      step: () => {
+        spend()
+        if (++steps === 6) hub.close("r")
+        return step()
+      }
+    })
+    settle()
+    assert.isAtLeast(steps, 6)
+    assert.deepStrictEqual([hub.subscriptions, hub.granted], [0, 0])
+  })
+})
+
+describe("a key for some instruments", () => {
+  it("is told nothing of others by their symbols", () => {
+    const hub = new Hub({ settings: hubSettings, now: () => NOW, graceMs: 0 })
+    const key = new LiveKey(makeKey("bot", { instruments: ["NSE:INFY"] }).stored, "1")
+    const instruments = [instrumentOf(1, "INFY", "NSE"), instrumentOf(2, "INFY", "BSE"), instrumentOf(9, "TCS", "NSE")]
+    const peer = new Conversation(hub, { key, instruments })
+    peer.send({ action: "subscribe", symbols: ["INFY", "TCS", "NOSUCH"] })
+    assert.deepStrictEqual(peer.all("subscribed")[0]!.tokens, [
+      { instrument_token: 1, symbol: "INFY", accepted: true, known: true },
+      { symbol: "TCS", accepted: false, reason: "forbidden" },
+      { symbol: "NOSUCH", accepted: false, reason: "forbidden" }
+    ])
+    peer.send({ action: "unsubscribe", symbols: ["TCS", "NOSUCH", "INFY"] })
+    assert.deepStrictEqual(peer.all("unsubscribed")[0]!.tokens, [
+      { symbol: "TCS", removed: false },
+      { symbol: "NOSUCH", removed: false },
+      { instrument_token: 1, symbol: "INFY", removed: true }
+    ])
+  })
+})
+
+describe("a client that left the policy pause", () => {
+  it("is not ended for having paused, unless it asks for that again", () => {
+    vi.useFakeTimers({ toFake: ["setTimeout", "clearTimeout", "performance", "Date"] })
+    const settings = { ...hubSettings, CLIENT_BUFFER_BYTES: 2000, CLIENT_PAUSE_MS: 10_000 }
+    const hub = new Hub({ settings, now: () => NOW, graceMs: 0 })
+    hub.publish([tickOf(1, EPOCH, 1)])
+    const peer = new Conversation(hub, { fast: false })
+    peer.send({ action: "subscribe", tokens: [1], policy: "pause", capacity: 10 })
+    peer.read(1e9)
+    for (let i = 2; i < 200; i++) hub.publish([tickOf(1, EPOCH, i)])
+    peer.send({ action: "subscribe", tokens: [1], policy: "evict-oldest" })
+    vi.advanceTimersByTime(20_000)
+    const endedAs = () => peer.socket.ended?.code
+    assert.isUndefined(endedAs())
+    peer.send({ action: "subscribe", tokens: [1], policy: "pause" })
+    vi.advanceTimersByTime(20_000)
+    assert.strictEqual(endedAs(), 4001)
+  })
 })
 
 describe("what a client says", () => {

@@ -1,6 +1,7 @@
 /** Decides how tests speak with a client's session in memory: what it says is done at once, and the peer reads when told. */
 import { ClientSession, type SessionSettings } from "../../src/http/session.ts"
 import { MESSAGES, Shares } from "../../src/http/shares.ts"
+import type { LiveKey } from "../../src/layers/keys/ApiKeys.ts"
 import type { Instrument } from "../../src/schema/Instrument.ts"
 import type { Answer, Removal, ServerMessage } from "../../src/schema/Protocol.ts"
 import type { Hub } from "../../src/streams/fanOut/Hub.ts"
@@ -33,6 +34,7 @@ export class Conversation {
       readonly settings?: Partial<SessionSettings>
       readonly instruments?: ReadonlyArray<Instrument>
       readonly shares?: Shares
+      readonly key?: LiveKey
     } = {}
   ) {
     this.hub = hub
@@ -52,7 +54,7 @@ export class Conversation {
       shares: options.shares ?? new Shares(MESSAGES, () => 0),
       observer: { refused: (code: string, text: string) => this.refused.push(`${code} ${text}`) }
     }
-    this.session = new ClientSession(services, this.socket)
+    this.session = new ClientSession(services, this.socket, options.key)
     const { client } = this.session
     const say = client.say.bind(client)
     client.say = (text) => {

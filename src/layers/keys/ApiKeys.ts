@@ -92,8 +92,10 @@ export class KeyRing {
       const known = before.get(one.id)
       const key = known?.entry === entry ? known : new LiveKey(one, entry)
       this.keys.set(one.id, key)
+      const held = key.over === undefined
       key.over ??= endOf(one, now)
       if (key !== known && key.over === undefined) added.push(key)
+      else if (key === known && held && key.over !== undefined) ended.add(key)
     }
     for (const key of before.values()) {
       const next = this.keys.get(key.id)

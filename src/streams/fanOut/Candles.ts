@@ -109,6 +109,7 @@ export class Candles implements StoredBarsOwner {
   restart(): void {
     this.kept = 0
     this.limit = MINUTES_KEPT
+    this.from = Number.NEGATIVE_INFINITY
     this.changed = []
     this.isOver = false
   }

@@ -98,6 +98,8 @@ export class Hub implements ChannelHost, ClientHost {
   readonly held: Held = { ticks: 0, bytes: 0 }
   /** Instruments that clients subscribe to or have left, all clients together. */
   subscriptions = 0
+  /** More that were granted, and are yet to be made. */
+  granted = 0
   private readonly unfinished = new Set<ClientQueue>()
   private isGoingOn = false
   private looking = 0

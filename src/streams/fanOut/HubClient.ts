@@ -128,6 +128,7 @@ export class HubClient implements Member, QueueOwner {
     const { CLIENT_CAPACITY, MAX_CLIENT_TOKENS } = this.hub.settings
     if (batch !== undefined) queue.batch = batch
     if (policy !== undefined) queue.change(policy)
+    if (policy === "pause" && queue.missedSince !== undefined) this.watchPause()
     this.capacity = capacity ?? this.capacity
     // One tick an instrument waits: none is given up for another's sake unless the client says so.
     const all = queue.policy === "conflate" ? Math.max(CLIENT_CAPACITY, MAX_CLIENT_TOKENS) : CLIENT_CAPACITY
@@ -434,7 +435,8 @@ export class HubClient implements Member, QueueOwner {
     const look = (): void => {
       this.pause = undefined
       const since = this.queue.missedSince
-      if (since === undefined || this.queue.closed) return
+      // What it left out under a policy before is read when it reads on, as late as it likes.
+      if (since === undefined || this.queue.closed || this.queue.policy !== "pause") return
       const left = since + CLIENT_PAUSE_MS - performance.now()
       if (left > 0) {
         this.pause = setTimeout(look, left).unref()

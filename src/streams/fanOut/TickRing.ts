@@ -119,7 +119,7 @@ export class InstrumentTicks {
     this.epoch = 0
     this.position = 0
     this.run++
-    this.bars.forget(this.bars.from)
+    this.bars.forget(Number.NEGATIVE_INFINITY)
     this.silence.forget()
     this.listened?.forget()
   }

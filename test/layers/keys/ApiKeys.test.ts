@@ -93,6 +93,24 @@ const watched = (path: string) =>
 const until = <E>(condition: Effect.Effect<boolean, E>) =>
   Effect.repeat(condition, { until: (holds) => holds, schedule: Schedule.spaced("10 millis") })
 
+describe("a key whose time is over in the moment that the file is read again", () => {
+  it("is ended all the same, once, and whoever speaks by it is told", () => {
+    const end = Date.parse("2026-02-01T00:00:00Z")
+    const [late, other] = [makeKey("late", { expires: "2026-02-01T00:00:00Z" }), makeKey("other")]
+    const ring = new KeyRing()
+    ring.take(stored([late]), end - 1000)
+    const told: Array<string> = []
+    ring.onEnded((ended) => {
+      for (const { name, over } of ended) told.push(`${name} ${over}`)
+    })
+    const { ended } = ring.take(stored([late, other]), end + 100)
+    assert.deepStrictEqual([ended.map(({ name }) => name), told], [["late"], ["late expired"]])
+    ring.expire(end + 250)
+    ring.take(stored([late]), end + 300)
+    assert.deepStrictEqual(told, ["late expired", "other revoked"])
+  })
+})
+
 describe("a file of keys that is watched", () => {
   it.live("is taken as it changes, whether it is renamed into place or written over", () =>
     Effect.gen(function* () {

@@ -1,6 +1,7 @@
 import { afterEach, assert, beforeEach, describe, it } from "@effect/vitest"
 import { vi } from "vitest"
 import { tradingDay } from "../../../src/schema/Tick.ts"
+import { MINUTES_KEPT } from "../../../src/streams/fanOut/InstrumentBars.ts"
 import type { HubSettings } from "../../../src/streams/fanOut/parts.ts"
 import { replayAudience } from "../../../src/streams/fanOut/replayAudience.ts"
 import { MAX_WAITING } from "../../../src/streams/fanOut/StoredBars.ts"
@@ -426,6 +427,20 @@ describe("bars of a replay", () => {
     assert.deepStrictEqual(told(listener), [])
     channel.publish([tickOf(1, 20_469_000_000_000, 1, { exchange_ts: at(5), price: 7 })])
     assert.deepStrictEqual(told(listener), [[5, 7, 1, false]])
+  })
+
+  it("are all told again by a run that begins anew, also those that memory had given up", () => {
+    const { world, listener, ticks } = replaying()
+    listener.subscribe(1, ["candle_1m"])
+    const run = () => {
+      const before = listener.candles("1m").length
+      for (let minute = 0; minute < 2 * MINUTES_KEPT; minute++) ticks(at(minute))
+      return listener.candles("1m").length - before
+    }
+    const first = run()
+    assert.isAtLeast(first, 2 * MINUTES_KEPT)
+    world.hub.open("r")
+    assert.strictEqual(run(), first)
   })
 })
 
