@@ -41,7 +41,12 @@ describe("the manifests of Kubernetes", () => {
         assert.isTrue(Result.isSuccess(guardRules(settings.HOST, settings.ALLOWED_ORIGINS, settings.ALLOWED_HOSTS)))
         // Who may read figures is said, and a server asks for keys: neither is `--insecure`.
         assert.deepStrictEqual([container.args], [[container.name]])
-        assert.isDefined(container.name === "server" ? settings.API_KEYS_FILE : settings.METRICS_ALLOW)
+        // A server is reached by the whole cluster: figures name keys, and no address is enough for them.
+        const isServer = container.name === "server"
+        assert.deepStrictEqual(
+          [settings.API_KEYS_FILE !== undefined, settings.METRICS_ALLOW !== undefined],
+          [isServer, !isServer]
+        )
         assert.isAbove(spec.template.spec.terminationGracePeriodSeconds * 1000, settings.DRAIN_DEADLINE_MS)
       }
     }

@@ -29,6 +29,7 @@ from market_data_platform import (
     SubscriptionRefused,
     Tick,
     Unauthorized,
+    Unsupported,
     connect,
 )
 
@@ -359,6 +360,19 @@ async def test_a_key_that_cannot_be_had_now_may_be_had_later() -> None:
         async with client.ticks(1):
             pass
     assert [event.reason for event in told] == ["key: the function that knows it raised OSError"] * 2
+
+
+async def test_a_key_that_can_be_none_ends_the_stream_rather_than_being_asked_for_again() -> None:
+    def key() -> str:
+        asked.append(1)
+        return f"{KEY}\n"
+
+    asked: list[int] = []
+    async with Scripted(stay) as server, connect(server.url, key=key, reconnect=Steps()) as client:
+        with pytest.raises(Unsupported, match="key"):
+            async with client.ticks(1):
+                pass
+    assert asked == [1]
 
 
 async def test_a_redirect_is_not_followed() -> None:

@@ -156,6 +156,12 @@ export class StoredBars {
         await sleep(LOOK_MS)
         while (await this.step());
       }
+    } catch {
+      // Nothing that one of them does may end the server: what waited is given up.
+      for (const five of [...this.waiting.values()]) {
+        this.drop(five)
+        this.owner.gaveUp("failed")
+      }
     } finally {
       this.isRunning = false
     }

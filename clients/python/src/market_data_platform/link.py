@@ -100,6 +100,8 @@ class KeySource:
             try:
                 key = self._key()
                 self._last = _checked_key(await key if inspect.isawaitable(key) else key)
+            except Unsupported:
+                raise
             except Exception as error:
                 # It may ask somebody who is away as well; its words are not shown, who knows what is in them.
                 raise MayPass(f"key: the function that knows it raised {type(error).__name__}") from error
