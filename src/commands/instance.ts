@@ -18,6 +18,7 @@ import { FanOut } from "../streams/fanOut/Hub.ts"
 import { replayAudience } from "../streams/fanOut/replayAudience.ts"
 import { Overview } from "../streams/Overview.ts"
 import type { Instruments } from "../streams/ports/Instruments.ts"
+import { LastPrices } from "../streams/ports/LastPrices.ts"
 import { publishFigures } from "../streams/publishFigures.ts"
 import { ReplayAudience } from "../streams/replay/ReplayAudience.ts"
 import { announce } from "../streams/run/announce.ts"
@@ -105,9 +106,13 @@ export const serving = (given: Settings, beforehand: Beforehand = Layer.empty) =
   const server = Layer.unwrap(Effect.map(webSocket(given), (mount) => Server.layer([mount]))).pipe(
     Layer.provide(Layer.succeed(HttpSettings, { ...given, describe: () => describe(given) }))
   )
+  const prices = Layer.effect(
+    LastPrices,
+    Effect.map(FanOut, (hub) => (token: number) => hub.live.lastPrice(token))
+  )
   const audience = Layer.effect(ReplayAudience, Effect.map(FanOut, replayAudience))
   return server.pipe(
-    Layer.provide(access(given)),
+    Layer.provide([access(given), prices]),
     Layer.provideMerge(RawSink.layerLog),
     Layer.provideMerge(reader(given)),
     Layer.provideMerge(Layer.effectDiscard(Effect.andThen(Effect.forkScoped(watchStore), Effect.forkScoped(watchLog)))),

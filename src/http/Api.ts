@@ -53,6 +53,12 @@ const numberText = <A extends Schema.Constraint & { readonly Encoded: number }>(
 const TokenText = numberText(InstrumentToken)
 const LimitText = numberText(Schema.Int.pipe(Schema.check(Schema.isBetween({ minimum: 1, maximum: MAX_LIMIT }))))
 const Text = Schema.String.pipe(Schema.check(Schema.isBetweenLength(1, MAX_TEXT)))
+const AssetClassText = Schema.String.annotate({ description: `${AssetClass.literals.join(", ")}, in any case` }).pipe(
+  Schema.decodeTo(AssetClass, {
+    decode: SchemaGetter.transform((text: string) => text.toUpperCase() as AssetClass),
+    encode: SchemaGetter.transform((name: AssetClass) => name as string)
+  })
+)
 const TOKENS_WANTED = `1 to ${MAX_QUOTES} instrument tokens, comma-separated`
 const TokensText = Schema.String.pipe(
   Schema.check(
@@ -208,13 +214,17 @@ const instruments = HttpApiGroup.make("instruments")
       query: {
         query: Schema.optionalKey(Schema.String.pipe(Schema.check(Schema.isMaxLength(MAX_TEXT)))),
         exchange: Schema.optionalKey(Text),
-        asset_class: Schema.optionalKey(AssetClass),
+        asset_class: Schema.optionalKey(AssetClassText),
         limit: Schema.optionalKey(LimitText)
       },
       success: Schema.Struct({ instruments: Schema.Array(Instrument) }),
       error: always
     }).annotateMerge(
-      describe(READ, "Search instruments", "Best first: exact, prefix, word, substring of symbol or name, in any case.")
+      describe(
+        READ,
+        "Search instruments",
+        "Words in any order and any case, each the beginning of a word of symbol, name, exchange, expiry, strike or kind: nifty 26 aug fut, 24000 ce nifty. Best first: the exact symbol; indices and equities; then the nearest expiry, strikes near the last price; what has a word only in the middle; what has expired."
+      )
     ),
     HttpApiEndpoint.get("instrument", "/instruments/:token", {
       params: { token: TokenText },

@@ -1,10 +1,10 @@
 /** Decides how instruments are searched, looked up and imported over REST, by whose key of them what. */
 import { Effect, Semaphore } from "effect"
 import { HttpApiBuilder } from "effect/http-api"
-import { instrumentIndex } from "../layers/instruments/instrumentIndex.ts"
-import type { InstrumentList } from "../schema/ApiKey.ts"
+import { showValue } from "../schema/Explain.ts"
 import { type Instrument, SIMULATED_EXCHANGE } from "../schema/Instrument.ts"
-import { type InstrumentSearch, Instruments } from "../streams/ports/Instruments.ts"
+import { Instruments } from "../streams/ports/Instruments.ts"
+import { LastPrices } from "../streams/ports/LastPrices.ts"
 import { Api, DEFAULT_LIMIT, MAX_INSTRUMENTS_BYTES } from "./Api.ts"
 import { readBody } from "./body.ts"
 import { Caller, maySee } from "./caller.ts"
@@ -16,30 +16,16 @@ import { json } from "./wire.ts"
 /** Instruments written before others get a turn: about a millisecond's work. */
 const ROWS_AT_A_TIME = 500
 
-/** A list that names at most so many is searched by itself: about a millisecond's work. */
-const MAX_OWN = 300
+/** Exchanges named where one is not known. */
+const MAX_EXCHANGES = 20
 
 const decoder = new TextDecoder()
 
-/**
- * What a search finds among the instruments that a key is for. Of a few in a long list the index of all would find none
- * before it is cut off.
- */
-const searchAmong = (
-  { exchanges, symbols, tokens }: InstrumentList,
-  instruments: Instruments["Service"],
-  search: InstrumentSearch
-): ReadonlyArray<Instrument> => {
-  const own = new Map<number, Instrument>()
-  for (const token of tokens) {
-    const instrument = instruments.get(token)
-    if (instrument !== undefined) own.set(token, instrument)
-  }
-  for (const symbol of symbols) for (const one of instruments.named(symbol)) own.set(one.instrument_token, one)
-  if (exchanges.size === 0 && own.size <= MAX_OWN) return instrumentIndex(own.values()).search(search)
-  return instruments.search({
-    ...search,
-    only: ({ exchange, instrument_token }) => own.has(instrument_token) || exchanges.has(exchange)
+const unknownExchange = (exchange: string, known: ReadonlyArray<string>): BadRequest => {
+  const names = `${known.slice(0, MAX_EXCHANGES).join(", ")}${known.length > MAX_EXCHANGES ? ", …" : ""}`
+  return new BadRequest({
+    parameter: "exchange",
+    message: `exchange: expected ${known.length === 1 ? names : `one of ${names}`}, got ${showValue(exchange)}`
   })
 }
 
@@ -48,6 +34,7 @@ export const instrumentRoutes = HttpApiBuilder.group(
   "instruments",
   Effect.fnUntraced(function* (handlers) {
     const instruments = yield* Instruments
+    const price = yield* LastPrices
     // One at a time: fifty long answers in turns would leave each other request a fiftieth of the time.
     const longOnes = yield* Semaphore.make(1)
 
@@ -65,14 +52,20 @@ export const instrumentRoutes = HttpApiBuilder.group(
       search: ({ query }) =>
         Effect.gen(function* () {
           const { key } = yield* Caller
-          const search = {
+          const { exchange, asset_class } = query
+          const found = yield* instruments.search({
             query: query.query ?? "",
             limit: query.limit ?? DEFAULT_LIMIT,
-            ...(query.exchange === undefined ? {} : { exchange: query.exchange }),
-            ...(query.asset_class === undefined ? {} : { asset_class: query.asset_class })
+            price,
+            ...(exchange === undefined ? {} : { exchange }),
+            ...(asset_class === undefined ? {} : { asset_class }),
+            ...(key?.isRestricted === true ? { only: (one) => key.sees(one.instrument_token, one) } : {})
+          })
+          const known = instruments.exchanges()
+          // Where nothing is known yet, any may still come.
+          if (exchange !== undefined && known.length > 0 && !known.includes(exchange.toUpperCase())) {
+            return yield* unknownExchange(exchange, known)
           }
-          const found =
-            key?.list === undefined ? instruments.search(search) : searchAmong(key.list, instruments, search)
           yield* markSimulated(found.some(({ exchange }) => exchange === SIMULATED_EXCHANGE))
           return yield* found.length > ROWS_AT_A_TIME ? longOnes.withPermits(1)(written(found)) : written(found)
         }),

@@ -3,7 +3,7 @@ import { Effect } from "effect"
 import { showValue } from "../schema/Explain.ts"
 import { fullSymbol } from "../schema/Instrument.ts"
 import { MAX_MICROS, MIN_MICROS } from "../schema/Time.ts"
-import type { Instruments } from "../streams/ports/Instruments.ts"
+import { didYouMean, type Instruments } from "../streams/ports/Instruments.ts"
 import type { TickStore } from "../streams/ports/TickStore.ts"
 import { maySee, seenBy } from "./caller.ts"
 import { BadRequest, type Forbidden, NotFound, type Unavailable } from "./errors.ts"
@@ -81,7 +81,8 @@ export const onlySeen = (
     const named = yield* seenBy(symbol, instruments, parameter)
     const [first, second] = named
     if (first === undefined) {
-      return yield* new NotFound({ parameter, message: `${parameter}: no instrument is ${showValue(symbol)}` })
+      const hint = yield* didYouMean(symbol, instruments)
+      return yield* new NotFound({ parameter, message: `${parameter}: no instrument is ${showValue(symbol)}${hint}` })
     }
     if (second !== undefined) {
       const choices = named.slice(0, MAX_CHOICES).map((i) => `${fullSymbol(i)} (${i.instrument_token})`)

@@ -12,6 +12,7 @@ import {
   type RejectedLine
 } from "../../schema/InstrumentFile.ts"
 import { type Segment, segmentOf } from "../../schema/Sessions.ts"
+import { tradingDate, tradingDay } from "../../schema/Tick.ts"
 import { instrumentsLeftOut, unknownInstruments } from "../../streams/metrics.ts"
 import { Instruments } from "../../streams/ports/Instruments.ts"
 import { TickStore } from "../../streams/ports/TickStore.ts"
@@ -130,6 +131,8 @@ const readLines = (lines: InstrumentLines, rest: Iterable<string>) =>
     return { instruments, rejected, rejectedTotal }
   })
 
+const today = Effect.map(Clock.currentTimeMillis, (now) => tradingDate(tradingDay(now * 1000)))
+
 /** Instruments of the store, in memory. */
 export const layer = Layer.effect(
   Instruments,
@@ -142,6 +145,7 @@ export const layer = Layer.effect(
     const unknown = new Set<number>()
     // Two refreshes at once could put the older list over the newer.
     const one = yield* Semaphore.make(1)
+    const searches = yield* Semaphore.make(1)
     let asked = 0
     let answered = 0
     let restsUntil = 0
@@ -218,11 +222,23 @@ export const layer = Layer.effect(
         if (found === undefined) miss()
         return found ?? []
       },
-      search: (search) => {
-        const found = loaded.index.search(search)
-        if (found.length === 0) miss()
-        return found
-      },
+      // One at a time: each takes memory in proportion to the list.
+      search: (search) =>
+        searches.withPermits(1)(
+          Effect.gen(function* () {
+            const found = yield* inTurns(loaded.index.searching({ today: yield* today, ...search }))
+            if (found.length === 0) miss()
+            return found
+          })
+        ),
+      nearest: (symbol, only) =>
+        searches.withPermits(1)(
+          Effect.gen(function* () {
+            const among = { today: yield* today, ...(only === undefined ? {} : { only }) }
+            return yield* inTurns(loaded.index.nearest(symbol, among))
+          })
+        ),
+      exchanges: () => loaded.index.exchanges,
       all: () => loaded.list,
       segment: (token) => {
         const instrument = loaded.byToken.get(token)

@@ -11,7 +11,7 @@ import type { Settings } from "../../schema/Settings.ts"
 import { IST_OFFSET_MICROS } from "../../schema/Tick.ts"
 import { TickLog } from "../../streams/log/TickLog.ts"
 import * as metrics from "../../streams/metrics.ts"
-import { Instruments } from "../../streams/ports/Instruments.ts"
+import { didYouMean, Instruments } from "../../streams/ports/Instruments.ts"
 import { TickStore } from "../../streams/ports/TickStore.ts"
 import { makePace, type Pace } from "../../streams/replay/pace.ts"
 import { ReplayAudience } from "../../streams/replay/ReplayAudience.ts"
@@ -308,7 +308,7 @@ const make = (settings: ReplaySettings) =>
         if (named.length === 0) {
           return yield* new UnknownSymbol({
             parameter: "symbols",
-            message: `symbols: no instrument is called ${showText(symbol)}`
+            message: `symbols: no instrument is called ${showText(symbol)}${yield* didYouMean(symbol, instruments)}`
           })
         }
         if (named.length > 1) {

@@ -108,6 +108,11 @@ export class Channel {
     return instrument?.isSeen ? { epoch: instrument.epoch, position: instrument.position } : undefined
   }
 
+  /** The last price of an instrument whose newest bars are in memory. */
+  lastPrice(token: number): number | undefined {
+    return this.instruments.get(token)?.bars.newest?.close.price
+  }
+
   /**
    * Takes ticks in their order; the place in it is what every client sees. `publishedAt` is when the log had the newest
    * of them (µs). Ticks of old days count in their bars only, ticks at or below what was taken are passed over.

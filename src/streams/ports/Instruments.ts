@@ -1,17 +1,22 @@
 /** Decides what the platform asks of its list of instruments: by token, by symbol, by search, and who is unknown. */
-import { Context, type Effect } from "effect"
+import { Context, Effect } from "effect"
 import type { StoreError } from "../../schema/Errors.ts"
-import type { AssetClass, Instrument } from "../../schema/Instrument.ts"
+import { type AssetClass, fullSymbol, type Instrument } from "../../schema/Instrument.ts"
 import type { InstrumentFileRefused, RejectedLine } from "../../schema/InstrumentFile.ts"
 import type { Segment } from "../../schema/Sessions.ts"
 
 export interface InstrumentSearch {
+  /** Words in any order, each the beginning of a word of symbol, name, exchange, expiry, strike or kind. */
   readonly query: string
   readonly exchange?: string
   readonly asset_class?: AssetClass
   readonly limit: number
   /** Only those it is true of; every instrument unless given. */
   readonly only?: (instrument: Instrument) => boolean
+  /** The last price of a token, where it is known: strikes near the underlying's come first. */
+  readonly price?: (token: number) => number | undefined
+  /** `YYYY-MM-DD`: what expired before it comes last. */
+  readonly today?: string
 }
 
 export interface InstrumentImport {
@@ -31,8 +36,15 @@ export class Instruments extends Context.Service<
     readonly get: (token: number) => Instrument | undefined
     /** `EXCHANGE:TRADINGSYMBOL`, or the bare symbol: every instrument of that name, any case. */
     readonly named: (symbol: string) => ReadonlyArray<Instrument>
-    /** Best first: exact, prefix, word, substring. */
-    readonly search: (search: InstrumentSearch) => ReadonlyArray<Instrument>
+    /** Best first, as `instrumentIndex` orders them; today unless a day is given. */
+    readonly search: (search: InstrumentSearch) => Effect.Effect<ReadonlyArray<Instrument>>
+    /** What may be meant by a symbol that no instrument has, among those that `only` is true of. */
+    readonly nearest: (
+      symbol: string,
+      only?: (instrument: Instrument) => boolean
+    ) => Effect.Effect<Instrument | undefined>
+    /** Those that instruments are of, the best known first. */
+    readonly exchanges: () => ReadonlyArray<string>
     readonly all: () => ReadonlyArray<Instrument>
     /**
      * The segment that a token trades in; a token that no instrument has is judged by its last byte, as the broker
@@ -54,3 +66,13 @@ export class Instruments extends Context.Service<
     readonly refresh: Effect.Effect<void, StoreError>
   }
 >()("market-data-platform/streams/Instruments") {}
+
+/** What an error adds for a symbol that no instrument has: the nearest one, where there is any. */
+export const didYouMean = (
+  symbol: string,
+  instruments: Pick<Instruments["Service"], "nearest">,
+  only?: (instrument: Instrument) => boolean
+): Effect.Effect<string> =>
+  Effect.map(instruments.nearest(symbol, only), (near) =>
+    near === undefined ? "" : `: did you mean ${fullSymbol(near)}?`
+  )

@@ -47,8 +47,8 @@ describe("instruments in memory", () => {
       )
       assert.strictEqual(instruments.named("Reliance").length, 2)
       assert.deepStrictEqual(
-        instruments.search({ query: "relia", limit: 10 }).map((i) => `${i.exchange}:${i.tradingsymbol}`),
-        ["BSE:RELIANCE", "NSE:RELIANCE", "NFO:RELIANCE26JANFUT"]
+        (yield* instruments.search({ query: "relia", limit: 10 })).map((i) => `${i.exchange}:${i.tradingsymbol}`),
+        ["NSE:RELIANCE", "BSE:RELIANCE", "NFO:RELIANCE26JANFUT"]
       )
       assert.deepInclude(yield* instruments.importFile(FILE), { added: 0, changed: 5 })
     }).pipe(Effect.provide(provided(new Rows())))
@@ -113,9 +113,9 @@ describe("instruments in memory", () => {
       yield* TestClock.adjust("3 seconds")
       assert.strictEqual(instruments.named("SIM:SIM2").length, 1)
       yield* put(3, "THREE")
-      assert.deepStrictEqual(instruments.search({ query: "three", limit: 10 }), [])
+      assert.deepStrictEqual(yield* instruments.search({ query: "three", limit: 10 }), [])
       yield* TestClock.adjust("3 seconds")
-      assert.strictEqual(instruments.search({ query: "three", limit: 10 }).length, 1)
+      assert.strictEqual((yield* instruments.search({ query: "three", limit: 10 })).length, 1)
       const before = [reads, looks] as const
       for (let i = 0; i < 30; i++) {
         instruments.named("NOBODY")
@@ -211,10 +211,10 @@ describe("instruments in memory", () => {
       )
       assert.strictEqual(instruments.get(1)?.name, "a ".repeat(100).trim())
       assert.deepStrictEqual(
-        instruments.search({ query: "whistle", limit: 10 }).map((i) => [i.instrument_token, i.name]),
+        (yield* instruments.search({ query: "whistle", limit: 10 })).map((i) => [i.instrument_token, i.name]),
         [[2, "BELL  AND WHISTLE"]]
       )
-      assert.deepInclude(instruments.search({ query: "a a a", limit: 10 })[0], { instrument_token: 1 })
+      assert.deepInclude((yield* instruments.search({ query: "a a a", limit: 10 }))[0], { instrument_token: 1 })
       assert.strictEqual((yield* Metric.value(instrumentsLeftOut)).value, strange.length)
     }).pipe(Effect.provide(provided(rows)))
   })
