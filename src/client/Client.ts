@@ -89,7 +89,7 @@ export class Client extends Source {
   /** Where it connects to. */
   readonly url: string
   readonly instruments: {
-    /** Best first: exact, prefix, word, substring of symbol or name. */
+    /** Words in any order, each the beginning of a word of symbol, name, exchange, expiry, strike or kind; best first. */
     readonly search: (query: string, options?: SearchOptions) => Promise<ReadonlyArray<Instrument>>
     readonly get: (token: number, options?: RequestOptions) => Promise<Instrument>
     /** The one that is called so, such as `NSE:INFY`; fails with the tag `NotFound` where none is. */
@@ -272,15 +272,21 @@ const instrumentRoutes = (rest: Rest): Client["instruments"] => {
     search,
     get: (token, options) => rest.get(`/instruments/${segment(token)}`, {}, options),
     find: async (symbol, options) => {
-      const found = (await search(symbol, { ...options, limit: EXACT_LIMIT })).filter(
+      const near = await search(symbol, { ...options, limit: EXACT_LIMIT })
+      const found = near.filter(
         ({ exchange, tradingsymbol }) => symbol === `${exchange}:${tradingsymbol}` || symbol === tradingsymbol
       )
       const [only] = found
       if (only !== undefined && found.length === 1) return only
       const names = found.map(({ exchange, tradingsymbol }) => `${exchange}:${tradingsymbol}`).join(", ")
+      const [best] = near
+      const hint = best === undefined ? "" : `: did you mean ${best.exchange}:${best.tradingsymbol}?`
       throw new RequestFailed(symbol, {
         _tag: only === undefined ? "NotFound" : "BadRequest",
-        message: `symbol: ${only === undefined ? "no instrument is called" : `${names} are all called`} ${shown(symbol)}`,
+        message:
+          only === undefined
+            ? `symbol: no instrument is called ${shown(symbol)}${hint}`
+            : `symbol: ${names} are all called ${shown(symbol)}`,
         status: only === undefined ? 404 : 400,
         parameter: "symbol",
         retryAfter: undefined

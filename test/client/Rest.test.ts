@@ -233,7 +233,10 @@ describe("history", () => {
     const { instruments } = client(url).client
     assert.strictEqual((await instruments.find("BSE:TCS")).exchange, "BSE")
     const none = (await failureOf(instruments.find("TC"))) as RequestFailed
-    assert.deepStrictEqual([none._tag, none.message], ["NotFound", 'symbol: no instrument is called "TC"'])
+    assert.deepStrictEqual(
+      [none._tag, none.message],
+      ["NotFound", 'symbol: no instrument is called "TC": did you mean NSE:TCS?']
+    )
     const several = (await failureOf(instruments.find("TCS"))) as RequestFailed
     assert.strictEqual(several.message, 'symbol: NSE:TCS, BSE:TCS are all called "TCS"')
   })

@@ -119,7 +119,7 @@ def test_instruments_are_searched_looked_up_and_found() -> None:
         info = one.instruments.find("nse:infy")
         assert info is not None
         assert info.instrument_token == 408_065
-        assert asked(http)[2] == {"query": "infy", "exchange": "NSE"}
+        assert asked(http)[2] == {"query": "nse:infy", "limit": "20"}
         assert one.instruments.find("NSE:NOPE") is None
         with pytest.raises(Unsupported, match="one of NSE:INFY, BSE:INFY"):
             one.instruments.find("INFY")

@@ -11,6 +11,11 @@ export class FirstOf {
     this.keys = new Float64Array(3 * limit)
   }
 
+  /** The first number of the last one. */
+  get last(): number {
+    return this.keys[0] ?? Number.NaN
+  }
+
   /** Whether one that is offered would be kept. */
   takes(a: number, b: number, c: number): boolean {
     return this.size < this.limit || (this.limit > 0 && this.isAfter(0, a, b, c))

@@ -10,7 +10,16 @@ import type { InstrumentSearch } from "../../streams/ports/Instruments.ts"
 import { atOnce, pause, type Slices, sorted } from "../../streams/run/slices.ts"
 import { FirstOf } from "./firstOf.ts"
 import { compact, contractsOf, rootOf, sameWords, typedWords, wordsOf, wordsOfExpiry, wordsOfKind } from "./words.ts"
-import { firstNot, hasBeginning, marking, markingAnywhere, tabulating, type WordTable, Work } from "./wordTable.ts"
+import {
+  firstNot,
+  hasBeginning,
+  marking,
+  markingAnywhere,
+  tabulating,
+  VISITS_A_SLICE,
+  type WordTable,
+  Work
+} from "./wordTable.ts"
 
 /** Characters of a search that are looked at; no name is as long. */
 const MAX_QUERY_CHARS = 400
@@ -23,8 +32,7 @@ const MIN_JOINED_CHARS = 2
 /** Words on either side of one that nobody has, among which it may be meant. */
 const NEIGHBOURS = 50
 
-/** Instruments of one text looked at before the work is counted, and what one of them counts for. */
-const LOOKED_AT_ONCE = 1000
+/** Visits that a look at an instrument counts for. */
 const LOOK_VISITS = 4
 
 /** Exchanges in the order in which they are named; others follow, by name. */
@@ -45,6 +53,10 @@ const ANYWHERE = 0x0001_0000
 /** Days to 0001-01-01, and more than lie between it and 9999-12-31. */
 const FIRST_DAY = -719_162
 const DAYS = 4_194_304
+/** More than twice a word that is not whole and once one of the name alone, for each of `MAX_PARTS`. */
+const QUALITIES = 32
+/** In the order of what is found, the first that has expired and is not the exact symbol. */
+const EXPIRED = (1 * 2 + 1) * 2 * 2 * QUALITIES * DAYS * 2
 const MS_PER_DAY = 86_400_000
 
 interface Underlying {
@@ -169,18 +181,21 @@ function* columnsOf(unsorted: Iterable<Instrument>): Slices<Columns> {
     if (pause(withSymbols.length)) yield
   }
   const inOrder = yield* sorted(withSymbols, (a, b) => compareText(a.symbol, b.symbol))
-  const instruments = inOrder.map(({ one }) => one)
-  const symbols = inOrder.map(({ symbol }) => symbol)
+  const instruments: Array<Instrument> = []
+  const symbols: Array<string> = []
   const exchanges = new Set<string>()
-  for (const [id, one] of instruments.entries()) {
+  for (const { one, symbol } of inOrder) {
+    instruments.push(one)
+    symbols.push(symbol)
     exchanges.add(one.exchange)
-    if (pause(id)) yield
+    if (pause(symbols.length)) yield
   }
   const known = EXCHANGES.filter((name) => exchanges.delete(name))
   const exchangeIds = new Numbers()
   for (const name of [...known, ...[...exchanges].sort()]) exchangeIds.of(name)
   const textIds = new Numbers()
   const roots: Array<string> = []
+  const names: Array<string> = []
   const extras: Array<string> = []
   const kinds = new Numbers()
   const expiries = new Numbers()
@@ -199,6 +214,7 @@ function* columnsOf(unsorted: Iterable<Instrument>): Slices<Columns> {
     const also = contractsOf(one) ?? ""
     text[id] = textIds.of([root, one.name ?? "", also].join(SEPARATOR))
     roots[text[id]!] = root
+    names[text[id]!] = one.name ?? ""
     extras[text[id]!] = also
     exchange[id] = exchangeIds.of(one.exchange)
     kind[id] = kinds.of(`${one.asset_class} ${one.option_type ?? ""}`)
@@ -206,22 +222,26 @@ function* columnsOf(unsorted: Iterable<Instrument>): Slices<Columns> {
     strike[id] = strikes.of(one.strike === null || one.asset_class !== "OPT" ? "" : String(one.strike))
     if (pause(id)) yield
   }
-  const starts: Array<number> = []
+  const runStarts = new Uint32Array(length + 1)
+  const texts = new Uint32Array(length)
+  let runs = 0
   for (let id = 0; id < length; id += 1) {
-    if (id === 0 || text[id] !== text[id - 1]) starts.push(id)
+    if (id === 0 || text[id] !== text[id - 1]) {
+      runStarts[runs] = id
+      texts[runs++] = text[id]!
+    }
     if (pause(id)) yield
   }
-  const texts = Uint32Array.from(starts, (id) => text[id]!)
+  runStarts[runs] = length
   const kindWords = kinds.keys.map((key) => {
     const [asset_class, option_type] = key.split(" ") as [AssetClass, "CE" | "PE" | ""]
     return wordsOfKind({ asset_class, option_type: option_type === "" ? null : option_type })
   })
-  const names = textIds.keys.map((key) => key.split(SEPARATOR)[1]!)
   return {
     instruments,
     symbols,
-    runStarts: Uint32Array.from([...starts, length]),
-    texts,
+    runStarts: runStarts.slice(0, runs + 1),
+    texts: texts.slice(0, runs),
     exchange,
     kind,
     expiry,
@@ -362,6 +382,7 @@ const looking = (
   marks: Marks,
   question: Question,
   { asset_class, only, price, today }: InstrumentSearch,
+  met: number,
   best: FirstOf
 ): Look => {
   const { days, exchange, expiry, instruments, kind, strike, strikes, symbols, underlyings } = columns
@@ -413,14 +434,14 @@ const looking = (
         const range = ranges[r]!
         if (id >= range.from && id < range.to) bits |= (id < range.whole ? WHOLE : BEGINNING) * range.bits
       }
-      if (((bits >>> MET) & all) !== all) continue
+      if (((bits >>> met) & all) !== all) continue
       if ((exchangeWanted >= 0 && exchange[id] !== exchangeWanted) || !isWanted[itsKind]!) continue
       const quality = 2 * bitsIn(all & ~bits) + bitsIn(all & ~(bits >>> OWN))
       let order = quality === 0 && all !== 0 && isExact(id) ? 0 : 1
       order = 2 * order + (isExpired[itsExpiry]! ? 1 : 0)
       order = 2 * order + (((bits >>> BEGINS) & all) === all ? 0 : 1)
       order = 2 * order + (isDerived[itsKind]! ? 1 : 0)
-      order = 32 * order + quality
+      order = QUALITIES * order + quality
       order *= DAYS
       if (isDerived[itsKind]!) order += isExpired[itsExpiry]! ? DAYS - days[itsExpiry]! : days[itsExpiry]!
       order = 2 * order + (isSecond[itsKind]! ? 1 : 0)
@@ -438,29 +459,42 @@ function* scanning(
   { runStarts, texts }: Columns,
   marks: Marks,
   question: Question,
+  met: number,
   look: Look,
   work: Work
 ): Slices<void> {
   const { ofExchanges, ofExpiries, ofKinds, ofStrikes, ofTexts, ranges } = marks
   const all = (1 << question.parts.length) - 1
   const elsewhere = anyOf(ofExchanges) | anyOf(ofKinds) | anyOf(ofExpiries) | anyOf(ofStrikes)
-  for (let run = 0; run < texts.length; run += 1) {
-    if (work.isOver) return
-    if (work.visit()) yield
-    const from = runStarts[run]!
-    const to = runStarts[run + 1]!
-    const ofText = ofTexts[texts[run]!]!
-    let possible = (ofText | elsewhere) >>> MET
+  let run = 0
+  let id = 0
+
+  const isPossible = (): boolean => {
+    let possible = (ofTexts[texts[run]!]! | elsewhere) >>> met
     for (let r = 0; r < ranges.length; r += 1) {
-      if (ranges[r]!.from < to && ranges[r]!.to > from) possible |= ranges[r]!.bits
+      if (ranges[r]!.from < runStarts[run + 1]! && ranges[r]!.to > id) possible |= ranges[r]!.bits
     }
-    if ((possible & all) !== all) continue
-    for (let at = from; at < to; at += LOOKED_AT_ONCE) {
-      const end = Math.min(to, at + LOOKED_AT_ONCE)
-      look(at, end, texts[run]!, ofText)
-      if (work.visit(LOOK_VISITS * (end - at))) yield
-    }
+    return (possible & all) === all
   }
+
+  /** Looks on for about so many visits; answers how many there were. */
+  const lookOn = (most: number): number => {
+    let visits = 0
+    while (run < texts.length && visits < most) {
+      visits += 1
+      const end = runStarts[run + 1]!
+      if (isPossible()) {
+        const to = Math.min(end, id + Math.ceil(most / LOOK_VISITS))
+        look(id, to, texts[run]!, ofTexts[texts[run]!]!)
+        visits += LOOK_VISITS * (to - id)
+        id = to
+      } else id = end
+      if (id === end) run += 1
+    }
+    return visits
+  }
+
+  while (run < texts.length && !work.isOver) if (work.visit(lookOn(VISITS_A_SLICE))) yield
 }
 
 function* searchingIn(columns: Columns, search: InstrumentSearch): Slices<ReadonlyArray<Instrument>> {
@@ -471,17 +505,21 @@ function* searchingIn(columns: Columns, search: InstrumentSearch): Slices<Readon
   const work = new Work()
   const limit = Math.min(search.limit, instruments.length)
   const marks = yield* marksOf(columns, question, work)
-  let best = new FirstOf(limit)
-  yield* scanning(columns, marks, question, looking(columns, marks, question, search, best), work)
-  const inMiddle = question.parts.map((part) => part.length >= MIN_MIDDLE_CHARS)
-  if (best.size < limit && inMiddle.includes(true)) {
+  const firstOf = function* (met: number): Slices<FirstOf> {
+    const first = new FirstOf(limit)
+    const look = looking(columns, marks, question, search, met, first)
+    yield* scanning(columns, marks, question, met, look, work)
+    return first
+  }
+  let best = yield* firstOf(BEGINS)
+  // What is met otherwise comes later, but before what has expired.
+  if (question.parts.length > 0 && (best.size < limit || best.last >= EXPIRED)) {
     for (const [i, part] of question.parts.entries()) {
-      if (inMiddle[i] !== true) continue
+      if (part.length < MIN_MIDDLE_CHARS) continue
       yield* markingAnywhere(ofSymbols, part, ANYWHERE << i, marks.ofTexts, work)
       yield* markingAnywhere(ofNames, part, ANYWHERE << i, marks.ofTexts, work)
     }
-    const again = new FirstOf(limit)
-    yield* scanning(columns, marks, question, looking(columns, marks, question, search, again), work)
+    const again = yield* firstOf(MET)
     // Cut off, the second may have less.
     if (again.size >= best.size) best = again
   }

@@ -24,6 +24,9 @@ export class Work {
   }
 }
 
+/** What has words takes longer than other items: so many times. */
+const OWNERS_COST = 5
+
 export interface WordTable {
   /** How many have words. */
   readonly size: number
@@ -60,7 +63,8 @@ export function* tabulating<A>(
   wordsOf: (thing: A, place: number) => Iterable<string>
 ): Slices<WordTable> {
   const ids = new Map<string, number>()
-  const pairs: Array<readonly [word: number, owner: number]> = []
+  const firstIds: Array<number> = []
+  const itsOwners: Array<number> = []
   for (const [owner, thing] of things.entries()) {
     for (const word of wordsOf(thing, owner)) {
       let id = ids.get(word)
@@ -68,9 +72,10 @@ export function* tabulating<A>(
         id = ids.size
         ids.set(word, id)
       }
-      pairs.push([id, owner])
+      firstIds.push(id)
+      itsOwners.push(owner)
     }
-    if (pause(owner)) yield
+    if (pause(OWNERS_COST * owner)) yield
   }
   const words = yield* sorted([...ids.keys()], compareText)
   const places = new Uint32Array(words.length)
@@ -79,12 +84,18 @@ export function* tabulating<A>(
     if (pause(place)) yield
   }
   const starts = new Uint32Array(words.length + 1)
-  for (const [word] of pairs) starts[places[word]! + 1]! += 1
-  for (let i = 1; i < starts.length; i += 1) starts[i]! += starts[i - 1]!
+  for (let n = 0; n < firstIds.length; n += 1) {
+    starts[places[firstIds[n]!]! + 1]! += 1
+    if (pause(n)) yield
+  }
+  for (let i = 1; i < starts.length; i += 1) {
+    starts[i]! += starts[i - 1]!
+    if (pause(i)) yield
+  }
   const next = starts.slice()
-  const owners = new Uint32Array(pairs.length)
-  for (const [n, [word, owner]] of pairs.entries()) {
-    owners[next[places[word]!]!++] = owner
+  const owners = new Uint32Array(firstIds.length)
+  for (let n = 0; n < firstIds.length; n += 1) {
+    owners[next[places[firstIds[n]!]!]!++] = itsOwners[n]!
     if (pause(n)) yield
   }
   const begins = new Uint32Array(words.length)

@@ -30,6 +30,9 @@ const MONTHS = [
 ]
 
 const BETWEEN_PIECES = /[\s,:;/|]+/u
+/** What most words are; the others take several times as long. */
+const PLAIN = /^[a-z0-9]*$/
+const LETTERS = /^[a-z]+$/
 const NO_WORD = /[^\p{L}\p{M}\p{N}]+/gu
 const BETWEEN_DIGITS = /(?<=\p{N}),(?=\p{N})/gu
 const LETTERS_OR_DIGITS = /[\p{L}\p{M}]+|\p{N}+/gu
@@ -38,7 +41,10 @@ const LETTERS_OR_NUMBER = /[\p{L}\p{M}]+|\p{N}+(?:\.\p{N}+)?/gu
 const MONTH_AND_KIND = /^(jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec)(fut|ce|pe)$/
 
 /** Letters and digits alone, in lower case: `M&M` and `mm` are the same. */
-export const compact = (text: string): string => text.slice(0, MAX_NAME_CHARS).toLowerCase().replace(NO_WORD, "")
+export const compact = (text: string): string => {
+  const lower = text.slice(0, MAX_NAME_CHARS).toLowerCase()
+  return PLAIN.test(lower) ? lower : lower.replace(NO_WORD, "")
+}
 
 /** The letters and the digits of a word, each for itself: `nifty50` is `nifty` and `50`. */
 const partsOf = (word: string): ReadonlyArray<string> =>
@@ -48,10 +54,10 @@ const partsOf = (word: string): ReadonlyArray<string> =>
 export const wordsOf = (text: string): ReadonlySet<string> => {
   const words = new Set<string>()
   for (const piece of text.slice(0, MAX_NAME_CHARS).toLowerCase().split(BETWEEN_PIECES)) {
-    for (const word of [compact(piece), ...piece.split(NO_WORD)]) {
+    for (const word of PLAIN.test(piece) ? [piece] : [compact(piece), ...piece.split(NO_WORD)]) {
       if (word === "" || words.has(word)) continue
       words.add(word)
-      for (const part of partsOf(word)) words.add(part)
+      if (!LETTERS.test(word)) for (const part of partsOf(word)) words.add(part)
       if (words.size >= MAX_WORDS) return words
     }
   }

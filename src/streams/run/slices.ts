@@ -38,6 +38,8 @@ export function* sorted<A>(items: ReadonlyArray<A>, compare: (a: A, b: A) => num
   while (runs.length > 1) {
     const wider: Array<Array<A>> = []
     for (let i = 0; i < runs.length; i += 2) {
+      // Short runs are merged without a pause.
+      if (i > 0) yield
       const [left, right] = [runs[i]!, runs[i + 1]]
       wider.push(right === undefined ? left : yield* merged(left, right, compare))
     }

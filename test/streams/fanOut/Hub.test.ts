@@ -282,6 +282,14 @@ describe("the hub", () => {
     assert.strictEqual(socket.checker.evicted, 0)
   })
 
+  it("knows the last price of an instrument, as long as it remembers it", () => {
+    const hub = make()
+    assert.isUndefined(hub.live.lastPrice(1))
+    hub.publish([...run(1, 1, 3), ...run(2, 1, 9)])
+    assert.strictEqual(hub.live.lastPrice(1), priceOf(1, EPOCH, 3))
+    assert.strictEqual(hub.live.lastPrice(2), priceOf(2, EPOCH, 9))
+  })
+
   it("remembers a bounded number of instruments: those silent longest go, but for the place of those that are wanted", () => {
     const hub = make({ HUB_INSTRUMENTS: 1000 })
     const { socket, client } = connect(hub)

@@ -42,6 +42,8 @@ MAX_QUOTES = 300
 #: The server takes 16 MiB; smaller bodies are answered sooner and held shorter.
 _INGEST_BYTES = 4 * 1024 * 1024
 _BASE = "/api/v1"
+#: Instruments looked at for the one of a name: what is called so exactly comes first.
+_MAX_NAMESAKES = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +108,8 @@ def find(symbol: str) -> tuple[Call[list[InstrumentInfo]], Callable[[list[Instru
             raise Unsupported("symbol", f"one of {', '.join(one.symbol for one in same)}", symbol)
         return same[0] if same else None
 
-    return search(name, exchange.upper() if colon else None), pick
+    # With its exchange in the query: as a filter, one that the server does not know would be an error.
+    return search(symbol, limit=_MAX_NAMESAKES), pick
 
 
 def import_file(csv: str | bytes) -> Call[ImportReport]:

@@ -369,7 +369,7 @@ class AsyncInstruments:
     async def search(
         self, query: str, *, exchange: str | None = None, asset_class: str | None = None, limit: int | None = None
     ) -> list[InstrumentInfo]:
-        """Best first: exact, prefix, word, substring of symbol or name, in any case."""
+        """Best first. Words in any order, each beginning one of symbol, name, exchange, expiry, strike or kind."""
         return await self._sender.send(api.search(query, exchange, asset_class, limit))
 
     async def get(self, token: int, *, as_of: Day | None = None) -> InstrumentInfo:

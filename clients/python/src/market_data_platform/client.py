@@ -297,7 +297,7 @@ class Instruments:
     def search(
         self, query: str, *, exchange: str | None = None, asset_class: str | None = None, limit: int | None = None
     ) -> list[InstrumentInfo]:
-        """Best first: exact, prefix, word, substring of symbol or name, in any case."""
+        """Best first. Words in any order, each beginning one of symbol, name, exchange, expiry, strike or kind."""
         return self._sender.send(api.search(query, exchange, asset_class, limit))
 
     def get(self, token: int, *, as_of: Day | None = None) -> InstrumentInfo:
