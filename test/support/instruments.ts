@@ -1,5 +1,8 @@
-/** Decides how tests make an instrument: a share that says no more than it has to, unless a case gives more. */
+/** Decides how tests make an instrument, a share that says no more than it has to unless a case gives more, and search some. */
+import { building } from "../../src/layers/instruments/instrumentIndex.ts"
 import type { Instrument } from "../../src/schema/Instrument.ts"
+import type { InstrumentSearch } from "../../src/streams/ports/Instruments.ts"
+import { atOnce } from "../../src/streams/run/slices.ts"
 
 export const instrumentOf = (
   token: number,
@@ -19,3 +22,9 @@ export const instrumentOf = (
   lot_size: null,
   ...given
 })
+
+/** The index of a list, built and searched without a pause. */
+export const instrumentIndex = (list: Iterable<Instrument>) => {
+  const index = atOnce(building(list))
+  return { ...index, search: (search: InstrumentSearch) => atOnce(index.searching(search)) }
+}

@@ -7,7 +7,7 @@
 import type { AssetClass, Instrument } from "../../schema/Instrument.ts"
 import { nearest } from "../../schema/Nearest.ts"
 import type { InstrumentSearch } from "../../streams/ports/Instruments.ts"
-import { atOnce, pause, type Slices, sorted } from "../../streams/run/slices.ts"
+import { pause, type Slices, sorted } from "../../streams/run/slices.ts"
 import { FirstOf } from "./firstOf.ts"
 import { compact, contractsOf, rootOf, sameWords, typedWords, wordsOf, wordsOfExpiry, wordsOfKind } from "./words.ts"
 import {
@@ -102,8 +102,6 @@ export interface InstrumentIndex {
   /** Those that instruments are of, the best known first. */
   readonly exchanges: ReadonlyArray<string>
   readonly searching: (search: InstrumentSearch) => Slices<ReadonlyArray<Instrument>>
-  /** The same in one turn. */
-  readonly search: (search: InstrumentSearch) => ReadonlyArray<Instrument>
   /** What may be meant by a symbol that nothing has. */
   readonly nearest: (
     symbol: string,
@@ -568,14 +566,9 @@ function* nearestIn(
 /** Builds the index of a list, in slices. */
 export function* building(instruments: Iterable<Instrument>): Slices<InstrumentIndex> {
   const columns = yield* columnsOf(instruments)
-  const searching = (search: InstrumentSearch) => searchingIn(columns, search)
   return {
     exchanges: columns.exchanges,
-    searching,
-    search: (search) => atOnce(searching(search)),
+    searching: (search) => searchingIn(columns, search),
     nearest: (symbol, search) => nearestIn(columns, symbol, search)
   }
 }
-
-/** The index of a list, built in one turn. */
-export const instrumentIndex = (instruments: Iterable<Instrument>): InstrumentIndex => atOnce(building(instruments))

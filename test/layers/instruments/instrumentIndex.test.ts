@@ -1,13 +1,13 @@
 import { existsSync, readFileSync } from "node:fs"
 import { assert, describe, it } from "@effect/vitest"
 import { Result, Schema } from "effect"
-import { building, instrumentIndex } from "../../../src/layers/instruments/instrumentIndex.ts"
+import { building } from "../../../src/layers/instruments/instrumentIndex.ts"
 import { compact, typedWords, wordsOf, wordsOfExpiry } from "../../../src/layers/instruments/words.ts"
 import { MAX_VISITS, VISITS_A_SLICE } from "../../../src/layers/instruments/wordTable.ts"
 import { type AssetClass, fullSymbol, type Instrument } from "../../../src/schema/Instrument.ts"
 import { instrumentLines } from "../../../src/schema/InstrumentFile.ts"
 import { atOnce } from "../../../src/streams/run/slices.ts"
-import { instrumentOf } from "../../support/instruments.ts"
+import { instrumentIndex, instrumentOf } from "../../support/instruments.ts"
 import { MASTER_DAY, MASTER_SIZE, master } from "../../support/master.ts"
 
 let token = 0
@@ -132,7 +132,11 @@ describe("search over instruments", () => {
     assert.isAbove(slices, 20)
     const index = instrumentIndex(list)
     for (const query of ["s1", "word3", "number 4", "ord5", ""]) {
-      assert.deepStrictEqual(next.value.search({ query, limit: 50 }), index.search({ query, limit: 50 }), query)
+      assert.deepStrictEqual(
+        atOnce(next.value.searching({ query, limit: 50 })),
+        index.search({ query, limit: 50 }),
+        query
+      )
       assert.strictEqual(index.search({ query, limit: 50 }).length, 50, query)
     }
   })
