@@ -231,11 +231,10 @@ export const layer = Layer.effect(
             return found
           })
         ),
-      nearest: (symbol, only) =>
+      nearest: (symbol) =>
         searches.withPermits(1)(
           Effect.gen(function* () {
-            const among = { today: yield* today, ...(only === undefined ? {} : { only }) }
-            return yield* inTurns(loaded.index.nearest(symbol, among))
+            return yield* inTurns(loaded.index.nearest(symbol, { today: yield* today }))
           })
         ),
       exchanges: () => loaded.index.exchanges,

@@ -38,11 +38,8 @@ export class Instruments extends Context.Service<
     readonly named: (symbol: string) => ReadonlyArray<Instrument>
     /** Best first, as `instrumentIndex` orders them; today unless a day is given. */
     readonly search: (search: InstrumentSearch) => Effect.Effect<ReadonlyArray<Instrument>>
-    /** What may be meant by a symbol that no instrument has, among those that `only` is true of. */
-    readonly nearest: (
-      symbol: string,
-      only?: (instrument: Instrument) => boolean
-    ) => Effect.Effect<Instrument | undefined>
+    /** What may be meant by a symbol that no instrument has. */
+    readonly nearest: (symbol: string) => Effect.Effect<Instrument | undefined>
     /** Those that instruments are of, the best known first. */
     readonly exchanges: () => ReadonlyArray<string>
     readonly all: () => ReadonlyArray<Instrument>
@@ -70,9 +67,6 @@ export class Instruments extends Context.Service<
 /** What an error adds for a symbol that no instrument has: the nearest one, where there is any. */
 export const didYouMean = (
   symbol: string,
-  instruments: Pick<Instruments["Service"], "nearest">,
-  only?: (instrument: Instrument) => boolean
+  instruments: Pick<Instruments["Service"], "nearest">
 ): Effect.Effect<string> =>
-  Effect.map(instruments.nearest(symbol, only), (near) =>
-    near === undefined ? "" : `: did you mean ${fullSymbol(near)}?`
-  )
+  Effect.map(instruments.nearest(symbol), (near) => (near === undefined ? "" : `: did you mean ${fullSymbol(near)}?`))
