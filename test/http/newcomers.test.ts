@@ -308,7 +308,8 @@ describe("a client of /ws, where keys are asked for,", () => {
           [9, true],
           [10, "forbidden"],
           [7, true],
-          [8, "forbidden"],
+          // Not even which token it has.
+          [undefined, "forbidden"],
           [9, true]
         ]
       )
