@@ -23,7 +23,8 @@ class Sleeper {
   readonly policy: Policy
   readonly checker = new RuleChecker()
   broken: unknown
-  closings = 0
+  /** Times that it was ended; where it slept on, without having read why. */
+  closed = 0
   /** Where each stream began. */
   readonly #from = new Map<number, number>()
   readonly #url: string
@@ -57,13 +58,15 @@ class Sleeper {
       }
     })
     socket.on("error", () => {})
-    socket.on("close", () => setTimeout(() => this.#connect(), AGAIN_MS))
+    socket.on("close", () => {
+      this.closed++
+      setTimeout(() => this.#connect(), AGAIN_MS)
+    })
   }
 
   #take(message: ServerMessage): void {
-    // It holds what it says against what came.
+    // What `closing` says is held against what came.
     this.checker.take(message)
-    if (message.type === "closing") this.closings++
     if (message.type !== "tick" && message.type !== "evicted" && message.type !== "backfill") return
     const { instrument_token: token } = message
     if (this.#from.has(token) || this.checker.place(token) === undefined) return
@@ -136,11 +139,11 @@ process.on("message", (order: Order) => {
   if (!("settle" in order)) return
   void Promise.all(sleepers.map((sleeper) => sleeper.settle(order.settle))).then((found) => {
     const counts: Record<string, number> = {}
-    for (const { policy, checker, closings } of sleepers) {
+    for (const { policy, checker, closed } of sleepers) {
       counts[`${policy} had`] = checker.ticks + checker.backfilled
       counts[`${policy} lost`] = checker.evicted
       counts[`${policy} told of losses`] = checker.evictedFrames
-      counts[`${policy} closed`] = closings
+      counts[`${policy} closed`] = closed
     }
     const unsettled = found.filter((text) => text !== undefined)
     const sighted: Sighted = { violations: [], unsettled, counts, bars: {} }
