@@ -1,20 +1,21 @@
 /** Decides the commands `mdp feed sim` and `mdp feed file`: their flags, and what they say while they run. */
 import { Effect, Layer, Option, Redacted, Result, Schema } from "effect"
-import { Argument, Command, Flag } from "effect/cli"
-import { BAR_INTERVALS } from "../layers/feeds/barTicks.ts"
+import { Command, Flag } from "effect/cli"
 import * as FileFeed from "../layers/feeds/FileFeed.ts"
+import { checkRowOptions } from "../layers/feeds/fileFields.ts"
 import { InstanceKey, type Patience, patiently, refusalOf } from "../layers/feeds/Instance.ts"
+import { tickSizeOf, tokenOf } from "../layers/feeds/instrumentAnswers.ts"
 import { describeRefused, type HttpSinkOptions, layerHttp, layerLog, type Refused } from "../layers/feeds/RawSink.ts"
 import * as Simulator from "../layers/feeds/Simulator.ts"
-import { SettingError } from "../schema/Errors.ts"
+import { type FeedError, SettingError } from "../schema/Errors.ts"
 import { explain } from "../schema/Explain.ts"
 import { KEY_CHARS, keyIdOf } from "../schema/keyText.ts"
-import { makeZone } from "../schema/NaiveTime.ts"
 import { printable } from "../schema/printable.ts"
 import { readSettings, type Settings } from "../schema/Settings.ts"
 import { defaultSimulation, Simulation, simulatedInstruments, simulatedInstrumentsCsv } from "../schema/Simulation.ts"
 import { TickStore } from "../streams/ports/TickStore.ts"
 import { wrongUsage, wrongValue } from "./cli.ts"
+import { fileExamples, fileFlags, rowOptionsOf, showPreview } from "./feedFile.ts"
 import { isWatched, overwrite, say, tell } from "./lines.ts"
 import { log, settings, store } from "./services.ts"
 
@@ -225,94 +226,24 @@ const sim = Command.make(
   }, byApiKey)
 ).pipe(Command.withDescription("Play a market with a DMA and a snapshot feed, made up from a seed"))
 
-/** `field=text` pairs separated by commas. */
-const fieldsFlag = (name: string) =>
-  Flag.String(name).pipe(
-    Flag.withMetavar("field=…,field=…"),
-    Flag.mapTryCatch(
-      (text) => {
-        const fields = new Map<FileFeed.FileField, string>()
-        for (const pair of text.split(",")) {
-          const [field, value] = [pair.slice(0, pair.indexOf("=")).trim(), pair.slice(pair.indexOf("=") + 1).trim()]
-          if (!pair.includes("=") || value === "") throw new Error(`field=value, got ${JSON.stringify(pair)}`)
-          if (!FileFeed.isFileField(field)) {
-            throw new Error(`one of ${FileFeed.fileFields.join(", ")}, got ${JSON.stringify(field)}`)
-          }
-          if (fields.has(field)) throw new Error(`${field} once`)
-          fields.set(field, value)
-        }
-        return fields as ReadonlyMap<FileFeed.FileField, string>
-      },
-      (error) => `Expected ${(error as Error).message}`
-    ),
-    Flag.withDefault(new Map() as ReadonlyMap<FileFeed.FileField, string>)
-  )
-
-/** By the file's name; a missing header can only be CSV's. */
-const formatOf = (name: string, isWithoutHeader: boolean): "csv" | "ndjson" =>
-  isWithoutHeader || /\.csv(\.gz)?$/i.test(name) ? "csv" : "ndjson"
-
 /** Skipped rows that are named; the rest are counted. */
 const MAX_NAMED_ROWS = 20
 
 const file = Command.make(
   "file",
-  {
-    file: Argument.String("FILE").pipe(Argument.withDescription("the file, also gzipped; - is standard input")),
-    format: Flag.Literals("format", ["csv", "ndjson"]).pipe(
-      described("the file's format (default: by its name, NDJSON for standard input)"),
-      Flag.optional
-    ),
-    noHeader: Flag.Boolean("no-header").pipe(
-      described("a CSV file without a line of column names"),
-      Flag.withoutNegation,
-      Flag.withDefault(false)
-    ),
-    map: fieldsFlag("map").pipe(
-      described("which column is which field, by name or number from 1: exchange_ts=1,price=2")
-    ),
-    set: fieldsFlag("set").pipe(
-      described("fields that are the same in every row: instrument_token=256265,volume=0,feed=snapshot")
-    ),
-    tz: Flag.String("tz").pipe(
-      described("time zone of times written without an offset, such as Asia/Kolkata"),
-      Flag.mapTryCatch(
-        (name) => {
-          const zone = makeZone(name)
-          if (zone === undefined) throw new Error()
-          return zone
-        },
-        () => "Expected an IANA time zone, such as Asia/Kolkata"
-      ),
-      Flag.optional
-    ),
-    bars: Flag.Literals("bars", BAR_INTERVALS).pipe(
-      described("rows are bars of this interval, with open, high, low, close and volume: four ticks each"),
-      Flag.optional
-    ),
-    onError: Flag.Literals("on-error", ["fail", "skip"]).pipe(
-      described("what a bad row does", "fail"),
-      Flag.withDefault("fail")
-    ),
-    url: urlFlag,
-    retry: retryFlag
-  },
-  Effect.fnUntraced(function* (flags) {
-    const rows: FileFeed.RowOptions = {
-      format: Option.getOrElse(flags.format, () => formatOf(flags.file, flags.noHeader)),
-      hasHeader: !flags.noHeader,
-      map: flags.map,
-      set: flags.set,
-      zone: Option.getOrUndefined(flags.tz),
-      ...(Option.isSome(flags.bars) ? { bars: flags.bars.value } : {})
-    }
-    const wrong = FileFeed.checkRowOptions(rows)
+  { ...fileFlags, url: urlFlag, retry: retryFlag },
+  Effect.fnUntraced(function* ({ url: asked, retry, ...flags }) {
+    const rows = rowOptionsOf(flags)
+    const wrong = checkRowOptions(rows)
     if (wrong !== undefined) return yield* wrongUsage(`--map, --set: ${wrong}`)
+    if (flags.dryRun) return yield* showPreview({ ...rows, file: flags.file, onError: flags.onError })
     const given = yield* settings
-    const url = yield* instanceUrl(flags.url)
+    const url = yield* instanceUrl(asked)
+    const onKafka = isOnKafka(given, asked)
+    const patience = patienceOf(url, retry)
     let refused: Refused | undefined
     const overHttp: HttpSinkOptions = {
-      patience: patienceOf(url, flags.retry),
+      patience,
       ...(flags.onError === "fail"
         ? {}
         : {
@@ -321,18 +252,28 @@ const file = Command.make(
             }
           })
     }
+    const context = yield* Effect.context<never>()
+    const asks = patiently(url, patience)
+    const ask = (path: string) => asks({ method: "GET", path })
+    const answered = <A>(answer: Effect.Effect<A, FeedError>) => Effect.runPromiseWith(context)(answer)
     let named = 0
     yield* FileFeed.run({
       ...rows,
       file: flags.file,
       onError: flags.onError,
+      instruments: {
+        token: (symbol) => answered(tokenOf(symbol, flags.tokens, ask)),
+        // Into Kafka without an instance nobody may be there to ask.
+        ...(onKafka ? {} : { tickSize: (token: number) => answered(tickSizeOf(token, ask)) })
+      },
       onSkip: (reason) => {
         named += 1
         if (named <= MAX_NAMED_ROWS) say("warn", `skipped ${printable(reason)}`)
         if (named === MAX_NAMED_ROWS) say("warn", "further rows are skipped and counted without a line")
       },
+      onSeen: (what) => say("info", printable(what)),
       refused: () => refused?.ticks ?? 0,
-      ...(isOnKafka(given, flags.url) ? { maxAheadMs: given.MAX_FUTURE_SKEW_MS } : {}),
+      ...(onKafka ? { maxAheadMs: given.MAX_FUTURE_SKEW_MS } : {}),
       progress: (p, isFinal) => {
         const share =
           p.totalBytes === undefined ? "" : `, ${((100 * p.bytes) / Math.max(1, p.totalBytes)).toFixed(0)} %`
@@ -340,16 +281,21 @@ const file = Command.make(
         if (isFinal) {
           overwrite("")
           if (refused !== undefined) say("warn", printable(describeRefused(refused)))
+          if (p.reasons.size > 0 && flags.onError === "skip")
+            say("warn", printable(`skipped: ${FileFeed.describeReasons(p.reasons)}`))
           tell(text)
         } else {
-          overwrite(`${text}${share}`)
+          overwrite(`${p.isChecking ? `rows looked at ${p.rows}` : text}${share}`)
         }
       }
-    }).pipe(
-      Effect.provide(isOnKafka(given, flags.url) ? Layer.provide(layerLog, log(given)) : layerHttp(url, overHttp))
-    )
+    }).pipe(Effect.provide(onKafka ? Layer.provide(layerLog, log(given)) : layerHttp(url, overHttp)))
   }, byApiKey)
-).pipe(Command.withDescription("Feed a file of ticks, CSV or NDJSON"))
+).pipe(
+  Command.withDescription(
+    "Feed a file of ticks or bars: CSV, or what else separates columns, or NDJSON; also gzipped or zipped"
+  ),
+  Command.withExamples(fileExamples)
+)
 
 /** `mdp feed`. */
 export const feed = Command.make("feed").pipe(

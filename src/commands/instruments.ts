@@ -1,15 +1,14 @@
 /** Decides the command `mdp instruments import`: the broker's file sent to a running instance, and what came of it. */
-import { readFile } from "node:fs/promises"
-import { buffer } from "node:stream/consumers"
 import { Effect } from "effect"
 import { Argument, Command, Flag } from "effect/cli"
+import { describeReasons } from "../layers/feeds/FileFeed.ts"
 import { askInstance, refusalOf } from "../layers/feeds/Instance.ts"
+import { BROKER_FIELDS, BROKERS, type BrokerField, TOKEN_KINDS } from "../layers/instruments/brokerFile.ts"
 import { FeedError } from "../schema/Errors.ts"
 import { printable } from "../schema/printable.ts"
+import { type Refusal, readBrokerFile } from "./brokerInput.ts"
 import { byApiKey, instanceUrl, urlFlag } from "./feed.ts"
 import { say, tell } from "./lines.ts"
-
-const CARRIAGE_RETURN = 0x0d
 
 /** What a running instance answers; read as data from outside. */
 interface ImportAnswer {
@@ -30,32 +29,60 @@ const isImportAnswer = (body: unknown): body is ImportAnswer => {
   )
 }
 
-/** Lines that are not empty, but the first. */
-const linesAfterHeader = (body: Buffer): number => {
-  let lines = -1
-  for (let at = 0; at < body.length; ) {
-    const newline = body.indexOf("\n", at)
-    const end = newline < 0 ? body.length : newline
-    if (end > at && !(end === at + 1 && body[at] === CARRIAGE_RETURN)) lines += 1
-    at = end + 1
-  }
-  return Math.max(0, lines)
-}
+/** Refused lines that are named; the rest are counted. */
+const MAX_NAMED = 100
 
-const readInput = (file: string): Effect.Effect<Buffer, FeedError> =>
-  Effect.tryPromise({
-    try: () => (file === "-" ? buffer(process.stdin) : readFile(file)),
-    catch: (error) => {
-      const code = (error as NodeJS.ErrnoException).code
-      return new FeedError({ message: `${file}: ${code === "ENOENT" ? "no such file" : String(code ?? error)}` })
-    }
-  })
+const mapFlag = Flag.String("map").pipe(
+  Flag.withMetavar("field=…,field=…"),
+  Flag.withDescription(
+    "which column is which field, where the preset's names are others: tradingsymbol=Symbol,expiry=Expiry"
+  ),
+  Flag.mapTryCatch(
+    (text) => {
+      const fields = new Map<BrokerField, string>()
+      for (const pair of text.split(",")) {
+        const [, field, column] = /^\s*(\w+)\s*=\s*(.*\S)\s*$/.exec(pair) ?? []
+        const known = BROKER_FIELDS.find((one) => one === field)
+        if (known === undefined || column === undefined) {
+          throw new Error(`field=column, the field one of ${BROKER_FIELDS.join(", ")}, got ${JSON.stringify(pair)}`)
+        }
+        fields.set(known, column)
+      }
+      return fields as ReadonlyMap<BrokerField, string>
+    },
+    (error) => `Expected ${(error as Error).message}`
+  ),
+  Flag.withDefault(new Map() as ReadonlyMap<BrokerField, string>)
+)
+
+/** Lines by why they were refused, whatever their values are. */
+const reasonsOf = (refusals: ReadonlyArray<Refusal>): ReadonlyMap<string, number> => {
+  const counts = new Map<string, number>()
+  for (const { reason } of refusals) {
+    const what = reason.replace(/, got .*$/s, "")
+    counts.set(what, (counts.get(what) ?? 0) + 1)
+  }
+  return counts
+}
 
 const importFile = Command.make(
   "import",
   {
     file: Argument.String("FILE").pipe(
-      Argument.withDescription("the broker's instruments file, CSV; - is standard input")
+      Argument.withDescription(
+        "the broker's instruments file, CSV or JSON, also gzipped or zipped; - is standard input"
+      )
+    ),
+    preset: Flag.Literals("preset", BROKERS).pipe(
+      Flag.withDescription("whose file it is (default kite)"),
+      Flag.withDefault("kite")
+    ),
+    map: mapFlag,
+    tokens: Flag.Literals("tokens", TOKEN_KINDS).pipe(
+      Flag.withDescription(
+        "which tokens instruments have: kite, made of the exchange's numbers as Kite makes its own, or own, the file's numbers (default kite)"
+      ),
+      Flag.withDefault("kite")
     ),
     onError: Flag.Literals("on-error", ["fail", "skip"]).pipe(
       Flag.withDescription("what a refused line does, the others being taken (default fail: exit 1)"),
@@ -63,30 +90,36 @@ const importFile = Command.make(
     ),
     url: urlFlag
   },
-  Effect.fnUntraced(function* ({ file, onError, url: asked }) {
+  Effect.fnUntraced(function* ({ file, map, onError, preset, tokens, url: asked }) {
     const url = yield* instanceUrl(asked)
-    const body = yield* readInput(file)
-    const request = { method: "POST", path: "/api/v1/instruments", contentType: "text/csv", body } as const
+    const input = yield* readBrokerFile(file, { broker: preset, map, tokens })
+    const request = { method: "POST", path: "/api/v1/instruments", contentType: "text/csv", body: input.body } as const
     const answer = yield* askInstance(url, request)
     if (answer.status !== 200 || !isImportAnswer(answer.body)) return yield* refusalOf(url, request, answer)
-    const { added, changed, expired, rejected, rejected_total } = answer.body
-    for (const { line, reason } of rejected) say("warn", printable(`${file}:${line}: ${reason}`))
-    if (rejected_total > rejected.length) {
-      say("warn", `${rejected_total - rejected.length} further lines were rejected`)
-    }
-    tell(`added ${added}, changed ${changed}, expired ${expired}, rejected ${rejected_total}`)
-    const lines = linesAfterHeader(body)
-    if (lines <= rejected_total) {
-      const what = lines === 0 ? "it has no lines after its header" : `none of its ${lines} lines was taken`
+    const { added, changed, expired } = answer.body
+    const theirs = answer.body.rejected.map(({ line, reason }) => ({ line: input.lineOf(line), reason }))
+    const refusals = [...input.refusals, ...theirs].sort((a, b) => a.line - b.line)
+    const rejected = input.refusals.length + answer.body.rejected_total
+    const named = refusals.slice(0, MAX_NAMED)
+    for (const { line, reason } of named) say("warn", printable(`${file}:${line}: ${reason}`))
+    if (rejected > named.length) say("warn", `${rejected - named.length} further lines were rejected`)
+    tell(`added ${added}, changed ${changed}, expired ${expired}, rejected ${rejected}`)
+    const why = describeReasons(reasonsOf(refusals))
+    if (input.records <= rejected) {
+      const what =
+        input.records === 0
+          ? "it has no lines after its header"
+          : `none of its ${input.records} lines was taken: ${why}`
       return yield* new FeedError({ message: `nothing of ${file} went in: ${what}` })
     }
-    if (rejected_total > 0 && onError === "fail") {
+    if (rejected > 0 && onError === "fail") {
       return yield* new FeedError({
-        message: `${rejected_total} of ${lines} lines were rejected, the others are in; --on-error skip allows it`
+        message: `${rejected} of ${input.records} lines were rejected, the others are in; --on-error skip allows it: ${why}`
       })
     }
+    if (rejected > 0) say("warn", printable(`rejected: ${why}`))
   }, byApiKey)
-).pipe(Command.withDescription("Import the broker's instruments file"))
+).pipe(Command.withDescription("Import a broker's instruments file"))
 
 /** `mdp instruments`. */
 export const instruments = Command.make("instruments").pipe(

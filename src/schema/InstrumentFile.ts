@@ -1,5 +1,6 @@
 /** Decides how the broker's instruments file is read: its columns, and which lines are refused and why. */
 import { Result, Schema } from "effect"
+import { splitLine } from "./delimited.ts"
 import { explain, showValue } from "./Explain.ts"
 import {
   type AssetClass,
@@ -70,37 +71,6 @@ const Row = Schema.Struct({
 })
 const decodeRow = Schema.decodeUnknownResult(Row)
 
-/** The fields of one CSV line; `undefined` where its quotes do not close or text follows a closing quote. */
-export const splitCsvLine = (line: string): Array<string> | undefined => {
-  if (!line.includes('"')) return line.split(",")
-  const fields: Array<string> = []
-  let at = 0
-  for (;;) {
-    if (line[at] === '"') {
-      let field = ""
-      at += 1
-      for (;;) {
-        const end = line.indexOf('"', at)
-        if (end < 0) return undefined
-        field += line.slice(at, end)
-        at = end + 1
-        if (line[at] !== '"') break
-        field += '"'
-        at += 1
-      }
-      fields.push(field)
-      if (at >= line.length) return fields
-      if (line[at] !== ",") return undefined
-      at += 1
-    } else {
-      const end = line.indexOf(",", at)
-      fields.push(end < 0 ? line.slice(at) : line.slice(at, end))
-      if (end < 0) return fields
-      at = end + 1
-    }
-  }
-}
-
 const numberOf = (text: string): unknown => (/^-?\d+(\.\d+)?$/.test(text) ? Number(text) : text)
 const orNull = (text: string): string | null => (text === "" ? null : text)
 
@@ -124,7 +94,7 @@ export const instrumentLines = (header: string): Result.Result<InstrumentLines, 
   if (header.length > MAX_INSTRUMENT_LINE_CHARS) {
     return Result.fail(new InstrumentFileRefused({ message: `line 1: ${tooLong(header)}` }))
   }
-  const names = (splitCsvLine(header.replace(/^\uFEFF/, "")) ?? []).map((name) => name.trim())
+  const names = (splitLine(header.replace(/^\uFEFF/, "")) ?? []).map((name) => name.trim())
   const at = new Map<Column, number>()
   for (const column of NEEDED) {
     const index = names.indexOf(column)
@@ -139,7 +109,7 @@ export const instrumentLines = (header: string): Result.Result<InstrumentLines, 
   return Result.succeed({
     read: (line, number) => {
       if (line.length > MAX_INSTRUMENT_LINE_CHARS) return tooLong(line)
-      const fields = splitCsvLine(line)
+      const fields = splitLine(line)
       if (fields === undefined) return "a quote is not closed, or text follows a closing quote"
       if (fields.length !== names.length) return `expected ${names.length} fields, got ${fields.length}`
       const field = (column: Column): string => fields[at.get(column)!]!.trim()

@@ -1,18 +1,15 @@
-/** Decides which instant a time without an offset names in a time zone, and refuses those that name none or two. */
-import { parseIso } from "./Time.ts"
+/** Decides which instant a day and a time of day without an offset name in a time zone, and refuses what names none or two. */
 
-const NAIVE = /^(\d{4}-\d{2}-\d{2})[T ](\d{2}:\d{2})(?::(\d{2})(?:\.(\d{1,9}))?)?$/
 /** Minutes remembered; full: all are forgotten. A file's rows share their minutes. */
 const MAX_MINUTES = 4096
-const DAY_MS = 86_400_000
-
-/** Whether a text is a date and a time of day without an offset. */
-export const isNaive = (text: string): boolean => NAIVE.test(text)
+const MS_PER_DAY = 86_400_000
+const MICROS_PER_MINUTE = 60_000_000
+const MINUTES_PER_DAY = 1440
 
 export interface Zone {
   readonly name: string
-  /** Epoch microseconds of a naive time; a sentence where it names no instant, or two. */
-  readonly parse: (text: string) => number | string
+  /** Epoch microseconds of a day since 1970 and the microseconds of it; a sentence where it names no instant, or two. */
+  readonly at: (day: number, micros: number) => number | string
 }
 
 /** A zone of the IANA database; `undefined` where there is none of that name. Offsets since 1980 are whole minutes. */
@@ -40,43 +37,35 @@ export const makeZone = (name: string): Zone | undefined => {
   }
 
   /** The instant at which the clocks show `wall`: the offsets a day before and after are all there can be. */
-  const instantOf = (wall: number): number | "none" | "two" => {
-    const candidates = [wall - DAY_MS, wall + DAY_MS]
+  const instantOf = (wall: number): number | string => {
+    const candidates = [wall - MS_PER_DAY, wall + MS_PER_DAY]
       .map((near) => wall - (wallOf(near) - near))
       .filter((instant, at, all) => all.indexOf(instant) === at && wallOf(instant) === wall)
-    return candidates.length === 1 ? candidates[0]! : candidates.length === 0 ? "none" : "two"
+    if (candidates.length === 1) return candidates[0]! * 1000
+    const shown = new Date(wall).toISOString().slice(0, 16).replace("T", " ")
+    return candidates.length === 0
+      ? `${shown} is skipped by the clocks of ${name}`
+      : `${shown} comes twice on the clocks of ${name}: write it with an offset`
   }
 
-  const minutes = new Map<string, number | string>()
-  const minuteOf = (date: string, time: string): number | string => {
-    const key = date + time
-    const known = minutes.get(key)
-    if (known !== undefined) return known
-    const asUtc = parseIso(`${date} ${time}Z`)
-    let answer: number | string
-    if (asUtc === undefined) answer = "expected a date and time that exist"
-    else {
-      const instant = instantOf(asUtc / 1000)
-      if (instant === "none") answer = `${date} ${time} is skipped by the clocks of ${name}`
-      else if (instant === "two")
-        answer = `${date} ${time} comes twice on the clocks of ${name}: write it with an offset`
-      else answer = instant * 1000
-    }
-    if (minutes.size >= MAX_MINUTES) minutes.clear()
-    minutes.set(key, answer)
-    return answer
-  }
-
+  const minutes = new Map<number, number | string>()
+  let lastMinute = -1
+  let last: number | string = 0
   return {
     name,
-    parse: (text) => {
-      const match = NAIVE.exec(text)
-      if (match === null) return "expected a time such as 2026-01-15 09:15:00"
-      const minute = minuteOf(match[1]!, match[2]!)
-      if (typeof minute === "string") return minute
-      const seconds = Number(match[3] ?? 0)
-      if (seconds > 59) return "expected a date and time that exist"
-      return minute + seconds * 1_000_000 + Number((match[4] ?? "").padEnd(6, "0").slice(0, 6))
+    at: (day, micros) => {
+      const minute = day * MINUTES_PER_DAY + Math.floor(micros / MICROS_PER_MINUTE)
+      if (minute !== lastMinute) {
+        let instant = minutes.get(minute)
+        if (instant === undefined) {
+          instant = instantOf(minute * 60_000)
+          if (minutes.size >= MAX_MINUTES) minutes.clear()
+          minutes.set(minute, instant)
+        }
+        lastMinute = minute
+        last = instant
+      }
+      return typeof last === "string" ? last : last + (micros % MICROS_PER_MINUTE)
     }
   }
 }

@@ -35,6 +35,13 @@ beforeEach(async () => {
     request.on("data", (chunk: Buffer) => chunks.push(chunk))
     request.on("end", () => {
       const body = Buffer.concat(chunks).toString()
+      if (request.method === "GET") {
+        // What it knows of the instrument that is asked for.
+        const token = /^\/api\/v1\/instruments\/(\d+)$/.exec(request.url ?? "")?.[1]
+        if (token !== "9") response.statusCode = 404
+        response.end(JSON.stringify(token === "9" ? { instrument_token: 9, tick_size: 0.05 } : { message: "none" }))
+        return
+      }
       paths.push(`${request.method} ${request.url} ${request.headers["content-type"]}`)
       if (request.url === "/api/v1/instruments") {
         instruments = body
@@ -158,17 +165,70 @@ describe("mdp feed file", () => {
     assert.strictEqual(failed.code, 1)
     assert.strictEqual(
       failed.stderr,
-      'mdp: ticks.csv line 2, column 2 (price): expected a number between -1000000000 and 1000000000, got "oops"\n'
+      'mdp: ticks.csv line 2, column 2 (price): expected a number between -1000000000 and 1000000000, got "oops"; nothing of ticks.csv went in\n'
     )
-    assert.strictEqual(failed.stdout, "rows read 2, sent 1, skipped 0\n")
+    assert.strictEqual(failed.stdout, "rows read 3, sent 0, skipped 0\n")
     const skipped = await runToEnd([...args, "--on-error", "skip"])
     assert.deepStrictEqual(skipped, {
       code: 0,
       stdout: "rows read 3, sent 2, skipped 1\n",
       stderr:
-        'skipped ticks.csv line 2, column 2 (price): expected a number between -1000000000 and 1000000000, got "oops"\n'
+        'skipped ticks.csv line 2, column 2 (price): expected a number between -1000000000 and 1000000000, got "oops"\n' +
+        "skipped: 1 × price: expected a number between -1000000000 and 1000000000\n"
     })
-    assert.strictEqual(ticks.length, 3)
+    assert.strictEqual(ticks.length, 2)
+  })
+
+  it("holds prices to the tick size that the instance has, or rounds them, or takes another", async () => {
+    const file = join(folder, "fine.csv")
+    writeFileSync(file, "exchange_ts,price\n2026-01-15 09:15:00,10.05\n2026-01-15 09:15:01,10.07\n")
+    const args = ["feed", "file", file, "--set", "instrument_token=9", "--tz", "Asia/Kolkata", "--url", url]
+    const failed = await runToEnd(args)
+    assert.deepStrictEqual(
+      [failed.code, failed.stderr],
+      [
+        1,
+        "mdp: fine.csv line 3, column 2 (price): expected a multiple of the tick size 0.05 (--round, or --tick-size for another), got 10.07; nothing of fine.csv went in\n"
+      ]
+    )
+    const rounded = await runToEnd([...args, "--round"])
+    assert.deepStrictEqual([rounded.code, rounded.stderr], [0, "prices rounded to their tick size: 1 (--round)\n"])
+    assert.strictEqual((await runToEnd([...args, "--tick-size", "0.01"])).code, 0)
+    assert.deepStrictEqual(
+      ticks.map(({ price }) => price),
+      [10.05, 10.05, 10.05, 10.07]
+    )
+  })
+
+  it("shows the first rows as they are understood, and sends nothing", async () => {
+    const file = join(folder, "gdfl.csv")
+    const header = "Ticker,Date,Time,LTP,BuyPrice,BuyQty,SellPrice,SellQty,LTQ,OpenInterest"
+    writeFileSync(file, `${header}\nNIFTY-I.NFO,03/01/2022,09:15:00,17443,17425.25,200,17430.85,200,1700,10274450\n`)
+    const shown = await runToEnd(["feed", "file", file, "--preset", "gdfl", "--dry-run", "--url", url])
+    assert.deepStrictEqual([shown.code, shown.stderr, paths.length], [0, "", 0])
+    assert.strictEqual(
+      shown.stdout,
+      [
+        "columns: symbol from Ticker, date from Date, time from Time, price from LTP, volume from LTQ",
+        "columns not used: BuyPrice, BuyQty, SellPrice, SellQty, OpenInterest",
+        "line  instrument   exchange_ts              price  volume  feed  sequence_id",
+        "   2  NIFTY-I.NFO  2022-01-03 09:15:00 IST  17443    1700  dma",
+        "nothing was sent (--dry-run)",
+        ""
+      ].join("\n")
+    )
+    writeFileSync(file, `${header}\nNIFTY-I.NFO,32/01/2022,09:15:00,17443,1,2,3,4,5,6\n`)
+    const bad = await runToEnd(["feed", "file", file, "--preset", "gdfl", "--dry-run"])
+    assert.strictEqual(bad.code, 1)
+    assert.include(bad.stderr, "gdfl.csv line 2, column 2 (date): expected a date that exists")
+    assert.include(bad.stderr, "1 of the first 1 rows of gdfl.csv are bad")
+  })
+
+  it("has an example of each shape in its help", async () => {
+    const { stdout } = await runToEnd(["feed", "file", "--help"])
+    for (const text of ["--preset gdfl", "--bars 1m", "--dates dmy", "--unit ms", "--dry-run", "date=1,time=2"]) {
+      assert.include(stdout, text)
+    }
   })
 
   it("goes on where the instance was away for a while, and says that it waited", async () => {

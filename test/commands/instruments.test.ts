@@ -60,12 +60,12 @@ describe("mdp instruments import", () => {
           assert.deepStrictEqual(done, {
             code: 1,
             out: "added 1, changed 0, expired 0, rejected 1\n",
-            err: `${rejected}mdp: 1 of 2 lines were rejected, the others are in; --on-error skip allows it\n`
+            err: `${rejected}mdp: 1 of 2 lines were rejected, the others are in; --on-error skip allows it: 1 × instrument_token: expected a number between 1 and 2147483647\n`
           })
           // The same again changes nothing, and is all in.
           assert.deepInclude(yield* mdp(["instruments", "import", file, "--on-error", "skip", "--url", url]), {
             code: 0,
-            err: rejected
+            err: `${rejected}rejected: 1 × instrument_token: expected a number between 1 and 2147483647\n`
           })
         })
       )
@@ -76,7 +76,10 @@ describe("mdp instruments import", () => {
       assert.strictEqual(refused.err.trimEnd().split("\n").length, 1)
       for (const [lines, why] of [
         [`${HEADER}\r\n\r\n`, "it has no lines after its header"],
-        [`${HEADER}\nx,1,A,A,0,,0,1,1,EQ,NSE,NSE\n`, "none of its 1 lines was taken"]
+        [
+          `${HEADER}\nx,1,A,A,0,,0,1,1,EQ,NSE,NSE\n`,
+          "none of its 1 lines was taken: 1 × instrument_token: expected a number between 1 and 2147483647"
+        ]
       ] as const) {
         const nothing = yield* withFile(lines, (file) =>
           mdp(["instruments", "import", file, "--on-error", "skip", "--url", url])

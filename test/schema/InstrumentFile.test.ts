@@ -1,6 +1,7 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Result } from "effect"
-import { instrumentLines, splitCsvLine } from "../../src/schema/InstrumentFile.ts"
+import { splitLine } from "../../src/schema/delimited.ts"
+import { instrumentLines } from "../../src/schema/InstrumentFile.ts"
 
 const HEADER =
   "instrument_token,exchange_token,tradingsymbol,name,last_price,expiry,strike,tick_size,lot_size,instrument_type,segment,exchange"
@@ -45,7 +46,7 @@ describe("the broker's instruments file", () => {
   })
 
   it("reads quoted fields with commas and quotes in them", () => {
-    assert.deepStrictEqual(splitCsvLine('1,"A, B",,"say ""hi""",'), ["1", "A, B", "", 'say "hi"', ""])
+    assert.deepStrictEqual(splitLine('1,"A, B",,"say ""hi""",'), ["1", "A, B", "", 'say "hi"', ""])
     assert.deepInclude(lines().read('5633,22,ACC,"ACC, LIMITED",0,,0,0.05,1,EQ,NSE,NSE', 2), { name: "ACC, LIMITED" })
   })
 

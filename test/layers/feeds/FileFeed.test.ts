@@ -6,6 +6,9 @@ import { assert, describe, it } from "@effect/vitest"
 import { Deferred, Effect, Fiber, Layer } from "effect"
 import { TestClock } from "effect/testing"
 import * as FileFeed from "../../../src/layers/feeds/FileFeed.ts"
+import { checkRowOptions, type FileField, type RowOptions } from "../../../src/layers/feeds/fileFields.ts"
+import { MIN_CONTENTS, Occurrences } from "../../../src/layers/feeds/fileRows.ts"
+import { MAX_LINE_CHARS } from "../../../src/layers/feeds/fileSource.ts"
 import { makeZone } from "../../../src/schema/NaiveTime.ts"
 import { type RawTick, readRawTick } from "../../../src/schema/RawTick.ts"
 import { RawSink } from "../../../src/streams/ports/RawSink.ts"
@@ -35,16 +38,16 @@ const folder = Effect.acquireRelease(
   (path) => Effect.sync(() => rmSync(path, { recursive: true }))
 )
 
-const fields = (pairs: Record<string, string>) => new Map(Object.entries(pairs)) as Map<FileFeed.FileField, string>
+const fields = (pairs: Record<string, string>) => new Map(Object.entries(pairs)) as Map<FileField, string>
 
-const csv: FileFeed.RowOptions = {
+const csv: RowOptions = {
   format: "csv",
   hasHeader: true,
   map: new Map(),
   set: new Map(),
   zone: makeZone("Asia/Kolkata")
 }
-const ndjson: FileFeed.RowOptions = { ...csv, format: "ndjson" }
+const ndjson: RowOptions = { ...csv, format: "ndjson" }
 
 /** Feeds a text as a file. */
 const feed = (text: string | Uint8Array, options: Partial<FileFeed.FileFeedOptions> = {}, name = "ticks.csv") =>
@@ -133,7 +136,7 @@ describe("the file feed", () => {
     })
   )
 
-  const wrong: ReadonlyArray<readonly [string, string, Partial<FileFeed.RowOptions>]> = [
+  const wrong: ReadonlyArray<readonly [string, string, Partial<RowOptions>]> = [
     [
       "a,exchange_ts,instrument_token,price\n1,2026-01-15 09:15:00,1,1\n1,2026-01-15 09:15:00,1,abc",
       'ticks.csv line 3, column 4 (price): expected a number between -1000000000 and 1000000000, got "abc"',
@@ -151,28 +154,33 @@ describe("the file feed", () => {
     ],
     ["exchange_ts,instrument_token,price\n2026-01-15 09:15:00,1", "ticks.csv line 2: expected 3 fields, got 2", {}],
     [
-      "exchange_ts,instrument_token,price\n15/01/2026,1,1",
-      'ticks.csv line 2, column 1 (exchange_ts): expected epoch microseconds or ISO-8601 with an offset, got "15/01/2026"',
-      {}
+      "exchange_ts,instrument_token,price\n15/01/2026 09:15:00,1,1",
+      'ticks.csv line 2, column 1 (exchange_ts): expected a time with an offset, or --tz for times without one, got "15/01/2026 09:15:00"',
+      { zone: undefined }
     ],
     [
-      "exchange_ts,instrument_token,price\n1768448700,1,1",
-      "ticks.csv line 2, column 1 (exchange_ts): expected epoch microseconds or ISO-8601 with an offset, got 1768448700, which looks like seconds",
+      "exchange_ts,instrument_token,price\n1768448700,1,1\n1768448700123,1,1",
+      "ticks.csv line 3, column 1 (exchange_ts): expected epoch seconds between 1980 and 2100, as in the rows before, got 1768448700123, which looks like milliseconds",
       {}
     ],
     [
       "exchange_ts,instrument_token,price\n1768448700123,1,1",
-      "ticks.csv line 2, column 1 (exchange_ts): expected epoch microseconds or ISO-8601 with an offset, got 1768448700123, which looks like milliseconds",
+      "ticks.csv line 2, column 1 (exchange_ts): expected epoch seconds between 1980 and 2100, as --unit says, got 1768448700123, which looks like milliseconds",
+      { unit: "s" }
+    ],
+    [
+      "exchange_ts,instrument_token,price\n03/04/2026 09:15:00,1,1\n05/04/2026 09:15:00,1,1",
+      'ticks.csv line 2, column 1 (exchange_ts): expected a date that is one day (--dates dmy or mdy), got "03/04/2026"; 2 of 2 rows are bad: 2 × exchange_ts: expected a date that is one day',
       {}
     ],
     [
       "exchange_ts,instrument_token,price\n2026-01-15 09:15:00,1,1",
-      'ticks.csv line 2, column 1 (exchange_ts): expected epoch microseconds or ISO-8601 with an offset, or --tz for times without one, got "2026-01-15 09:15:00"',
+      'ticks.csv line 2, column 1 (exchange_ts): expected a time with an offset, or --tz for times without one, got "2026-01-15 09:15:00"',
       { zone: undefined }
     ],
     [
       "exchange_ts,instrument_token,price\n2026-02-30 09:15:00,1,1",
-      'ticks.csv line 2, column 1 (exchange_ts): expected a date and time that exist, got "2026-02-30 09:15:00"',
+      'ticks.csv line 2, column 1 (exchange_ts): expected a date that exists, got "2026-02-30"',
       {}
     ],
     [
@@ -206,7 +214,9 @@ describe("the file feed", () => {
   for (const [text, message, options] of wrong) {
     it.effect(`names file, line and column: ${message}`, () =>
       Effect.gen(function* () {
-        assert.strictEqual(failureOf(yield* feed(text, options)), message)
+        const isOfHeader = message.includes("there are when")
+        const nothing = isOfHeader ? "" : "; nothing of ticks.csv went in"
+        assert.strictEqual(failureOf(yield* feed(text, options)), message + nothing)
       })
     )
   }
@@ -254,7 +264,7 @@ describe("the file feed", () => {
       const text = `instrument_token,exchange_ts,price\n${row("45:05")}${row("45:16")}${row("44:00")}`
       const limited = { maxAheadMs: 5000 }
       const why = "ticks.csv line 3, exchange_ts: is 16.0 s ahead of this machine's clock"
-      assert.strictEqual(failureOf(yield* feed(text, limited)), why)
+      assert.strictEqual(failureOf(yield* feed(text, limited)), `${why}; nothing of ticks.csv went in`)
       const { progress, skipped } = yield* feed(text, { ...limited, onError: "skip" })
       assert.deepStrictEqual(skipped, [why])
       assert.deepInclude(progress, { sent: 2, skipped: 1 })
@@ -297,18 +307,21 @@ describe("the file feed", () => {
       for (const [row, message] of [
         [
           "2026-01-16 09:16:00,1,1,1,1,1",
-          "column 1 (exchange_ts): expected the start of a bar of 5m, counted from 09:15 IST"
+          "column 1 (exchange_ts): expected the start of a bar of 5m, counted from 09:15 IST (--stamp)"
         ],
         ["2026-01-16 09:15:00,5,4,1,2,1", "column 3 (high): expected the highest of its bar (5, 1, 2), got 4"],
         ["2026-01-16 09:15:00,5,6,3,2,1", "column 4 (low): expected the lowest of its bar (5, 6, 2), got 3"],
         ["2026-01-16 09:15:00,5,6,,2,1", "column 4 (low): expected number, got nothing"],
         ["2026-01-16 09:15:00,5,6,1,2,-1", "column 6 (volume): expected a whole number from 0, got -1"]
       ] as const) {
-        assert.strictEqual(failureOf(yield* feed(`${header}${row}\n`, how)), `ticks.csv line 2, ${message}`)
+        assert.strictEqual(
+          failureOf(yield* feed(`${header}${row}\n`, how)),
+          `ticks.csv line 2, ${message}; nothing of ticks.csv went in`
+        )
       }
       const options = { ...csv, bars: "1m", map: fields({ price: "close" }) } as const
-      assert.include(FileFeed.checkRowOptions(options), "price is none of a bar's fields")
-      assert.include(FileFeed.checkRowOptions({ ...csv, map: fields({ open: "o" }) }), "open is of bars: --bars")
+      assert.include(checkRowOptions(options), "price is none of a bar's fields")
+      assert.include(checkRowOptions({ ...csv, map: fields({ open: "o" }) }), "open is of bars: --bars")
     })
   )
 
@@ -322,13 +335,16 @@ describe("the file feed", () => {
     })
   )
 
-  it.effect("sends what came before a bad row, then fails; or skips it, and says so", () =>
+  it.effect("sends nothing of a file with a bad row; or skips it, and says so", () =>
     Effect.gen(function* () {
       const good = '{"instrument_token":1,"exchange_ts":1768448700000000,"price":5}\n'
       const text = `${good.repeat(3)}nonsense\n${good}{}\n${good}`
       const failing = yield* feed(text, ndjson, "t.ndjson")
-      assert.match(failureOf(failing), /^t\.ndjson line 4, column 2: not JSON: Unexpected token 'o'$/)
-      assert.strictEqual(failing.ticks.length, 3)
+      assert.strictEqual(
+        failureOf(failing),
+        "t.ndjson line 4, column 2: not JSON: Unexpected token 'o'; 2 of 7 rows are bad: 1 × not JSON: Unexpected token 'o'; 1 × instrument_token: expected a number between 1 and 2147483647; nothing of t.ndjson went in"
+      )
+      assert.strictEqual(failing.ticks.length, 0)
       const skipping = yield* feed(text, { ...ndjson, onError: "skip" }, "t.ndjson")
       assert.deepInclude(skipping.progress, { rows: 7, sent: 5, skipped: 2 })
       assert.strictEqual(skipping.skipped.length, 2)
@@ -339,7 +355,7 @@ describe("the file feed", () => {
   it.effect("skips a line that is too long without holding it, wherever it ends", () =>
     Effect.gen(function* () {
       const good = '{"instrument_token":1,"exchange_ts":1768448700000000,"price":5}\n'
-      const long = "x".repeat(FileFeed.MAX_LINE_CHARS * 3)
+      const long = "x".repeat(MAX_LINE_CHARS * 3)
       const { progress, skipped } = yield* feed(`${good}${long}\n${good}${long}`, { ...ndjson, onError: "skip" })
       assert.deepInclude(progress, { rows: 4, sent: 2, skipped: 2 })
       assert.match(skipped[0]!, /line 2: longer than 1048576 characters/)
@@ -379,12 +395,12 @@ describe("the file feed", () => {
   )
 
   it("remembers a bounded number of contents", () => {
-    const occurrences = new FileFeed.Occurrences()
+    const occurrences = new Occurrences()
     const tick = readRawTick({ instrument_token: 1, exchange_ts: 1_768_448_700_000_000, price: 5 }) as RawTick
     const next = (volume: number) => occurrences.next({ ...tick, volume })
-    for (let i = 0; i < FileFeed.MIN_CONTENTS; i++) next(i)
+    for (let i = 0; i < MIN_CONTENTS; i++) next(i)
     assert.strictEqual(next(0), 1)
-    for (let i = 1; i < 2 * FileFeed.MIN_CONTENTS; i++) next(FileFeed.MIN_CONTENTS + i)
+    for (let i = 1; i < 2 * MIN_CONTENTS; i++) next(MIN_CONTENTS + i)
     assert.strictEqual(next(1), 0)
   })
 
@@ -434,7 +450,7 @@ describe("the file feed", () => {
 })
 
 describe("what rows are to be read by", () => {
-  const check = (options: Partial<FileFeed.RowOptions>) => FileFeed.checkRowOptions({ ...csv, ...options })
+  const check = (options: Partial<RowOptions>) => checkRowOptions({ ...csv, ...options })
 
   it("has to fit together before anything is read", () => {
     assert.isUndefined(check({}))
@@ -457,7 +473,7 @@ describe("what rows are to be read by", () => {
     )
     assert.strictEqual(
       check({ set: fields({ exchange_ts: "2026-01-15 09:15:00" }), zone: undefined })?.slice(0, 24),
-      "exchange_ts: expected ep"
+      "exchange_ts: expected a "
     )
     assert.isUndefined(check({ set: fields({ sequencing: "monotonic" }) }))
   })
