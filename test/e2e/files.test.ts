@@ -327,7 +327,7 @@ describe("files of every shape", { timeout: LONG_MS * 3 }, () => {
   it.live("go in with one command each, give the bars of a recompute on every interval, and change nothing again", () =>
     Effect.gen(function* () {
       const dir = yield* folder
-      const { url } = yield* startInstance(["run"], { DATA_DIR: join(dir, "data") })
+      const { url } = yield* startInstance(["run"], { DATA_DIR: join(dir, "data"), ARCHIVE_FLUSH_MS: "500" })
       const fed: Array<Fed> = shapes.map(({ args, bars, make, name }, i) => {
         const token = 1001 + i
         const rows = rowsFor(i + 1)

@@ -105,6 +105,8 @@ interface Row {
   /** From 1. */
   readonly line: number
   readonly isHeader: boolean
+  /** Its date is the first that has only one order. */
+  readonly isDeciding: boolean
   readonly read: ReadonlyArray<RawTick> | BadRow
 }
 
@@ -159,6 +161,7 @@ async function* rowsOf(
       for (const whole of lines) {
         line += 1
         const isHeader = reader.needsHeader
+        const isUndecided = reader.order === undefined
         let read: ReturnType<RowReader["read"]>
         if (whole === undefined || whole.length > MAX_LINE_CHARS) {
           read = new BadRow(`longer than ${MAX_LINE_CHARS} characters`)
@@ -177,12 +180,14 @@ async function* rowsOf(
             read = new BadRow(ahead((last - now) / 1000, "this machine's clock"), "exchange_ts")
         }
         if (!isHeader) counts.rows += 1
-        rows.push({ line, isHeader, read })
+        rows.push({ line, isHeader, isDeciding: isUndecided && reader.order !== undefined, read })
       }
       if (rows.length > 0) yield { name: part.name, rows, reader }
     }
   }
 }
+
+const OTHER_ORDER = new BadRow("expected a date in the order of the rows before", "date")
 
 /** What a file turned out to be before anything of it was sent. */
 interface Checked {
@@ -195,21 +200,23 @@ interface Checked {
  * Reads a file through and sends nothing of it. Where a bad row is to keep it out, all of it is read; where one is
  * skipped, no more than is needed to know the order of its dates.
  */
-const check = async (source: FileSource, reading: Reading, reasons: Reasons, order?: DateOrder): Promise<Checked> => {
+const check = async (source: FileSource, reading: Reading, order?: DateOrder): Promise<Checked> => {
   const isWhole = reading.options.onError === "fail"
   let first: string | undefined
   let unclear: string | undefined
   let decided: Checked | undefined
   const bad = new Reasons()
   for await (const { name, reader, rows } of rowsOf(source, reading, order, true)) {
-    for (const { isHeader, line, read } of rows) {
+    for (const { isDeciding, isHeader, line, read } of rows) {
       const isBad = read instanceof BadRow
       if (isBad && isHeader) throw new FeedError({ message: describeBad(name, line, read) })
       if (isBad && read.isUnclear) unclear ??= describeBad(name, line, read)
       else if (isBad && isWhole) first ??= describeBad(name, line, read)
       if (isBad) bad.add(read)
-      if (decided === undefined && reader.order !== undefined) {
-        decided = { dates: reader.order, decidedBy: `${name} line ${line}` }
+      if (isDeciding) {
+        // Another table of a zip may have another order: then one of the two is wrong.
+        if (decided !== undefined && decided.dates !== reader.order) unclear ??= describeBad(name, line, OTHER_ORDER)
+        decided ??= { dates: reader.order, decidedBy: `${name} line ${line}` }
       }
       if (!isWhole && (decided !== undefined || (!isBad && unclear === undefined))) break
     }
@@ -217,13 +224,11 @@ const check = async (source: FileSource, reading: Reading, reasons: Reasons, ord
   }
   if (unclear !== undefined && decided !== undefined && order === undefined) {
     // What stood before the row that decides is looked at once more, now that it can be read.
-    if (isWhole) await check(source, reading, reasons, decided.dates)
+    if (isWhole) await check(source, reading, decided.dates)
     return decided
   }
   const message = isWhole ? (first ?? unclear) : undefined
   if (message !== undefined) {
-    for (const [reason, count] of bad.counts) reasons.counts.set(reason, count)
-    reasons.total = bad.total
     const others =
       bad.total === 1 ? "" : `; ${bad.total} of ${reading.counts.rows} rows are bad: ${describeReasons(bad.counts)}`
     throw new FeedError({ message: `${message}${others}; nothing of ${source.name} went in` })
@@ -241,7 +246,7 @@ async function* batchesOf(
   const { options } = reading
   let dates = options.dates
   if (source.isRepeatable && (options.onError === "fail" || dates === undefined)) {
-    const checked = await check(source, reading, reasons, undefined)
+    const checked = await check(source, reading)
     dates ??= checked.dates
     if (checked.decidedBy !== undefined && checked.dates !== undefined && options.dates === undefined) {
       options.onSeen?.(`dates are read in the order --dates ${checked.dates}: ${checked.decidedBy} has no other`)
@@ -330,7 +335,7 @@ export const preview = (options: FileFeedOptions, most: number): Effect.Effect<P
             { ...options, onError: "skip", onSeen: () => undefined },
             () => Number.POSITIVE_INFINITY
           )
-          const checked = source.isRepeatable ? await check(source, reading, new Reasons()) : undefined
+          const checked = source.isRepeatable ? await check(source, reading) : undefined
           for await (const { name, reader, rows } of rowsOf(source, reading, options.dates ?? checked?.dates, true)) {
             const shown = rows.slice(0, most).map(({ line, read }) => ({
               line,

@@ -325,6 +325,80 @@ describe("the file feed", () => {
     })
   )
 
+  it.effect("takes the order of day and month from any row that has only one, and says which", () =>
+    Effect.gen(function* () {
+      const seen: Array<string> = []
+      const row = (date: string, price: number) => `7,${date} 09:15:00,${price}\n`
+      const header = "instrument_token,exchange_ts,price\n"
+      const text = `${header}${row("03/04/2026", 1)}${row("03/03/2026", 2)}${row("13/04/2026", 3)}`
+      for (const onError of ["fail", "skip"] as const) {
+        const { ticks } = yield* feed(text, { onError, onSeen: (what) => seen.push(what) })
+        assert.deepStrictEqual(
+          ticks.map((t) => t.exchange_ts),
+          ["2026-04-03", "2026-03-03", "2026-04-13"].map((date) => Date.parse(`${date}T09:15:00+05:30`) * 1000)
+        )
+      }
+      const why = "dates are read in the order --dates dmy: ticks.csv line 4 has no other"
+      assert.deepStrictEqual(seen, [why, why])
+      const both = yield* feed(`${text}${row("04/13/2026", 4)}`)
+      assert.strictEqual(
+        failureOf(both),
+        'ticks.csv line 5, column 2 (exchange_ts): expected a date that exists, in the order day, month, year, got "04/13/2026"; nothing of ticks.csv went in'
+      )
+      assert.strictEqual(
+        (yield* feed(`${header}${row("03/04/2026", 1)}`, { dates: "mdy" })).ticks[0]!.exchange_ts,
+        Date.parse("2026-03-04T09:15:00+05:30") * 1000
+      )
+    })
+  )
+
+  it.effect("refuses another symbol where all rows are told to have one token", () =>
+    Effect.gen(function* () {
+      const text = "symbol,exchange_ts,price\nA,2026-01-15 09:15:00,1\nB,2026-01-15 09:15:01,1\n"
+      assert.strictEqual(
+        failureOf(yield* feed(text, { set: fields({ instrument_token: "7" }) })),
+        'ticks.csv line 3, column 1 (symbol): expected "A", as all rows have the same instrument_token, got "B"; nothing of ticks.csv went in'
+      )
+    })
+  )
+
+  it.effect("asks once for each symbol, and names the row of one that is unknown", () =>
+    Effect.gen(function* () {
+      const asked: Array<string> = []
+      const token = async (symbol: string) => {
+        asked.push(symbol)
+        return symbol === "A" ? 11 : "expected the symbol of an instrument that the instance knows"
+      }
+      const rows = ["A", "B", "A", "B"].map((symbol, i) => `${symbol},2026-01-15 09:15:0${i},1\n`)
+      const { skipped, ticks } = yield* feed(`symbol,exchange_ts,price\n${rows.join("")}`, {
+        instruments: { token },
+        onError: "skip"
+      })
+      assert.deepStrictEqual(
+        [asked, ticks.map((t) => t.instrument_token)],
+        [
+          ["A", "B"],
+          [11, 11]
+        ]
+      )
+      assert.strictEqual(
+        skipped[0],
+        'ticks.csv line 3, column 1 (symbol): expected the symbol of an instrument that the instance knows, got "B"'
+      )
+    })
+  )
+
+  it.effect("refuses a bar that is there twice", () =>
+    Effect.gen(function* () {
+      const bar = "2026-01-16 09:15:00,1,2,1,2,4\n"
+      const how = { bars: "1m", set: fields({ instrument_token: "7" }) } as const
+      assert.strictEqual(
+        failureOf(yield* feed(`date,open,high,low,close,volume\n${bar}${bar}`, how)),
+        "ticks.csv line 3, column 1 (date): expected each bar once, it is there already; nothing of ticks.csv went in"
+      )
+    })
+  )
+
   it.effect("takes prices below zero", () =>
     Effect.gen(function* () {
       const { ticks } = yield* feed("instrument_token,exchange_ts,price\n7,2026-01-15 09:15:00,-37.63\n")

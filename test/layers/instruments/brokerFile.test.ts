@@ -7,6 +7,7 @@ import {
   IMPORT_HEADER
 } from "../../../src/layers/instruments/brokerFile.ts"
 import { JsonObjects } from "../../../src/layers/instruments/jsonObjects.ts"
+import type { Instrument } from "../../../src/schema/Instrument.ts"
 import { instrumentLines } from "../../../src/schema/InstrumentFile.ts"
 
 /** What an import makes of a broker's record. */
@@ -29,7 +30,7 @@ const OPENALGO = "symbol,brsymbol,name,exchange,brexchange,token,expiry,strike,l
 const fyers = (values: string) => Object.fromEntries(values.split(",").map((value, at) => [String(at + 1), value]))
 
 /** The August future of AUROPHARMA and an option, as Kite has them. */
-const FUTURE = {
+const FUTURE: Partial<Instrument> = {
   instrument_token: 53_249 * 256 + 2,
   exchange: "NFO",
   asset_class: "FUT",
@@ -39,7 +40,7 @@ const FUTURE = {
   tick_size: 0.1,
   lot_size: 550
 }
-const OPTION = {
+const OPTION: Partial<Instrument> = {
   instrument_token: 57_920 * 256 + 2,
   exchange: "NFO",
   asset_class: "OPT",
@@ -140,7 +141,12 @@ describe("a broker's instruments file", () => {
   })
 
   it("knows equities, indices and currencies apart", () => {
-    const reliance = { instrument_token: 738_561, exchange: "NSE", tradingsymbol: "RELIANCE", asset_class: "EQ" }
+    const reliance: Partial<Instrument> = {
+      instrument_token: 738_561,
+      exchange: "NSE",
+      tradingsymbol: "RELIANCE",
+      asset_class: "EQ"
+    }
     assert.deepInclude(
       read(
         { broker: "angel", isJson: true },
