@@ -48,7 +48,8 @@ export const tokenOf = (
   const where = exchange === undefined ? "" : `&exchange=${encodeURIComponent(exchange)}`
   const path = `/api/v1/instruments/search?query=${encodeURIComponent(symbol)}${where}&limit=${ASKED}`
   return Effect.flatMap(ask(path), (answer): Effect.Effect<number | string, FeedError> => {
-    if (answer.status !== 200) {
+    // Of an exchange that it has nothing of, an instance answers 400.
+    if (answer.status !== 200 && !(answer.status === 400 && exchange !== undefined)) {
       return new FeedError({ message: `the instance answered ${answer.status} to a search for ${showValue(symbol)}` })
     }
     const all = foundIn(answer).filter(({ tradingsymbol }) => tradingsymbol.toLowerCase() === symbol.toLowerCase())

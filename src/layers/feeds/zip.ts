@@ -131,6 +131,7 @@ export const zipFiles = async (handle: FileHandle, size: number): Promise<Readon
     }
     if (isData(name)) {
       if ((entries.readUInt16LE(at + 8) & IS_ENCRYPTED) !== 0) throw bad(`${name} is encrypted`)
+      if (/\.zip$/i.test(name)) throw bad(`${name} in it is a zip itself: unpack that first`)
       if (file.method !== STORED && file.method !== DEFLATED) {
         throw bad(`${name} is packed by method ${file.method}, only deflate is known`)
       }

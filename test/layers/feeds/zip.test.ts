@@ -51,6 +51,8 @@ describe("a zip", () => {
     assert.strictEqual(await contentsOf(Buffer.from("PK")), "not a zip that can be read: it is too short")
     assert.match(String(await contentsOf(whole.subarray(0, -5))), /its directory is missing/)
     assert.match(String(await contentsOf(changed(36, 0x5858, plain))), /b\.csv is damaged/)
+    const nested = zipOf([{ name: "NSE_FUT_TICK_20221003.zip", data: whole }])
+    assert.match(String(await contentsOf(nested)), /20221003\.zip in it is a zip itself: unpack that first$/)
     const entry = plain.indexOf("PK\u0001\u0002")
     assert.match(String(await contentsOf(changed(entry + 8, 1, plain))), /b\.csv is encrypted/)
     assert.match(String(await contentsOf(changed(entry + 10, 12, plain))), /packed by method 12/)
