@@ -4,7 +4,7 @@ import { HttpApi, HttpApiEndpoint, HttpApiGroup, HttpApiMiddleware, HttpApiSchem
 import { Interval } from "../schema/Candle.ts"
 import { AssetClass, Instrument } from "../schema/Instrument.ts"
 import { InstrumentToken, MAX_TOKEN } from "../schema/RawTick.ts"
-import { TimeFromString, TradingDate } from "../schema/Time.ts"
+import { RangeFrom, RangeTo, TradingDate } from "../schema/Time.ts"
 import { mayBeNull, type StoredName, storedOf, tickFields, type ValueField } from "../schema/tickFields.ts"
 import type { StoredTick } from "../streams/ports/TickStore.ts"
 import { Replay, ReplayChange, ReplayRequest } from "../streams/replay/Replays.ts"
@@ -82,12 +82,12 @@ const TokensText = Schema.String.pipe(
   })
 )
 
-/** One instrument and a half-open range; a time is epoch microseconds or ISO-8601 with an offset. */
+/** One instrument and a half-open range; a time is epoch microseconds, ISO-8601 with an offset, or a trading date. */
 const range = {
   instrument_token: Schema.optionalKey(TokenText),
   symbol: Schema.optionalKey(Text),
-  from: Schema.optionalKey(TimeFromString),
-  to: Schema.optionalKey(TimeFromString),
+  from: Schema.optionalKey(RangeFrom),
+  to: Schema.optionalKey(RangeTo),
   limit: Schema.optionalKey(LimitText),
   cursor: Schema.optionalKey(Schema.String.pipe(Schema.check(Schema.isBetweenLength(1, MAX_CURSOR_CHARS))))
 }
@@ -134,7 +134,8 @@ export const Bar = Schema.Struct({
   close: Schema.Finite,
   volume: Schema.Int,
   phase: Schema.NullOr(Schema.Literals(["PRE_OPEN", "CONTINUOUS", "CAS", "POST_CLOSE", "CLOSED"])).annotate({
-    description: "the trading phase at the bar's start; null where the exchange's hours are not known"
+    description:
+      "the trading phase at the bar's start; where nothing trades there, as at a day's midnight, continuous trading if the bar has any, else its first phase; null where the exchange's hours are not known"
   }),
   final: Schema.Boolean.annotate({ description: "the bar's time is over" })
 }).annotate({ identifier: "Bar" })
@@ -142,7 +143,11 @@ export type Bar = typeof Bar.Type
 
 export const CandlesPage = Schema.Struct({
   candles: Schema.Array(Bar),
-  next_cursor: Schema.NullOr(Schema.String)
+  next_cursor: Schema.NullOr(Schema.String),
+  known: Schema.NullOr(Schema.Boolean).annotate({
+    description:
+      "false where the trading calendar does not have all days of this page: phases, the session and what is filled then go by the nearest known hours; null where the exchange's hours are not known"
+  })
 }).annotate({ identifier: "CandlesPage" })
 
 const QuoteOf = Schema.Struct({
@@ -300,7 +305,7 @@ const historical = HttpApiGroup.make("historical")
       describe(
         READ,
         "Bars of one instrument, ascending",
-        "`fill=previous` gives an interval of continuous trading that has no tick a bar at the close before it, from the day's first bar on; day bars are filled over at most 31 days. `session=regular` leaves out bars without a moment of continuous trading or closing auction; a day bar then holds its day's bars of 15 minutes that stay in."
+        "`fill=previous` gives an interval of continuous trading that has no tick a bar at the close before it, from the day's first bar on; day bars are filled over at most 31 days. `session=regular` leaves out the minutes without a moment of continuous trading or closing auction, and every wider bar is made of the minutes that stay in; a tick stamped at the instant at which the session ends is in the bar that ends there. Bars of 30 minutes and an hour start at 09:15 as the cash market does, those of MCX and currency derivatives at 09:00. A bare date is a trading day (IST): `from` starts with it, `to` is the last one in the range. `interval=1d` answers every day that the range meets, whole."
       )
     )
   )

@@ -2,17 +2,19 @@
 import { Effect } from "effect"
 import { barStart, boundedVolume, type Candle, type Interval, intervalMicros, isFinal } from "../schema/Candle.ts"
 import type { StoreError } from "../schema/Errors.ts"
-import { type Phase, phaseAt, type Segment, sessionDay } from "../schema/Sessions.ts"
+import { barOpen, barPhase, type Phase, type Segment, sessionDay } from "../schema/Sessions.ts"
 import { tradingDay, tradingDayStart } from "../schema/Tick.ts"
-import type { TickStore } from "../streams/ports/TickStore.ts"
+import type { TickCursor, TickStore } from "../streams/ports/TickStore.ts"
 import type { Bar } from "./Api.ts"
 
 const MICROS_PER_MINUTE = 60_000_000
 const MICROS_PER_DAY = 1440 * MICROS_PER_MINUTE
 /** A close is carried over at most this long between day bars, over at most the trading day between others. */
 const CARRY_DAYS = 31
-/** Bars of which a regular day bar is made: they start where sessions start, and are few. */
-const DAY_PARTS: Interval = "15m"
+/** Sessions start and end on whole ones of these, so each lies in a session or out of it as a whole. */
+const SESSION_PARTS: Interval = "5m"
+/** Whole bars of these make up wider ones that start at a segment's own open. */
+const OPEN_PARTS: Interval = "15m"
 /** Bars read from the store at a time. */
 const PAGE = 10_000
 
@@ -21,7 +23,7 @@ export interface BarsQuery {
   /** `undefined`: no hours are known, so nothing can be filled or left out. */
   readonly segment: Segment | undefined
   readonly interval: Interval
-  /** Bars whose start lies in [from, to). */
+  /** Bars whose start lies in [from, to); of days all that the range meets. */
   readonly from: number
   readonly to: number
   readonly limit: number
@@ -35,14 +37,16 @@ export interface Bars {
   readonly bars: ReadonlyArray<Bar>
   /** The start of the first bar of the next page. */
   readonly next: number | undefined
+  /** Whether the calendar has every day that bars were read or filled of; `undefined` where no hours are known. */
+  readonly known: boolean | undefined
 }
 
-type Store = Pick<TickStore["Service"], "candles">
+type Store = Pick<TickStore["Service"], "candles" | "ticks">
 
 const REGULAR: ReadonlySet<Phase> = new Set(["CONTINUOUS", "CAS"])
 const OPEN: ReadonlySet<Phase> = new Set(["CONTINUOUS"])
 
-/** Whether the bar's time holds a moment of these phases: commodities open in the middle of an hour's bar. */
+/** Whether the bar's time holds a moment of these phases. */
 const meets = (segment: Segment, ts: number, interval: Interval, wanted: ReadonlySet<Phase>): boolean => {
   const end = ts + intervalMicros(interval)
   return sessionDay(segment, tradingDay(ts)).phases.some(
@@ -50,62 +54,143 @@ const meets = (segment: Segment, ts: number, interval: Interval, wanted: Readonl
   )
 }
 
+/** Whether the regular session ends, for the day or for a pause, at an instant. */
+const closesAt = (segment: Segment, micros: number): boolean => {
+  const { phases } = sessionDay(segment, tradingDay(micros))
+  return (
+    phases.some(({ phase, to }) => to === micros && REGULAR.has(phase)) &&
+    !phases.some(({ phase, from }) => from === micros && REGULAR.has(phase))
+  )
+}
+
 /** Up to `count` bars that start in [from, to), ascending. */
 type BarSource = (from: number, to: number, count: number) => Effect.Effect<ReadonlyArray<Candle>, StoreError>
 
-/** The store's bars, or those of them that meet the regular session. */
+/** Puts a bar's content behind what `bars` end with: into the last of them where both start at `ts`. */
+const append = (bars: Array<Candle>, ts: number, { open, high, low, close, volume }: Omit<Candle, "ts">): void => {
+  const last = bars.at(-1)
+  if (last?.ts !== ts) bars.push({ ts, open, high, low, close, volume })
+  else {
+    bars[bars.length - 1] = {
+      ts,
+      open: last.open,
+      high: Math.max(last.high, high),
+      low: Math.min(last.low, low),
+      close,
+      volume: boundedVolume(last.volume + volume)
+    }
+  }
+}
+
 const storedBars =
-  (store: Store, query: BarsQuery, interval: Interval): BarSource =>
+  (store: Store, token: number, interval: Interval): BarSource =>
   (from, to, count) =>
     Effect.gen(function* () {
-      const { token, session, segment } = query
       const found: Array<Candle> = []
       let at = from
       while (at < to && found.length < count) {
         const limit = Math.min(PAGE, count - found.length)
         const page = yield* store.candles({ instrument_token: token, interval, from: at, to, limit })
-        for (const bar of page) {
-          if (session === "all" || segment === undefined || meets(segment, bar.ts, interval, REGULAR)) found.push(bar)
-        }
+        found.push(...page)
         if (page.length < limit) break
         at = page[page.length - 1]!.ts + 1
       }
       return found
     })
 
-/** Day bars of the regular session alone, made of shorter ones. */
-const regularDays = (store: Store, query: BarsQuery): BarSource => {
-  const parts = storedBars(store, query, DAY_PARTS)
-  return (from, to, count) =>
+/** What the ticks stamped at one instant make, or nothing. */
+const ticksAt = (store: Store, token: number, micros: number): Effect.Effect<Candle | undefined, StoreError> =>
+  Effect.gen(function* () {
+    const made: Array<Candle> = []
+    let after: TickCursor | undefined
+    while (true) {
+      const page = yield* store.ticks({
+        instrument_token: token,
+        from: micros,
+        to: micros + 1,
+        limit: PAGE,
+        ...(after === undefined ? {} : { after })
+      })
+      for (const { price, volume } of page) {
+        append(made, micros, { open: price, high: price, low: price, close: price, volume })
+      }
+      if (page.length < PAGE) return made[0]
+      after = page[page.length - 1]!
+    }
+  })
+
+/**
+ * The bars of the regular session, none wider than a session part. A tick stamped at the very instant at which the
+ * session ends belongs to the bar that ends there. `read` is told of every bar that is read, left out or not.
+ */
+const regularBars =
+  (store: Store, token: number, segment: Segment, interval: Interval, read: (ts: number) => void): BarSource =>
+  (from, to, count) =>
     Effect.gen(function* () {
-      const start = barStart(from, "1d")
-      const first = start === from ? from : start + MICROS_PER_DAY
-      const end = barStart(to - 1, "1d") + MICROS_PER_DAY
-      const days: Array<Candle> = []
-      let at = first
-      // One day more than asked for, so that the last day asked for is whole.
-      while (at < end && days.length <= count) {
-        const page = yield* parts(at, end, PAGE)
+      const width = intervalMicros(interval)
+      const parts = storedBars(store, token, interval)
+      const found: Array<Candle> = []
+      let at = from
+      // One more than asked for, so that the last one asked for has its closing instant.
+      while (at < to + width && found.length <= count) {
+        const limit = Math.min(PAGE, count + 1)
+        const page = yield* parts(at, to + width, limit)
         for (const part of page) {
-          const ts = barStart(part.ts, "1d")
-          const day = days[days.length - 1]
-          if (day?.ts !== ts) days.push({ ...part, ts })
-          else {
-            days[days.length - 1] = {
-              ts,
-              open: day.open,
-              high: Math.max(day.high, part.high),
-              low: Math.min(day.low, part.low),
-              close: part.close,
-              volume: boundedVolume(day.volume + part.volume)
-            }
+          read(part.ts)
+          if (meets(segment, part.ts, interval, REGULAR)) {
+            if (part.ts < to) append(found, part.ts, part)
+          } else if (part.ts - width >= from && part.ts - width < to && closesAt(segment, part.ts)) {
+            const closing = yield* ticksAt(store, token, part.ts)
+            if (closing !== undefined) append(found, part.ts - width, closing)
           }
         }
-        if (page.length < PAGE) break
+        if (page.length < limit) break
         at = page[page.length - 1]!.ts + 1
       }
-      return days.slice(0, count)
+      return found.slice(0, count)
     })
+
+/** Bars made of shorter ones. */
+const rolledUp =
+  (parts: BarSource, query: BarsQuery, part: Interval): BarSource =>
+  (from, to, count) =>
+    Effect.gen(function* () {
+      const width = intervalMicros(query.interval)
+      const start = startOf(query)
+      const end = start(to - 1) + width
+      const made: Array<Candle> = []
+      let at = start(from + width - 1)
+      // One bar more than asked for, so that the last one asked for is whole.
+      while (at < end && made.length <= count) {
+        const limit = Math.min(PAGE, (count + 1 - made.length) * (width / intervalMicros(part)) + 1)
+        const page = yield* parts(at, end, limit)
+        for (const bar of page) append(made, start(bar.ts), bar)
+        if (page.length < limit) break
+        at = page[page.length - 1]!.ts + 1
+      }
+      return made.slice(0, count)
+    })
+
+/** Where the bar that holds an instant starts: as the segment opens. */
+const startOf =
+  ({ segment, interval }: BarsQuery) =>
+  (micros: number): number =>
+    barStart(micros, interval, segment === undefined ? undefined : barOpen(segment))
+
+/** The bars that a query means, unfilled; `read` is told of every bar that is read under a session. */
+const sourceOf = (store: Store, query: BarsQuery, read: (ts: number) => void): BarSource => {
+  const { token, segment, interval, session } = query
+  if (segment === undefined) return storedBars(store, token, interval)
+  if (session === "regular") {
+    const part = interval === "1m" ? interval : SESSION_PARTS
+    const parts = regularBars(store, token, segment, part, read)
+    return part === interval ? parts : rolledUp(parts, query, part)
+  }
+  const width = intervalMicros(interval)
+  const storesIt = interval === "1d" || (barStart(0, interval, barOpen(segment)) - barStart(0, interval)) % width === 0
+  return storesIt
+    ? storedBars(store, token, interval)
+    : rolledUp(storedBars(store, token, OPEN_PARTS), query, OPEN_PARTS)
 }
 
 /** Where filling after a bar must stop, whatever comes next. */
@@ -120,7 +205,7 @@ function* filled(bar: Candle, from: number, to: number, query: BarsQuery, segmen
   const { interval, now } = query
   const width = intervalMicros(interval)
   const end = Math.min(to, carryEnd(bar, interval), now + 1)
-  for (let ts = Math.max(bar.ts + width, barStart(from + width - 1, interval)); ts < end; ts += width) {
+  for (let ts = Math.max(bar.ts + width, startOf(query)(from + width - 1)); ts < end; ts += width) {
     if (!meets(segment, ts, interval, OPEN)) continue
     yield { ts, open: bar.close, high: bar.close, low: bar.close, close: bar.close, volume: 0 }
   }
@@ -129,9 +214,13 @@ function* filled(bar: Candle, from: number, to: number, query: BarsQuery, segmen
 /** One page. Pages put one after another are the whole, wherever they are cut. */
 export const bars = (store: Store, query: BarsQuery): Effect.Effect<Bars, StoreError> =>
   Effect.gen(function* () {
-    const { segment, interval, from, to, limit, now } = query
-    const source =
-      interval === "1d" && query.session === "regular" ? regularDays(store, query) : storedBars(store, query, interval)
+    const { segment, interval, to, limit, now } = query
+    const from = interval === "1d" && query.from < to ? barStart(query.from, "1d") : query.from
+    const isKnown = (ts: number) => segment === undefined || sessionDay(segment, tradingDay(ts)).known
+    let unknown = Number.POSITIVE_INFINITY
+    const source = sourceOf(store, query, (ts) => {
+      if (ts >= from && ts < unknown && !isKnown(ts)) unknown = ts
+    })
     const fills = query.fill === "previous" ? segment : undefined
     const out: Array<Candle> = []
     // One more than a page, whose start is where the next page begins.
@@ -147,17 +236,20 @@ export const bars = (store: Store, query: BarsQuery): Effect.Effect<Bars, StoreE
       }
       if (before !== undefined && out.length <= limit) out.push(...filled(before, from, to, query, fills))
     }
+    const page = out.slice(0, limit)
+    const next = out[limit]?.ts
     return {
-      bars: out.slice(0, limit).map((bar) => ({
+      bars: page.map((bar) => ({
         ts: bar.ts,
         open: bar.open,
         high: bar.high,
         low: bar.low,
         close: bar.close,
         volume: bar.volume,
-        phase: segment === undefined ? null : phaseAt(segment, bar.ts),
+        phase: segment === undefined ? null : barPhase(segment, bar.ts, intervalMicros(interval)),
         final: isFinal(bar.ts, interval, now)
       })),
-      next: out[limit]?.ts
+      next,
+      known: segment === undefined ? undefined : unknown >= (next ?? to) && page.every(({ ts }) => isKnown(ts))
     }
   })

@@ -160,7 +160,9 @@ export const historicalRoutes = HttpApiBuilder.group(
           yield* refuseUnknown(range, page.bars.length === 0, store)
           const next =
             page.next === undefined ? null : writeCursor(`${CANDLES}-${query.interval}`, range.token, [page.next])
-          return json(`{"candles":[${page.bars.map(encodeBar).join(",")}],"next_cursor":${JSON.stringify(next)}}`)
+          return json(
+            `{"candles":[${page.bars.map(encodeBar).join(",")}],"next_cursor":${JSON.stringify(next)},"known":${page.known ?? null}}`
+          )
         })
     })
   })

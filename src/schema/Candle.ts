@@ -24,10 +24,13 @@ export const BAR_ORIGIN_MICROS = 946_871_100_000_000
 /** 2000-01-03 00:00 IST: the origin of day bars. */
 export const DAY_ORIGIN_MICROS = BAR_ORIGIN_MICROS - 33_300_000_000
 
-/** The start of the bar of `interval` that holds `micros`. */
-export const barStart = (micros: number, interval: Interval): number => {
+/** What opens at 09:00 has its bars aligned on that: those of 30 minutes and of an hour start elsewhere then. */
+export const NINE_O_CLOCK_MICROS = BAR_ORIGIN_MICROS - 15 * MICROS_PER_MINUTE
+
+/** The start of the bar of `interval` that holds `micros`; bars of up to an hour are aligned on `open`. */
+export const barStart = (micros: number, interval: Interval, open: number = BAR_ORIGIN_MICROS): number => {
   const width = intervalMicros(interval)
-  const origin = interval === "1d" ? DAY_ORIGIN_MICROS : BAR_ORIGIN_MICROS
+  const origin = interval === "1d" ? DAY_ORIGIN_MICROS : open
   return micros - ((((micros - origin) % width) + width) % width)
 }
 

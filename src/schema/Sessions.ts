@@ -1,4 +1,5 @@
 /** Decides when each segment trades, day by day, from the dated tables under `sessions/`. All clock times are IST. */
+import { BAR_ORIGIN_MICROS, NINE_O_CLOCK_MICROS } from "./Candle.ts"
 import type { AssetClass } from "./Instrument.ts"
 import { FIRST_SIMULATED_TOKEN, MAX_SIMULATED_INSTRUMENTS } from "./Simulation.ts"
 import { type Calendar, HOLIDAYS, type Holiday, KNOWN_YEARS } from "./sessions/holidays.ts"
@@ -165,6 +166,21 @@ export const dayPhases = (segment: Segment, date: string): SessionDay => {
 /** The phase at an instant in epoch microseconds. */
 export const phaseAt = (segment: Segment, micros: number): Phase =>
   segment === "SIM" ? "CONTINUOUS" : (sessionAt(segment, micros)?.phase ?? "CLOSED")
+
+/** What the bars of a segment are aligned on: where it opens. */
+export const barOpen = (segment: Segment): number =>
+  segment === "CDS" || segment === "BCD" || segment === "MCX" ? NINE_O_CLOCK_MICROS : BAR_ORIGIN_MICROS
+
+/**
+ * The phase of a bar, which lies in one trading day or begins in it: that of its start; where nothing trades there,
+ * continuous trading if its time has any, else the first phase that it has.
+ */
+export const barPhase = (segment: Segment, ts: number, width: number): Phase => {
+  const phase = phaseAt(segment, ts)
+  if (phase !== "CLOSED") return phase
+  const met = sessionDay(segment, tradingDay(ts)).phases.filter(({ from, to }) => from < ts + width && ts < to)
+  return met.find((found) => found.phase === "CONTINUOUS")?.phase ?? met[0]?.phase ?? "CLOSED"
+}
 
 /** The phase at an instant with its bounds; one that goes on over midnight begins when it did. Undefined: closed. */
 export const sessionAt = (segment: Segment, micros: number): SessionPhase | undefined => {

@@ -101,23 +101,6 @@ export const Time = Schema.Union([
 
 const digits = /^\d{1,16}$/
 
-/** A time in a query string, where microseconds are digits too. */
-export const TimeFromString = Schema.String.pipe(
-  Schema.check(
-    Schema.makeFilter(
-      (text: string) =>
-        digits.test(text) ||
-        parseIso(text) !== undefined ||
-        "Expected epoch microseconds or ISO-8601 with an offset, such as 2026-01-15T03:45:00Z",
-      { hint: queryTimeHint }
-    )
-  ),
-  Schema.decodeTo(Micros, {
-    decode: SchemaGetter.transform((text: string) => (digits.test(text) ? Number(text) : parseIso(text)!)),
-    encode: encodeMicros
-  })
-)
-
 const DATE = /^\d{4}-\d{2}-\d{2}$/
 /** The trading dates (IST) of the first and the last time. */
 export const MIN_DATE = "1980-01-01"
@@ -144,3 +127,33 @@ export const TradingDate = Schema.String.pipe(
     )
   )
 ).annotate({ format: "date", expected: "a date such as 2026-01-15" })
+
+const dayStart = (date: string): number => parseIso(`${date}T00:00:00+05:30`)!
+const MICROS_PER_DAY = 86_400_000_000
+
+/** A time in a query string, where microseconds are digits too, and a date is what `ofDate` makes of its IST midnight. */
+const queryTime = (ofDate: ((start: number) => number) | undefined) => {
+  const isDate = (text: string): boolean => ofDate !== undefined && dayOfDate(text) !== undefined
+  const wanted = `epoch microseconds${ofDate === undefined ? "" : ", a trading date such as 2026-01-15"} or ISO-8601 with an offset, such as 2026-01-15T03:45:00Z`
+  return Schema.String.pipe(
+    Schema.check(
+      Schema.makeFilter(
+        (text: string) => digits.test(text) || isDate(text) || parseIso(text) !== undefined || `Expected ${wanted}`,
+        { hint: queryTimeHint }
+      )
+    ),
+    Schema.decodeTo(Micros, {
+      decode: SchemaGetter.transform((text: string) => {
+        if (digits.test(text)) return Number(text)
+        if (ofDate === undefined || dayOfDate(text) === undefined) return parseIso(text)!
+        return Math.min(Math.max(ofDate(dayStart(text)), MIN_MICROS), MAX_MICROS)
+      }),
+      encode: encodeMicros
+    })
+  )
+}
+
+/** Where a range of time starts; a bare date is a trading day (IST), which it starts with. */
+export const RangeFrom = queryTime((start) => start)
+/** Where a range of time ends; a bare date is a trading day (IST), which is the last one in it. */
+export const RangeTo = queryTime((start) => start + MICROS_PER_DAY)

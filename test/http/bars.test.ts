@@ -2,7 +2,7 @@ import { assert, describe, it } from "@effect/vitest"
 import { Context, Effect, Layer, Schema } from "effect"
 import { type BarsQuery, bars } from "../../src/http/bars.ts"
 import { barStart, type Interval, intervalMinutes } from "../../src/schema/Candle.ts"
-import { phaseAt, sessionDay } from "../../src/schema/Sessions.ts"
+import { barOpen, barPhase, sessionDay } from "../../src/schema/Sessions.ts"
 import { tradingDay, tradingDayStart } from "../../src/schema/Tick.ts"
 import { type StoredTick, TickStore } from "../../src/streams/ports/TickStore.ts"
 import { barsOf, memoryStore, Rows } from "./memoryStore.ts"
@@ -84,7 +84,7 @@ describe("bars of a candle request", () => {
       )
       const days = yield* bars(store, query({ session: "regular", interval: "1d" }))
       assert.deepStrictEqual(days.bars, [
-        { ts: DAY, open: 100, high: 101, low: 100, close: 101, volume: 20, phase: "CLOSED", final: true }
+        { ts: DAY, open: 100, high: 101, low: 100, close: 101, volume: 20, phase: "CONTINUOUS", final: true }
       ])
       const all = yield* bars(store, query({ interval: "1d" }))
       assert.deepInclude(all.bars[0], { open: 500, high: 500, low: 1, close: 1, volume: 40 })
@@ -165,7 +165,7 @@ describe("bars of a candle request", () => {
     [Asked],
     ([asked]) =>
       Effect.gen(function* () {
-        const ticks = asked.minutes.map((minute, i) => tick(DAY + minute * MINUTE + i, 100 + (i % 7), i + 1))
+        const ticks = asked.minutes.map((minute, i) => tick(DAY + minute * MINUTE + i + 1, 100 + (i % 7), i + 1))
         const store = yield* stored(ticks)
         const interval: Interval = asked.interval
         const q = query({
@@ -193,27 +193,26 @@ describe("bars of a candle request", () => {
           sessionDay(asked.segment, tradingDay(ts)).phases.some(
             (p) => (p.phase === "CONTINUOUS" || p.phase === "CAS") && p.from < end && ts < p.to
           )
+        const start = (ts: number) => barStart(ts, interval, barOpen(asked.segment))
         const counted = ticks
           .toSorted((a, b) => a.exchange_ts - b.exchange_ts || a.sequence_id - b.sequence_id)
-          .filter((t) => {
-            if (asked.session === "all") return true
-            // A day bar is made of bars of 15 minutes; any other bar is in or out as a whole.
-            const part: Interval = interval === "1d" ? "15m" : interval
-            const start = barStart(t.exchange_ts, part)
-            return isRegular(start, start + intervalMinutes[part] * MINUTE)
+          .filter(({ exchange_ts }) => {
+            const minute = barStart(exchange_ts, "1m")
+            return asked.session === "all" || isRegular(minute, minute + MINUTE)
           })
-        const expected = barsOf(counted, interval).filter(({ ts }) => ts >= q.from && ts < q.to)
+        const first = interval === "1d" ? barStart(q.from, "1d") : q.from
+        const expected = barsOf(counted, interval, start).filter(({ ts }) => ts >= first && ts < q.to)
         const traded = whole.bars.filter(({ volume }) => volume > 0)
         assert.deepStrictEqual(
           traded,
-          expected.map((bar) => ({ ...bar, phase: phaseAt(asked.segment, bar.ts), final: true }))
+          expected.map((bar) => ({ ...bar, phase: barPhase(asked.segment, bar.ts, width), final: true }))
         )
         if (asked.fill === "none") assert.strictEqual(traded.length, whole.bars.length)
         for (const [i, bar] of whole.bars.entries()) {
           if (i > 0) assert.isAbove(bar.ts, whole.bars[i - 1]!.ts)
-          assert.strictEqual(bar.ts, barStart(bar.ts, interval))
+          assert.strictEqual(bar.ts, start(bar.ts))
           if (bar.volume > 0) continue
-          const before = barsOf(counted, interval).findLast(({ ts }) => ts < bar.ts)
+          const before = barsOf(counted, interval, start).findLast(({ ts }) => ts < bar.ts)
           assert.strictEqual(bar.close, before?.close)
           assert.isTrue(isRegular(bar.ts, bar.ts + width))
         }

@@ -38,10 +38,14 @@ export const storedTick = (given: Partial<StoredTick> = {}): StoredTick => ({
   ...given
 })
 
-export const barsOf = (ticks: ReadonlyArray<StoredTick>, interval: Parameters<typeof barStart>[1]): Array<Candle> => {
+export const barsOf = (
+  ticks: ReadonlyArray<Pick<StoredTick, "exchange_ts" | "price" | "volume">>,
+  interval: Parameters<typeof barStart>[1],
+  start = (micros: number): number => barStart(micros, interval)
+): Array<Candle> => {
   const bars: Array<Candle> = []
   for (const { exchange_ts, price, volume } of ticks) {
-    const ts = barStart(exchange_ts, interval)
+    const ts = start(exchange_ts)
     const last = bars.at(-1)
     if (last?.ts !== ts) bars.push({ ts, open: price, high: price, low: price, close: price, volume })
     else {

@@ -6,7 +6,8 @@ import {
   SEGMENTS,
   type Segment,
   segmentOf,
-  segmentOfToken
+  segmentOfToken,
+  sessionDay
 } from "../../src/schema/Sessions.ts"
 import { HOLIDAYS, KNOWN_YEARS } from "../../src/schema/sessions/holidays.ts"
 import { HOURS } from "../../src/schema/sessions/hours.ts"
@@ -65,6 +66,30 @@ describe("Sessions", () => {
     assert.strictEqual(at("NFO_FUT", "15:39:59"), "CONTINUOUS")
   })
 
+  it("knows the cash market's weekends with hours of their own since 2015", () => {
+    const full = ["PRE_OPEN 09:00-09:15", "CONTINUOUS 09:15-15:30"]
+    assert.deepStrictEqual(hoursOf("NSE_INDEX", "2015-02-28"), full)
+    assert.deepStrictEqual(hoursOf("BSE_INDEX", "2020-02-01"), full)
+    assert.deepStrictEqual(hoursOf("NFO_OPT", "2015-11-11"), ["CONTINUOUS 17:45-18:45"])
+    assert.deepStrictEqual(hoursOf("NFO_OPT", "2016-10-30"), ["CONTINUOUS 18:30-19:30"])
+    assert.deepStrictEqual(hoursOf("NFO_OPT", "2017-10-19"), ["CONTINUOUS 18:30-19:30"])
+    assert.deepStrictEqual(hoursOf("NFO_OPT", "2018-11-07"), ["CONTINUOUS 17:30-18:30"])
+    assert.deepStrictEqual(hoursOf("NFO_OPT", "2019-10-27"), ["CONTINUOUS 18:15-19:15"])
+    assert.deepStrictEqual(hoursOf("NFO_OPT", "2020-11-14"), ["CONTINUOUS 18:15-19:15"])
+    assert.deepStrictEqual(hoursOf("NFO_OPT", "2021-02-24"), ["CONTINUOUS 09:15-11:40", "CONTINUOUS 15:45-17:00"])
+    assert.deepStrictEqual(dayPhases("NSE_EQ", "2018-10-18"), { holiday: "Dussehra", phases: [], known: true })
+  })
+
+  it("starts and ends phases on whole five minutes, which bars of a session are made of", () => {
+    for (const segment of SEGMENTS) {
+      for (let day = dayOfDate("2010-10-18")!; day < dayOfDate("2027-12-31")!; day++) {
+        for (const { from, to } of sessionDay(segment, day).phases) {
+          assert.deepStrictEqual([from % 300_000_000, to % 300_000_000], [0, 0], `${segment} ${day}`)
+        }
+      }
+    }
+  })
+
   it("knows that 2022-08-09 was Muharram, and 10 and 12 August trading days", () => {
     assert.deepStrictEqual(dayPhases("NSE_INDEX", "2022-08-09"), { holiday: "Muharram", phases: [], known: true })
     assert.deepStrictEqual(hoursOf("NSE_INDEX", "2022-08-10"), ["PRE_OPEN 09:00-09:15", "CONTINUOUS 09:15-15:30"])
@@ -108,7 +133,8 @@ describe("Sessions", () => {
     assert.isNull(weekday.holiday)
     assert.strictEqual(weekday.phases.length, 3)
     assert.deepStrictEqual(dayPhases("NSE_EQ", "2027-08-15"), { holiday: "Sunday", phases: [], known: false })
-    assert.isFalse(dayPhases("NSE_EQ", "2021-06-01").known)
+    assert.isFalse(dayPhases("NSE_EQ", "2014-12-31").known)
+    assert.isFalse(dayPhases("MCX", "2021-06-01").known)
     assert.isFalse(dayPhases("CDS", "2022-06-01").known)
     assert.isTrue(dayPhases("NSE_EQ", "2026-12-31").known)
   })

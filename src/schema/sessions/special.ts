@@ -96,11 +96,46 @@ const PRE_OPEN_FUTURES = forAll(
 const COMMODITY_UNTIL_EVENING = forAll(["MCX"], [["CONTINUOUS", "09:00", "17:00"]])
 
 /**
- * Muhurat hours: the exchanges' notices as the press has them (livemint.com of 2022-10-24, angelone.in of 2023-11-12,
+ * Before 2022 the open and the close on weekdays are those of pandas_market_calendars 5.5.0 (XNSE), as is the day of
+ * 2021-02-24; weekends: hindupad.com/diwali-muhurat-trading (2016-10-30), moneycontrol.com of 2019-10-22 and ndtv.com of
+ * 2020-11-14; budgets: news18.com of 2020-01-22. Where the auction is not told it has the quarter of an hour before the
+ * open, and a closing session that is not told is left out.
+ * Muhurat hours since: the exchanges' notices as the press has them (livemint.com of 2022-10-24, angelone.in of 2023-11-12,
  * businesstimes.co of 2024-10-21, dnaindia.com of 2025-10-17) and pandas_market_calendars 5.5.0. Recovery site:
  * zerodha.com/marketintel/bulletin/377895. Budget: NSE/CMTR/72349, BSE 20260116-34, MCX of 2025-01-29 and 2026-01-16.
  */
 export const SPECIAL_DAYS: ReadonlyArray<SpecialDay> = [
+  fullDay("2015-02-28", BUDGET, {}),
+  muhurat("2015-11-11", ["17:30", "17:45", "18:45"], undefined),
+  muhurat("2016-10-30", ["18:15", "18:30", "19:30"], ["19:40", "19:50"]),
+  muhurat("2017-10-19", ["18:15", "18:30", "19:30"], undefined),
+  muhurat("2018-11-07", ["17:15", "17:30", "18:30"], undefined),
+  muhurat("2019-10-27", ["18:00", "18:15", "19:15"], undefined),
+  fullDay("2020-02-01", BUDGET, {}),
+  muhurat("2020-11-14", ["18:00", "18:15", "19:15"], ["19:25", "19:35"]),
+  // Trading stood still until it was resumed for the evening; what BSE did that day is not in the source.
+  {
+    date: "2021-02-24",
+    name: "Interrupted and extended session",
+    segments: {
+      ...forAll(
+        ["NSE_EQ", "NSE_EQ_CAS", "NSE_INDEX"],
+        [
+          ["PRE_OPEN", "09:00", "09:15"],
+          ["CONTINUOUS", "09:15", "11:40"],
+          ["CONTINUOUS", "15:45", "17:00"]
+        ]
+      ),
+      ...forAll(
+        ["NFO_FUT", "NFO_OPT"],
+        [
+          ["CONTINUOUS", "09:15", "11:40"],
+          ["CONTINUOUS", "15:45", "17:00"]
+        ]
+      )
+    }
+  },
+  muhurat("2021-11-04", ["18:00", "18:15", "19:15"], undefined),
   muhurat("2022-10-24", ["18:00", "18:15", "19:15"], ["19:25", "19:35"]),
   muhurat("2023-11-12", ["18:00", "18:15", "19:15"], ["19:25", "19:35"]),
   fullDay("2024-01-20", "Session in place of Monday 22 January", {}),
