@@ -44,7 +44,7 @@ export interface Bar {
   readonly low: number
   readonly close: number
   readonly volume: number
-  /** The trading phase at the bar's start; null where the exchange's hours are not known. */
+  /** The trading phase at the bar's start, or the one it has where nothing trades there; null where the exchange's hours are not known. */
   readonly phase: "PRE_OPEN" | "CONTINUOUS" | "CAS" | "POST_CLOSE" | "CLOSED" | null
   /** The bar's time is over. */
   readonly final: boolean

@@ -4,7 +4,7 @@ import { Effect, Layer } from "effect"
 import * as Pglite from "../../src/layers/postgres/Pglite.ts"
 import * as Timescale from "../../src/layers/postgres/Timescale.ts"
 import { barStart } from "../../src/schema/Candle.ts"
-import { compareTicks, type Tick, tradingDay, tradingDayStart } from "../../src/schema/Tick.ts"
+import { compareTicks, type Tick, tradingDate, tradingDay, tradingDayStart } from "../../src/schema/Tick.ts"
 import { type StoredTick, TickStore } from "../../src/streams/ports/TickStore.ts"
 import { toStored } from "../contract/ticks.ts"
 import { instrumentOf } from "../support/instruments.ts"
@@ -179,6 +179,24 @@ layer(Filled, { excludeTestServices: true })("history over REST", (it) => {
         Array.from({ length: 375 }, (_, i) => OPEN + i * MINUTE)
       )
       assert.isTrue(candles.every(({ ts }) => ts === barStart(ts, "1m")))
+    }).pipe(Effect.scoped)
+  )
+
+  it.effect("a bare date is a trading day, a day's bar is there for any part of it, and its calendar is known", () =>
+    Effect.gen(function* () {
+      const { port } = yield* served
+      const of = (range: string) => ask(port, `${BASE}/candles?symbol=INFY&interval=1d&${range}`)
+      const date = tradingDate(tradingDay(OPEN))
+      const day = (yield* of(`from=${date}&to=${date}`)).json
+      assert.deepInclude(day, { known: true, next_cursor: null })
+      assert.deepStrictEqual(
+        (day as CandlesPage).candles.map(({ ts }) => ts),
+        [DAY]
+      )
+      assert.deepStrictEqual((yield* of(`from=${OPEN + MINUTE}&to=${OPEN + 2 * MINUTE}`)).json, day)
+      const refused = yield* of("from=2026-02-30")
+      assert.strictEqual(refused.status, 400)
+      assert.include(refused.text, "a trading date such as")
     }).pipe(Effect.scoped)
   )
 
