@@ -216,10 +216,12 @@ export const bars = (store: Store, query: BarsQuery): Effect.Effect<Bars, StoreE
   Effect.gen(function* () {
     const { segment, interval, to, limit, now } = query
     const from = interval === "1d" && query.from < to ? barStart(query.from, "1d") : query.from
-    const isKnown = (ts: number) => segment === undefined || sessionDay(segment, tradingDay(ts)).known
+    const isDayKnown = (ts: number) => segment === undefined || sessionDay(segment, tradingDay(ts)).known
+    // A bar of an hour may begin before midnight.
+    const isKnown = (ts: number) => isDayKnown(ts) && isDayKnown(ts + intervalMicros(interval) - 1)
     let unknown = Number.POSITIVE_INFINITY
     const source = sourceOf(store, query, (ts) => {
-      if (ts >= from && ts < unknown && !isKnown(ts)) unknown = ts
+      if (ts >= from && ts < unknown && !isDayKnown(ts)) unknown = ts
     })
     const fills = query.fill === "previous" ? segment : undefined
     const out: Array<Candle> = []

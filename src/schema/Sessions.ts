@@ -101,14 +101,15 @@ const makeDay = (segment: Segment, day: number): SessionDay => {
   if (segment === "SIM") return { holiday: null, phases: atClock(start, regular), known: true }
   const calendar = CALENDARS[segment]
   const year = Number(date.slice(0, 4))
-  const known = year >= KNOWN_YEARS[calendar][0] && year <= KNOWN_YEARS[calendar][1]
   const special = specialDays.get(date)
+  const isKnownYear = year >= KNOWN_YEARS[calendar][0] && year <= KNOWN_YEARS[calendar][1]
+  const known = isKnownYear && special?.unconfirmed !== true
   const specialHours = special?.segments[segment]
   if (special !== undefined && specialHours !== undefined) {
     return {
       holiday: special.name,
       phases: atClock(start, specialHours),
-      known: known && special.unconfirmed !== true
+      known
     }
   }
   // 1970-01-01 was a Thursday.

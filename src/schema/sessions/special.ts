@@ -85,6 +85,8 @@ const recoverySite = (date: string): SpecialDay => ({
   }
 })
 
+const unconfirmed = (day: SpecialDay): SpecialDay => ({ ...day, unconfirmed: true })
+
 const BUDGET = "Union Budget"
 const PRE_OPEN_FUTURES = forAll(
   ["NFO_FUT", "BFO_FUT"],
@@ -99,22 +101,22 @@ const COMMODITY_UNTIL_EVENING = forAll(["MCX"], [["CONTINUOUS", "09:00", "17:00"
  * Before 2022 the open and the close on weekdays are those of pandas_market_calendars 5.5.0 (XNSE), as is the day of
  * 2021-02-24; weekends: hindupad.com/diwali-muhurat-trading (2016-10-30), moneycontrol.com of 2019-10-22 and ndtv.com of
  * 2020-11-14; budgets: news18.com of 2020-01-22. Where the auction is not told it has the quarter of an hour before the
- * open, and a closing session that is not told is left out.
+ * open, and a closing session that is not told is left out: those days are not known for sure.
  * Muhurat hours since: the exchanges' notices as the press has them (livemint.com of 2022-10-24, angelone.in of 2023-11-12,
  * businesstimes.co of 2024-10-21, dnaindia.com of 2025-10-17) and pandas_market_calendars 5.5.0. Recovery site:
  * zerodha.com/marketintel/bulletin/377895. Budget: NSE/CMTR/72349, BSE 20260116-34, MCX of 2025-01-29 and 2026-01-16.
  */
 export const SPECIAL_DAYS: ReadonlyArray<SpecialDay> = [
   fullDay("2015-02-28", BUDGET, {}),
-  muhurat("2015-11-11", ["17:30", "17:45", "18:45"], undefined),
+  unconfirmed(muhurat("2015-11-11", ["17:30", "17:45", "18:45"], undefined)),
   muhurat("2016-10-30", ["18:15", "18:30", "19:30"], ["19:40", "19:50"]),
-  muhurat("2017-10-19", ["18:15", "18:30", "19:30"], undefined),
-  muhurat("2018-11-07", ["17:15", "17:30", "18:30"], undefined),
-  muhurat("2019-10-27", ["18:00", "18:15", "19:15"], undefined),
+  unconfirmed(muhurat("2017-10-19", ["18:15", "18:30", "19:30"], undefined)),
+  unconfirmed(muhurat("2018-11-07", ["17:15", "17:30", "18:30"], undefined)),
+  unconfirmed(muhurat("2019-10-27", ["18:00", "18:15", "19:15"], undefined)),
   fullDay("2020-02-01", BUDGET, {}),
   muhurat("2020-11-14", ["18:00", "18:15", "19:15"], ["19:25", "19:35"]),
   // Trading stood still until it was resumed for the evening; what BSE did that day is not in the source.
-  {
+  unconfirmed({
     date: "2021-02-24",
     name: "Interrupted and extended session",
     segments: {
@@ -134,8 +136,8 @@ export const SPECIAL_DAYS: ReadonlyArray<SpecialDay> = [
         ]
       )
     }
-  },
-  muhurat("2021-11-04", ["18:00", "18:15", "19:15"], undefined),
+  }),
+  unconfirmed(muhurat("2021-11-04", ["18:00", "18:15", "19:15"], undefined)),
   muhurat("2022-10-24", ["18:00", "18:15", "19:15"], ["19:25", "19:35"]),
   muhurat("2023-11-12", ["18:00", "18:15", "19:15"], ["19:25", "19:35"]),
   fullDay("2024-01-20", "Session in place of Monday 22 January", {}),
@@ -146,5 +148,5 @@ export const SPECIAL_DAYS: ReadonlyArray<SpecialDay> = [
   muhurat("2025-10-21", ["13:30", "13:45", "14:45"], ["14:55", "15:05"]),
   fullDay("2026-02-01", BUDGET, { ...PRE_OPEN_FUTURES, ...COMMODITY_UNTIL_EVENING }),
   // The date is NSE's; the hour is the one openalgo's calendar expected before the exchanges had named theirs.
-  { ...muhurat("2026-11-08", ["17:45", "18:00", "19:15"], undefined), unconfirmed: true }
+  unconfirmed(muhurat("2026-11-08", ["17:45", "18:00", "19:15"], undefined))
 ]
