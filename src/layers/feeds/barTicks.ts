@@ -4,7 +4,8 @@
  * millisecond before its end: open; the extreme on the far side of the close, low first in a bar that rose; the other
  * extreme; close. Each has a quarter of the volume, the last what is left.
  */
-import { barStart, type Interval, intervalMicros } from "../../schema/Candle.ts"
+import { BAR_ORIGIN_MICROS, barStart, type Interval, intervalMicros } from "../../schema/Candle.ts"
+import { barOpen, segmentOfToken } from "../../schema/Sessions.ts"
 
 /** Intervals of which a file may have bars. */
 export const BAR_INTERVALS = ["1m", "5m", "15m", "30m", "1h", "1d"] as const satisfies ReadonlyArray<Interval>
@@ -30,15 +31,19 @@ export interface FileBar {
   readonly volume: number
 }
 
-/** The start of the bar whose row carries this time; a sentence where a bar carries none such. */
-export const startOf = (micros: number, interval: BarInterval, stamp: BarStamp): number | string => {
+/**
+ * The start of the bar whose row carries this time, by the hours of the token's segment; a sentence where a bar carries
+ * none such.
+ */
+export const startOf = (micros: number, interval: BarInterval, stamp: BarStamp, token: number): number | string => {
   const width = intervalMicros(interval)
   // A day's bar is its date, whatever time of that day the row has.
   if (interval === "1d") return barStart(micros, interval)
   const start = stamp === "start" ? micros : stamp === "end" ? micros - width : micros - width + MICROS_PER_SECOND
-  if (barStart(start, interval) === start) return start
+  const open = barOpen(segmentOfToken(token))
+  if (barStart(start, interval, open) === start) return start
   const what = { start: "start", end: "end", last: "last second" }[stamp]
-  return `expected the ${what} of a bar of ${interval}, counted from 09:15 IST (--stamp)`
+  return `expected the ${what} of a bar of ${interval}, counted from ${open === BAR_ORIGIN_MICROS ? "09:15" : "09:00"} IST (--stamp)`
 }
 
 /** What is wrong with a bar, and of which field; undefined where nothing is. */

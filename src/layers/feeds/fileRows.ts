@@ -485,7 +485,8 @@ export class RowReader {
     if (typeof volume !== "number" || !Number.isSafeInteger(volume) || volume < 0) {
       return new BadRow(`expected a whole number from 0, got ${showValue(volume)}`, "volume", this.#columnOf("volume"))
     }
-    const exchange_ts = startOf(given.exchange_ts as number, interval, this.#options.stamp ?? "start")
+    const stamp = this.#options.stamp ?? "start"
+    const exchange_ts = startOf(given.exchange_ts as number, interval, stamp, instrument_token as number)
     if (typeof exchange_ts === "string") return this.#badTime(exchange_ts)
     const bar = { exchange_ts, open, high, low, close, volume } as FileBar
     const problem = barProblem(bar)
