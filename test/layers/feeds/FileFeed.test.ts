@@ -307,7 +307,7 @@ describe("the file feed", () => {
       for (const [row, message] of [
         [
           "2026-01-16 09:16:00,1,1,1,1,1",
-          "column 1 (exchange_ts): expected the start of a bar of 5m, counted from 09:15 IST (--stamp)"
+          "column 1 (exchange_ts): expected the start of a bar of 5m, counted from 09:00 IST (--stamp)"
         ],
         ["2026-01-16 09:15:00,5,4,1,2,1", "column 3 (high): expected the highest of its bar (5, 1, 2), got 4"],
         ["2026-01-16 09:15:00,5,6,3,2,1", "column 4 (low): expected the lowest of its bar (5, 6, 2), got 3"],
