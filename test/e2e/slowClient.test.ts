@@ -12,6 +12,8 @@ const INSTRUMENTS = 10
 const TICKS_A_ROUND = 1000
 /** Long enough that the second quarter lies behind the filling of rings, logs and heap. */
 const ROUNDS = 400
+/** Rounds after which the client that does not read says something. */
+const WORD_EVERY = 10
 const TOTAL = TICKS_A_ROUND * ROUNDS
 const CAPACITY = 500
 const tokens = Array.from({ length: INSTRUMENTS }, (_, i) => 100 + i)
@@ -71,6 +73,8 @@ describe("a client that stops reading", { timeout: LONG_MS }, () => {
             yield* other.until(({ checker }) => checker.ticks + checker.evicted >= (number + 1) * TICKS_A_ROUND)
           }
           rss.push(rssMb(mdp.child.pid!))
+          // It reads nothing, and so answers no ping: who says nothing either would be taken for gone, however long this takes.
+          if (number % WORD_EVERY === 0) slow.send({ action: "ping" })
         }
         for (const { checker } of others) {
           assert.strictEqual(checker.ticks, TOTAL)
