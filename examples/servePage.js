@@ -1,4 +1,5 @@
-// Serves the page with live candles, and the client beside it as it is: node examples/servePage.js [PORT]
+// Serves the pages with live candles, and the client beside them as it is: node examples/servePage.js [PORT]
+// The one of chart.html takes its charts from the package `lightweight-charts`, where that is installed.
 // The platform lets the page's origin in by ALLOWED_ORIGINS=http://127.0.0.1:8090.
 // @ts-check
 import { readFile } from "node:fs/promises"
@@ -10,8 +11,10 @@ const [port = "8090"] = process.argv.slice(2)
 const page = new URL("page/", import.meta.url)
 const client = new URL("./", import.meta.resolve("market-data-platform/client"))
 const isSource = import.meta.resolve("market-data-platform/client").endsWith(".ts")
+/** Of the package, with all that it needs. */
+const CHARTS = "lightweight-charts.standalone.production.mjs"
 /** @type {Record<string, string>} */
-const types = { html: "text/html", js: "text/javascript", ts: "text/javascript" }
+const types = { html: "text/html", mjs: "text/javascript", js: "text/javascript", ts: "text/javascript" }
 
 const server = createServer(async (request, response) => {
   const [path = "/"] = (request.url ?? "/").split("?")
@@ -20,7 +23,9 @@ const server = createServer(async (request, response) => {
     if (name === null) throw new Error("no such file")
     const [, ofClient, file = "index.html"] = name
     const isIndex = ofClient !== undefined && file === "index.js" && isSource
-    const url = new URL(isIndex ? "index.ts" : file, ofClient === undefined ? page : client)
+    const isCharts = ofClient === undefined && file === "charts.js"
+    const of = isCharts ? import.meta.resolve("lightweight-charts") : ofClient === undefined ? page : client
+    const url = new URL(isCharts ? CHARTS : isIndex ? "index.ts" : file, of)
     const text = await readFile(fileURLToPath(url), "utf8")
     const type = types[url.pathname.split(".").at(-1) ?? ""] ?? "text/plain"
     response.writeHead(200, { "content-type": `${type}; charset=utf-8` })

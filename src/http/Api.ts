@@ -4,13 +4,14 @@ import { HttpApi, HttpApiEndpoint, HttpApiGroup, HttpApiMiddleware, HttpApiSchem
 import { Interval } from "../schema/Candle.ts"
 import { AssetClass, Instrument } from "../schema/Instrument.ts"
 import { InstrumentToken, MAX_TOKEN } from "../schema/RawTick.ts"
-import { RangeFrom, RangeTo, TradingDate } from "../schema/Time.ts"
+import { MAX_MICROS, RangeFrom, RangeTo, TradingDate } from "../schema/Time.ts"
 import { mayBeNull, type StoredName, storedOf, tickFields, type ValueField } from "../schema/tickFields.ts"
 import type { StoredTick } from "../streams/ports/TickStore.ts"
 import { Replay, ReplayChange, ReplayRequest } from "../streams/replay/Replays.ts"
 import * as errors from "./errors.ts"
 import { type Need, Needs, OPEN, READ, REPLAY, securityOf, WRITE, whole } from "./needs.ts"
 import { describeApi } from "./openApi.ts"
+import { UDF } from "./udfErrors.ts"
 
 export const BASE = "/api/v1"
 export const DEFAULT_LIMIT = 1000
@@ -20,6 +21,12 @@ export const MAX_QUOTES = 300
 /** Dead letters of one page. */
 export const DEFAULT_LETTERS = 100
 export const MAX_LETTERS = 500
+/** Bars of one `/udf/history`, and symbols of one `/udf/quotes`. */
+export const MAX_UDF_BARS = MAX_LIMIT
+export const MAX_UDF_QUOTES = 50
+/** Results of one `/udf/search`. */
+export const DEFAULT_UDF_RESULTS = 30
+export const MAX_UDF_RESULTS = 100
 const MIB = 1_048_576
 export const MAX_INGEST_BYTES = 16 * MIB
 /** A line of `/ingest`; also the largest raw record the pipeline takes. */
@@ -433,6 +440,219 @@ const replays = HttpApiGroup.make("replays")
   )
   .prefix(BASE)
 
+/** What a charting library calls an asset class. */
+export const udfTypes = { EQ: "stock", INDEX: "index", FUT: "futures", OPT: "option" } as const satisfies Readonly<
+  Record<AssetClass, string>
+>
+/** What it calls an interval. */
+export const udfResolutions: Readonly<Record<string, Interval>> = {
+  "1": "1m",
+  "5": "5m",
+  "15": "15m",
+  "30": "30m",
+  "60": "1h",
+  "1D": "1d",
+  D: "1d"
+}
+
+/** A library asks for times before there was anything: those mean the beginning. One beyond all is no seconds. */
+const SecondsText = numberText(
+  Schema.Int.pipe(
+    Schema.check(Schema.isLessThanOrEqualTo(MAX_MICROS / 1_000_000, { message: "Expected epoch seconds" }))
+  )
+)
+const SymbolsText = Schema.String.pipe(
+  Schema.check(
+    Schema.makeFilter((text: string) => {
+      const symbols = text.split(",")
+      return (
+        (symbols.length <= MAX_UDF_QUOTES &&
+          symbols.every((symbol) => symbol.trim() !== "" && symbol.length <= MAX_TEXT)) ||
+        `Expected 1 to ${MAX_UDF_QUOTES} symbols, comma-separated`
+      )
+    })
+  )
+)
+const udfRange = {
+  symbol: Text,
+  resolution: Schema.Literals(["1", "5", "15", "30", "60", "1D", "D"]),
+  from: SecondsText,
+  to: SecondsText
+}
+const Numbers = Schema.Array(Schema.Finite)
+const Resolutions = Schema.Array(Schema.String)
+const Choice = Schema.Struct({ value: Schema.String, name: Schema.String })
+
+const UdfConfig = Schema.Struct({
+  supported_resolutions: Resolutions,
+  supports_search: Schema.Boolean,
+  supports_group_request: Schema.Boolean,
+  supports_marks: Schema.Boolean,
+  supports_timescale_marks: Schema.Boolean,
+  supports_time: Schema.Boolean,
+  exchanges: Schema.Array(Schema.Struct({ ...Choice.fields, desc: Schema.String })),
+  symbols_types: Schema.Array(Choice)
+}).annotate({ identifier: "UdfConfig" })
+
+export const UdfSymbol = Schema.Struct({
+  name: Schema.String,
+  full_name: Schema.String,
+  ticker: Schema.String,
+  description: Schema.String,
+  type: Schema.String,
+  exchange: Schema.String,
+  listed_exchange: Schema.String,
+  timezone: Schema.String,
+  session: Schema.String,
+  corrections: Schema.String,
+  session_holidays: Schema.String,
+  minmov: Schema.Int,
+  pricescale: Schema.Int,
+  format: Schema.String,
+  has_intraday: Schema.Boolean,
+  intraday_multipliers: Resolutions,
+  has_daily: Schema.Boolean,
+  has_weekly_and_monthly: Schema.Boolean,
+  supported_resolutions: Resolutions,
+  volume_precision: Schema.Int,
+  visible_plots_set: Schema.String,
+  data_status: Schema.String,
+  expired: Schema.Boolean,
+  expiration_date: Schema.optionalKey(Schema.Int)
+}).annotate({ identifier: "UdfSymbol" })
+
+const UdfFound = Schema.Struct({
+  symbol: Schema.String,
+  full_name: Schema.String,
+  description: Schema.String,
+  exchange: Schema.String,
+  ticker: Schema.String,
+  type: Schema.String
+}).annotate({ identifier: "UdfFound" })
+
+const UdfBars = Schema.Struct({
+  s: Schema.Literals(["ok", "no_data"]),
+  t: Schema.optionalKey(Schema.Array(Schema.Int)),
+  o: Schema.optionalKey(Numbers),
+  h: Schema.optionalKey(Numbers),
+  l: Schema.optionalKey(Numbers),
+  c: Schema.optionalKey(Numbers),
+  v: Schema.optionalKey(Numbers),
+  nextTime: Schema.optionalKey(Schema.Int).annotate({ description: "the newest bar before `from`, where there is one" })
+}).annotate({ identifier: "UdfBars", description: "a column for each part of a bar; `t` in epoch seconds, ascending" })
+
+const UdfQuotes = Schema.Struct({
+  s: Schema.Literal("ok"),
+  d: Schema.Array(
+    Schema.Struct({
+      s: Schema.Literals(["ok", "error"]),
+      n: Schema.String,
+      v: Schema.Record(Schema.String, Schema.Union([Schema.Finite, Schema.String])),
+      errmsg: Schema.optionalKey(Schema.String)
+    })
+  )
+}).annotate({ identifier: "UdfQuotes" })
+
+export const UdfMark = Schema.Struct({
+  id: Schema.String,
+  time: Schema.Int,
+  color: Schema.String,
+  text: Schema.String,
+  label: Schema.String,
+  labelFontColor: Schema.String,
+  minSize: Schema.Int
+}).annotate({ identifier: "UdfMark" })
+
+export const UdfTimescaleMark = Schema.Struct({
+  id: Schema.String,
+  time: Schema.Int,
+  color: Schema.String,
+  label: Schema.String,
+  tooltip: Schema.Array(Schema.String)
+}).annotate({ identifier: "UdfTimescaleMark" })
+
+const udf = HttpApiGroup.make("udf")
+  .add(
+    HttpApiEndpoint.get("config", "/config", { success: UdfConfig, error: always }).annotateMerge(
+      describe(
+        READ,
+        "What the datafeed offers to charting libraries",
+        "`/udf` is the base address for TradingView's UDF adapter and what reads the same."
+      )
+    ),
+    HttpApiEndpoint.get("symbols", "/symbols", {
+      query: { symbol: Text },
+      success: UdfSymbol,
+      error: [...always, errors.NotFound]
+    }).annotateMerge(
+      describe(
+        READ,
+        "One instrument as a charting library has it",
+        "`session` is that of the days that are as today's; `corrections` and `session_holidays` name the others, twelve years back and one ahead."
+      )
+    ),
+    HttpApiEndpoint.get("search", "/search", {
+      query: {
+        query: Schema.optionalKey(Schema.String.pipe(Schema.check(Schema.isMaxLength(MAX_TEXT)))),
+        type: Schema.optionalKey(Schema.Literals(["", ...Object.values(udfTypes)])),
+        exchange: Schema.optionalKey(Schema.String.pipe(Schema.check(Schema.isMaxLength(MAX_TEXT)))),
+        limit: Schema.optionalKey(
+          numberText(Schema.Int.pipe(Schema.check(Schema.isBetween({ minimum: 1, maximum: MAX_UDF_RESULTS }))))
+        )
+      },
+      success: Schema.Array(UdfFound),
+      error: always
+    }).annotateMerge(describe(READ, "Search instruments, best first")),
+    HttpApiEndpoint.get("history", "/history", {
+      query: {
+        ...udfRange,
+        countback: Schema.optionalKey(
+          numberText(Schema.Int.pipe(Schema.check(Schema.isBetween({ minimum: 1, maximum: MAX_UDF_BARS }))))
+        )
+      },
+      success: UdfBars,
+      error: [...always, errors.NotFound]
+    }).annotateMerge(
+      describe(
+        READ,
+        "Bars that start in [from, to)",
+        "With `countback` the newest so many before `to`, wherever `from` is. Bars within a day are those of the regular session; a day's bar holds its whole trading day, and is stamped with that date's midnight in UTC."
+      )
+    ),
+    HttpApiEndpoint.get("time", "/time", {
+      success: Schema.String.pipe(HttpApiSchema.asText({ contentType: "text/plain" })),
+      error: always
+    }).annotateMerge(describe(READ, "The server's clock, epoch seconds")),
+    HttpApiEndpoint.get("quotes", "/quotes", {
+      query: { symbols: SymbolsText },
+      success: UdfQuotes,
+      error: always
+    }).annotateMerge(
+      describe(
+        READ,
+        "Last prices and the day so far",
+        "In the order asked, `n` as it was asked. A symbol without a quote has `s` error and says why."
+      )
+    ),
+    HttpApiEndpoint.get("marks", "/marks", {
+      query: udfRange,
+      success: Schema.Array(UdfMark),
+      error: [...always, errors.NotFound]
+    }).annotateMerge(
+      describe(
+        READ,
+        "Bars whose ticks have gaps",
+        "One a bar, of the newest 20,000 ticks of the range: where numbers of the feed are missing, or came late."
+      )
+    ),
+    HttpApiEndpoint.get("timescaleMarks", "/timescale_marks", {
+      query: udfRange,
+      success: Schema.Array(UdfTimescaleMark),
+      error: [...always, errors.NotFound]
+    }).annotateMerge(describe(READ, "Special sessions and the day of expiry"))
+  )
+  .prefix(UDF)
+
 const system = HttpApiGroup.make("system", { topLevel: true }).add(
   HttpApiEndpoint.get("healthz", "/healthz", {
     success: Schema.Struct({ status: Schema.Literal("ok") }),
@@ -455,7 +675,7 @@ const system = HttpApiGroup.make("system", { topLevel: true }).add(
 )
 
 export const Api = HttpApi.make("market-data-platform")
-  .add(instruments, ingest, quotes, historical, calendar, replays, dlq, system)
+  .add(instruments, ingest, quotes, historical, calendar, replays, dlq, udf, system)
   .middleware(SchemaRefusals)
   .middleware(KnownParameters)
   // A key that is not known is a mistake: what it asks for would be left out without a word.
@@ -470,7 +690,10 @@ export const Api = HttpApi.make("market-data-platform")
         quotes: MAX_QUOTES,
         text: MAX_TEXT,
         reason: MAX_REASON_CHARS,
-        cursor: MAX_CURSOR_CHARS
+        cursor: MAX_CURSOR_CHARS,
+        bars: MAX_UDF_BARS,
+        symbols: MAX_UDF_QUOTES,
+        results: MAX_UDF_RESULTS
       }),
       description:
         'Market data by REST. Times in answers are epoch microseconds. Live ticks come over the WebSocket at /ws. Every error is {"_tag","message","parameter"?}.'

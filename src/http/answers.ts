@@ -9,6 +9,7 @@ import { explain, showValue } from "../schema/Explain.ts"
 import { Api, SchemaRefusals } from "./Api.ts"
 import { BadRequest } from "./errors.ts"
 import { type Need, Needs, OPEN, READ } from "./needs.ts"
+import { answeredAt } from "./udfErrors.ts"
 
 interface Route {
   readonly method: string
@@ -183,12 +184,16 @@ export const layerTypedAnswers: Layer.Layer<never, never, HttpRouter.HttpRouter>
     Effect.flatMap(HttpServerRequest.HttpServerRequest, (request) =>
       route.pipe(
         Effect.map(typed),
+        Effect.map((response) => answeredAt(request.url, response)),
         Effect.catchCause((cause): Effect.Effect<HttpServerResponse.HttpServerResponse, Types.unhandled> => {
           // The client has gone: nobody is left to answer.
           if (Cause.hasInterruptsOnly(cause)) return Effect.failCause(cause)
           const failure = routerFailure(Option.getOrUndefined(Cause.findErrorOption(cause)), request)
-          if (failure !== undefined) return Effect.succeed(failure)
-          return Effect.as(Effect.logError(`${request.method} ${pathOf(request)} failed`, cause), internalError)
+          if (failure !== undefined) return Effect.succeed(answeredAt(request.url, failure))
+          return Effect.as(
+            Effect.logError(`${request.method} ${pathOf(request)} failed`, cause),
+            answeredAt(request.url, internalError)
+          )
         })
       )
     )

@@ -14,6 +14,7 @@ import type { Guard } from "./guard.ts"
 import { type Head, type HeadRefusal, headRefusal, readHead, upgradeRefusal } from "./head.ts"
 import { REQUESTS, Shares } from "./shares.ts"
 import { type Kind, Slots } from "./slots.ts"
+import { toldAt } from "./udfErrors.ts"
 
 /** Bytes of bodies held at a time, all requests together; more are refused with 429. */
 export const MAX_BODIES_BYTES = 128 * 1024 * 1024
@@ -237,7 +238,8 @@ export class Front implements ExchangeHost {
   }
 
   /** Refuses a request that has no place yet. */
-  refuse(res: HttpResponse, head: Head, kind: Kind, refusal: Refusal): void {
+  refuse(res: HttpResponse, head: Head, kind: Kind, why: Refusal): void {
+    const refusal = { ...why, body: toldAt(head.path, why.body) }
     if (head.hasBody && this.slots.enter("drain", head.peer) === undefined) {
       const exchange = new Exchange(this, res, head, "drain")
       exchange.receive(Number.POSITIVE_INFINITY, () => {})

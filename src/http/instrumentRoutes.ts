@@ -3,7 +3,7 @@ import { Effect, Semaphore } from "effect"
 import { HttpApiBuilder } from "effect/http-api"
 import { showValue } from "../schema/Explain.ts"
 import { type Instrument, SIMULATED_EXCHANGE } from "../schema/Instrument.ts"
-import { Instruments } from "../streams/ports/Instruments.ts"
+import { type InstrumentSearch, Instruments } from "../streams/ports/Instruments.ts"
 import { LastPrices } from "../streams/ports/LastPrices.ts"
 import { Api, DEFAULT_LIMIT, MAX_INSTRUMENTS_BYTES } from "./Api.ts"
 import { readBody } from "./body.ts"
@@ -29,6 +29,29 @@ const unknownExchange = (exchange: string, known: ReadonlyArray<string>): BadReq
   })
 }
 
+/** The instruments that a search finds of those that the caller may see; an exchange that none is of is refused. */
+export const searched = (
+  search: Pick<InstrumentSearch, "query" | "limit" | "exchange" | "asset_class">,
+  instruments: Instruments["Service"],
+  price: (token: number) => number | undefined
+) =>
+  Effect.gen(function* () {
+    const { key } = yield* Caller
+    const { exchange } = search
+    const found = yield* instruments.search({
+      ...search,
+      price,
+      ...(key?.isRestricted === true ? { only: (one) => key.sees(one.instrument_token, one) } : {})
+    })
+    const known = instruments.exchanges()
+    // Where nothing is known yet, any may still come.
+    if (exchange !== undefined && known.length > 0 && !known.includes(exchange.toUpperCase())) {
+      return yield* unknownExchange(exchange, known)
+    }
+    yield* markSimulated(found.some(({ exchange }) => exchange === SIMULATED_EXCHANGE))
+    return found
+  })
+
 export const instrumentRoutes = HttpApiBuilder.group(
   Api,
   "instruments",
@@ -51,22 +74,8 @@ export const instrumentRoutes = HttpApiBuilder.group(
     return handlers.handleAll({
       search: ({ query }) =>
         Effect.gen(function* () {
-          const { key } = yield* Caller
-          const { exchange, asset_class } = query
-          const found = yield* instruments.search({
-            query: query.query ?? "",
-            limit: query.limit ?? DEFAULT_LIMIT,
-            price,
-            ...(exchange === undefined ? {} : { exchange }),
-            ...(asset_class === undefined ? {} : { asset_class }),
-            ...(key?.isRestricted === true ? { only: (one) => key.sees(one.instrument_token, one) } : {})
-          })
-          const known = instruments.exchanges()
-          // Where nothing is known yet, any may still come.
-          if (exchange !== undefined && known.length > 0 && !known.includes(exchange.toUpperCase())) {
-            return yield* unknownExchange(exchange, known)
-          }
-          yield* markSimulated(found.some(({ exchange }) => exchange === SIMULATED_EXCHANGE))
+          const { query: text = "", limit = DEFAULT_LIMIT, ...only } = query
+          const found = yield* searched({ query: text, limit, ...only }, instruments, price)
           return yield* found.length > ROWS_AT_A_TIME ? longOnes.withPermits(1)(written(found)) : written(found)
         }),
       instrument: ({ params }) =>

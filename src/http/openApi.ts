@@ -43,6 +43,9 @@ export interface Limits {
   readonly text: number
   readonly reason: number
   readonly cursor: number
+  readonly bars: number
+  readonly symbols: number
+  readonly results: number
 }
 
 const TIME = {
@@ -51,6 +54,7 @@ const TIME = {
     { type: "string", format: "date-time", description: "ISO-8601 with an offset" }
   ]
 }
+const SECONDS = { type: "integer", minimum: 0, maximum: MAX_MICROS / 1_000_000 }
 const TOKEN = { type: "integer", minimum: 1, maximum: MAX_TOKEN }
 const DATE = { type: "string", format: "date", description: `${MIN_DATE} to ${MAX_DATE}` }
 
@@ -133,6 +137,58 @@ const parametersOf = (limits: Limits): Readonly<Record<string, Documented>> => {
       description: "only letters of this partition of the DLQ",
       example: 0
     },
+    resolution: {
+      schema: { type: "string", enum: ["1", "5", "15", "30", "60", "1D", "D"] },
+      description: "the length of a bar: minutes, or 1D for a day",
+      example: "5"
+    },
+    countback: {
+      schema: { type: "integer", minimum: 1, maximum: limits.bars },
+      description: "so many bars before to; from then means nothing",
+      example: 300
+    },
+    type: {
+      schema: { type: "string", enum: ["", "stock", "index", "futures", "option"] },
+      description: "only instruments of this type; empty: all",
+      example: "stock"
+    },
+    symbols: {
+      schema: { type: "array", items: text, minItems: 1, maxItems: limits.symbols },
+      description: "symbols, comma-separated",
+      example: ["NSE:RELIANCE"]
+    },
+    "udf.search exchange": {
+      schema: { type: "string", maxLength: limits.text },
+      description: "only instruments of this exchange; empty: all",
+      example: "NSE"
+    },
+    "udf.search limit": {
+      schema: { type: "integer", minimum: 1, maximum: limits.results, default: 30 },
+      description: "results at most",
+      example: 30
+    },
+    ...Object.fromEntries(
+      ["symbols", "history", "marks", "timescaleMarks"].map((name) => [
+        `udf.${name} symbol`,
+        {
+          schema: text,
+          description: "the instrument as EXCHANGE:TRADINGSYMBOL, or the bare symbol where only one exchange has it",
+          example: "NSE:RELIANCE"
+        }
+      ])
+    ),
+    ...Object.fromEntries(
+      ["history", "marks", "timescaleMarks"].flatMap((name) => [
+        [
+          `udf.${name} from`,
+          { schema: SECONDS, description: "start of the range, inclusive: epoch seconds", example: 1_768_535_100 }
+        ],
+        [
+          `udf.${name} to`,
+          { schema: SECONDS, description: "end of the range, exclusive: epoch seconds", example: 1_768_557_600 }
+        ]
+      ])
+    ),
     order: {
       schema: { type: "string", enum: ["oldest", "newest"], default: "oldest" },
       description: "newest: the newest letters of all partitions, newest first, in one page without cursor",

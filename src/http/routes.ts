@@ -13,6 +13,7 @@ import { instrumentRoutes } from "./instrumentRoutes.ts"
 import { quotesRoute } from "./quotesRoute.ts"
 import { replayRoutes } from "./replayRoutes.ts"
 import { systemRoutes } from "./systemRoutes.ts"
+import { udfRoutes } from "./udfRoutes.ts"
 import { layerKnownParameters } from "./unknownParameters.ts"
 
 export const OPENAPI_PATH = "/openapi.json"
@@ -35,7 +36,8 @@ export const routes = (dashboard: ReadonlyArray<DashboardFile>) =>
       calendarRoute,
       replayRoutes,
       dlqRoutes,
-      systemRoutes
+      systemRoutes,
+      udfRoutes
     ]),
     Layer.provide([layerSchemaRefusals, layerKnownParameters]),
     Layer.provide(HttpServer.layerServices)

@@ -96,4 +96,29 @@ describe("the examples", { timeout: LONG_MS }, () => {
       })
     }).pipe(Effect.scoped)
   )
+
+  it.live.skipIf(!isInstalled("chromium"))("run in a browser: a live chart that reads the datafeed alone", () =>
+    Effect.gen(function* () {
+      const page = yield* Effect.promise(() => freePort())
+      const { url } = yield* startInstance(DEMO, { ALLOWED_ORIGINS: `http://127.0.0.1:${page}` })
+      const served = yield* example("servePage.js", [String(page)], {})
+      const [address] = yield* until(served, /http:\/\/127\.0\.0\.1:\d+/)
+      const shown = yield* openPage(`${address}/chart.html?url=${encodeURIComponent(url)}`)
+      const textOf = (id: string) => shown.evaluate(`document.querySelector("#${id}").textContent`) as Promise<string>
+      yield* Effect.promise(async () => {
+        await shown.until(`document.querySelector("#state").textContent !== "connecting"`)
+        assert.strictEqual(await textOf("state"), "live")
+        assert.match(await textOf("symbol"), /^SIM:RELIANCE /)
+        assert.isAbove((await shown.evaluate(`document.querySelectorAll("#chart canvas").length`)) as number, 0)
+        await shown.until(`/close/.test(document.querySelector("#last").textContent)`)
+        const before = await textOf("last")
+        await shown.until(`document.querySelector("#last").textContent !== ${JSON.stringify(before)}`)
+        assert.strictEqual(await textOf("state"), "live")
+        const asked = `performance.getEntriesByType("resource").map(({ name }) => name)`
+        const ofPlatform = ((await shown.evaluate(asked)) as ReadonlyArray<string>).filter((one) => one.startsWith(url))
+        assert.isAbove(ofPlatform.length, 0)
+        for (const one of ofPlatform) assert.isTrue(one.startsWith(`${url}/udf/`), one)
+      })
+    }).pipe(Effect.scoped)
+  )
 })

@@ -82,7 +82,10 @@ const jsonOf = (value: object, method = "POST"): Asked => ({
 })
 
 /** Routes that a key for some instruments may ask for: they tell of no other instrument. */
-const RESTRICTED = new Set(["instruments.search", "calendar.calendar", "replays.listReplays", "replays.replay"])
+const RESTRICTED = new Set([
+  ...["instruments.search", "calendar.calendar", "replays.listReplays", "replays.replay"],
+  ...["udf.config", "udf.search", "udf.time", "udf.quotes"]
+])
 
 describe("with a file of keys, every route", () => {
   it.live("asks for a key that holds, has the scope and is for the instruments; but for health and readiness", () =>

@@ -91,8 +91,10 @@ const EXCLUSIVE = new Set(["symbol"])
 
 /** The request that the examples of an operation make. */
 export const requestOf = (operation: Operation): Asked & { readonly path: string } => {
-  const values = (operation.parameters ?? [])
-    .filter(({ example, name }) => example !== undefined && !EXCLUSIVE.has(name))
+  const parameters = operation.parameters ?? []
+  const byToken = parameters.some(({ name }) => name === "instrument_token")
+  const values = parameters
+    .filter(({ example, name }) => example !== undefined && !(byToken && EXCLUSIVE.has(name)))
     .map((parameter): [Parameter, unknown] => [parameter, parameter.example])
   const [type, content] = Object.entries(operation.requestBody?.content ?? {})[0] ?? []
   if (type === undefined) return requestWith(operation, values)
