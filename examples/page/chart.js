@@ -55,11 +55,17 @@ try {
   const first = await newest(BARS)
   bars.setData(first)
   volumes.setData(first)
+  let count = first.length
+  let newestTime = first.at(-1)?.time ?? 0
   for (;;) {
     const two = await newest(2)
     for (const bar of two) {
-      bars.update(bar)
-      volumes.update(bar)
+      // A late tick changes a bar that is over.
+      const isOver = bar.time < newestTime
+      if (bar.time > newestTime) count++
+      newestTime = Math.max(newestTime, bar.time)
+      bars.update(bar, isOver)
+      volumes.update(bar, isOver)
     }
     const to = Math.floor(Date.now() / 1000) + 1
     const from = (first[0]?.time ?? to - SHIFT - 1) - SHIFT

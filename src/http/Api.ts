@@ -642,7 +642,7 @@ const udf = HttpApiGroup.make("udf")
       describe(
         READ,
         "Bars whose ticks have gaps",
-        "One a bar, of the newest 20,000 ticks of the range: where numbers of the feed are missing, or came late."
+        "One for a bar before whose ticks numbers of the feed are missing, of the newest days of the range as far as 20,000 ticks go."
       )
     ),
     HttpApiEndpoint.get("timescaleMarks", "/timescale_marks", {

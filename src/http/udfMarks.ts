@@ -36,33 +36,67 @@ export const fromUdfTime = (seconds: number, interval: Interval): number =>
 
 const clock = (micros: number): string => new Date((micros + IST_OFFSET_MICROS) / 1000).toISOString().slice(11, 19)
 
-/** The ticks of [from, to), the day's ones that show a gap counted by bar. */
-const gapsOf = (store: TickStore["Service"], query: MarksQuery, from: number, to: number, left: number) =>
+interface Hole {
+  /** Of the tick after it. */
+  readonly ts: number
+  /** Numbers that are missing. */
+  readonly missing: number
+}
+
+/**
+ * The numbers that no tick of a day has, of those that are to appear each. By numbering: another session, or one whose
+ * state was lost, counts anew. A row that a replay added says no epoch: it fills a hole, and shows none.
+ */
+const holesOf = (ticks: ReadonlyArray<StoredTick>): ReadonlyArray<Hole> => {
+  const numberings = new Map<string, { readonly session: number; readonly ticks: Array<StoredTick> }>()
+  const replayed = new Map<number, Set<number>>()
+  for (const tick of ticks) {
+    const { sequencing, epoch, session, sequence_id } = tick
+    if (sequencing !== "contiguous") continue
+    if (epoch === null) {
+      const numbers = replayed.get(session)
+      if (numbers === undefined) replayed.set(session, new Set([sequence_id]))
+      else numbers.add(sequence_id)
+      continue
+    }
+    const key = `${epoch} ${session}`
+    const numbering = numberings.get(key)
+    if (numbering === undefined) numberings.set(key, { session, ticks: [tick] })
+    else numbering.ticks.push(tick)
+  }
+  const holes: Array<Hole> = []
+  for (const { session, ticks: own } of numberings.values()) {
+    own.sort((one, other) => one.sequence_id - other.sequence_id)
+    const fills = [...(replayed.get(session) ?? [])]
+    for (let i = 1; i < own.length; i++) {
+      const [from, to] = [own[i - 1]!.sequence_id, own[i]!.sequence_id]
+      if (to <= from + 1) continue
+      const missing = to - from - 1 - fills.filter((number) => number > from && number < to).length
+      if (missing > 0) holes.push({ ts: own[i]!.exchange_ts, missing })
+    }
+  }
+  return holes
+}
+
+/** The first `count` ticks of [from, to), a page at a time. */
+const ticksOf = (store: TickStore["Service"], token: number, from: number, to: number, count: number) =>
   Effect.gen(function* () {
-    const gaps = new Map<number, { count: number; readonly first: number }>()
+    const found: Array<StoredTick> = []
     let after: TickCursor | undefined
-    let seen = 0
-    while (seen < left) {
+    while (found.length < count) {
       const page: ReadonlyArray<StoredTick> = yield* store.ticks({
-        instrument_token: query.token,
+        instrument_token: token,
         from,
         to,
         limit: PAGE,
         ...(after === undefined ? {} : { after })
       })
-      seen += page.length
-      for (const { status, exchange_ts } of page) {
-        if (status !== "STALE") continue
-        const ts = barStart(exchange_ts, query.interval)
-        const gap = gaps.get(ts)
-        if (gap === undefined) gaps.set(ts, { count: 1, first: exchange_ts })
-        else gap.count += 1
-      }
+      found.push(...page)
       if (page.length < PAGE) break
       after = page[page.length - 1]!
       yield* Effect.yieldNow
     }
-    return { gaps, seen }
+    return found
   })
 
 /** Marks of bars with gaps, ascending; the newest days of the range, as far as so many ticks go. */
@@ -86,15 +120,22 @@ export const gapMarks = (
     for (const day of days.toReversed()) {
       if (left <= 0 || marks.length >= MAX_MARKS) break
       const from = Math.max(query.from, day.ts)
-      const { gaps, seen } = yield* gapsOf(store, query, from, Math.min(until, day.ts + MICROS_PER_DAY), left)
-      left -= seen
-      for (const [ts, { count, first }] of [...gaps].toReversed()) {
+      const ticks = yield* ticksOf(store, query.token, from, Math.min(until, day.ts + MICROS_PER_DAY), left)
+      left -= ticks.length
+      const bars = new Map<number, { gaps: number; missing: number; first: number }>()
+      for (const { ts, missing } of holesOf(ticks)) {
+        const start = barStart(ts, query.interval)
+        const bar = bars.get(start)
+        if (bar === undefined) bars.set(start, { gaps: 1, missing, first: ts })
+        else bars.set(start, { gaps: bar.gaps + 1, missing: bar.missing + missing, first: Math.min(bar.first, ts) })
+      }
+      for (const [ts, { gaps, missing, first }] of [...bars].sort(([one], [other]) => other - one)) {
         const time = udfTime(ts, query.interval)
         marks.push({
           id: `gap-${time}`,
           time,
           color: "red",
-          text: `${count === 1 ? "1 tick" : `${count} ticks`} with numbers missing before, or out of order; the first at ${clock(first)} IST`,
+          text: `${gaps === 1 ? "1 gap" : `${gaps} gaps`}: ${missing} of the feed's numbers missing; the first before ${clock(first)} IST`,
           label: "G",
           labelFontColor: "white",
           minSize: 14
