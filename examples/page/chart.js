@@ -82,7 +82,7 @@ try {
     const last = two.at(-1)
     if (last !== undefined) {
       $("last").textContent =
-        `open ${last.open}, high ${last.high}, low ${last.low}, close ${last.close}, volume ${last.value}`
+        `${count} bars; open ${last.open}, high ${last.high}, low ${last.low}, close ${last.close}, volume ${last.value}`
     }
     $("state").textContent = "live"
     await new Promise((resolve) => setTimeout(resolve, AGAIN_MS))

@@ -2,7 +2,7 @@
 import { Effect } from "effect"
 import { barStart, type Interval } from "../schema/Candle.ts"
 import type { StoreError } from "../schema/Errors.ts"
-import { type Segment, sessionDay } from "../schema/Sessions.ts"
+import { barOpen, type Segment, sessionDay } from "../schema/Sessions.ts"
 import { IST_OFFSET_MICROS, tradingDate, tradingDay, tradingDayStart } from "../schema/Tick.ts"
 import type { StoredTick, TickCursor, TickStore } from "../streams/ports/TickStore.ts"
 import type { UdfMark, UdfTimescaleMark } from "./Api.ts"
@@ -33,6 +33,10 @@ export const udfTime = (ts: number, interval: Interval): number =>
 /** The same back, in microseconds. */
 export const fromUdfTime = (seconds: number, interval: Interval): number =>
   seconds * MICROS_PER_SECOND - (interval === "1d" ? IST_OFFSET_MICROS : 0)
+
+/** Where the bar that holds an instant starts, as bars are answered. */
+const startOf = (micros: number, { interval, segment }: MarksQuery): number =>
+  barStart(micros, interval, segment === undefined ? undefined : barOpen(segment))
 
 const clock = (micros: number): string => new Date((micros + IST_OFFSET_MICROS) / 1000).toISOString().slice(11, 19)
 
@@ -106,8 +110,8 @@ export const gapMarks = (
 ): Effect.Effect<ReadonlyArray<typeof UdfMark.Type>, StoreError> =>
   Effect.gen(function* () {
     const marks: Array<typeof UdfMark.Type> = []
-    const end = barStart(query.to - 1, query.interval) + (query.interval === "1d" ? MICROS_PER_DAY : 0)
-    const until = query.interval === "1d" ? end : query.to
+    // The last day's bar holds what comes until its midnight.
+    const until = query.interval === "1d" ? barStart(query.to - 1, "1d") + MICROS_PER_DAY : query.to
     const days = yield* newestBars(store, {
       ...query,
       interval: "1d",
@@ -124,7 +128,7 @@ export const gapMarks = (
       left -= ticks.length
       const bars = new Map<number, { gaps: number; missing: number; first: number }>()
       for (const { ts, missing } of holesOf(ticks)) {
-        const start = barStart(ts, query.interval)
+        const start = startOf(ts, query)
         const bar = bars.get(start)
         if (bar === undefined) bars.set(start, { gaps: 1, missing, first: ts })
         else bars.set(start, { gaps: bar.gaps + 1, missing: bar.missing + missing, first: Math.min(bar.first, ts) })
@@ -165,7 +169,7 @@ export const dayMarks = (
       const date = tradingDate(tradingDay(ts))
       const { holiday = null, phases = [] } = segment === undefined ? {} : sessionDay(segment, tradingDay(ts))
       const opens = phases.find(({ phase }) => phase === "CONTINUOUS")?.from ?? tradingDayStart(tradingDay(ts))
-      const bar = interval === "1d" ? ts : barStart(opens, interval)
+      const bar = interval === "1d" ? ts : startOf(opens, query)
       if (bar < query.from || bar >= query.to) continue
       const time = udfTime(bar, interval)
       const said = [

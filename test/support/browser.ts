@@ -74,6 +74,15 @@ export class Page {
   }
 }
 
+/** Ends the group of a process; false where none of it is left. */
+const signalled = (pid: number): boolean => {
+  try {
+    return process.kill(-pid, "SIGKILL")
+  } catch {
+    return false
+  }
+}
+
 /** Opens an address in a browser of its own, gone with the scope. */
 export const openPage = (url: string): Effect.Effect<Page, Error, Scope.Scope> =>
   Effect.gen(function* () {
@@ -89,7 +98,8 @@ export const openPage = (url: string): Effect.Effect<Page, Error, Scope.Scope> =
             ...["--headless=new", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-dev-shm-usage"],
             ...["--remote-debugging-port=0", `--user-data-dir=${folder}`, "about:blank"]
           ],
-          { stdio: ["ignore", "ignore", "pipe"] }
+          // A group of its own: its processes end with it.
+          { stdio: ["ignore", "ignore", "pipe"], detached: true }
         )
         reapWith(spawned)
         return spawned
@@ -97,7 +107,8 @@ export const openPage = (url: string): Effect.Effect<Page, Error, Scope.Scope> =
       (spawned) =>
         Effect.promise(async () => {
           const ended = new Promise((resolve) => spawned.once("exit", resolve))
-          spawned.kill("SIGKILL")
+          // Those that it started write into its folder for a moment longer than it does.
+          while (signalled(spawned.pid!)) await sleep(LOOKS_EVERY_MS)
           if (spawned.exitCode === null && spawned.signalCode === null) await ended
         })
     )
