@@ -1,16 +1,27 @@
 /** Decides what a store answers that holds its rows in an array: small enough to be judged by eye, and to be broken. */
-import { Effect, Layer } from "effect"
+import { Clock, Effect, Layer } from "effect"
 import { barStart, boundedVolume, type Candle } from "../../src/schema/Candle.ts"
 import type { Instrument } from "../../src/schema/Instrument.ts"
+import { meaningsOf, type Sighting, sighted } from "../../src/schema/Meaning.ts"
 import { compareTicks, tradingDay } from "../../src/schema/Tick.ts"
-import { type Quote, type StoredTick, TickStore } from "../../src/streams/ports/TickStore.ts"
+import { type KnownInstrument, type Quote, type StoredTick, TickStore } from "../../src/streams/ports/TickStore.ts"
 import { minutesOf } from "../support/candles.ts"
 
 export class Rows {
   readonly ticks: Array<StoredTick> = []
-  readonly instruments = new Map<number, Instrument>()
+  readonly sightings = new Map<number, ReadonlyArray<Sighting>>()
+  /** Instruments that are all that their token ever meant. */
+  readonly instruments = {
+    set: (token: number, instrument: Instrument): void => {
+      this.sightings.set(token, [{ instrument, first: 0, last: 0 }])
+    }
+  }
   /** Puts so far: the version of the instruments. */
   puts = 0
+
+  known(): Array<KnownInstrument> {
+    return [...this.sightings].sort(([a], [b]) => a - b).flatMap(([, sightings]) => sightings)
+  }
 
   of(token: number, from: number, to: number): Array<StoredTick> {
     return this.ticks
@@ -102,17 +113,21 @@ export const memoryStore = (rows: Rows, change: Partial<TickStore["Service"]> = 
       ]),
     refreshCandles: Effect.succeed(0),
     dropOldDays: Effect.succeed(0),
-    instruments: (limit) => Effect.sync(() => [...rows.instruments.values()].slice(0, limit)),
+    instruments: (limit) => Effect.sync(() => rows.known().slice(0, limit)),
     instrumentsVersion: Effect.sync(() => String(rows.puts)),
-    putInstruments: (instruments) =>
-      Effect.sync(() => {
+    putInstruments: (instruments, day) =>
+      Effect.map(Clock.currentTimeMillis, (now) => {
         let added = 0
+        let changed = 0
         rows.puts += 1
         for (const instrument of instruments) {
-          if (!rows.instruments.has(instrument.instrument_token)) added += 1
-          rows.instruments.set(instrument.instrument_token, instrument)
+          const before = rows.sightings.get(instrument.instrument_token) ?? []
+          const after = sighted(before, instrument, day ?? tradingDay(now * 1000))
+          rows.sightings.set(instrument.instrument_token, after)
+          if (before.length === 0) added += 1
+          else if (JSON.stringify(meaningsOf(before)) !== JSON.stringify(meaningsOf(after))) changed += 1
         }
-        return { added, changed: instruments.length - added, expired: 0 }
+        return { added, changed, expired: 0 }
       }),
     ...change
   })

@@ -11,16 +11,20 @@ import {
   MAX_REJECTED_LINES,
   type RejectedLine
 } from "../../schema/InstrumentFile.ts"
+import { type Meaning, meaningsOf } from "../../schema/Meaning.ts"
 import { type Segment, segmentOf } from "../../schema/Sessions.ts"
 import { tradingDate, tradingDay } from "../../schema/Tick.ts"
 import { instrumentsLeftOut, unknownInstruments } from "../../streams/metrics.ts"
 import { Instruments } from "../../streams/ports/Instruments.ts"
-import { TickStore } from "../../streams/ports/TickStore.ts"
+import { type KnownInstrument, TickStore } from "../../streams/ports/TickStore.ts"
 import { Readiness } from "../../streams/run/Readiness.ts"
 import { inTurns, pause, type Slices } from "../../streams/run/slices.ts"
 import { building, type InstrumentIndex } from "./instrumentIndex.ts"
 
-/** Instruments held, some 600 bytes each; where the store has more, those that expired longest ago are left there. */
+/**
+ * Instruments held, some 600 bytes each, former meanings of tokens among them; where the store has more, these are left
+ * there first, then those that expired longest ago.
+ */
 const MAX_INSTRUMENTS = 400_000
 /** Unknown tokens listed at most; full: drop-newest, which are only counted. */
 const MAX_UNKNOWN_LISTED = 10_000
@@ -51,10 +55,15 @@ const REST_TIMES = 4
 const MAX_REST_MS = 5000
 
 interface Loaded {
+  /** What tokens mean now. */
   readonly list: ReadonlyArray<Instrument>
   readonly byToken: ReadonlyMap<number, Instrument>
+  /** All meanings of those tokens that have had another. */
+  readonly reused: ReadonlyMap<number, ReadonlyArray<Meaning>>
   /** By full and by bare symbol, in capitals. */
   readonly bySymbol: ReadonlyMap<string, ReadonlyArray<Instrument>>
+  /** What of them tokens meant before. */
+  readonly formerBySymbol: ReadonlyMap<string, ReadonlyArray<Meaning>>
   readonly index: InstrumentIndex
   /** `NFO NIFTY`: what has derivatives, by their exchange. */
   readonly underlyings: ReadonlySet<string>
@@ -62,42 +71,85 @@ interface Loaded {
 
 /** What the store's rows are worth: instruments, how many rows are none, and how many names had to be cut. */
 interface Usable {
-  readonly list: ReadonlyArray<Instrument>
+  readonly list: ReadonlyArray<KnownInstrument>
   readonly leftOut: number
   readonly cut: number
   /** The first token whose row is no instrument, or whose name was cut. */
   readonly first: number | undefined
 }
 
-function* reading(rows: ReadonlyArray<Instrument>): Slices<Usable> {
-  const list: Array<Instrument> = []
+function* reading(rows: ReadonlyArray<KnownInstrument>): Slices<Usable> {
+  const list: Array<KnownInstrument> = []
   let cut = 0
   let first: number | undefined
   for (const [n, row] of rows.entries()) {
-    const instrument = usable(row)
-    if (instrument !== undefined) list.push(instrument)
-    if (instrument !== undefined && instrument !== row) cut += 1
-    if (instrument !== row) first ??= row.instrument_token
+    const instrument = usable(row.instrument)
+    if (instrument !== undefined) list.push(instrument === row.instrument ? row : { ...row, instrument })
+    if (instrument !== undefined && instrument !== row.instrument) cut += 1
+    if (instrument !== row.instrument) first ??= row.instrument.instrument_token
     if (pause(n)) yield
   }
   return { list, leftOut: rows.length - list.length, cut, first }
 }
 
-function* loading(list: ReadonlyArray<Instrument>): Slices<Loaded> {
+const add = <K, V>(map: Map<K, Array<V>>, key: K, value: V): void => {
+  const same = map.get(key)
+  if (same === undefined) map.set(key, [value])
+  else same.push(value)
+}
+
+const namesOf = (instrument: Instrument): ReadonlyArray<string> => [
+  instrument.tradingsymbol.toUpperCase(),
+  fullSymbol(instrument).toUpperCase()
+]
+
+/** From rows by token and day. */
+function* loading(rows: ReadonlyArray<KnownInstrument>): Slices<Loaded> {
+  const list: Array<Instrument> = []
   const bySymbol = new Map<string, Array<Instrument>>()
+  const formerBySymbol = new Map<string, Array<Meaning>>()
   const byToken = new Map<number, Instrument>()
+  const reused = new Map<number, ReadonlyArray<Meaning>>()
   const underlyings = new Set<string>()
-  for (const [n, instrument] of list.entries()) {
-    for (const name of [instrument.tradingsymbol, fullSymbol(instrument)]) {
-      const same = bySymbol.get(name.toUpperCase())
-      if (same === undefined) bySymbol.set(name.toUpperCase(), [instrument])
-      else same.push(instrument)
-    }
-    byToken.set(instrument.instrument_token, instrument)
+  for (let n = 0, from = 0; n < rows.length; n += 1) {
+    const { instrument } = rows[n]!
     if (instrument.expiry !== null) underlyings.add(`${instrument.exchange} ${instrument.name ?? ""}`)
+    if (rows[n + 1]?.instrument.instrument_token !== instrument.instrument_token) {
+      list.push(instrument)
+      byToken.set(instrument.instrument_token, instrument)
+      for (const name of namesOf(instrument)) add(bySymbol, name, instrument)
+      if (n > from) {
+        const meanings = meaningsOf(rows.slice(from, n + 1))
+        reused.set(instrument.instrument_token, meanings)
+        for (const former of meanings.slice(0, -1)) {
+          for (const name of namesOf(former.instrument)) add(formerBySymbol, name, former)
+        }
+      }
+      from = n + 1
+    }
     if (pause(n)) yield
   }
-  return { list, byToken, bySymbol, index: yield* building(list), underlyings }
+  const index = yield* building(rows.map(({ instrument }) => instrument))
+  return { list, byToken, reused, bySymbol, formerBySymbol, index, underlyings }
+}
+
+/**
+ * What a search shows of what tokens meant before: on a day, what they meant then; else contracts that are over, each
+ * once.
+ */
+const shown = ({ byToken, reused }: Loaded, asOf: number | undefined): ((one: Instrument) => boolean) => {
+  if (reused.size === 0) return () => true
+  return (one) => {
+    const token = one.instrument_token
+    const meanings = reused.get(token)
+    if (meanings === undefined) return true
+    const at = meanings.findIndex(({ instrument }) => instrument === one)
+    const { from, through } = meanings[at]!
+    if (asOf !== undefined) return from <= asOf && asOf <= through
+    if (one === byToken.get(token)) return true
+    const isLast = meanings.findLastIndex(({ instrument }) => fullSymbol(instrument) === fullSymbol(one)) === at
+    return one.expiry !== null && isLast
+  }
 }
 
 /** The lines of a text, one after another, without their ends. */
@@ -213,20 +265,50 @@ export const layer = Layer.effect(
       Effect.forkScoped
     )
 
-    const put = (instruments: ReadonlyArray<Instrument>) => Effect.tap(store.putInstruments(instruments), () => refresh)
+    const put = (instruments: ReadonlyArray<Instrument>, day?: number) =>
+      Effect.tap(store.putInstruments(instruments, day), () => refresh)
+
+    const meanings = (token: number): ReadonlyArray<Meaning> => {
+      const known = loaded.reused.get(token)
+      if (known !== undefined) return known
+      const instrument = loaded.byToken.get(token)
+      return instrument === undefined ? [] : [{ instrument, from: -Infinity, through: Infinity }]
+    }
+    const at = (token: number, day: number): Instrument | undefined => {
+      const known = loaded.reused.get(token)
+      if (known === undefined) return loaded.byToken.get(token)
+      return known.find(({ through }) => day <= through)?.instrument
+    }
 
     return Instruments.of({
       get: (token) => loaded.byToken.get(token),
+      meanings,
+      at,
       named: (symbol) => {
         const found = loaded.bySymbol.get(symbol.toUpperCase())
         if (found === undefined) miss()
         return found ?? []
       },
+      everNamed: (symbol) => {
+        const name = symbol.toUpperCase()
+        const now = loaded.bySymbol.get(name) ?? []
+        const former = loaded.formerBySymbol.get(name) ?? []
+        if (now.length + former.length === 0) miss()
+        return [...now.map((one) => meanings(one.instrument_token).at(-1)!), ...former]
+      },
       // One at a time: each takes memory in proportion to the list.
       search: (search) =>
         searches.withPermits(1)(
           Effect.gen(function* () {
-            const found = yield* inTurns(loaded.index.searching({ today: yield* today, ...search }))
+            const { asOf, only } = search
+            const isShown = shown(loaded, asOf)
+            const found = yield* inTurns(
+              loaded.index.searching({
+                today: asOf === undefined ? yield* today : tradingDate(asOf),
+                ...search,
+                only: only === undefined ? isShown : (one) => isShown(one) && only(one)
+              })
+            )
             if (found.length === 0) miss()
             return found
           })
@@ -239,8 +321,8 @@ export const layer = Layer.effect(
         ),
       exchanges: () => loaded.index.exchanges,
       all: () => loaded.list,
-      segment: (token) => {
-        const instrument = loaded.byToken.get(token)
+      segment: (token, day) => {
+        const instrument = day === undefined ? loaded.byToken.get(token) : at(token, day)
         if (instrument === undefined) return SEGMENT_BYTES[token & 0xff]
         const { exchange, asset_class, tradingsymbol } = instrument
         // A stock has its closing auction on both exchanges if it has derivatives on either.
@@ -266,14 +348,14 @@ export const layer = Layer.effect(
         const tokens = [...unknown].slice(0, MAX_UNKNOWN_LISTED)
         return { tokens, unlisted: unknown.size - tokens.length }
       },
-      importFile: (text) =>
+      importFile: (text, day) =>
         Effect.gen(function* () {
           const rows = linesOf(text)
           const header = rows.next()
           const lines = yield* Effect.fromResult(instrumentLines(header.done === true ? "" : header.value))
           const { instruments, rejected, rejectedTotal } = yield* readLines(lines, rows)
           const { added, changed, expired } =
-            instruments.length === 0 ? { added: 0, changed: 0, expired: 0 } : yield* put(instruments)
+            instruments.length === 0 ? { added: 0, changed: 0, expired: 0 } : yield* put(instruments, day)
           return { added, changed, expired, rejected, rejected_total: rejectedTotal }
         }),
       put,

@@ -7,7 +7,7 @@ import { Clock, Effect, Layer, type Scope } from "effect"
 import type pg from "pg"
 import { barStart, boundedVolume, type Candle, intervalMinutes } from "../../schema/Candle.ts"
 import type { StartError } from "../../schema/Errors.ts"
-import { tradingDate, tradingDay } from "../../schema/Tick.ts"
+import { tradingDay } from "../../schema/Tick.ts"
 import {
   type CandleQuery,
   type MinuteSum,
@@ -180,10 +180,11 @@ const makeStore = (pool: pg.Pool, level: Level, keepDays: number): TickStore["Se
     instrumentsVersion: ask("instrumentsVersion", instrumentsVersion),
     // `expired` counts the instruments whose expiry has passed (IST) since the put before, whether or not this one
     // names them: they stay to be looked up, and each is counted once.
-    putInstruments: (given) =>
-      Effect.flatMap(Clock.currentTimeMillis, (now) =>
-        ask("putInstruments", () => putInstruments(given, tradingDate(tradingDay(now * 1000))))
-      )
+    putInstruments: (given, day) =>
+      Effect.flatMap(Clock.currentTimeMillis, (now) => {
+        const today = tradingDay(now * 1000)
+        return ask("putInstruments", () => putInstruments(given, day ?? today, today))
+      })
   })
 }
 

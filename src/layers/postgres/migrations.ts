@@ -171,11 +171,46 @@ CREATE TRIGGER instruments_changed AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE 
 FOR EACH STATEMENT EXECUTE FUNCTION instruments_changed();
 `
 
+const INSTRUMENT_CONTENT = "tradingsymbol, exchange, asset_class, tick_size, name, expiry, strike, option_type, lot_size"
+/** The trading day of a time. */
+const istDay = (time: string): string => `(${time} AT TIME ZONE 'UTC' + INTERVAL '5 hours 30 minutes')::date`
+
+/**
+ * What a token means goes by the days of the files that said so, no longer by when they were imported; of those before,
+ * only the day of the import is known, and that no contract is seen after its expiry.
+ */
+const INSTRUMENT_DAYS = `
+CREATE TEMPORARY TABLE sightings ON COMMIT DROP AS
+SELECT *, row_number() OVER (PARTITION BY instrument_token ORDER BY seen DESC) AS age FROM (
+  SELECT DISTINCT ON (instrument_token, seen) * FROM (
+    SELECT instrument_token, least(${istDay("known_since")}, expiry) AS seen, known_since, ${INSTRUMENT_CONTENT} FROM instruments
+    UNION ALL
+    SELECT instrument_token, least(${istDay("known_since")}, expiry), known_since, ${INSTRUMENT_CONTENT} FROM instruments_history
+  ) AS every ORDER BY instrument_token, seen, known_since DESC
+) AS distinct_days;
+DELETE FROM instruments;
+DELETE FROM instruments_history;
+ALTER TABLE instruments DROP COLUMN known_since, ADD first_seen date NOT NULL, ADD last_seen date NOT NULL;
+ALTER TABLE instruments_history DROP COLUMN known_since, DROP COLUMN known_until,
+  ADD first_seen date NOT NULL, ADD last_seen date NOT NULL, ADD PRIMARY KEY (instrument_token, first_seen);
+COMMENT ON COLUMN instruments.first_seen IS 'the trading day of the first file that said so, after any that said another';
+COMMENT ON COLUMN instruments.last_seen IS 'the trading day of the last file that said so, at most the expiry';
+COMMENT ON TABLE instruments_history IS 'what a reused token meant before';
+INSERT INTO instruments (instrument_token, first_seen, last_seen, expired, ${INSTRUMENT_CONTENT})
+SELECT instrument_token, seen, seen, coalesce(expiry < ${istDay("now()")}, false), ${INSTRUMENT_CONTENT}
+FROM sightings WHERE age = 1;
+INSERT INTO instruments_history (instrument_token, first_seen, last_seen, ${INSTRUMENT_CONTENT})
+SELECT instrument_token, seen, seen, ${INSTRUMENT_CONTENT} FROM sightings WHERE age > 1;
+CREATE TRIGGER instruments_changed AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON instruments_history
+FOR EACH STATEMENT EXECUTE FUNCTION instruments_changed();
+`
+
 /** Statements of each version; version n is entry n - 1. One that was released is never edited, only followed. */
 const VERSIONS: ReadonlyArray<(level: Level) => string> = [
   (level) => VERSION_1[level],
   version2,
-  () => INSTRUMENTS_VERSION
+  () => INSTRUMENTS_VERSION,
+  () => INSTRUMENT_DAYS
 ]
 
 /** The schema version that this program reads and writes. */

@@ -1,8 +1,9 @@
-/** Decides what the platform asks of its list of instruments: by token, by symbol, by search, and who is unknown. */
+/** Decides what the platform asks of its list of instruments: by token, symbol, search and day, and who is unknown. */
 import { Context, Effect } from "effect"
 import type { StoreError } from "../../schema/Errors.ts"
 import { type AssetClass, fullSymbol, type Instrument } from "../../schema/Instrument.ts"
 import type { InstrumentFileRefused, RejectedLine } from "../../schema/InstrumentFile.ts"
+import type { Meaning } from "../../schema/Meaning.ts"
 import type { Segment } from "../../schema/Sessions.ts"
 
 export interface InstrumentSearch {
@@ -17,6 +18,8 @@ export interface InstrumentSearch {
   readonly price?: (token: number) => number | undefined
   /** `YYYY-MM-DD`: what expired before it comes last. */
   readonly today?: string
+  /** A trading day, since 1970: the instruments of that day, instead of today's and what has expired. */
+  readonly asOf?: number
 }
 
 export interface InstrumentImport {
@@ -33,9 +36,16 @@ export interface InstrumentImport {
 export class Instruments extends Context.Service<
   Instruments,
   {
+    /** What a token means now, also where it has expired. */
     readonly get: (token: number) => Instrument | undefined
-    /** `EXCHANGE:TRADINGSYMBOL`, or the bare symbol: every instrument of that name, any case. */
+    /** What it means, and meant before, ascending: every day is in one of them, where there is any. */
+    readonly meanings: (token: number) => ReadonlyArray<Meaning>
+    /** What it means on a trading day (since 1970). */
+    readonly at: (token: number, day: number) => Instrument | undefined
+    /** `EXCHANGE:TRADINGSYMBOL`, or the bare symbol: every instrument of that name now, any case. */
     readonly named: (symbol: string) => ReadonlyArray<Instrument>
+    /** Every instrument that has or had that name, and on which days; those of now first. */
+    readonly everNamed: (symbol: string) => ReadonlyArray<Meaning>
     /** Best first, as `instrumentIndex` orders them; today unless a day is given. */
     readonly search: (search: InstrumentSearch) => Effect.Effect<ReadonlyArray<Instrument>>
     /** What may be meant by a symbol that no instrument has. */
@@ -44,20 +54,27 @@ export class Instruments extends Context.Service<
     readonly exchanges: () => ReadonlyArray<string>
     readonly all: () => ReadonlyArray<Instrument>
     /**
-     * The segment that a token trades in; a token that no instrument has is judged by its last byte, as the broker
-     * numbers them. `undefined` where no trading hours are known.
+     * The segment that a token trades in on a trading day (since 1970), now unless one is given; a token that no
+     * instrument has is judged by its last byte, as the broker numbers them. `undefined` where no trading hours are known.
      */
-    readonly segment: (token: number) => Segment | undefined
+    readonly segment: (token: number, day?: number) => Segment | undefined
     /** Whether one of these tokens is an instrument of the simulator's exchange. */
     readonly isSimulated: (tokens: Iterable<number>) => boolean
     /** Notes tokens that ticks came for; those that no instrument has are listed. */
     readonly seen: (tokens: Iterable<number>) => void
     /** Tokens seen that no instrument has, in the order seen; a bounded number, then only counted. */
     readonly unknown: () => { readonly tokens: ReadonlyArray<number>; readonly unlisted: number }
-    /** Takes the broker's file; refused lines are left out, a file without the needed columns is refused whole. */
-    readonly importFile: (text: string) => Effect.Effect<InstrumentImport, StoreError | InstrumentFileRefused>
+    /**
+     * Takes the broker's file of a trading day (since 1970), today unless one is given; refused lines are left out, a
+     * file without the needed columns is refused whole.
+     */
+    readonly importFile: (
+      text: string,
+      day?: number
+    ) => Effect.Effect<InstrumentImport, StoreError | InstrumentFileRefused>
     readonly put: (
-      instruments: ReadonlyArray<Instrument>
+      instruments: ReadonlyArray<Instrument>,
+      day?: number
     ) => Effect.Effect<{ readonly added: number; readonly changed: number; readonly expired: number }, StoreError>
     /** Reads the store's instruments again. */
     readonly refresh: Effect.Effect<void, StoreError>

@@ -3,6 +3,7 @@ import { Context, type Effect } from "effect"
 import type { Candle, Interval } from "../../schema/Candle.ts"
 import type { StoreError } from "../../schema/Errors.ts"
 import type { Instrument } from "../../schema/Instrument.ts"
+import type { Sighting } from "../../schema/Meaning.ts"
 import type { Tick, TickOrder } from "../../schema/Tick.ts"
 import type { StoredName, tickFields } from "../../schema/tickFields.ts"
 import type { Bookmark } from "../log/bookmark.ts"
@@ -98,6 +99,9 @@ export interface Quote {
   readonly volume: number
 }
 
+/** An instrument that a token was seen to be, and the first trading day (since 1970) on which it was, before another. */
+export type KnownInstrument = Omit<Sighting, "last">
+
 export class TickStore extends Context.Service<
   TickStore,
   {
@@ -134,15 +138,20 @@ export class TickStore extends Context.Service<
     /** Drops ticks older than the store is to keep once their bars are final; the bars stay. Answers how many days went. */
     readonly dropOldDays: Effect.Effect<number, StoreError>
     /**
-     * At most `limit` instruments by token; where there are more, those that expired longest ago are left. They are as
-     * the database has them, where anybody may have written: `usable` tells what they are.
+     * At most `limit` instruments by token and day, also what tokens meant before; where there are more, these are left
+     * first, then those that expired longest ago. They are as the database has them, where anybody may have written:
+     * `usable` tells what they are.
      */
-    readonly instruments: (limit: number) => Effect.Effect<ReadonlyArray<Instrument>, StoreError>
+    readonly instruments: (limit: number) => Effect.Effect<ReadonlyArray<KnownInstrument>, StoreError>
     /** Another text after every change of an instrument, whoever made it; costs next to nothing. */
     readonly instrumentsVersion: Effect.Effect<string, StoreError>
-    /** Adds and changes instruments; an older meaning of a reused token is kept with its dates. */
+    /**
+     * Takes what a file says of instruments on its trading day, today unless one is given; what a token meant on other
+     * days is kept (`Meaning.ts`). `changed`: those whose meaning on some day is another now.
+     */
     readonly putInstruments: (
-      instruments: ReadonlyArray<Instrument>
+      instruments: ReadonlyArray<Instrument>,
+      day?: number
     ) => Effect.Effect<{ readonly added: number; readonly changed: number; readonly expired: number }, StoreError>
   }
 >()("market-data-platform/streams/TickStore") {}

@@ -7,9 +7,10 @@ import { instrumentOf } from "../../support/instruments.ts"
 import { onEachStore, sql } from "./stores.ts"
 
 onEachStore("instruments", (it) => {
-  it.effect("are added, changed and expired, each counted once, and a reused token keeps its older meaning", () =>
+  it.effect("are added, changed and expired, each counted once, and a reused token keeps what it meant before", () =>
     Effect.gen(function* () {
       const { instruments, putInstruments } = yield* TickStore
+      const [january29, january30, february2] = [20_482, 20_483, 20_486]
       yield* TestClock.setTime(Date.parse("2026-01-29T04:00:00Z"))
       const equity = instrumentOf(408065, "INFY", "NSE", { name: "INFOSYS" })
       const option = instrumentOf(9_000_001, "NIFTY26JAN25000CE", "NFO", {
@@ -21,22 +22,65 @@ onEachStore("instruments", (it) => {
         lot_size: 75
       })
       assert.deepStrictEqual(yield* putInstruments([equity, option]), { added: 2, changed: 0, expired: 0 })
-      assert.deepStrictEqual(yield* instruments(10), [equity, option])
+      const before = [
+        { instrument: equity, first: january29 },
+        { instrument: option, first: january29 }
+      ]
+      assert.deepStrictEqual(yield* instruments(10), before)
       assert.deepStrictEqual(yield* putInstruments([equity, option]), { added: 0, changed: 0, expired: 0 })
-      const smaller = { ...equity, tick_size: 0.01 }
-      assert.deepStrictEqual(yield* putInstruments([equity, smaller]), { added: 0, changed: 1, expired: 0 })
+      const named = { ...equity, name: "INFOSYS LIMITED" }
+      assert.deepStrictEqual(yield* putInstruments([equity, named]), { added: 0, changed: 1, expired: 0 })
       // The day after the option's last one; the file no longer names it.
       yield* TestClock.setTime(Date.parse("2026-01-30T04:00:00Z"))
-      assert.deepStrictEqual(yield* putInstruments([smaller]), { added: 0, changed: 0, expired: 1 })
-      assert.deepStrictEqual(yield* putInstruments([smaller]), { added: 0, changed: 0, expired: 0 })
-      assert.deepStrictEqual(yield* instruments(10), [smaller, option])
+      assert.deepStrictEqual(yield* putInstruments([named]), { added: 0, changed: 0, expired: 1 })
+      assert.deepStrictEqual(yield* putInstruments([named]), { added: 0, changed: 0, expired: 0 })
+      const smaller = { ...named, tick_size: 0.01 }
+      yield* TestClock.setTime(Date.parse("2026-02-02T04:00:00Z"))
+      assert.deepStrictEqual(yield* putInstruments([smaller]), { added: 0, changed: 1, expired: 0 })
       const reused = { ...option, tradingsymbol: "NIFTY26FEB25000CE", expiry: "2026-02-26" }
-      assert.deepStrictEqual(yield* putInstruments([reused]), { added: 0, changed: 1, expired: 0 })
-      assert.deepStrictEqual(yield* instruments(10), [smaller, reused])
+      assert.deepStrictEqual(yield* putInstruments([reused], january30), { added: 0, changed: 1, expired: 0 })
+      const after = [
+        { instrument: named, first: january29 },
+        { instrument: smaller, first: february2 },
+        { instrument: option, first: january29 },
+        { instrument: reused, first: january30 }
+      ]
+      assert.deepStrictEqual(yield* instruments(10), after)
+      // What an older file says again, or another of its day, changes nothing of today.
+      assert.deepStrictEqual(yield* putInstruments([option, equity], january29), { added: 0, changed: 0, expired: 0 })
+      assert.deepStrictEqual(yield* instruments(10), after)
       const kept = yield* sql(
-        "SELECT tradingsymbol, to_char(expiry, 'YYYY-MM-DD') AS expiry, known_since < known_until AS ended FROM instruments_history"
+        `SELECT tradingsymbol, to_char(first_seen, 'YYYY-MM-DD') AS first, to_char(last_seen, 'YYYY-MM-DD') AS last
+         FROM instruments_history ORDER BY instrument_token`
       )
-      assert.deepStrictEqual(kept, [{ tradingsymbol: "NIFTY26JAN25000CE", expiry: "2026-01-29", ended: true }])
+      assert.deepStrictEqual(kept, [
+        { tradingsymbol: "INFY", first: "2026-01-29", last: "2026-01-30" },
+        { tradingsymbol: "NIFTY26JAN25000CE", first: "2026-01-29", last: "2026-01-29" }
+      ])
+    })
+  )
+
+  it.effect("of two days are the same in whichever order they come, and again", () =>
+    Effect.gen(function* () {
+      const { instruments, putInstruments } = yield* TickStore
+      const [earlier, later] = [20_300, 20_600]
+      const contract = (symbol: string, expiry: string) =>
+        instrumentOf(9_000_002, symbol, "NFO", { asset_class: "FUT", expiry })
+      const july = [contract("NIFTY25JULFUT", "2025-07-31")]
+      const august = [contract("NIFTY26AUGFUT", "2026-08-25")]
+      const orders = [
+        [july, august],
+        [august, july],
+        [august, july, july, august]
+      ]
+      for (const order of orders) {
+        yield* sql("TRUNCATE instruments, instruments_history")
+        for (const file of order) yield* putInstruments(file, file === july ? earlier : later)
+        assert.deepStrictEqual(yield* instruments(10), [
+          { instrument: july[0]!, first: earlier },
+          { instrument: august[0]!, first: later }
+        ])
+      }
     })
   )
 
@@ -52,12 +96,13 @@ onEachStore("instruments", (it) => {
       const seen = [put]
       for (const text of [
         "UPDATE instruments SET name = 'B' WHERE instrument_token = 77001",
-        "DELETE FROM instruments WHERE instrument_token = 77001"
+        "DELETE FROM instruments WHERE instrument_token = 77001",
+        "DELETE FROM instruments_history WHERE instrument_token = 77001"
       ]) {
         yield* sql(text)
         seen.push(yield* instrumentsVersion)
       }
-      assert.strictEqual(new Set(seen).size, 3)
+      assert.strictEqual(new Set(seen).size, 4)
     })
   )
 
@@ -65,7 +110,7 @@ onEachStore("instruments", (it) => {
     Effect.gen(function* () {
       const { instruments, putInstruments } = yield* TickStore
       yield* TestClock.setTime(Date.parse("2026-01-30T04:00:00Z"))
-      yield* sql("TRUNCATE instruments")
+      yield* sql("TRUNCATE instruments, instruments_history")
       const contract = (instrument_token: number, expiry: string) =>
         instrumentOf(instrument_token, `F${expiry}`, "NSE", { asset_class: "FUT", expiry })
       yield* putInstruments([
@@ -77,10 +122,10 @@ onEachStore("instruments", (it) => {
       yield* sql("UPDATE instruments SET name = repeat('a ', 24000) WHERE instrument_token = 4")
       const found = yield* instruments(3)
       assert.deepStrictEqual(
-        found.map((i) => i.instrument_token),
+        found.map((one) => one.instrument.instrument_token),
         [2, 3, 4]
       )
-      assert.strictEqual(found[2]?.name?.length, 201)
+      assert.strictEqual(found[2]?.instrument.name?.length, 201)
     })
   )
 })

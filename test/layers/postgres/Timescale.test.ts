@@ -7,6 +7,7 @@ import { migrate, SCHEMA_VERSION } from "../../../src/layers/postgres/migrations
 import * as Pglite from "../../../src/layers/postgres/Pglite.ts"
 import * as Timescale from "../../../src/layers/postgres/Timescale.ts"
 import { PAGE_AFTER } from "../../../src/layers/postgres/ticks.ts"
+import { tradingDate } from "../../../src/schema/Tick.ts"
 import { makeTick, OPEN } from "../../contract/ticks.ts"
 import { databaseUrl, freePort } from "../../support/services.ts"
 
@@ -25,6 +26,14 @@ const ask = <R extends pg.QueryResultRow>(url: string, text: string) =>
   })
 
 const DAY = 24 * 3_600_000_000
+
+/** Takes back what came after version 3. */
+const TO_VERSION_3 = `
+  ALTER TABLE instruments DROP COLUMN first_seen, DROP COLUMN last_seen, ADD known_since timestamptz NOT NULL;
+  DROP TRIGGER instruments_changed ON instruments_history;
+  ALTER TABLE instruments_history DROP COLUMN first_seen, DROP COLUMN last_seen,
+    ADD known_since timestamptz NOT NULL, ADD known_until timestamptz NOT NULL,
+    ADD PRIMARY KEY (instrument_token, known_since)`
 
 describe("the schema", () => {
   it.live("is made once, and that of a newer program is refused and left as it is", () =>
@@ -56,8 +65,8 @@ describe("the schema", () => {
       yield* Effect.scoped(Effect.flatMap(connect(options), migrate))
       yield* ask(
         options.url,
-        "DROP TABLE store_state, instruments_version; DROP FUNCTION assert_began_within; " +
-          "DROP FUNCTION instruments_changed CASCADE; DELETE FROM schema_version WHERE version > 1"
+        `${TO_VERSION_3}; DROP TABLE store_state, instruments_version; DROP FUNCTION assert_began_within;
+         DROP FUNCTION instruments_changed CASCADE; DELETE FROM schema_version WHERE version > 1`
       )
       const again = yield* Effect.scoped(Effect.flatMap(connect(options), migrate))
       assert.strictEqual(again.level, "plain")
@@ -66,6 +75,38 @@ describe("the schema", () => {
       assert.deepStrictEqual(yield* store.write({ ticks: [makeTick()], replayed: [], bookmarks: [] }), { added: 1 })
       assert.deepStrictEqual(yield* ask(options.url, "SELECT level, ticks_from FROM store_state"), [
         { level: "plain", ticks_from: Number.NEGATIVE_INFINITY }
+      ])
+    })
+  )
+
+  it.live("of version 3 has its instruments seen on the days of their imports, and no later than they expire", () =>
+    Effect.gen(function* () {
+      const options = yield* database
+      yield* Effect.scoped(Effect.flatMap(connect(options), migrate))
+      yield* ask(
+        options.url,
+        `${TO_VERSION_3}; DELETE FROM schema_version WHERE version > 3;
+         INSERT INTO instruments (instrument_token, tradingsymbol, exchange, asset_class, tick_size, expiry, known_since) VALUES
+           (1, 'INFY', 'NSE', 'EQ', 0.05, NULL, '2026-08-20 19:00+00'),
+           (2, 'NIFTY25JULFUT', 'NFO', 'FUT', 0.1, '2025-07-31', '2026-08-22 04:00+00');
+         INSERT INTO instruments_history
+           (instrument_token, known_since, known_until, tradingsymbol, exchange, asset_class, tick_size, expiry) VALUES
+           (2, '2026-08-21 04:00+00', '2026-08-22 04:00+00', 'NIFTY26AUGFUT', 'NFO', 'FUT', 0.1, '2026-08-25'),
+           (2, '2026-08-21 03:00+00', '2026-08-21 04:00+00', 'NIFTY26AUGFUTURE', 'NFO', 'FUT', 0.1, '2026-08-25')`
+      )
+      const store = yield* Timescale.make(options)
+      const found = yield* store.instruments(10)
+      assert.deepStrictEqual(
+        found.map(({ first, instrument }) => [instrument.tradingsymbol, tradingDate(first)]),
+        [
+          ["INFY", "2026-08-21"],
+          ["NIFTY25JULFUT", "2025-07-31"],
+          ["NIFTY26AUGFUT", "2026-08-21"]
+        ]
+      )
+      assert.deepStrictEqual(yield* ask(options.url, "SELECT tradingsymbol FROM instruments ORDER BY 1"), [
+        { tradingsymbol: "INFY" },
+        { tradingsymbol: "NIFTY26AUGFUT" }
       ])
     })
   )

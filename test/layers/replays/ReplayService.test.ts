@@ -106,7 +106,7 @@ class World {
       ticks,
       count: (tokens, from, to) => Effect.succeed(within(tokens, from, to).length),
       tokens: (from, to) => Effect.succeed([...new Set(within(TOKENS, from, to).map((t) => t.instrument_token))]),
-      instruments: () => Effect.succeed(KNOWN),
+      instruments: () => Effect.succeed(KNOWN.map((instrument) => ({ instrument, first: 0 }))),
       instrumentsVersion: Effect.succeed("1")
     })
     const instruments = instrumentsLayer.pipe(Layer.provide(Layer.merge(store, Readiness.layer)))
