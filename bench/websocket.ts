@@ -155,7 +155,7 @@ const product = () =>
     const hub = new Hub({ settings })
     mountWebSocket(app, () => undefined, {
       hub,
-      instruments: { get: () => undefined, named: () => [] },
+      instruments: { get: () => undefined, named: () => [], at: () => undefined, everNamed: () => [] },
       settings,
       isReady: () => true
     })

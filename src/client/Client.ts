@@ -55,6 +55,8 @@ export interface ConnectOptions {
 
 /** Of history: one instrument, by symbol or token, and a half-open range of time. */
 export interface RangeOptions extends RequestOptions {
+  /** `YYYY-MM-DD`: the day on which a symbol means the instrument; by default those of the range. */
+  readonly asOf?: string
   readonly from?: Time
   readonly to?: Time
   /** Rows asked for at a time. */
@@ -67,7 +69,12 @@ export interface CandleOptions extends RangeOptions {
   readonly session?: "all" | "regular"
 }
 
-export interface SearchOptions extends RequestOptions {
+export interface AsOfOptions extends RequestOptions {
+  /** `YYYY-MM-DD`: as it was on that trading day. */
+  readonly asOf?: string
+}
+
+export interface SearchOptions extends AsOfOptions {
   readonly exchange?: string
   readonly assetClass?: AssetClass
   readonly limit?: number
@@ -91,9 +98,9 @@ export class Client extends Source {
   readonly instruments: {
     /** Words in any order, each the beginning of a word of symbol, name, exchange, expiry, strike or kind; best first. */
     readonly search: (query: string, options?: SearchOptions) => Promise<ReadonlyArray<Instrument>>
-    readonly get: (token: number, options?: RequestOptions) => Promise<Instrument>
+    readonly get: (token: number, options?: AsOfOptions) => Promise<Instrument>
     /** The one that is called so, such as `NSE:INFY`; fails with the tag `NotFound` where none is. */
-    readonly find: (symbol: string, options?: RequestOptions) => Promise<Instrument>
+    readonly find: (symbol: string, options?: AsOfOptions) => Promise<Instrument>
   }
   readonly history: {
     /** Ticks of a range, ascending, page after page as they are taken. */
@@ -260,17 +267,17 @@ const segment = (text: string | number): string => encodeURIComponent(String(tex
 
 const instrumentRoutes = (rest: Rest): Client["instruments"] => {
   const search: Client["instruments"]["search"] = async (query, options = {}) => {
-    const { exchange, assetClass, limit } = options
+    const { asOf, exchange, assetClass, limit } = options
     const answer = await rest.get<{ readonly instruments: ReadonlyArray<Instrument> }>(
       "/instruments/search",
-      { query, exchange, asset_class: assetClass, limit },
+      { query, exchange, asset_class: assetClass, as_of: asOf, limit },
       options
     )
     return answer.instruments
   }
   return {
     search,
-    get: (token, options) => rest.get(`/instruments/${segment(token)}`, {}, options),
+    get: (token, options = {}) => rest.get(`/instruments/${segment(token)}`, { as_of: options.asOf }, options),
     find: async (symbol, options) => {
       const near = await search(symbol, { ...options, limit: EXACT_LIMIT })
       const found = near.filter(
@@ -297,14 +304,15 @@ const instrumentRoutes = (rest: Rest): Client["instruments"] => {
 
 const historyRoutes = (rest: Rest): Client["history"] => ({
   ticks: (instrument, options = {}) => {
-    const { from, to, pageSize = MAX_PAGE } = options
-    const query = { ...nameOf(instrument), from: timeOf(from), to: timeOf(to), limit: pageSize }
+    const { asOf, from, to, pageSize = MAX_PAGE } = options
+    const query = { ...nameOf(instrument), as_of: asOf, from: timeOf(from), to: timeOf(to), limit: pageSize }
     return rest.pages<HistoricalTick>("/historical/ticks", "ticks", query, options)
   },
   candles: (instrument, options) => {
-    const { from, to, pageSize = MAX_PAGE, interval, fill, session } = options
+    const { asOf, from, to, pageSize = MAX_PAGE, interval, fill, session } = options
     const query = {
       ...nameOf(instrument),
+      as_of: asOf,
       from: timeOf(from),
       to: timeOf(to),
       limit: pageSize,

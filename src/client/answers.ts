@@ -22,6 +22,11 @@ export interface Instrument {
   readonly strike: number | null
   readonly option_type: "CE" | "PE" | null
   readonly lot_size: number | null
+  /** The day asked for is after its expiry. */
+  readonly expired: boolean
+  /** `YYYY-MM-DD`: the days on which its token means it; null where no other meaning is known before, or after. */
+  readonly valid_from: string | null
+  readonly valid_through: string | null
 }
 
 /** A tick as history has it; `epoch` and `position` are null where a replay added it. */

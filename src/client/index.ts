@@ -3,6 +3,7 @@
 export type * from "./answers.ts"
 export type { Reconnect } from "./backoff.ts"
 export {
+  type AsOfOptions,
   type CandleOptions,
   Client,
   type ConnectOptions,

@@ -1,11 +1,12 @@
 /** Decides the command `mdp instruments import`: the broker's file sent to a running instance, and what came of it. */
-import { Effect } from "effect"
+import { Effect, Option } from "effect"
 import { Argument, Command, Flag } from "effect/cli"
 import { describeReasons } from "../layers/feeds/FileFeed.ts"
 import { askInstance, refusalOf } from "../layers/feeds/Instance.ts"
 import { BROKER_FIELDS, BROKERS, type BrokerField, TOKEN_KINDS } from "../layers/instruments/brokerFile.ts"
 import { FeedError } from "../schema/Errors.ts"
 import { printable } from "../schema/printable.ts"
+import { dayOfDate } from "../schema/Time.ts"
 import { type Refusal, readBrokerFile } from "./brokerInput.ts"
 import { byApiKey, instanceUrl, urlFlag } from "./feed.ts"
 import { say, tell } from "./lines.ts"
@@ -88,12 +89,25 @@ const importFile = Command.make(
       Flag.withDescription("what a refused line does, the others being taken (default fail: exit 1)"),
       Flag.withDefault("fail")
     ),
+    asOf: Flag.String("as-of").pipe(
+      Flag.withMetavar("YYYY-MM-DD"),
+      Flag.withDescription("the trading day that the file is of: what tokens mean on other days stays (default today)"),
+      Flag.mapTryCatch(
+        (text) => {
+          if (dayOfDate(text) === undefined) throw new Error(`a date such as 2026-01-15, got ${JSON.stringify(text)}`)
+          return text
+        },
+        (error) => `Expected ${(error as Error).message}`
+      ),
+      Flag.optional
+    ),
     url: urlFlag
   },
-  Effect.fnUntraced(function* ({ file, map, onError, preset, tokens, url: asked }) {
+  Effect.fnUntraced(function* ({ asOf, file, map, onError, preset, tokens, url: asked }) {
     const url = yield* instanceUrl(asked)
     const input = yield* readBrokerFile(file, { broker: preset, map, tokens })
-    const request = { method: "POST", path: "/api/v1/instruments", contentType: "text/csv", body: input.body } as const
+    const path = `/api/v1/instruments${Option.isSome(asOf) ? `?as_of=${asOf.value}` : ""}`
+    const request = { method: "POST", path, contentType: "text/csv", body: input.body } as const
     const answer = yield* askInstance(url, request)
     if (answer.status !== 200 || !isImportAnswer(answer.body)) return yield* refusalOf(url, request, answer)
     const { added, changed, expired } = answer.body

@@ -89,10 +89,13 @@ const TokensText = Schema.String.pipe(
   })
 )
 
+const asOf = Schema.optionalKey(TradingDate)
+
 /** One instrument and a half-open range; a time is epoch microseconds, ISO-8601 with an offset, or a trading date. */
 const range = {
   instrument_token: Schema.optionalKey(TokenText),
   symbol: Schema.optionalKey(Text),
+  as_of: asOf,
   from: Schema.optionalKey(RangeFrom),
   to: Schema.optionalKey(RangeTo),
   limit: Schema.optionalKey(LimitText),
@@ -175,6 +178,21 @@ const IngestReport = Schema.Struct({
   rejected_total: Schema.Int
 }).annotate({ identifier: "IngestReport", description: "the first 100 of the rejected lines, and how many there were" })
 
+const DateOrNull = Schema.NullOr(Schema.String)
+export const ListedInstrument = Schema.Struct({
+  ...Instrument.fields,
+  expired: Schema.Boolean.annotate({ description: "the day asked for is after its expiry" }),
+  valid_from: DateOrNull.annotate({
+    description:
+      "the trading day from which the token means this instrument; null where it is not known to have meant another before"
+  }),
+  valid_through: DateOrNull.annotate({
+    description:
+      "the last trading day on which the token means this instrument; null where it is not known to mean another after"
+  })
+}).annotate({ identifier: "ListedInstrument" })
+export type ListedInstrument = typeof ListedInstrument.Type
+
 const ImportReport = Schema.Struct({
   added: Schema.Int,
   changed: Schema.Int,
@@ -227,9 +245,10 @@ const instruments = HttpApiGroup.make("instruments")
         query: Schema.optionalKey(Schema.String.pipe(Schema.check(Schema.isMaxLength(MAX_TEXT)))),
         exchange: Schema.optionalKey(Text),
         asset_class: Schema.optionalKey(AssetClassText),
+        as_of: asOf,
         limit: Schema.optionalKey(LimitText)
       },
-      success: Schema.Struct({ instruments: Schema.Array(Instrument) }),
+      success: Schema.Struct({ instruments: Schema.Array(ListedInstrument) }),
       error: always
     }).annotateMerge(
       describe(
@@ -240,14 +259,28 @@ const instruments = HttpApiGroup.make("instruments")
     ),
     HttpApiEndpoint.get("instrument", "/instruments/:token", {
       params: { token: TokenText },
-      success: Instrument,
+      query: { as_of: asOf },
+      success: ListedInstrument,
       error: [...always, errors.NotFound]
-    }).annotateMerge(describe(READ, "One instrument")),
+    }).annotateMerge(
+      describe(
+        READ,
+        "One instrument, as it was on a day",
+        "Exchanges give a token that was one contract's to another later: as_of says on which day, the last that is known unless given."
+      )
+    ),
     HttpApiEndpoint.post("importInstruments", "/instruments", {
+      query: { as_of: asOf },
       payload: HttpApiSchema.StreamUint8Array({ contentType: "text/csv", maxBytes: MAX_INSTRUMENTS_BYTES }),
       success: ImportReport,
       error: [...always, ...withBody]
-    }).annotateMerge(describe(whole(WRITE), "Import the broker's instruments file"))
+    }).annotateMerge(
+      describe(
+        whole(WRITE),
+        "Import the broker's instruments file",
+        "What the file says holds of its day, as_of, today unless given; of a contract that has expired by then, of its last day. What tokens meant on other days stays."
+      )
+    )
   )
   .prefix(BASE)
 

@@ -96,7 +96,7 @@ const silent: WebSocketObserver = {
 
 export interface WebSocketServices {
   readonly hub: Hub
-  readonly instruments: Pick<Instruments["Service"], "get" | "named">
+  readonly instruments: Pick<Instruments["Service"], "get" | "named" | "at" | "everNamed">
   readonly settings: WebSocketSettings
   /** Whether the hub has read the log up to now: before that it knows less than a client that comes back. */
   readonly isReady: () => boolean

@@ -2,8 +2,6 @@
 import { Context, Effect } from "effect"
 import type { LiveKey } from "../layers/keys/ApiKeys.ts"
 import type { AuditFields } from "../layers/keys/auditLine.ts"
-import { showValue } from "../schema/Explain.ts"
-import type { Instrument } from "../schema/Instrument.ts"
 import type { Instruments } from "../streams/ports/Instruments.ts"
 import type { KeyAccess } from "./access.ts"
 import type { ClientLog } from "./clientLog.ts"
@@ -48,34 +46,34 @@ export const refuseInstruments = (parameter: string, message: string): Effect.Ef
     return Effect.fail(new Forbidden({ parameter, message }))
   })
 
-/**
- * The instruments of a symbol that the caller's key is for. A key for some instruments is refused where there is none, and
- * not told whether there is another; `parameter` says where it was asked for.
- */
-export const seenBy = (
-  symbol: string,
-  instruments: Pick<Instruments["Service"], "named">,
-  parameter: string
-): Effect.Effect<ReadonlyArray<Instrument>, Forbidden> =>
-  Effect.flatMap(Caller, ({ key }) => {
-    const named = instruments.named(symbol)
-    if (key === undefined || !key.isRestricted) return Effect.succeed(named)
-    const seen = named.filter((one) => key.sees(one.instrument_token, one))
-    return seen.length > 0
-      ? Effect.succeed(seen)
-      : refuseInstruments(parameter, `${parameter}: key "${key.name}" is not for ${showValue(symbol)}`)
-  })
+/** Trading days since 1970, both included; infinite where nothing bounds them. */
+export interface Days {
+  readonly from: number
+  readonly through: number
+}
 
-/** Refuses tokens that the caller's key is not for, naming the first. */
+/** What a token means on some days; now, where none are given. */
+const meantOn = (
+  token: number,
+  instruments: Pick<Instruments["Service"], "get" | "meanings">,
+  days: Days | undefined
+) => {
+  if (days === undefined) return [instruments.get(token)]
+  const meant = instruments.meanings(token).filter(({ from, through }) => from <= days.through && through >= days.from)
+  return meant.length === 0 ? [undefined] : meant.map(({ instrument }) => instrument)
+}
+
+/** Refuses tokens that the caller's key is not for on all of some days, naming the first; now, where none are given. */
 export const maySee = (
   tokens: Iterable<number>,
-  instruments: Pick<Instruments["Service"], "get">,
-  parameter: string
+  instruments: Pick<Instruments["Service"], "get" | "meanings">,
+  parameter: string,
+  days?: Days
 ): Effect.Effect<void, Forbidden> =>
   Effect.flatMap(Caller, ({ key }) => {
     if (key === undefined || !key.isRestricted) return Effect.void
     for (const token of tokens) {
-      if (key.sees(token, instruments.get(token))) continue
+      if (meantOn(token, instruments, days).every((one) => key.sees(token, one))) continue
       return refuseInstruments(parameter, `${parameter}: key "${key.name}" is not for ${token}`)
     }
     return Effect.void

@@ -128,7 +128,7 @@ export const historicalRoutes = HttpApiBuilder.group(
         Effect.gen(function* () {
           const range = yield* readRange(query, instruments)
           yield* markSimulated(instruments.isSimulated([range.token]))
-          const segment = instruments.segment(range.token)
+          const segment = instruments.segment(range.token, range.day)
           const fill = query.fill ?? "none"
           const session = query.session ?? "all"
           if (segment === undefined && (fill !== "none" || session !== "all")) {

@@ -4,6 +4,7 @@ import { HttpApiBuilder } from "effect/http-api"
 import { showValue } from "../schema/Explain.ts"
 import { MAX_REJECTED_LINES, type RejectedLine } from "../schema/InstrumentFile.ts"
 import { encodeRawTick, type RawTick, readRawTick } from "../schema/RawTick.ts"
+import { tradingDay } from "../schema/Tick.ts"
 import * as metrics from "../streams/metrics.ts"
 import { Instruments } from "../streams/ports/Instruments.ts"
 import { publishWithin, RawSink, type RawSinkTick } from "../streams/ports/RawSink.ts"
@@ -90,7 +91,11 @@ const refuseFuture = (exchangeTs: number, now: number, skewMs: number): string |
 const readLines = (body: Uint8Array, skewMs: number, instruments: Instruments["Service"]) =>
   Effect.gen(function* () {
     const { key } = yield* Caller
-    const mayNot = key?.isRestricted === true ? (token: number) => !key.sees(token, instruments.get(token)) : undefined
+    const mayNot =
+      key?.isRestricted === true
+        ? ({ exchange_ts, instrument_token: token }: RawTick) =>
+            !key.sees(token, instruments.at(token, tradingDay(exchange_ts)))
+        : undefined
     const buffer = Buffer.from(body.buffer, body.byteOffset, body.byteLength)
     const lines: Array<Line> = []
     const rejected: Array<RejectedLine> = []
@@ -111,7 +116,7 @@ const readLines = (body: Uint8Array, skewMs: number, instruments: Instruments["S
       if (to > from) {
         const tick = readLine(buffer.subarray(from, to))
         const read = typeof tick === "string" ? tick : (refuseFuture(tick.exchange_ts, now, skewMs) ?? tick)
-        if (typeof tick !== "string" && mayNot?.(tick.instrument_token) === true) {
+        if (typeof tick !== "string" && mayNot?.(tick) === true) {
           const message = `line ${number}: instrument_token: key "${key!.name}" is not for ${tick.instrument_token}`
           return yield* refuseInstruments("instrument_token", message)
         }

@@ -125,6 +125,27 @@ const parametersOf = (limits: Limits): Readonly<Record<string, Documented>> => {
       description: "regular: only bars with a moment of continuous trading or closing auction",
       example: "all"
     },
+    as_of: {
+      schema: DATE,
+      description:
+        "the trading day that says which instrument is meant, of which only its own days are answered; by default the days of the range",
+      example: "2026-01-16"
+    },
+    "instruments.search as_of": {
+      schema: DATE,
+      description: "only instruments of this trading day, by what tokens meant then",
+      example: "2026-01-16"
+    },
+    "instruments.instrument as_of": {
+      schema: DATE,
+      description: "what the token meant on this trading day; by default what it means now",
+      example: "2026-01-16"
+    },
+    "instruments.importInstruments as_of": {
+      schema: DATE,
+      description: "the trading day that the file is of, not after today; by default today",
+      example: "2026-01-16"
+    },
     date: { schema: DATE, description: "the trading date (IST)", example: "2026-01-16" },
     id: { schema: text, description: "the replay's id, as starting it answered", example: "3f2a9c1d7b60" },
     reason: {

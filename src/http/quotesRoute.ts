@@ -1,10 +1,11 @@
 /** Decides how the last ticks are answered: one quote a token, in the order asked. */
 import { Effect } from "effect"
 import { HttpApiBuilder } from "effect/http-api"
+import { tradingDay } from "../schema/Tick.ts"
 import { Instruments } from "../streams/ports/Instruments.ts"
-import { TickStore } from "../streams/ports/TickStore.ts"
+import { type Quote, TickStore } from "../streams/ports/TickStore.ts"
 import { Api } from "./Api.ts"
-import { maySee } from "./caller.ts"
+import { Caller, maySee } from "./caller.ts"
 import { storeFailure } from "./failures.ts"
 import { markSimulated } from "./simulatedMark.ts"
 import { encodeQuote, json } from "./wire.ts"
@@ -21,7 +22,17 @@ export const quotesRoute = HttpApiBuilder.group(
           yield* maySee(query.tokens, instruments, "tokens")
           yield* markSimulated(instruments.isSimulated(query.tokens))
           const quotes = yield* Effect.mapError(store.quotes([...new Set(query.tokens)]), storeFailure)
-          return json(`{"quotes":[${query.tokens.map((token) => encodeQuote(token, quotes.get(token))).join(",")}]}`)
+          const { key } = yield* Caller
+          // What came of it last may be of a former meaning.
+          const sees = (token: number, quote: Quote | undefined): boolean =>
+            quote === undefined ||
+            key?.isRestricted !== true ||
+            key.sees(token, instruments.at(token, tradingDay(quote.last.exchange_ts)))
+          const shown = query.tokens.map((token) => {
+            const quote = quotes.get(token)
+            return encodeQuote(token, sees(token, quote) ? quote : undefined)
+          })
+          return json(`{"quotes":[${shown.join(",")}]}`)
         })
     })
   })

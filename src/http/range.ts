@@ -1,20 +1,18 @@
 /** Decides which instrument and which range of time a history request means. */
 import { Effect } from "effect"
-import { showValue } from "../schema/Explain.ts"
-import { fullSymbol } from "../schema/Instrument.ts"
-import { MAX_MICROS, MIN_MICROS } from "../schema/Time.ts"
-import { didYouMean, type Instruments } from "../streams/ports/Instruments.ts"
+import { tradingDay, tradingDayStart } from "../schema/Tick.ts"
+import { dayOfDate, MAX_MICROS, MIN_MICROS } from "../schema/Time.ts"
+import type { Instruments } from "../streams/ports/Instruments.ts"
 import type { TickStore } from "../streams/ports/TickStore.ts"
-import { maySee, seenBy } from "./caller.ts"
+import { type Days, maySee } from "./caller.ts"
 import { BadRequest, type Forbidden, NotFound, type Unavailable } from "./errors.ts"
 import { storeFailure } from "./failures.ts"
-
-/** Exchanges named where a bare symbol is on several. */
-const MAX_CHOICES = 10
+import { meantBy } from "./symbols.ts"
 
 interface Asked {
   readonly instrument_token?: number
   readonly symbol?: string
+  readonly as_of?: string
   readonly from?: number
   readonly to?: number
 }
@@ -25,73 +23,73 @@ export interface Range {
   readonly unknown: boolean
   readonly from: number
   readonly to: number
+  /** The last trading day of the range, of which the token's meaning counts. */
+  readonly day: number
 }
 
-/** Exactly one of `instrument_token` and `symbol`, which the caller may see; `from` defaults to the beginning, `to` to the end. */
+/** The trading days that a half-open range of time meets. */
+export const daysOf = (from: number, to: number): Days => ({
+  from: from <= MIN_MICROS ? -Infinity : tradingDay(from),
+  through: to >= MAX_MICROS ? Infinity : tradingDay(Math.max(from, to - 1))
+})
+
+const meaningAt = (token: number, day: number, instruments: Instruments["Service"]): Days =>
+  instruments.meanings(token).find(({ from, through }) => from <= day && day <= through) ?? {
+    from: -Infinity,
+    through: Infinity
+  }
+
+/**
+ * Exactly one of `instrument_token` and `symbol`, which the caller may see; `from` defaults to the beginning, `to` to the
+ * end. By a symbol it is the days on which that means the one instrument, of those asked for; `as_of` says which it is
+ * where there were several, and by a token those days on which it means what it meant then.
+ */
 export const readRange = (
-  asked: Asked,
+  given: Asked,
   instruments: Instruments["Service"]
 ): Effect.Effect<Range, BadRequest | Forbidden | NotFound> =>
   Effect.gen(function* () {
-    const token = yield* readToken(asked, instruments)
-    yield* maySee([token], instruments, "instrument_token")
-    const from = asked.from ?? MIN_MICROS
-    const to = asked.to ?? MAX_MICROS
+    const { as_of, instrument_token, symbol } = given
+    let from = given.from ?? MIN_MICROS
+    let to = given.to ?? MAX_MICROS
     if (to < from) {
       return yield* new BadRequest({
         parameter: "to",
         message: `to: expected a time not before from, got ${to} < ${from}`
       })
     }
-    return { token, unknown: instruments.get(token) === undefined, from, to }
-  })
-
-const readToken = (
-  { instrument_token, symbol }: Asked,
-  instruments: Instruments["Service"]
-): Effect.Effect<number, BadRequest | Forbidden | NotFound> => {
-  if (instrument_token !== undefined) {
-    return symbol === undefined
-      ? Effect.succeed(instrument_token)
-      : Effect.fail(
-          new BadRequest({ parameter: "symbol", message: "symbol: expected instrument_token or symbol, got both" })
-        )
-  }
-  if (symbol === undefined) {
-    return Effect.fail(
-      new BadRequest({
+    const days = daysOf(from, to)
+    const day = as_of === undefined ? undefined : dayOfDate(as_of)!
+    let token = instrument_token
+    let holds: Days = days
+    if (symbol !== undefined) {
+      if (token !== undefined) {
+        return yield* new BadRequest({
+          parameter: "symbol",
+          message: "symbol: expected instrument_token or symbol, got both"
+        })
+      }
+      const meant = yield* meantBy(symbol, day === undefined ? days : { asOf: day }, instruments, "symbol")
+      token = meant.instrument.instrument_token
+      holds = meant
+    } else if (token === undefined) {
+      return yield* new BadRequest({
         parameter: "instrument_token",
         message: "instrument_token: expected instrument_token or symbol, got neither"
       })
-    )
-  }
-  return onlySeen(symbol, instruments, "symbol")
-}
-
-/**
- * The token of a symbol that one instrument has, of those that the caller may see; `parameter` says where it was asked
- * for.
- */
-export const onlySeen = (
-  symbol: string,
-  instruments: Instruments["Service"],
-  parameter: string
-): Effect.Effect<number, BadRequest | Forbidden | NotFound> =>
-  Effect.gen(function* () {
-    const named = yield* seenBy(symbol, instruments, parameter)
-    const [first, second] = named
-    if (first === undefined) {
-      const hint = yield* didYouMean(symbol, instruments)
-      return yield* new NotFound({ parameter, message: `${parameter}: no instrument is ${showValue(symbol)}${hint}` })
+    } else {
+      if (day !== undefined) holds = meaningAt(token, day, instruments)
+      yield* maySee([token], instruments, "instrument_token", day === undefined ? days : { from: day, through: day })
     }
-    if (second !== undefined) {
-      const choices = named.slice(0, MAX_CHOICES).map((i) => `${fullSymbol(i)} (${i.instrument_token})`)
-      return yield* new BadRequest({
-        parameter,
-        message: `${parameter}: ${showValue(symbol)} may be ${choices.join(", ")}${named.length > MAX_CHOICES ? ", …" : ""}`
-      })
+    if (Number.isFinite(holds.from)) from = Math.max(from, tradingDayStart(holds.from))
+    if (Number.isFinite(holds.through)) to = Math.min(to, tradingDayStart(holds.through + 1))
+    return {
+      token,
+      unknown: instruments.get(token) === undefined,
+      from: Math.min(from, to),
+      to,
+      day: daysOf(from, to).through
     }
-    return first.instrument_token
   })
 
 /** Where an answer is empty: a token that no instrument has and no tick came of is unknown, not silent. */

@@ -5,14 +5,15 @@
 import { Effect } from "effect"
 import { HttpApiBuilder } from "effect/http-api"
 import { showText } from "../schema/Explain.ts"
+import { dayOfDate } from "../schema/Time.ts"
 import { Instruments } from "../streams/ports/Instruments.ts"
 import { type Replay, type ReplayRequest, Replays } from "../streams/replay/Replays.ts"
 import { Api } from "./Api.ts"
 import { Caller, maySee, refuseInstruments } from "./caller.ts"
 import { BadRequest, Conflict, type Forbidden, NotFound } from "./errors.ts"
 import { overloaded, storeFailure } from "./failures.ts"
-import { onlySeen } from "./range.ts"
 import { markSimulated } from "./simulatedMark.ts"
+import { meantBy } from "./symbols.ts"
 
 const refused = ({ message, parameter }: { readonly message: string; readonly parameter: string }) =>
   Effect.fail(new BadRequest({ message, parameter }))
@@ -43,10 +44,14 @@ export const replayRoutes = HttpApiBuilder.group(
           const message = `all: key "${key.name}" is for some instruments: expected symbols or tokens among them`
           return yield* refuseInstruments("all", message)
         }
-        yield* maySee(tokens ?? [], instruments, "tokens")
+        const day = dayOfDate(asked.date)!
+        const days = { from: day, through: day }
+        yield* maySee(tokens ?? [], instruments, "tokens", days)
         if (symbols === undefined) return asked
         const meant: Array<number> = []
-        for (const symbol of symbols) meant.push(yield* onlySeen(symbol, instruments, "symbols"))
+        for (const symbol of symbols) {
+          meant.push((yield* meantBy(symbol, days, instruments, "symbols")).instrument.instrument_token)
+        }
         return { ...rest, tokens: meant }
       })
 

@@ -74,7 +74,7 @@ export type SessionSettings = Pick<Settings, "MAX_CLIENT_TOKENS" | "MAX_CLIENT_C
 
 export interface SessionServices {
   readonly hub: Hub
-  readonly instruments: Pick<Instruments["Service"], "get" | "named">
+  readonly instruments: Pick<Instruments["Service"], "get" | "named" | "at" | "everNamed">
   readonly settings: SessionSettings
   readonly shares: Shares
   readonly observer: SessionObserver
@@ -119,6 +119,8 @@ export class ClientSession implements Work {
   private strikes = 0
   /** Subscriptions that the message in hand was granted, and that are yet to be made. */
   private granted = 0
+  /** The trading day of the replay that the client listens to, since 1970. */
+  private day: number | undefined
   /** What the connection was let in by, where a key is asked for. */
   private readonly key: LiveKey | undefined
 
@@ -311,8 +313,21 @@ export class ClientSession implements Work {
   /** The instruments of a symbol that the key is for: of others it learns nothing. */
   private named(symbol: string): ReadonlyArray<Instrument> {
     const { key } = this
-    const found = this.services.instruments.named(symbol)
+    const { instruments } = this.services
+    const { day } = this
+    const found =
+      day === undefined
+        ? instruments.named(symbol)
+        : instruments
+            .everNamed(symbol)
+            .flatMap(({ from, instrument, through }) => (from <= day && day <= through ? [instrument] : []))
     return key?.isRestricted === true ? found.filter((one) => key.sees(one.instrument_token, one)) : found
+  }
+
+  /** What a token means where the client listens. */
+  private instrument(token: number): Instrument | undefined {
+    const { instruments } = this.services
+    return this.day === undefined ? instruments.get(token) : instruments.at(token, this.day)
   }
 
   /** What a symbol is that names none of them: whether there is one, a key for some instruments is not told. */
@@ -325,8 +340,8 @@ export class ClientSession implements Work {
   /** Whether the key is for a token. */
   private sees(token: number): boolean {
     const { key } = this
-    const { access, instruments } = this.services
-    if (key === undefined || key.sees(token, instruments.get(token))) return true
+    const { access } = this.services
+    if (key === undefined || key.sees(token, this.instrument(token))) return true
     access?.observer.figuresOf(key.name).refused("instruments")
     return false
   }
@@ -415,6 +430,7 @@ export class ClientSession implements Work {
       this.refuse({ code: "other_stream", message: text, id })
       return
     }
+    this.day = channel.day
     client.configure({ policy, capacity, batch })
 
     const wanted = { channels: wantedOf(message.channels ?? DEFAULT_CHANNELS), backfill: message.backfill ?? 0 }
@@ -438,7 +454,7 @@ export class ClientSession implements Work {
 
   /** What becomes of each token or symbol asked for, in the order asked. */
   private *resolve(message: SubscribeMessage, optionsOf: (token: number) => SubscribeOptions) {
-    const { hub, instruments, settings } = this.services
+    const { hub, settings } = this.services
     const { client } = this
     const answers: Array<Answer> = []
     const tokens = new Set<number>()
@@ -467,7 +483,7 @@ export class ClientSession implements Work {
         }
         tokens.add(token)
       } else if (symbol === undefined) return
-      const instrument = instruments.get(token)
+      const instrument = this.instrument(token)
       simulated ||= instrument?.exchange === SIMULATED_EXCHANGE
       answers.push({ ...named, accepted: true, known: instrument !== undefined, ...stands })
     }

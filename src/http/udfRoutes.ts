@@ -3,19 +3,21 @@ import { Clock, Effect, Semaphore } from "effect"
 import { HttpServerResponse } from "effect/http"
 import { HttpApiBuilder } from "effect/http-api"
 import { type AssetClass, fullSymbol, type Instrument } from "../schema/Instrument.ts"
-import { tradingDate, tradingDay, tradingDayStart } from "../schema/Tick.ts"
+import { isExpired } from "../schema/Meaning.ts"
+import type { Segment } from "../schema/Sessions.ts"
+import { tradingDay, tradingDayStart } from "../schema/Tick.ts"
 import { MAX_MICROS, MIN_MICROS } from "../schema/Time.ts"
 import { Instruments } from "../streams/ports/Instruments.ts"
 import { LastPrices } from "../streams/ports/LastPrices.ts"
 import { type Quote, TickStore } from "../streams/ports/TickStore.ts"
 import { Api, DEFAULT_UDF_RESULTS, MAX_UDF_BARS, type UdfSymbol, udfResolutions, udfTypes } from "./Api.ts"
-import { Caller } from "./caller.ts"
+import { Caller, type Days } from "./caller.ts"
 import { BadRequest } from "./errors.ts"
 import { storeFailure } from "./failures.ts"
 import { searched } from "./instrumentRoutes.ts"
 import { newestBars } from "./newestBars.ts"
-import { onlySeen } from "./range.ts"
 import { markSimulated } from "./simulatedMark.ts"
+import { meantBy } from "./symbols.ts"
 import { dayMarks, fromUdfTime, gapMarks, udfTime } from "./udfMarks.ts"
 import { udfSessions } from "./udfSession.ts"
 
@@ -52,10 +54,18 @@ interface Asked {
   readonly to: number
 }
 
-/** Epoch microseconds of bars' starts. A library asks for times before there was anything: they mean the beginning. */
-const startsOf = ({ resolution, from, to }: Asked) => {
+/** The first moment of some days, and the one after their last. */
+const startOf = ({ from }: Pick<Days, "from">): number => (from === -Infinity ? MIN_MICROS : tradingDayStart(from))
+const endOf = ({ through }: Pick<Days, "through">): number =>
+  through === Infinity ? MAX_MICROS : tradingDayStart(through + 1)
+
+/**
+ * Epoch microseconds of bars' starts, on days on which the symbol means the instrument. A library asks for times before
+ * there was anything: they mean the beginning.
+ */
+const startsOf = ({ resolution, from, to }: Asked, days: Days) => {
   const interval = udfResolutions[resolution]!
-  const within = (seconds: number) => Math.min(MAX_MICROS, Math.max(MIN_MICROS, fromUdfTime(seconds, interval)))
+  const within = (seconds: number) => Math.min(endOf(days), Math.max(startOf(days), fromUdfTime(seconds, interval)))
   return { interval, from: within(from), to: within(to) }
 }
 
@@ -95,16 +105,21 @@ export const udfRoutes = HttpApiBuilder.group(
     const looking = yield* Semaphore.make(1)
     const nowMicros = Effect.map(Clock.currentTimeMillis, (millis) => millis * 1000)
 
-    /** The token of a symbol, as whoever asks may see it. */
-    const tokenOf = Effect.fnUntraced(function* (symbol: string) {
-      const token = yield* onlySeen(symbol, instruments, "symbol")
+    /** What a symbol means, or meant last, as whoever asks may see it. */
+    const meaningOf = Effect.fnUntraced(function* (symbol: string) {
+      const meaning = yield* meantBy(symbol, "latest", instruments, "symbol")
+      const token = meaning.instrument.instrument_token
       yield* markSimulated(instruments.isSimulated([token]))
-      return token
+      return { ...meaning, token, segment: instruments.segment(token, meaning.through) }
     })
 
-    const describeSymbol = (instrument: Instrument, today: number): typeof UdfSymbol.Type => {
+    const describeSymbol = (
+      instrument: Instrument,
+      segment: Segment | undefined,
+      today: number
+    ): typeof UdfSymbol.Type => {
       const { expiry, asset_class } = instrument
-      const expired = expiry !== null && expiry < tradingDate(today)
+      const expired = isExpired(instrument, today)
       return {
         name: instrument.tradingsymbol,
         full_name: fullSymbol(instrument),
@@ -114,7 +129,7 @@ export const udfRoutes = HttpApiBuilder.group(
         exchange: instrument.exchange,
         listed_exchange: instrument.exchange,
         timezone: TIMEZONE,
-        ...session(instruments.segment(instrument.instrument_token), today),
+        ...session(segment, today),
         ...priceStep(instrument.tick_size),
         format: "price",
         has_intraday: true,
@@ -132,16 +147,18 @@ export const udfRoutes = HttpApiBuilder.group(
 
     const quoteOf = (symbol: string) =>
       Effect.gen(function* () {
-        const token = yield* tokenOf(symbol)
+        const { from, through, token } = yield* meaningOf(symbol)
         const quote = (yield* Effect.mapError(store.quotes([token]), storeFailure)).get(token)
-        if (quote === undefined)
+        const day = quote === undefined ? Number.NaN : tradingDay(quote.last.exchange_ts)
+        // The last tick may be of what the token means now.
+        if (quote === undefined || day < from || day > through)
           return { s: "error" as const, n: symbol, v: {}, errmsg: `${symbol}: no tick of it came` }
         const before = yield* newestBars(store, {
           token,
           segment: undefined,
           interval: "1d",
-          from: MIN_MICROS,
-          to: tradingDayStart(tradingDay(quote.last.exchange_ts)),
+          from: startOf({ from }),
+          to: tradingDayStart(day),
           limit: 1,
           session: "all",
           now: yield* nowMicros
@@ -156,9 +173,9 @@ export const udfRoutes = HttpApiBuilder.group(
       )
 
     const marked = Effect.fnUntraced(function* (query: Asked & { readonly symbol: string }) {
-      const token = yield* tokenOf(query.symbol)
+      const { instrument, segment, token, ...days } = yield* meaningOf(query.symbol)
       yield* refuseOrder(query)
-      return { token, segment: instruments.segment(token), ...startsOf(query), now: yield* nowMicros }
+      return { token, instrument, segment, ...startsOf(query, days), now: yield* nowMicros }
     })
 
     return handlers.handleAll({
@@ -186,8 +203,8 @@ export const udfRoutes = HttpApiBuilder.group(
         })),
       symbols: ({ query }) =>
         Effect.gen(function* () {
-          const token = yield* tokenOf(query.symbol)
-          return describeSymbol(instruments.get(token)!, tradingDay(yield* nowMicros))
+          const { instrument, segment } = yield* meaningOf(query.symbol)
+          return describeSymbol(instrument, segment, tradingDay(yield* nowMicros))
         }),
       search: ({ query }) =>
         Effect.gen(function* () {
@@ -214,20 +231,20 @@ export const udfRoutes = HttpApiBuilder.group(
         }),
       history: ({ query }) =>
         Effect.gen(function* () {
-          const token = yield* tokenOf(query.symbol)
+          const { instrument: _, segment, token, ...days } = yield* meaningOf(query.symbol)
           const { countback } = query
           if (countback === undefined) yield* refuseOrder(query)
-          const { interval, from, to } = startsOf(query)
+          const { interval, from, to } = startsOf(query, days)
           const wanted = {
             token,
-            segment: instruments.segment(token),
+            segment,
             interval,
             session: interval === "1d" ? ("all" as const) : ("regular" as const),
             now: yield* nowMicros
           }
           const found = yield* newestBars(store, {
             ...wanted,
-            from: countback === undefined ? from : MIN_MICROS,
+            from: countback === undefined ? from : startOf(days),
             to,
             limit: countback ?? MAX_UDF_BARS + 1
           }).pipe(Effect.mapError(storeFailure))
@@ -239,7 +256,7 @@ export const udfRoutes = HttpApiBuilder.group(
           }
           if (found.length === 0) {
             if (countback !== undefined) return { s: "no_data" as const }
-            const [before] = yield* newestBars(store, { ...wanted, from: MIN_MICROS, to: from, limit: 1 }).pipe(
+            const [before] = yield* newestBars(store, { ...wanted, from: startOf(days), to: from, limit: 1 }).pipe(
               Effect.mapError(storeFailure)
             )
             return {
@@ -269,9 +286,9 @@ export const udfRoutes = HttpApiBuilder.group(
           Effect.catchTag("StoreError", (error) => Effect.fail(storeFailure(error)))
         ),
       timescaleMarks: ({ query }) =>
-        Effect.flatMap(marked(query), (range) =>
-          dayMarks(store, range, instruments.get(range.token)?.expiry ?? null)
-        ).pipe(Effect.catchTag("StoreError", (error) => Effect.fail(storeFailure(error))))
+        Effect.flatMap(marked(query), (range) => dayMarks(store, range, range.instrument.expiry)).pipe(
+          Effect.catchTag("StoreError", (error) => Effect.fail(storeFailure(error)))
+        )
     })
   })
 )

@@ -3,7 +3,8 @@
  * says since when: each is of one day. So what is kept is who was seen, from the first of such days to the last, and what
  * holds in between follows from it: a contract holds until it expires, anything else until another is seen.
  */
-import type { Instrument } from "./Instrument.ts"
+import { fullSymbol, type Instrument } from "./Instrument.ts"
+import { tradingDate } from "./Tick.ts"
 
 /** An instrument that a token was seen to be, from one trading day to another (days since 1970), and no other between. */
 export interface Sighting {
@@ -93,5 +94,30 @@ export const meaningsOf = (sightings: ReadonlyArray<Omit<Sighting, "last">>): Re
   return meanings
 }
 
+/**
+ * Instruments that have one name, each with the trading day on which it was first seen: on an exchange a name means one
+ * at a time, so each holds until another is seen. Those first seen on the same day stand beside each other.
+ */
+export const inTurn = (
+  seen: ReadonlyArray<{ readonly meaning: Meaning; readonly first: number }>
+): ReadonlyArray<Meaning> => {
+  const inOrder = seen.toSorted((a, b) => a.first - b.first)
+  return inOrder.map(({ first, meaning }) => {
+    const next = inOrder.find((one) => one.first > first)
+    const before = inOrder.findLast((one) => one.first < first)
+    // Whatever came before ends on the day before this one was seen, at the latest.
+    const from =
+      before === undefined ? meaning.from : Math.max(meaning.from, Math.min(before.meaning.through + 1, first))
+    return { ...meaning, from, through: Math.min(meaning.through, next === undefined ? Infinity : next.first - 1) }
+  })
+}
+
 /** Whether an instrument is over on a trading day. */
 export const isExpired = (instrument: Instrument, day: number): boolean => expiryDay(instrument) < day
+
+/** `NFO:NIFTY25JULFUT (13795330) through 2025-07-31`. */
+export const describeMeaning = ({ from, instrument, through }: Meaning): string => {
+  const since = from === -Infinity ? "" : ` from ${tradingDate(from)}`
+  const until = through === Infinity ? "" : ` through ${tradingDate(through)}`
+  return `${fullSymbol(instrument)} (${instrument.instrument_token})${since}${until}`
+}

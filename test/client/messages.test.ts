@@ -1,9 +1,8 @@
 import { assert, describe, it } from "@effect/vitest"
 import type * as answers from "../../src/client/answers.ts"
 import type * as client from "../../src/client/messages.ts"
-import type { Bar, HistoricalTick } from "../../src/http/Api.ts"
+import type { Bar, HistoricalTick, ListedInstrument } from "../../src/http/Api.ts"
 import type { Interval } from "../../src/schema/Candle.ts"
-import type { Instrument } from "../../src/schema/Instrument.ts"
 import * as protocol from "../../src/schema/Protocol.ts"
 import type { Replay, ReplayRequest } from "../../src/streams/replay/Replays.ts"
 
@@ -21,7 +20,7 @@ describe("the client's types", () => {
   })
 
   it("take every answer of REST", () => {
-    same<answers.Instrument, Instrument>()
+    same<answers.Instrument, ListedInstrument>()
     same<answers.HistoricalTick, typeof HistoricalTick.Type>()
     same<answers.Bar, Bar>()
     same<answers.ReplayStatus, Replay>()

@@ -32,7 +32,15 @@ const ROUTES: ReadonlyArray<readonly [method: string, path: string, headers?: Re
     ["POST", "/api/v1/replays", json, "{}"],
     ["GET", "/api/v1/replays/x"],
     ["PATCH", "/api/v1/replays/x", json, "{}"],
-    ["DELETE", "/api/v1/replays/x"]
+    ["DELETE", "/api/v1/replays/x"],
+    ["GET", "/udf/config"],
+    ["GET", "/udf/symbols?symbol=x"],
+    ["GET", "/udf/search?query=x"],
+    ["GET", "/udf/history?symbol=x&resolution=1&from=1&to=2"],
+    ["GET", "/udf/time"],
+    ["GET", "/udf/quotes?symbols=x"],
+    ["GET", "/udf/marks?symbol=x&resolution=1&from=1&to=2"],
+    ["GET", "/udf/timescale_marks?symbol=x&resolution=1&from=1&to=2"]
   ]
 
 const open = (change: Parameters<typeof memoryStore>[1] = {}, rows = new Rows()) =>

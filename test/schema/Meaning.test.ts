@@ -1,7 +1,7 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Arbitrary, Schema } from "effect"
 import type { Instrument } from "../../src/schema/Instrument.ts"
-import { MAX_SIGHTINGS, meaningsOf, type Sighting, sighted } from "../../src/schema/Meaning.ts"
+import { inTurn, MAX_SIGHTINGS, meaningsOf, type Sighting, sighted } from "../../src/schema/Meaning.ts"
 import { tradingDate } from "../../src/schema/Tick.ts"
 import { instrumentOf } from "../support/instruments.ts"
 
@@ -101,6 +101,51 @@ describe("what a token means", () => {
     const sightings = all(names)
     assert.strictEqual(sightings.length, MAX_SIGHTINGS)
     assert.strictEqual(sightings.at(-1)?.instrument.tradingsymbol, `S${2 * MAX_SIGHTINGS - 1}`)
+  })
+
+  it("of a name is one token at a time, until another is seen with it", () => {
+    const always = (token: number, expiry: string | null = null) =>
+      meaningsOf([{ instrument: instrumentOf(token, "X", "NSE", { expiry }), first: 0 }])[0]!
+    const turns = (seen: ReadonlyArray<readonly [number, number]>) =>
+      inTurn(seen.map(([token, first]) => ({ meaning: always(token), first }))).map(({ from, instrument, through }) => [
+        instrument.instrument_token,
+        from,
+        through
+      ])
+    assert.deepStrictEqual(
+      turns([
+        [2, 400],
+        [1, 100],
+        [3, 600]
+      ]),
+      [
+        [1, -Infinity, 399],
+        [2, 400, 599],
+        [3, 600, Infinity]
+      ]
+    )
+    assert.deepStrictEqual(
+      turns([
+        [1, 100],
+        [2, 100]
+      ]),
+      [
+        [1, -Infinity, Infinity],
+        [2, -Infinity, Infinity]
+      ]
+    )
+    // A token that had the name only for some days gives it up for the days after them.
+    const some = { ...always(1), through: 120 }
+    assert.deepStrictEqual(
+      inTurn([
+        { meaning: some, first: 100 },
+        { meaning: always(2), first: 400 }
+      ]).map(({ from, through }) => [from, through]),
+      [
+        [-Infinity, 120],
+        [121, Infinity]
+      ]
+    )
   })
 
   const Era = Schema.Struct({

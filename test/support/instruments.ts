@@ -1,6 +1,6 @@
 /** Decides how tests make an instrument, a share that says no more than it has to unless a case gives more, and search some. */
 import { building } from "../../src/layers/instruments/instrumentIndex.ts"
-import type { Instrument } from "../../src/schema/Instrument.ts"
+import { fullSymbol, type Instrument } from "../../src/schema/Instrument.ts"
 import type { InstrumentSearch } from "../../src/streams/ports/Instruments.ts"
 import { atOnce } from "../../src/streams/run/slices.ts"
 
@@ -27,4 +27,17 @@ export const instrumentOf = (
 export const instrumentIndex = (list: Iterable<Instrument>) => {
   const index = atOnce(building(list))
   return { ...index, search: (search: InstrumentSearch) => atOnce(index.searching(search)) }
+}
+
+/** Instruments that have always been what they are. */
+export const constant = (list: ReadonlyArray<Instrument>) => {
+  const get = (token: number) => list.find((one) => one.instrument_token === token)
+  const named = (symbol: string) => list.filter((one) => one.tradingsymbol === symbol || fullSymbol(one) === symbol)
+  return {
+    get,
+    named,
+    at: get,
+    everNamed: (symbol: string) =>
+      named(symbol).map((instrument) => ({ instrument, from: -Infinity, through: Infinity }))
+  }
 }

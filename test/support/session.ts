@@ -6,6 +6,7 @@ import type { Instrument } from "../../src/schema/Instrument.ts"
 import type { Answer, Removal, ServerMessage } from "../../src/schema/Protocol.ts"
 import type { Hub } from "../../src/streams/fanOut/Hub.ts"
 import { FakeSocket } from "./hub.ts"
+import { constant } from "./instruments.ts"
 import { RuleChecker } from "./RuleChecker.ts"
 
 const settings: SessionSettings = {
@@ -45,10 +46,7 @@ export class Conversation {
     const list = options.instruments ?? []
     const services = {
       hub,
-      instruments: {
-        get: (token: number) => list.find((i) => i.instrument_token === token),
-        named: (symbol: string) => list.filter((i) => i.tradingsymbol === symbol)
-      },
+      instruments: constant(list),
       settings: { ...settings, ...options.settings },
       // A clock that stands still: what is asked for is done to its end.
       shares: options.shares ?? new Shares(MESSAGES, () => 0),

@@ -12,6 +12,7 @@ import { Hub, type HubObserver } from "../../src/streams/fanOut/Hub.ts"
 import type { History } from "../../src/streams/fanOut/history.ts"
 import type { HubSettings } from "../../src/streams/fanOut/parts.ts"
 import { hubSettings } from "./hub.ts"
+import { constant } from "./instruments.ts"
 import { RuleChecker } from "./RuleChecker.ts"
 
 export interface Serving {
@@ -49,11 +50,7 @@ export const serve = (
       const app = uWS.App()
       const stop = mountWebSocket(app, guard(Result.getOrThrow(guardRules("127.0.0.1", undefined))), {
         hub,
-        instruments: {
-          get: (token) => list.find((i) => i.instrument_token === token),
-          named: (symbol) =>
-            list.filter((i) => i.tradingsymbol === symbol || `${i.exchange}:${i.tradingsymbol}` === symbol)
-        },
+        instruments: constant(list),
         settings: {
           MAX_CLIENTS: 1000,
           CONNECTIONS_PER_ADDRESS: 1000,

@@ -11,7 +11,7 @@ import {
   MAX_REJECTED_LINES,
   type RejectedLine
 } from "../../schema/InstrumentFile.ts"
-import { type Meaning, meaningsOf } from "../../schema/Meaning.ts"
+import { inTurn, type Meaning, meaningsOf } from "../../schema/Meaning.ts"
 import { type Segment, segmentOf } from "../../schema/Sessions.ts"
 import { tradingDate, tradingDay } from "../../schema/Tick.ts"
 import { instrumentsLeftOut, unknownInstruments } from "../../streams/metrics.ts"
@@ -60,10 +60,10 @@ interface Loaded {
   readonly byToken: ReadonlyMap<number, Instrument>
   /** All meanings of those tokens that have had another. */
   readonly reused: ReadonlyMap<number, ReadonlyArray<Meaning>>
-  /** By full and by bare symbol, in capitals. */
+  /** By full and by bare symbol, in capitals: what means it now. */
   readonly bySymbol: ReadonlyMap<string, ReadonlyArray<Instrument>>
-  /** What of them tokens meant before. */
-  readonly formerBySymbol: ReadonlyMap<string, ReadonlyArray<Meaning>>
+  /** The same of all days, for symbols that have not always meant the same. */
+  readonly inTurns: ReadonlyMap<string, ReadonlyArray<Meaning>>
   readonly index: InstrumentIndex
   /** `NFO NIFTY`: what has derivatives, by their exchange. */
   readonly underlyings: ReadonlySet<string>
@@ -98,57 +98,100 @@ const add = <K, V>(map: Map<K, Array<V>>, key: K, value: V): void => {
   else same.push(value)
 }
 
-const namesOf = (instrument: Instrument): ReadonlyArray<string> => [
+const replace = <K, V>(map: Map<K, Array<V>>, key: K, values: Array<V>): void => {
+  if (values.length === 0) map.delete(key)
+  else map.set(key, values)
+}
+
+const namesOf = (instrument: Instrument): readonly [bare: string, full: string] => [
   instrument.tradingsymbol.toUpperCase(),
   fullSymbol(instrument).toUpperCase()
 ]
+
+const always = (instrument: Instrument): Meaning => ({ instrument, from: -Infinity, through: Infinity })
 
 /** From rows by token and day. */
 function* loading(rows: ReadonlyArray<KnownInstrument>): Slices<Loaded> {
   const list: Array<Instrument> = []
   const bySymbol = new Map<string, Array<Instrument>>()
-  const formerBySymbol = new Map<string, Array<Meaning>>()
   const byToken = new Map<number, Instrument>()
   const reused = new Map<number, ReadonlyArray<Meaning>>()
   const underlyings = new Set<string>()
+  /** Full symbols that several rows have, or that are not of all days. */
+  const taken = new Set<string>()
   for (let n = 0, from = 0; n < rows.length; n += 1) {
     const { instrument } = rows[n]!
+    const [bare, full] = namesOf(instrument)
     if (instrument.expiry !== null) underlyings.add(`${instrument.exchange} ${instrument.name ?? ""}`)
-    if (rows[n + 1]?.instrument.instrument_token !== instrument.instrument_token) {
+    if (rows[n + 1]?.instrument.instrument_token === instrument.instrument_token) taken.add(full)
+    else {
       list.push(instrument)
       byToken.set(instrument.instrument_token, instrument)
-      for (const name of namesOf(instrument)) add(bySymbol, name, instrument)
+      if (bySymbol.has(full)) taken.add(full)
+      add(bySymbol, bare, instrument)
+      add(bySymbol, full, instrument)
       if (n > from) {
-        const meanings = meaningsOf(rows.slice(from, n + 1))
-        reused.set(instrument.instrument_token, meanings)
-        for (const former of meanings.slice(0, -1)) {
-          for (const name of namesOf(former.instrument)) add(formerBySymbol, name, former)
-        }
+        taken.add(full)
+        reused.set(instrument.instrument_token, meaningsOf(rows.slice(from, n + 1)))
       }
       from = n + 1
     }
     if (pause(n)) yield
   }
+  const turns = yield* takingTurns(rows, taken, reused, bySymbol)
   const index = yield* building(rows.map(({ instrument }) => instrument))
-  return { list, byToken, reused, bySymbol, formerBySymbol, index, underlyings }
+  return { list, byToken, reused, bySymbol, inTurns: turns, index, underlyings }
 }
 
-/**
- * What a search shows of what tokens meant before: on a day, what they meant then; else contracts that are over, each
- * once.
- */
-const shown = ({ byToken, reused }: Loaded, asOf: number | undefined): ((one: Instrument) => boolean) => {
-  if (reused.size === 0) return () => true
+/** Of full symbols that were several's, and of the bare ones; what means them now is put right by it. */
+function* takingTurns(
+  rows: ReadonlyArray<KnownInstrument>,
+  taken: ReadonlySet<string>,
+  reused: ReadonlyMap<number, ReadonlyArray<Meaning>>,
+  bySymbol: Map<string, Array<Instrument>>
+): Slices<ReadonlyMap<string, ReadonlyArray<Meaning>>> {
+  const seen = new Map<string, Array<{ readonly meaning: Meaning; readonly first: number }>>()
+  if (taken.size === 0) return new Map()
+  for (const [n, { first, instrument }] of rows.entries()) {
+    const [, full] = namesOf(instrument)
+    if (taken.has(full)) {
+      const meanings = reused.get(instrument.instrument_token) ?? [always(instrument)]
+      add(seen, full, { meaning: meanings.find((one) => one.instrument === instrument)!, first })
+    }
+    if (pause(n)) yield
+  }
+  const turns = new Map<string, Array<Meaning>>()
+  let done = 0
+  for (const [full, all] of seen) {
+    const inOrder = inTurn(all)
+    turns.set(full, [...inOrder])
+    const bare = full.slice(full.indexOf(":") + 1)
+    const others = (bySymbol.get(bare) ?? []).filter((one) => fullSymbol(one).toUpperCase() !== full)
+    const now = inOrder.flatMap(({ instrument, through }) => (through === Infinity ? [instrument] : []))
+    replace(bySymbol, full, now)
+    replace(bySymbol, bare, [...others, ...now])
+    for (const one of inOrder) add(turns, bare, one)
+    if (pause(done++)) yield
+  }
+  for (const [bare, all] of turns) {
+    if (bare.includes(":")) continue
+    // Others of that name have always been what they are.
+    const rest = (bySymbol.get(bare) ?? []).filter((one) => !turns.has(fullSymbol(one).toUpperCase()))
+    turns.set(bare, [...rest.map(always), ...all])
+  }
+  return turns
+}
+
+/** What a search shows: what there is on a day; else what there is now, and contracts that are over, each once. */
+const shown = ({ inTurns: turns, reused }: Loaded, asOf: number | undefined): ((one: Instrument) => boolean) => {
+  if (reused.size === 0 && turns.size === 0) return () => true
   return (one) => {
-    const token = one.instrument_token
-    const meanings = reused.get(token)
-    if (meanings === undefined) return true
-    const at = meanings.findIndex(({ instrument }) => instrument === one)
-    const { from, through } = meanings[at]!
+    const all = turns.get(fullSymbol(one).toUpperCase())
+    if (all === undefined) return true
+    const at = all.findIndex(({ instrument }) => instrument === one)
+    const { from, through } = all[at]!
     if (asOf !== undefined) return from <= asOf && asOf <= through
-    if (one === byToken.get(token)) return true
-    const isLast = meanings.findLastIndex(({ instrument }) => fullSymbol(instrument) === fullSymbol(one)) === at
-    return one.expiry !== null && isLast
+    return through === Infinity || (one.expiry !== null && at === all.length - 1)
   }
 }
 
@@ -272,7 +315,7 @@ export const layer = Layer.effect(
       const known = loaded.reused.get(token)
       if (known !== undefined) return known
       const instrument = loaded.byToken.get(token)
-      return instrument === undefined ? [] : [{ instrument, from: -Infinity, through: Infinity }]
+      return instrument === undefined ? [] : [always(instrument)]
     }
     const at = (token: number, day: number): Instrument | undefined => {
       const known = loaded.reused.get(token)
@@ -291,10 +334,9 @@ export const layer = Layer.effect(
       },
       everNamed: (symbol) => {
         const name = symbol.toUpperCase()
-        const now = loaded.bySymbol.get(name) ?? []
-        const former = loaded.formerBySymbol.get(name) ?? []
-        if (now.length + former.length === 0) miss()
-        return [...now.map((one) => meanings(one.instrument_token).at(-1)!), ...former]
+        const found = loaded.inTurns.get(name) ?? loaded.bySymbol.get(name)?.map(always)
+        if (found === undefined) miss()
+        return found ?? []
       },
       // One at a time: each takes memory in proportion to the list.
       search: (search) =>

@@ -171,7 +171,8 @@ CREATE TRIGGER instruments_changed AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE 
 FOR EACH STATEMENT EXECUTE FUNCTION instruments_changed();
 `
 
-const INSTRUMENT_CONTENT = "tradingsymbol, exchange, asset_class, tick_size, name, expiry, strike, option_type, lot_size"
+const INSTRUMENT_CONTENT =
+  "tradingsymbol, exchange, asset_class, tick_size, name, expiry, strike, option_type, lot_size"
 /** The trading day of a time. */
 const istDay = (time: string): string => `(${time} AT TIME ZONE 'UTC' + INTERVAL '5 hours 30 minutes')::date`
 

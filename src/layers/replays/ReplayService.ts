@@ -7,8 +7,9 @@ import { Cause, Clock, Effect, Exit, Fiber, Layer, Schedule, Scope } from "effec
 import { LogError, Overloaded, type StoreError } from "../../schema/Errors.ts"
 import { showText } from "../../schema/Explain.ts"
 import { fullSymbol } from "../../schema/Instrument.ts"
+import { describeMeaning } from "../../schema/Meaning.ts"
 import type { Settings } from "../../schema/Settings.ts"
-import { IST_OFFSET_MICROS } from "../../schema/Tick.ts"
+import { IST_OFFSET_MICROS, tradingDay } from "../../schema/Tick.ts"
 import { TickLog } from "../../streams/log/TickLog.ts"
 import * as metrics from "../../streams/metrics.ts"
 import { didYouMean, Instruments } from "../../streams/ports/Instruments.ts"
@@ -51,6 +52,8 @@ const LAG_WAIT_MS = 20
 const STORE_GROUP = "store"
 /** How long a stopping server tries to tell the pipeline that its runs are over. */
 const GOODBYE_MS = 1000
+/** Instruments named where a symbol may mean several. */
+const MAX_CHOICES = 5
 const RETRY_AFTER_SECONDS = 10
 /** What others said of a failure is told up to here. */
 const MAX_FAILURE_CHARS = 500
@@ -302,9 +305,17 @@ const make = (settings: ReplaySettings) =>
       if (given.length !== 1) {
         return yield* refuse("symbols", `expected one of symbols, tokens and "all":true, got ${given.length} of them`)
       }
+      const day = tradingDay(from)
       const found = new Set<number>()
       for (const symbol of symbols ?? []) {
-        const named = instruments.named(symbol)
+        const ever = instruments.everNamed(symbol)
+        const named = ever.filter(({ from: since, through }) => since <= day && day <= through)
+        if (ever.length > 0 && named.length === 0) {
+          return yield* new UnknownSymbol({
+            parameter: "symbols",
+            message: `symbols: no instrument was ${showText(symbol)} on ${request.date}: it is ${ever.slice(0, MAX_CHOICES).map(describeMeaning).join(", ")}`
+          })
+        }
         if (named.length === 0) {
           return yield* new UnknownSymbol({
             parameter: "symbols",
@@ -312,10 +323,13 @@ const make = (settings: ReplaySettings) =>
           })
         }
         if (named.length > 1) {
-          const names = named.map(fullSymbol).slice(0, 5).join(", ")
+          const names = named
+            .map(({ instrument }) => fullSymbol(instrument))
+            .slice(0, MAX_CHOICES)
+            .join(", ")
           return yield* refuse("symbols", `${showText(symbol)} could be ${names}: say which`)
         }
-        found.add(named[0]!.instrument_token)
+        found.add(named[0]!.instrument.instrument_token)
       }
       // A token that no instrument has may still have ticks: feeds know new contracts first. Asked once for all.
       const isUnknown = (token: number) => instruments.get(token) === undefined
@@ -381,7 +395,7 @@ const make = (settings: ReplaySettings) =>
           entries.set(id, entry)
           runs.set(entry.runKey, entry)
           reorder.open(entry.runKey)
-          audience.open(id)
+          audience.open(id, tradingDay(from))
           entry.fiber = yield* Effect.forkIn(runOf(entry, tokens), scope)
           yield* Effect.forkIn(heartbeat(entry), scope)
         }).pipe(

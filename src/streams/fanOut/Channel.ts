@@ -33,6 +33,8 @@ const TURN_INSTRUMENTS = 500
 /** One stream of ticks with its own memory and clients: the market, or one replay. */
 export class Channel {
   readonly key: string
+  /** The trading day that a replay is of, since 1970: tokens mean what they meant then. */
+  readonly day: number | undefined
   private readonly host: ChannelHost
   /** What the clients were last told of the time, for those who come later. */
   lastClock: string | undefined
@@ -61,9 +63,10 @@ export class Channel {
   /** How far each partition of the log was read. */
   private readonly read = new Map<number, LogPlace>()
 
-  constructor(key: string, host: ChannelHost) {
+  constructor(key: string, host: ChannelHost, day?: number) {
     this.key = key
     this.host = host
+    this.day = day
     this.ringLimit = host.settings.RING_TICKS
     this.forgetAt = host.settings.HUB_INSTRUMENTS
     this.offers = new Offers(host.handOver)
@@ -79,7 +82,7 @@ export class Channel {
       instruments: () => this.instruments.values(),
       need: (token) => this.read.get(host.partitionOf(token))
     })
-    this.states = new States({ offers, time, since: () => this.since, segment: host.segment })
+    this.states = new States({ offers, time, since: () => this.since, segment: (token) => host.segment(token, day) })
   }
 
   /** What is in memory, and the most ticks there may be of an instrument. */

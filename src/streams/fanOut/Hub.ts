@@ -67,7 +67,7 @@ export interface HubOptions {
   /** The same by the clock that REST judges bars by; `now` unless given. */
   readonly time?: () => number
   /** The segment whose hours an instrument has; none is known unless given. */
-  readonly segment?: (token: number) => Segment | undefined
+  readonly segment?: (token: number, day?: number) => Segment | undefined
   /** How long after its connect a client's place may be ahead of what has come in here, in milliseconds. */
   readonly graceMs?: number
 }
@@ -85,7 +85,7 @@ export class Hub implements ChannelHost, ClientHost {
   readonly history: History | undefined
   readonly now: () => number
   readonly time: () => number
-  readonly segment: (token: number) => Segment | undefined
+  readonly segment: (token: number, day?: number) => Segment | undefined
   readonly graceMs: number
   /** Of the log that live ticks are read from; 0 where there is none. */
   partitions = 0
@@ -131,14 +131,14 @@ export class Hub implements ChannelHost, ClientHost {
     return this.channels.get(key)
   }
 
-  /** Opens a replay's channel; one that is open begins a run anew. */
-  open(key: string): Channel {
+  /** Opens the channel of a replay of a trading day (since 1970); one that is open begins a run anew. */
+  open(key: string, day?: number): Channel {
     const known = this.channels.get(key)
     if (known !== undefined) {
       if (key !== LIVE) known.restart()
       return known
     }
-    const channel = new Channel(key, this)
+    const channel = new Channel(key, this, day)
     this.channels.set(key, channel)
     return channel
   }

@@ -61,7 +61,7 @@ export interface ChannelHost {
   /** The partition that an instrument's live ticks lie in. */
   readonly partitionOf: (token: number) => number
   /** Undefined where no trading hours are known. */
-  readonly segment: (token: number) => Segment | undefined
+  readonly segment: (token: number, day?: number) => Segment | undefined
   /** Undefined: what is not in memory is not to be had. */
   readonly history: History | undefined
   readonly look: <A>(ask: (history: History) => Promise<A>, otherwise: A) => Promise<A>

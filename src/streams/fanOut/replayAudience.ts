@@ -4,8 +4,8 @@ import type { Hub } from "./Hub.ts"
 
 /** The clients of a hub: each replay is a channel of it. */
 export const replayAudience = (hub: Hub): ReplayAudience["Service"] => ({
-  open: (id) => {
-    hub.open(id)
+  open: (id, day) => {
+    hub.open(id, day)
   },
   publish: (id, ticks) => hub.channel(id)?.publish(ticks),
   clock: (id, { run, ts, state, isWhole }) => {

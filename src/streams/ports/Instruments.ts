@@ -44,7 +44,7 @@ export class Instruments extends Context.Service<
     readonly at: (token: number, day: number) => Instrument | undefined
     /** `EXCHANGE:TRADINGSYMBOL`, or the bare symbol: every instrument of that name now, any case. */
     readonly named: (symbol: string) => ReadonlyArray<Instrument>
-    /** Every instrument that has or had that name, and on which days; those of now first. */
+    /** Every instrument that has or had that name, and on which days. */
     readonly everNamed: (symbol: string) => ReadonlyArray<Meaning>
     /** Best first, as `instrumentIndex` orders them; today unless a day is given. */
     readonly search: (search: InstrumentSearch) => Effect.Effect<ReadonlyArray<Instrument>>

@@ -17,8 +17,8 @@ export interface ReplayClock {
 export class ReplayAudience extends Context.Service<
   ReplayAudience,
   {
-    /** From here on clients may subscribe to this replay. */
-    readonly open: (id: string) => void
+    /** From here on clients may subscribe to this replay of a trading day (since 1970). */
+    readonly open: (id: string, day: number) => void
     /** Ticks in global order. */
     readonly publish: (id: string, ticks: ReadonlyArray<Tick>) => void
     readonly clock: (id: string, clock: ReplayClock) => void

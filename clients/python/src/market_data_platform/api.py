@@ -76,23 +76,32 @@ def _json(value: object) -> bytes:
 
 
 def search(
-    query: str, exchange: str | None = None, asset_class: str | None = None, limit: int | None = None
+    query: str,
+    exchange: str | None = None,
+    asset_class: str | None = None,
+    limit: int | None = None,
+    as_of: Day | None = None,
 ) -> Call[list[InstrumentInfo]]:
     return Call(
         "GET",
         f"{_BASE}/instruments/search",
         lambda body: [read_instrument(row) for row in body["instruments"]],
-        _params(query=query, exchange=exchange, asset_class=asset_class, limit=limit),
+        _params(query=query, exchange=exchange, asset_class=asset_class, limit=limit, as_of=_date(as_of)),
     )
+
+
+def _date(as_of: Day | None) -> str | None:
+    return None if as_of is None else day_text(as_of, "as_of")
 
 
 def instrument(token: int, as_of: Day | None = None) -> Call[InstrumentInfo]:
     checked_instruments(token)
-    date = None if as_of is None else day_text(as_of, "as_of")
-    return Call("GET", f"{_BASE}/instruments/{token}", read_instrument, _params(as_of=date))
+    return Call("GET", f"{_BASE}/instruments/{token}", read_instrument, _params(as_of=_date(as_of)))
 
 
-def find(symbol: str) -> tuple[Call[list[InstrumentInfo]], Callable[[list[InstrumentInfo]], InstrumentInfo | None]]:
+def find(
+    symbol: str, as_of: Day | None = None
+) -> tuple[Call[list[InstrumentInfo]], Callable[[list[InstrumentInfo]], InstrumentInfo | None]]:
     """A search, and which of its answers is the one."""
     checked_instruments(symbol)
     exchange, colon, name = symbol.rpartition(":")
@@ -109,12 +118,12 @@ def find(symbol: str) -> tuple[Call[list[InstrumentInfo]], Callable[[list[Instru
         return same[0] if same else None
 
     # With its exchange in the query: as a filter, one that the server does not know would be an error.
-    return search(symbol, limit=_MAX_NAMESAKES), pick
+    return search(symbol, limit=_MAX_NAMESAKES, as_of=as_of), pick
 
 
-def import_file(csv: str | bytes) -> Call[ImportReport]:
+def import_file(csv: str | bytes, as_of: Day | None = None) -> Call[ImportReport]:
     content = csv.encode() if isinstance(csv, str) else csv
-    return Call("POST", f"{_BASE}/instruments", read_import, {}, content, "text/csv")
+    return Call("POST", f"{_BASE}/instruments", read_import, _params(as_of=_date(as_of)), content, "text/csv")
 
 
 # Market data -----------------------------------------------------------------------------------------------------
@@ -160,7 +169,12 @@ def _page(body: Any) -> Mapping[str, Any]:
 
 
 def _range(
-    instrument: Instrument, day: Day | None, start: Moment | None, end: Moment | None, limit: int | None
+    instrument: Instrument,
+    day: Day | None,
+    start: Moment | None,
+    end: Moment | None,
+    limit: int | None,
+    as_of: Day | None,
 ) -> dict[str, str]:
     (key,) = checked_instruments(instrument)
     if limit is not None and (not is_whole(limit) or limit < 1):
@@ -169,13 +183,18 @@ def _range(
     if first is not None and last is not None and last < first:
         raise Unsupported("end", "a time not before start", end)
     named = {"symbol": key} if isinstance(key, str) else {"instrument_token": str(key)}
-    return {**named, **_params(from_=first, to=last)}
+    return {**named, **_params(from_=first, to=last, as_of=_date(as_of))}
 
 
 def ticks(
-    instrument: Instrument, day: Day | None, start: Moment | None, end: Moment | None, limit: int | None
+    instrument: Instrument,
+    day: Day | None,
+    start: Moment | None,
+    end: Moment | None,
+    limit: int | None,
+    as_of: Day | None,
 ) -> Query[Any]:
-    params = _range(instrument, day, start, end, limit)
+    params = _range(instrument, day, start, end, limit, as_of)
     return Query(f"{_BASE}/historical/ticks", "ticks", params, TickTable, limit)
 
 
@@ -185,12 +204,13 @@ def candles(
     start: Moment | None,
     end: Moment | None,
     limit: int | None,
+    as_of: Day | None,
     interval: str,
     fill: str,
     session: str,
 ) -> Query[Any]:
     params = {
-        **_range(instrument, day, start, end, limit),
+        **_range(instrument, day, start, end, limit, as_of),
         "interval": one_of("interval", interval, INTERVALS),
         "fill": one_of("fill", fill, ("none", "previous")),
         "session": one_of("session", session, ("all", "regular")),

@@ -326,7 +326,7 @@ class AsyncHistoryQuery(Generic[R]):
 
 
 class AsyncHistory:
-    """What is stored. A range is a trading ``day``, or ``start`` and ``end``, half-open; neither: all there is."""
+    """What is stored. A range is a trading ``day``, or ``start`` and ``end``, half-open; neither: all there is. ``as_of``: the day on which a symbol means the instrument."""
 
     def __init__(self, sender: AsyncHttpSender) -> None:
         self._sender = sender
@@ -339,9 +339,10 @@ class AsyncHistory:
         start: Moment | None = None,
         end: Moment | None = None,
         limit: int | None = None,
+        as_of: Day | None = None,
     ) -> AsyncHistoryQuery[HistoricalTick]:
         """Ticks of one instrument, ascending."""
-        return AsyncHistoryQuery(self._sender, api.ticks(instrument, day, start, end, limit))
+        return AsyncHistoryQuery(self._sender, api.ticks(instrument, day, start, end, limit, as_of))
 
     def candles(
         self,
@@ -352,11 +353,12 @@ class AsyncHistory:
         start: Moment | None = None,
         end: Moment | None = None,
         limit: int | None = None,
+        as_of: Day | None = None,
         fill: Literal["none", "previous"] = "none",
         session: Literal["all", "regular"] = "all",
     ) -> AsyncHistoryQuery[Bar]:
         """Bars of one instrument, ascending; ``fill`` and ``session`` as in the server's ``/openapi.json``."""
-        query = api.candles(instrument, day, start, end, limit, interval, fill, session)
+        query = api.candles(instrument, day, start, end, limit, as_of, interval, fill, session)
         return AsyncHistoryQuery(self._sender, query)
 
 
@@ -367,23 +369,29 @@ class AsyncInstruments:
         self._sender = sender
 
     async def search(
-        self, query: str, *, exchange: str | None = None, asset_class: str | None = None, limit: int | None = None
+        self,
+        query: str,
+        *,
+        exchange: str | None = None,
+        asset_class: str | None = None,
+        limit: int | None = None,
+        as_of: Day | None = None,
     ) -> list[InstrumentInfo]:
         """Best first. Words in any order, each beginning one of symbol, name, exchange, expiry, strike or kind."""
-        return await self._sender.send(api.search(query, exchange, asset_class, limit))
+        return await self._sender.send(api.search(query, exchange, asset_class, limit, as_of))
 
     async def get(self, token: int, *, as_of: Day | None = None) -> InstrumentInfo:
-        """By its token; raises :class:`NotFound` where none has it."""
+        """What its token meant on ``as_of``, or means now; raises :class:`NotFound` where none has it."""
         return await self._sender.send(api.instrument(token, as_of))
 
-    async def find(self, symbol: str) -> InstrumentInfo | None:
+    async def find(self, symbol: str, *, as_of: Day | None = None) -> InstrumentInfo | None:
         """By its symbol, ``EXCHANGE:TRADINGSYMBOL`` or the bare one where only one exchange has it; None: no such."""
-        call, pick = api.find(symbol)
+        call, pick = api.find(symbol, as_of)
         return pick(await self._sender.send(call))
 
-    async def import_file(self, csv: str | bytes) -> ImportReport:
-        """Sends the broker's instruments file."""
-        return await self._sender.send(api.import_file(csv))
+    async def import_file(self, csv: str | bytes, *, as_of: Day | None = None) -> ImportReport:
+        """Sends the broker's instruments file, of the trading day ``as_of``, today unless given."""
+        return await self._sender.send(api.import_file(csv, as_of))
 
 
 class AsyncReplays:

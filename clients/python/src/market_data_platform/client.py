@@ -254,7 +254,7 @@ class HistoryQuery(Generic[R]):
 
 
 class History:
-    """What is stored. A range is a trading ``day``, or ``start`` and ``end``, half-open; neither: all there is."""
+    """What is stored. A range is a trading ``day``, or ``start`` and ``end``, half-open; neither: all there is. ``as_of``: the day on which a symbol means the instrument."""
 
     def __init__(self, sender: HttpSender) -> None:
         self._sender = sender
@@ -267,9 +267,10 @@ class History:
         start: Moment | None = None,
         end: Moment | None = None,
         limit: int | None = None,
+        as_of: Day | None = None,
     ) -> HistoryQuery[HistoricalTick]:
         """Ticks of one instrument, ascending."""
-        return HistoryQuery(self._sender, api.ticks(instrument, day, start, end, limit))
+        return HistoryQuery(self._sender, api.ticks(instrument, day, start, end, limit, as_of))
 
     def candles(
         self,
@@ -280,11 +281,12 @@ class History:
         start: Moment | None = None,
         end: Moment | None = None,
         limit: int | None = None,
+        as_of: Day | None = None,
         fill: Literal["none", "previous"] = "none",
         session: Literal["all", "regular"] = "all",
     ) -> HistoryQuery[Bar]:
         """Bars of one instrument, ascending; ``fill`` and ``session`` as in the server's ``/openapi.json``."""
-        query = api.candles(instrument, day, start, end, limit, interval, fill, session)
+        query = api.candles(instrument, day, start, end, limit, as_of, interval, fill, session)
         return HistoryQuery(self._sender, query)
 
 
@@ -295,23 +297,29 @@ class Instruments:
         self._sender = sender
 
     def search(
-        self, query: str, *, exchange: str | None = None, asset_class: str | None = None, limit: int | None = None
+        self,
+        query: str,
+        *,
+        exchange: str | None = None,
+        asset_class: str | None = None,
+        limit: int | None = None,
+        as_of: Day | None = None,
     ) -> list[InstrumentInfo]:
         """Best first. Words in any order, each beginning one of symbol, name, exchange, expiry, strike or kind."""
-        return self._sender.send(api.search(query, exchange, asset_class, limit))
+        return self._sender.send(api.search(query, exchange, asset_class, limit, as_of))
 
     def get(self, token: int, *, as_of: Day | None = None) -> InstrumentInfo:
-        """By its token; raises :class:`NotFound` where none has it."""
+        """What its token meant on ``as_of``, or means now; raises :class:`NotFound` where none has it."""
         return self._sender.send(api.instrument(token, as_of))
 
-    def find(self, symbol: str) -> InstrumentInfo | None:
+    def find(self, symbol: str, *, as_of: Day | None = None) -> InstrumentInfo | None:
         """By its symbol, ``EXCHANGE:TRADINGSYMBOL`` or the bare one where only one exchange has it; None: no such."""
-        call, pick = api.find(symbol)
+        call, pick = api.find(symbol, as_of)
         return pick(self._sender.send(call))
 
-    def import_file(self, csv: str | bytes) -> ImportReport:
-        """Sends the broker's instruments file."""
-        return self._sender.send(api.import_file(csv))
+    def import_file(self, csv: str | bytes, *, as_of: Day | None = None) -> ImportReport:
+        """Sends the broker's instruments file, of the trading day ``as_of``, today unless given."""
+        return self._sender.send(api.import_file(csv, as_of))
 
 
 class Replays:

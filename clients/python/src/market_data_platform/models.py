@@ -26,6 +26,11 @@ class InstrumentInfo:
     #: ``CE`` or ``PE``.
     option_type: str | None
     lot_size: int | None
+    #: The day asked for is after its expiry.
+    expired: bool = False
+    #: ``YYYY-MM-DD``: the days on which its token means it; None where no other meaning is known before, or after.
+    valid_from: str | None = None
+    valid_through: str | None = None
 
     @property
     def symbol(self) -> str:
@@ -178,6 +183,9 @@ def read_instrument(row: Mapping[str, Any]) -> InstrumentInfo:
         _float(row.get("strike")),
         row.get("option_type"),
         row.get("lot_size"),
+        row.get("expired", False),
+        row.get("valid_from"),
+        row.get("valid_through"),
     )
 
 
