@@ -2,6 +2,7 @@ import { afterEach, assert, describe, it, vi } from "@effect/vitest"
 import { BYTE_BURST, MAX_STRIKES, MESSAGE_BURST } from "../../src/http/session.ts"
 import { MESSAGES, Shares } from "../../src/http/shares.ts"
 import { LiveKey } from "../../src/layers/keys/ApiKeys.ts"
+import { meaningsOf } from "../../src/schema/Meaning.ts"
 import { Hub } from "../../src/streams/fanOut/Hub.ts"
 import { EPOCH, hubSettings, NOW, tickOf } from "../support/hub.ts"
 import { instrumentOf } from "../support/instruments.ts"
@@ -128,6 +129,37 @@ describe("a key for some instruments", () => {
       { symbol: "TCS", removed: false },
       { symbol: "NOSUCH", removed: false },
       { instrument_token: 1, symbol: "INFY", removed: true }
+    ])
+  })
+})
+
+describe("symbols on a replay", () => {
+  it("are what they were on its day, and those of the market are today's", () => {
+    const hub = new Hub({ settings: hubSettings, now: () => NOW, graceMs: 0 })
+    hub.open("r", 20_300)
+    const meanings = meaningsOf([
+      { instrument: instrumentOf(7, "OLD"), first: 20_300 },
+      { instrument: instrumentOf(7, "NEW"), first: 20_600 }
+    ])
+    const answers = (replay?: string) => {
+      const peer = new Conversation(hub, { meanings })
+      peer.send({ action: "subscribe", symbols: ["OLD", "NEW"], ...(replay === undefined ? {} : { replay }) })
+      peer.send({ action: "unsubscribe", symbols: ["OLD"] })
+      return [peer.all("subscribed")[0]!.tokens, peer.all("unsubscribed")[0]!.tokens]
+    }
+    assert.deepStrictEqual(answers("r"), [
+      [
+        { instrument_token: 7, symbol: "OLD", accepted: true, known: true },
+        { symbol: "NEW", accepted: false, reason: "unknown_symbol" }
+      ],
+      [{ instrument_token: 7, symbol: "OLD", removed: true }]
+    ])
+    assert.deepStrictEqual(answers(), [
+      [
+        { symbol: "OLD", accepted: false, reason: "unknown_symbol" },
+        { instrument_token: 7, symbol: "NEW", accepted: true, known: true }
+      ],
+      [{ symbol: "OLD", removed: false }]
     ])
   })
 })

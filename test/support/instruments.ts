@@ -1,6 +1,7 @@
 /** Decides how tests make an instrument, a share that says no more than it has to unless a case gives more, and search some. */
 import { building } from "../../src/layers/instruments/instrumentIndex.ts"
 import { fullSymbol, type Instrument } from "../../src/schema/Instrument.ts"
+import type { Meaning } from "../../src/schema/Meaning.ts"
 import type { InstrumentSearch } from "../../src/streams/ports/Instruments.ts"
 import { atOnce } from "../../src/streams/run/slices.ts"
 
@@ -29,15 +30,22 @@ export const instrumentIndex = (list: Iterable<Instrument>) => {
   return { ...index, search: (search: InstrumentSearch) => atOnce(index.searching(search)) }
 }
 
-/** Instruments that have always been what they are. */
-export const constant = (list: ReadonlyArray<Instrument>) => {
-  const get = (token: number) => list.find((one) => one.instrument_token === token)
-  const named = (symbol: string) => list.filter((one) => one.tradingsymbol === symbol || fullSymbol(one) === symbol)
+/** What is asked of instruments, of those that mean something on some days. */
+export const lookups = (meanings: ReadonlyArray<Meaning>) => {
+  const at = (token: number, day: number) =>
+    meanings.find((one) => one.instrument.instrument_token === token && one.from <= day && day <= one.through)
+      ?.instrument
+  const everNamed = (symbol: string) =>
+    meanings.filter(({ instrument }) => instrument.tradingsymbol === symbol || fullSymbol(instrument) === symbol)
   return {
-    get,
-    named,
-    at: get,
-    everNamed: (symbol: string) =>
-      named(symbol).map((instrument) => ({ instrument, from: -Infinity, through: Infinity }))
+    get: (token: number) => at(token, Infinity),
+    named: (symbol: string) =>
+      everNamed(symbol).flatMap(({ instrument, through }) => (through === Infinity ? [instrument] : [])),
+    at,
+    everNamed
   }
 }
+
+/** The same of instruments that have always been what they are. */
+export const constant = (list: ReadonlyArray<Instrument>) =>
+  lookups(list.map((instrument) => ({ instrument, from: -Infinity, through: Infinity })))

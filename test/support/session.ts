@@ -3,10 +3,11 @@ import { ClientSession, type SessionSettings } from "../../src/http/session.ts"
 import { MESSAGES, Shares } from "../../src/http/shares.ts"
 import type { LiveKey } from "../../src/layers/keys/ApiKeys.ts"
 import type { Instrument } from "../../src/schema/Instrument.ts"
+import type { Meaning } from "../../src/schema/Meaning.ts"
 import type { Answer, Removal, ServerMessage } from "../../src/schema/Protocol.ts"
 import type { Hub } from "../../src/streams/fanOut/Hub.ts"
 import { FakeSocket } from "./hub.ts"
-import { constant } from "./instruments.ts"
+import { constant, lookups } from "./instruments.ts"
 import { RuleChecker } from "./RuleChecker.ts"
 
 const settings: SessionSettings = {
@@ -34,6 +35,8 @@ export class Conversation {
       readonly checker?: RuleChecker
       readonly settings?: Partial<SessionSettings>
       readonly instruments?: ReadonlyArray<Instrument>
+      /** Instead of instruments, where they have been others. */
+      readonly meanings?: ReadonlyArray<Meaning>
       readonly shares?: Shares
       readonly key?: LiveKey
     } = {}
@@ -46,7 +49,7 @@ export class Conversation {
     const list = options.instruments ?? []
     const services = {
       hub,
-      instruments: constant(list),
+      instruments: options.meanings === undefined ? constant(list) : lookups(options.meanings),
       settings: { ...settings, ...options.settings },
       // A clock that stands still: what is asked for is done to its end.
       shares: options.shares ?? new Shares(MESSAGES, () => 0),

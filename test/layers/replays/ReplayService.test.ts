@@ -5,7 +5,7 @@ import { layer as instrumentsLayer } from "../../../src/layers/instruments/Instr
 import { type ReplaySettings, layer as replayService } from "../../../src/layers/replays/ReplayService.ts"
 import { LogError, type Overloaded } from "../../../src/schema/Errors.ts"
 import { partitionOf } from "../../../src/schema/Partition.ts"
-import type { Tick } from "../../../src/schema/Tick.ts"
+import { type Tick, tradingDate, tradingDay } from "../../../src/schema/Tick.ts"
 import type { TickBatch } from "../../../src/streams/log/follow.ts"
 import { TickLog } from "../../../src/streams/log/TickLog.ts"
 import type { Instruments } from "../../../src/streams/ports/Instruments.ts"
@@ -38,10 +38,15 @@ const TOKENS = [1, 2, 3, 408065, 738561]
 const RECORDED = recordedTicks({ seed: 3, tokens: TOKENS, ticks: 400, spanMicros: 4_000_000 })
 
 const KNOWN = [
-  instrumentOf(408065, "INFY"),
-  instrumentOf(738561, "RELIANCE"),
-  instrumentOf(1, "TCS"),
-  instrumentOf(2, "TCS", "BSE")
+  ...[
+    instrumentOf(408065, "INFY"),
+    instrumentOf(738561, "RELIANCE"),
+    instrumentOf(1, "TCS"),
+    instrumentOf(2, "TCS", "BSE"),
+    instrumentOf(3, "OLDNAME")
+  ].map((instrument) => ({ instrument, first: 0 })),
+  // From the day after the one that is replayed on.
+  { instrument: instrumentOf(3, "NEWNAME"), first: tradingDay(OPEN) + 1 }
 ]
 
 /** What the clients of a replay were told. */
@@ -106,7 +111,7 @@ class World {
       ticks,
       count: (tokens, from, to) => Effect.succeed(within(tokens, from, to).length),
       tokens: (from, to) => Effect.succeed([...new Set(within(TOKENS, from, to).map((t) => t.instrument_token))]),
-      instruments: () => Effect.succeed(KNOWN.map((instrument) => ({ instrument, first: 0 }))),
+      instruments: () => Effect.succeed(KNOWN),
       instrumentsVersion: Effect.succeed("1")
     })
     const instruments = instrumentsLayer.pipe(Layer.provide(Layer.merge(store, Readiness.layer)))
@@ -191,6 +196,20 @@ describe("ReplayService", () => {
       assert.deepStrictEqual(clocks.at(-1), { run: 1, ts: over.clock, state: "ended", isWhole: true })
       assert.deepStrictEqual(yield* replays.list, [over])
       assert.deepStrictEqual(world.live, [])
+    }).pipe(Effect.provide(world.layer()))
+  })
+
+  it.effect("names instruments as they were on its day, and says of others when they were", () => {
+    const world = new World()
+    return Effect.gen(function* () {
+      const replays = yield* Replays
+      const over = yield* ended(yield* replays.start({ symbols: ["oldname"], date: DATE, speed: "inf" }))
+      assert.deepStrictEqual(new Set(world.of(over).ticks.map((t) => t.instrument_token)), new Set([3]))
+      const refused = yield* Effect.flip(replays.start({ symbols: ["NSE:NEWNAME"], date: DATE }))
+      assert.strictEqual(
+        refused.message,
+        `symbols: no instrument was NSE:NEWNAME on ${DATE}: it is NSE:NEWNAME (3) from ${tradingDate(tradingDay(OPEN) + 1)}`
+      )
     }).pipe(Effect.provide(world.layer()))
   })
 
