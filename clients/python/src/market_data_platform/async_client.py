@@ -326,7 +326,11 @@ class AsyncHistoryQuery(Generic[R]):
 
 
 class AsyncHistory:
-    """What is stored. A range is a trading ``day``, or ``start`` and ``end``, half-open; neither: all there is. ``as_of``: the day on which a symbol means the instrument."""
+    """
+    What is stored. A range is a trading ``day``, or ``start`` and ``end``, half-open; neither: all there is.
+
+    ``as_of``: the day on which a symbol means the instrument.
+    """
 
     def __init__(self, sender: AsyncHttpSender) -> None:
         self._sender = sender

@@ -254,7 +254,11 @@ class HistoryQuery(Generic[R]):
 
 
 class History:
-    """What is stored. A range is a trading ``day``, or ``start`` and ``end``, half-open; neither: all there is. ``as_of``: the day on which a symbol means the instrument."""
+    """
+    What is stored. A range is a trading ``day``, or ``start`` and ``end``, half-open; neither: all there is.
+
+    ``as_of``: the day on which a symbol means the instrument.
+    """
 
     def __init__(self, sender: HttpSender) -> None:
         self._sender = sender
