@@ -66,6 +66,13 @@ const take = (session: Session, id: number, raw: RawTick, print: number, maxJump
   return session.contents.differs(id, raw.exchange_ts, print) ? OTHER : SAME
 }
 
+/**
+ * Whether a replay has brought a row already, as where its records were sent again: rows come in the order of their stamps, so one with a later
+ * stamp than all before it is another, though its number came.
+ */
+const isRecorded = (session: Session, id: number, raw: RawTick, print: number): boolean =>
+  raw.exchange_ts <= session.latest && session.agrees(id, raw, print)
+
 /** Whether a number that does not fit takes its connection to another session, which may be one that it opens. */
 const moves = (
   connection: Connection,
@@ -176,9 +183,23 @@ export const deduplicate =
           continue
         }
         let highest = session.highest
-        if (connection === undefined) {
-          // What a replay brings was let in when it was live; without numbers the content is the identity.
-          if (!(sequencing === "contiguous" ? session.ids.add(id) : session.hashes.add(id))) {
+        if (isReplayed && sequencing !== "none") {
+          const print = contentPrint(raw.exchange_ts, raw.price)
+          if (isRecorded(session, id, raw, print)) {
+            duplicate++
+            continue
+          }
+          // A number that came before with an earlier row was given again where state was lost: its numbering begins anew.
+          if (take(session, id, raw, print, Infinity) !== NEW) {
+            session = day.beginAnew(number, recordTime)
+            highest = session.highest
+            take(session, id, raw, print, Infinity)
+          }
+          if (raw.exchange_ts > session.latest) session.latest = raw.exchange_ts
+          if (sequencing === "contiguous") session.contents.put(id, raw.exchange_ts, print, recordTime, tick.feed)
+        } else if (connection === undefined) {
+          // Without numbers the content is the identity.
+          if (!session.hashes.add(id)) {
             duplicate++
             continue
           }

@@ -323,6 +323,14 @@ export class InstrumentDay {
     return Math.min(number, this.sessions.length - 1)
   }
 
+  /** Begins a session's numbering anew, under the same number: for replayed ticks of a day whose state was lost. */
+  beginAnew(number: number, recordTime: number): Session {
+    const session = new Session(recordTime, "", -1, -1)
+    session.latest = this.sessions[number]!.latest
+    this.sessions[number] = session
+    return session
+  }
+
   /** Whether a number is missing whose gap is still open. */
   hasOpenGap(recordTime: number, holdMicros: number): boolean {
     for (let i = this.sessions.length - 1; i >= 0; i--) {

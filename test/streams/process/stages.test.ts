@@ -711,6 +711,25 @@ describe("the stages of a partition", () => {
     assert.deepStrictEqual(toRecords(batch)[4]!.headers, { replay: "r.1", watermark: "1", end: "1" })
   })
 
+  it("let every row of a replay through, also numbers that were given again after the day's state was lost", () => {
+    for (const sequencing of ["contiguous", "monotonic"] as const) {
+      const { run } = pipeline()
+      const replayed = (offset: number, second: number, sequence_id: number) => ({
+        ...dma(offset, sequence_id, { session: 0, sequencing, exchange_ts: TEN + second * 1_000_000 }),
+        headers: { replay: "r.1" }
+      })
+      const rows = [...[1, 2, 3].map((id) => [id, id] as const), ...[1, 2, 3].map((id) => [10 + id, id] as const)]
+      // Records that are sent again bring the same rows.
+      const sent = [0, 1, 0, 1, 2, 3, 4, 3, 4, 5].map((i) => rows[i]!)
+      const batch = run(sent.map(([second, id], offset) => replayed(offset, second, id)))
+      assert.deepStrictEqual(
+        batch.ticks.map(({ tick }) => [tick.exchange_ts, tick.sequence_id, tick.session, tick.position, tick.status]),
+        rows.map(([second, id], i) => [TEN + second * 1_000_000, id, 0, i + 1, "LIVE"])
+      )
+      assert.strictEqual(tookOut(batch, "duplicate"), 4)
+    }
+  })
+
   it("count no gap, fill or loss of a replay: what it misses was counted when it was live", () => {
     const { run } = pipeline()
     const replayed = (offset: number, sequence_id: number) => ({
