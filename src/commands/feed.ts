@@ -262,9 +262,9 @@ const file = Command.make(
       file: flags.file,
       onError: flags.onError,
       instruments: {
-        token: (symbol) => answered(tokenOf(symbol, flags.tokens, ask)),
+        token: (symbol, day) => answered(tokenOf(symbol, day, flags.tokens, ask)),
         // Into Kafka without an instance nobody may be there to ask.
-        ...(onKafka ? {} : { tickSize: (token: number) => answered(tickSizeOf(token, ask)) })
+        ...(onKafka ? {} : { tickSize: (token: number, day: number) => answered(tickSizeOf(token, day, ask)) })
       },
       onSkip: (reason) => {
         named += 1

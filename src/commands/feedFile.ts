@@ -6,6 +6,7 @@ import { describeSeen, type FileFeedOptions, preview } from "../layers/feeds/Fil
 import { type FileField, fileFields, isFileField, type RowOptions } from "../layers/feeds/fileFields.ts"
 import { PRESETS, presetOf } from "../layers/feeds/filePresets.ts"
 import { TIME_UNITS } from "../layers/feeds/fileTimes.ts"
+import type { OfDays } from "../layers/feeds/instrumentAnswers.ts"
 import { DELIMITERS } from "../schema/delimited.ts"
 import { FeedError } from "../schema/Errors.ts"
 import { makeZone } from "../schema/NaiveTime.ts"
@@ -277,9 +278,9 @@ const timeText = (micros: number): string => {
 export const showPreview = (options: FileFeedOptions): Effect.Effect<void, FeedError> =>
   Effect.gen(function* () {
     const symbols = new Map<number, string>()
-    const token = async (symbol: string): Promise<number> => {
+    const token = async (symbol: string): Promise<OfDays<number>> => {
       symbols.set(symbols.size + 1, symbol)
-      return symbols.size
+      return { is: symbols.size, from: -Infinity, through: Infinity }
     }
     const { name, rows, seen } = yield* preview({ ...options, instruments: { token } }, SHOWN_ROWS)
     const bad = rows.flatMap(({ ticks }) => (typeof ticks === "string" ? [ticks] : []))

@@ -36,8 +36,8 @@ beforeEach(async () => {
     request.on("end", () => {
       const body = Buffer.concat(chunks).toString()
       if (request.method === "GET") {
-        // What it knows of the instrument that is asked for.
-        const token = /^\/api\/v1\/instruments\/(\d+)$/.exec(request.url ?? "")?.[1]
+        // What it knows of the instrument that is asked for, on the day of the rows.
+        const token = /^\/api\/v1\/instruments\/(\d+)\?as_of=2026-01-15$/.exec(request.url ?? "")?.[1]
         if (token !== "9") response.statusCode = 404
         response.end(JSON.stringify(token === "9" ? { instrument_token: 9, tick_size: 0.05 } : { message: "none" }))
         return

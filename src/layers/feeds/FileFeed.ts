@@ -10,13 +10,17 @@ import { publishPatiently, RawSink, type RawSinkTick } from "../../streams/ports
 import type { RowOptions } from "./fileFields.ts"
 import { BadRow, Known, Occurrences, RowReader, type Seen, Wanted } from "./fileRows.ts"
 import { type FileSource, linesOf, MAX_LINE_CHARS, openSource } from "./fileSource.ts"
+import type { OfDays } from "./instrumentAnswers.ts"
 import { ahead } from "./RawSink.ts"
 
-/** What an instance knows of instruments: the token of a symbol, or why there is none; a token's tick size, 0 for none. */
+/**
+ * What an instance knows of instruments on a trading day (since 1970): the token of a symbol, or why there is none; a
+ * token's tick size, 0 for none.
+ */
 export interface InstrumentAnswers {
-  readonly token: (symbol: string) => Promise<number | string>
+  readonly token: (symbol: string, day: number) => Promise<OfDays<number | string>>
   /** Without it, only `tickSize` holds prices to a grid. */
-  readonly tickSize?: (token: number) => Promise<number>
+  readonly tickSize?: (token: number, day: number) => Promise<OfDays<number>>
 }
 
 export interface FileFeedOptions extends RowOptions {
@@ -126,11 +130,13 @@ interface Reading {
 }
 
 const ask = async (wanted: Wanted, { known, options: { instruments } }: Reading): Promise<void> => {
-  if (wanted.symbol !== undefined) {
+  const { day, symbol, token } = wanted
+  const always = { from: -Infinity, through: Infinity }
+  if (symbol !== undefined) {
     const none = "no instance is asked for tokens (--tokens SYMBOL=TOKEN)"
-    known.setToken(wanted.symbol, (await instruments?.token(wanted.symbol)) ?? none)
+    known.setToken(symbol, day, (await instruments?.token(symbol, day)) ?? { is: none, ...always })
   } else {
-    known.setSize(wanted.token, (await instruments?.tickSize?.(wanted.token)) ?? 0)
+    known.setSize(token, day, (await instruments?.tickSize?.(token, day)) ?? { is: 0, ...always })
   }
 }
 

@@ -2,6 +2,7 @@
 import { delimiterOf, splitLine } from "../../schema/delimited.ts"
 import { showValue } from "../../schema/Explain.ts"
 import { isExactPrice, type RawTick, readRawTick } from "../../schema/RawTick.ts"
+import { tradingDay } from "../../schema/Tick.ts"
 import type { DateOrder } from "../../schema/WrittenTime.ts"
 import { type BarInterval, barProblem, barTicks, type FileBar, startOf } from "./barTicks.ts"
 import {
@@ -16,6 +17,7 @@ import {
   typed
 } from "./fileFields.ts"
 import { FileTimes, type TimeUnit, Unclear } from "./fileTimes.ts"
+import type { OfDays } from "./instrumentAnswers.ts"
 
 /** Contents remembered to tell the same content met again: the newest this many for sure, twice as many at most. */
 export const MIN_CONTENTS = 131_072
@@ -125,14 +127,42 @@ export class BadRow {
   }
 }
 
-/** What must be known of an instrument before a row can be read. */
+/** What must be known of an instrument on a trading day (since 1970) before a row can be read. */
 export class Wanted {
   readonly symbol: string | undefined
   readonly token: number
+  readonly day: number
 
-  constructor(symbol: string | undefined, token = 0) {
+  constructor(symbol: string | undefined, token: number, day: number) {
     this.symbol = symbol
     this.token = token
+    this.day = day
+  }
+}
+
+/** What is known by the days that it is of: of most there is one answer for all. */
+class Answers<K, A> {
+  readonly #known = new Map<K, Array<OfDays<A>>>()
+  #size = 0
+
+  get(key: K, day: number): A | undefined {
+    const all = this.#known.get(key)
+    if (all === undefined) return undefined
+    for (let i = 0; i < all.length; i++) if (all[i]!.from <= day && day <= all[i]!.through) return all[i]!.is
+    return undefined
+  }
+
+  /** An answer to what was asked for a day: it is of that day, whatever else it is of. */
+  set(key: K, day: number, { from, is, through }: OfDays<A>): void {
+    if (this.#size >= MAX_KNOWN) {
+      this.#known.clear()
+      this.#size = 0
+    }
+    this.#size += 1
+    const one = { is, from: Math.min(from, day), through: Math.max(through, day) }
+    const all = this.#known.get(key)
+    if (all === undefined) this.#known.set(key, [one])
+    else all.push(one)
   }
 }
 
@@ -140,8 +170,8 @@ export class Wanted {
 export class Known {
   /** Whether an instrument's own tick size is asked for. */
   readonly isAsking: boolean
-  readonly #tokens = new Map<string, number | string>()
-  readonly #sizes = new Map<number, number>()
+  readonly #tokens = new Answers<string, number | string>()
+  readonly #sizes = new Answers<number, number>()
   #symbol: string | undefined
   /** Prices that were rounded. */
   rounded = 0
@@ -150,23 +180,21 @@ export class Known {
     this.isAsking = isAsking
   }
 
-  /** The token of a symbol, or why it has none; undefined where it was not asked yet. */
-  token(symbol: string): number | string | undefined {
-    return this.#tokens.get(symbol)
+  /** The token of a symbol on a day, or why it has none; undefined where it was not asked yet. */
+  token(symbol: string, day: number): number | string | undefined {
+    return this.#tokens.get(symbol, day)
   }
 
-  setToken(symbol: string, token: number | string): void {
-    if (this.#tokens.size >= MAX_KNOWN) this.#tokens.clear()
-    this.#tokens.set(symbol, token)
+  setToken(symbol: string, day: number, token: OfDays<number | string>): void {
+    this.#tokens.set(symbol, day, token)
   }
 
-  size(token: number): number | undefined {
-    return this.#sizes.get(token)
+  size(token: number, day: number): number | undefined {
+    return this.#sizes.get(token, day)
   }
 
-  setSize(token: number, size: number): void {
-    if (this.#sizes.size >= MAX_KNOWN) this.#sizes.clear()
-    this.#sizes.set(token, size)
+  setSize(token: number, day: number, size: OfDays<number>): void {
+    this.#sizes.set(token, day, size)
   }
 
   /** The one symbol of all rows, where all have the same token; the one before where this is another. */
@@ -213,6 +241,10 @@ const decimalsOf = (size: number): number => (String(size).split(".")[1] ?? "").
 /** The multiple of a tick size nearest to a price. */
 const onGrid = (price: number, size: number): number =>
   Number((Math.round(price / size) * size).toFixed(Math.max(decimalsOf(size), 0)))
+
+/** The trading day of a row, infinite where its time is none. */
+const dayOf = ({ exchange_ts }: Record<string, unknown>): number =>
+  typeof exchange_ts === "number" && Number.isFinite(exchange_ts) ? tradingDay(exchange_ts) : Infinity
 
 export interface ReaderParts {
   readonly known: Known
@@ -445,8 +477,9 @@ export class RowReader {
       return bad(`expected ${showValue(other)}, as all rows have the same instrument_token, got ${showValue(symbol)}`)
     }
     if (instrument_token !== undefined) return undefined
-    const token = this.#parts.known.token(symbol)
-    if (token === undefined) return new Wanted(symbol)
+    const day = dayOf(given)
+    const token = this.#parts.known.token(symbol, day)
+    if (token === undefined) return new Wanted(symbol, 0, day)
     if (typeof token === "string") return bad(`${token}, got ${showValue(symbol)}`)
     given.instrument_token = token
     return undefined
@@ -459,8 +492,9 @@ export class RowReader {
     const token = given.instrument_token
     if (typeof price !== "number" || typeof token !== "number" || !Number.isFinite(price)) return undefined
     const { known } = this.#parts
-    const size = tickSize ?? (known.isAsking ? known.size(token) : 0)
-    if (size === undefined) return new Wanted(undefined, token)
+    const day = dayOf(given)
+    const size = tickSize ?? (known.isAsking ? known.size(token, day) : 0)
+    if (size === undefined) return new Wanted(undefined, token, day)
     const fitting = size > 0 ? onGrid(price, size) : isExactPrice(price) ? price : Number(price.toFixed(PRICE_DECIMALS))
     if (fitting === price || (size === 0 && round !== true)) return undefined
     if (round !== true) {

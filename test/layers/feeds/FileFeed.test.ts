@@ -367,7 +367,8 @@ describe("the file feed", () => {
       const asked: Array<string> = []
       const token = async (symbol: string) => {
         asked.push(symbol)
-        return symbol === "A" ? 11 : "expected the symbol of an instrument that the instance knows"
+        const is = symbol === "A" ? 11 : "expected the symbol of an instrument that the instance knows"
+        return { is, from: -Infinity, through: Infinity }
       }
       const rows = ["A", "B", "A", "B"].map((symbol, i) => `${symbol},2026-01-15 09:15:0${i},1\n`)
       const { skipped, ticks } = yield* feed(`symbol,exchange_ts,price\n${rows.join("")}`, {
@@ -385,6 +386,27 @@ describe("the file feed", () => {
         skipped[0],
         'ticks.csv line 3, column 1 (symbol): expected the symbol of an instrument that the instance knows, got "B"'
       )
+    })
+  )
+
+  it.effect("asks again for a day on which the symbol may be another's", () =>
+    Effect.gen(function* () {
+      const asked: Array<number> = []
+      // 2026-01-16 and before, and after it.
+      const token = async (_: string, day: number) => {
+        asked.push(day)
+        return day <= 20_469
+          ? { is: 11, from: -Infinity, through: 20_469 }
+          : { is: 12, from: 20_470, through: Infinity }
+      }
+      const days = ["2026-01-15", "2026-01-19", "2026-01-16", "2026-01-20"]
+      const rows = days.map((date) => `A,${date} 09:15:00,1\n`)
+      const { ticks } = yield* feed(`symbol,exchange_ts,price\n${rows.join("")}`, { instruments: { token } })
+      assert.deepStrictEqual(
+        ticks.map((t) => t.instrument_token),
+        [11, 12, 11, 12]
+      )
+      assert.deepStrictEqual(asked, [20_468, 20_472])
     })
   )
 

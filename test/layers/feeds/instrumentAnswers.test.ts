@@ -3,6 +3,9 @@ import { Effect } from "effect"
 import type { InstanceAnswer } from "../../../src/layers/feeds/Instance.ts"
 import { symbolParts, tickSizeOf, tokenOf } from "../../../src/layers/feeds/instrumentAnswers.ts"
 
+/** 2025-07-10. */
+const DAY = 20_279
+
 const found = [
   { instrument_token: 1, tradingsymbol: "SBIN", exchange: "NSE" },
   { instrument_token: 2, tradingsymbol: "SBIN", exchange: "BSE" },
@@ -20,7 +23,7 @@ const asking = (instruments: unknown, status = 200) => {
 }
 const token = (symbol: string, instruments: unknown, status = 200) => {
   const { ask, paths } = asking(instruments, status)
-  return Effect.map(tokenOf(symbol, new Map([["nifty-i.nfo", 77]]), ask), (answer) => ({ answer, paths }))
+  return Effect.map(tokenOf(symbol, DAY, new Map([["nifty-i.nfo", 77]]), ask), ({ is }) => ({ answer: is, paths }))
 }
 
 describe("the token of a symbol", () => {
@@ -34,7 +37,10 @@ describe("the token of a symbol", () => {
   it.effect("is that of the one instrument that has it, in any case, and no other's", () =>
     Effect.gen(function* () {
       const { answer, paths } = yield* token("sbingold", { instruments: found })
-      assert.deepStrictEqual([answer, paths], [3, ["/api/v1/instruments/search?query=sbingold&limit=50"]])
+      assert.deepStrictEqual(
+        [answer, paths],
+        [3, ["/api/v1/instruments/search?query=sbingold&as_of=2025-07-10&limit=50"]]
+      )
       assert.strictEqual(
         (yield* token("NSE:M&M", { instruments: found })).paths[0]?.includes("query=M%26M&exchange=NSE"),
         true
@@ -55,9 +61,32 @@ describe("the token of a symbol", () => {
 
   it.effect("has a tick size where the instance says one", () =>
     Effect.gen(function* () {
-      assert.strictEqual(yield* tickSizeOf(5, asking({ tick_size: 0.05 }).ask), 0.05)
-      assert.strictEqual(yield* tickSizeOf(5, asking({ tick_size: "x" }).ask), 0)
-      assert.strictEqual(yield* tickSizeOf(5, asking({}, 404).ask), 0)
+      const size = (body: object, status?: number) =>
+        Effect.map(tickSizeOf(5, DAY, asking(body, status).ask), ({ is }) => is)
+      assert.strictEqual(yield* size({ tick_size: 0.05 }), 0.05)
+      assert.strictEqual(yield* size({ tick_size: "x" }), 0)
+      assert.strictEqual(yield* size({}, 404), 0)
+    })
+  )
+
+  it.effect("is of the days that the instance says, and of all where it says none", () =>
+    Effect.gen(function* () {
+      const [sbin] = found
+      const of = { ...sbin, valid_from: "2025-07-01", valid_through: null, tick_size: 0.05 }
+      const { ask, paths } = asking({ instruments: [of] })
+      assert.deepStrictEqual(yield* tokenOf("SBIN", DAY, new Map(), ask), { is: 1, from: 20_270, through: Infinity })
+      assert.deepStrictEqual(yield* tickSizeOf(1, DAY, asking(of).ask), { is: 0.05, from: 20_270, through: Infinity })
+      assert.deepStrictEqual(yield* tokenOf("SBIN", DAY, new Map(), asking({ instruments: [sbin] }).ask), {
+        is: 1,
+        from: -Infinity,
+        through: Infinity
+      })
+      // What is not known on one day may be on another.
+      const none = yield* tokenOf("NONE", DAY, new Map(), ask)
+      assert.deepStrictEqual([none.from, none.through], [DAY, DAY])
+      yield* tokenOf("SBIN", Infinity, new Map(), ask)
+      assert.include(paths[0], "&as_of=2025-07-10")
+      assert.notInclude(paths.at(-1), "as_of")
     })
   )
 })
