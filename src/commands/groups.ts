@@ -132,5 +132,8 @@ const refused = Effect.die("no archive is configured")
 const noArchive: Archive["Service"] = {
   begun: () => refused,
   write: () => refused,
-  read: () => Stream.die("no archive")
+  read: () => Stream.die("no archive is configured"),
+  ticks: () => refused,
+  minutes: () => refused,
+  counts: () => refused
 }

@@ -30,7 +30,7 @@ import { groups, supervise } from "./groups.ts"
 import { lifeOf } from "./life.ts"
 import { boundMemory } from "./memory.ts"
 import { partitionsKept } from "./partitions.ts"
-import { archive, Crashed, caches, log, store } from "./services.ts"
+import { archive, Crashed, caches, history, log, store } from "./services.ts"
 
 /** The share of the embedded log that one archive object may hold: waiting for more would block the log. */
 const ARCHIVE_SHARE_OF_LOG = 0.25
@@ -139,11 +139,13 @@ export const instance = (asked: Settings, dataDir: string | undefined, beforehan
     caches(given),
     Drain.layer
   ).pipe(Layer.provideMerge(Readiness.layer))
+  const kept = archive(given, dataDir)
   const all = Effect.map(lifeOf("instance", STAGES), (self) =>
     serving(given, beforehand).pipe(
       Layer.provideMerge(Overview.layer({ self, expected: STAGES })),
       Layer.provideMerge(publishFigures(self)),
-      Layer.provideMerge(groups(given, { stages: STAGES, ownsLog, life: self.life }, archive(given, dataDir))),
+      Layer.provideMerge(history(kept)),
+      Layer.provideMerge(groups(given, { stages: STAGES, ownsLog, life: self.life }, kept)),
       Layer.provideMerge(partitionsKept),
       Layer.provideMerge(services)
     )

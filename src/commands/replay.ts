@@ -71,8 +71,8 @@ const flags = {
     Flag.optional
   ),
   source: Flag.Literals("source", ["store", "archive"]).pipe(
-    Flag.withDescription("where the ticks are read (default store)"),
-    Flag.withDefault("store" as const)
+    Flag.withDescription("where the ticks are read (default: the store, and what it has dropped in the archive)"),
+    Flag.optional
   ),
   url: urlFlag
 }
@@ -106,7 +106,7 @@ export const replay = Command.make(
       speed,
       ...(Option.isSome(from) ? { from: from.value } : {}),
       ...(Option.isSome(to) ? { to: to.value } : {}),
-      source,
+      ...(Option.isSome(source) ? { source: source.value } : {}),
       // This command is its listener: it ends the replay itself.
       detached: true
     }

@@ -11,7 +11,7 @@ import { supervise } from "./groups.ts"
 import { checkHost, insecureFlag, launch, serving } from "./instance.ts"
 import { lifeOf } from "./life.ts"
 import { say, tell } from "./lines.ts"
-import { caches, log, missing, required, settings, store } from "./services.ts"
+import { archive, caches, history, log, missing, required, settings, store } from "./services.ts"
 
 export const server = Command.make(
   "server",
@@ -33,14 +33,15 @@ export const server = Command.make(
       })
     )
     const self = yield* lifeOf("server", [])
-    const isArchived = given.S3_BUCKET !== undefined || given.DATA_DIR !== undefined
-    const expected = STAGES.filter((stage) => stage !== "archive" || isArchived)
+    const kept = archive(given, given.DATA_DIR, true)
+    const expected = STAGES.filter((stage) => stage !== "archive" || kept !== undefined)
     yield* launch(
       told.pipe(
         Layer.provideMerge(serving(given)),
         Layer.provideMerge(Overview.layer({ self, expected })),
         Layer.provideMerge(publishFigures(self)),
         Layer.provideMerge(Layer.effectDiscard(Effect.forkScoped(supervise("observe", observe(given))))),
+        Layer.provideMerge(history(kept)),
         Layer.provideMerge(services)
       )
     )

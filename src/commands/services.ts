@@ -6,6 +6,7 @@ import { join } from "node:path"
 import { Context, Effect, Fiber, Layer, Redacted, Result } from "effect"
 import * as ParquetFiles from "../layers/archive/ParquetFiles.ts"
 import * as S3 from "../layers/archive/S3.ts"
+import * as History from "../layers/history/History.ts"
 import * as Kafka from "../layers/kafka/KafkaLog.ts"
 import * as MemoryCheckpoints from "../layers/memory/MemoryCheckpoints.ts"
 import * as MemoryClaims from "../layers/memory/MemoryClaims.ts"
@@ -22,6 +23,7 @@ import * as RedisCounters from "../layers/redis/RedisCounters.ts"
 import * as RedisRing from "../layers/redis/RedisRing.ts"
 import { SettingError, StartError } from "../schema/Errors.ts"
 import { readSettings, type Settings } from "../schema/Settings.ts"
+import type { Archive } from "../streams/ports/Archive.ts"
 import { consumerGroups } from "../streams/topology.ts"
 import { withSecretFiles } from "./secretFiles.ts"
 
@@ -114,15 +116,22 @@ export const caches = (given: Settings) => {
   )
 }
 
-/** S3 where S3_BUCKET names it, else Parquet files in `dataDir`; undefined where there is neither. */
-export const archive = (given: Settings, dataDir: string | undefined) => {
+/**
+ * S3 where S3_BUCKET names it, else Parquet files in `dataDir`; undefined where there is neither. Who only reads leaves
+ * everything as it finds it.
+ */
+export const archive = (given: Settings, dataDir: string | undefined, readsOnly = false) => {
   const s3 = S3.optionsOf(given)
   if (s3 !== undefined) {
     const place = s3.endpoint === undefined ? "AWS" : placeOf(s3.endpoint)
-    return S3.layer(s3).pipe(awaited(`S3 at ${place} (S3_ENDPOINT)`, ATTEMPTS))
+    return S3.layer({ ...s3, readsOnly }).pipe(awaited(`S3 at ${place} (S3_ENDPOINT)`, ATTEMPTS))
   }
-  return dataDir === undefined ? undefined : ParquetFiles.layer(join(dataDir, "archive"))
+  return dataDir === undefined ? undefined : ParquetFiles.layer(join(dataDir, "archive"), { readsOnly })
 }
+
+/** The past of the store and of the archive, where there is one. */
+export const history = <E, R>(kept: Layer.Layer<Archive, E, R> | undefined) =>
+  kept === undefined ? History.layerOfStore : Layer.provide(History.layer, kept)
 
 /** What goes missing in a process without the services that are not named, one line each. */
 export const missing = (given: Settings, role: "worker" | "server"): ReadonlyArray<string> => {

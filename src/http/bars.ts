@@ -1,6 +1,6 @@
 /** Decides which bars a candle request answers: the session it asks for, gaps filled or not, by pages. */
 import { Effect } from "effect"
-import { barStart, boundedVolume, type Candle, type Interval, intervalMicros, isFinal } from "../schema/Candle.ts"
+import { addToBars, barStart, type Candle, type Interval, intervalMicros, isFinal } from "../schema/Candle.ts"
 import type { StoreError } from "../schema/Errors.ts"
 import { barOpen, barPhase, type Phase, type Segment, sessionDay } from "../schema/Sessions.ts"
 import { tradingDay, tradingDayStart } from "../schema/Tick.ts"
@@ -66,22 +66,6 @@ const closesAt = (segment: Segment, micros: number): boolean => {
 /** Up to `count` bars that start in [from, to), ascending. */
 type BarSource = (from: number, to: number, count: number) => Effect.Effect<ReadonlyArray<Candle>, StoreError>
 
-/** Puts a bar's content behind what `bars` end with: into the last of them where both start at `ts`. */
-const append = (bars: Array<Candle>, ts: number, { open, high, low, close, volume }: Omit<Candle, "ts">): void => {
-  const last = bars.at(-1)
-  if (last?.ts !== ts) bars.push({ ts, open, high, low, close, volume })
-  else {
-    bars[bars.length - 1] = {
-      ts,
-      open: last.open,
-      high: Math.max(last.high, high),
-      low: Math.min(last.low, low),
-      close,
-      volume: boundedVolume(last.volume + volume)
-    }
-  }
-}
-
 const storedBars =
   (store: Store, token: number, interval: Interval): BarSource =>
   (from, to, count) =>
@@ -112,7 +96,7 @@ const ticksAt = (store: Store, token: number, micros: number): Effect.Effect<Can
         ...(after === undefined ? {} : { after })
       })
       for (const { price, volume } of page) {
-        append(made, micros, { open: price, high: price, low: price, close: price, volume })
+        addToBars(made, micros, { open: price, high: price, low: price, close: price, volume })
       }
       if (page.length < PAGE) return made[0]
       after = page[page.length - 1]!
@@ -138,10 +122,10 @@ const regularBars =
         for (const part of page) {
           read(part.ts)
           if (meets(segment, part.ts, interval, REGULAR)) {
-            if (part.ts < to) append(found, part.ts, part)
+            if (part.ts < to) addToBars(found, part.ts, part)
           } else if (part.ts - width >= from && part.ts - width < to && closesAt(segment, part.ts)) {
             const closing = yield* ticksAt(store, token, part.ts)
-            if (closing !== undefined) append(found, part.ts - width, closing)
+            if (closing !== undefined) addToBars(found, part.ts - width, closing)
           }
         }
         if (page.length < limit) break
@@ -164,7 +148,7 @@ const rolledUp =
       while (at < end && made.length <= count) {
         const limit = Math.min(PAGE, (count + 1 - made.length) * (width / intervalMicros(part)) + 1)
         const page = yield* parts(at, end, limit)
-        for (const bar of page) append(made, start(bar.ts), bar)
+        for (const bar of page) addToBars(made, start(bar.ts), bar)
         if (page.length < limit) break
         at = page[page.length - 1]!.ts + 1
       }

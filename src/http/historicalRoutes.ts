@@ -3,8 +3,9 @@ import { Clock, Effect, Option, Semaphore, Stream } from "effect"
 import { HttpServerResponse } from "effect/http"
 import { HttpApiBuilder } from "effect/http-api"
 import { isTime } from "../schema/Time.ts"
+import { History } from "../streams/ports/History.ts"
 import { Instruments } from "../streams/ports/Instruments.ts"
-import { type StoredTick, type TickCursor, TickStore } from "../streams/ports/TickStore.ts"
+import type { StoredTick, TickCursor } from "../streams/ports/TickStore.ts"
 import { Api, DEFAULT_LIMIT } from "./Api.ts"
 import { bars } from "./bars.ts"
 import { readCursor, refusedCursor, writeCursor } from "./cursor.ts"
@@ -64,7 +65,7 @@ export const historicalRoutes = HttpApiBuilder.group(
   Api,
   "historical",
   Effect.fnUntraced(function* (handlers) {
-    const store = yield* TickStore
+    const store = yield* History
     const instruments = yield* Instruments
     const encoder = new TextEncoder()
     const streamedPages = yield* Semaphore.make(STREAM_PAGES)

@@ -96,7 +96,7 @@ export const readRange = (
 export const refuseUnknown = (
   range: Range,
   isEmpty: boolean,
-  store: TickStore["Service"]
+  store: Pick<TickStore["Service"], "ticks">
 ): Effect.Effect<void, NotFound | Unavailable> => {
   if (!range.unknown || !isEmpty) return Effect.void
   return store.ticks({ instrument_token: range.token, from: MIN_MICROS, to: MAX_MICROS, limit: 1 }).pipe(

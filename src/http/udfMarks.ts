@@ -16,6 +16,8 @@ const PAGE = 1000
 const MICROS_PER_SECOND = 1_000_000
 const MICROS_PER_DAY = 86_400_000_000
 
+type Store = Pick<TickStore["Service"], "candles" | "ticks">
+
 export interface MarksQuery {
   readonly token: number
   readonly segment: Segment | undefined
@@ -83,7 +85,7 @@ const holesOf = (ticks: ReadonlyArray<StoredTick>): ReadonlyArray<Hole> => {
 }
 
 /** The first `count` ticks of [from, to), a page at a time. */
-const ticksOf = (store: TickStore["Service"], token: number, from: number, to: number, count: number) =>
+const ticksOf = (store: Pick<Store, "ticks">, token: number, from: number, to: number, count: number) =>
   Effect.gen(function* () {
     const found: Array<StoredTick> = []
     let after: TickCursor | undefined
@@ -105,7 +107,7 @@ const ticksOf = (store: TickStore["Service"], token: number, from: number, to: n
 
 /** Marks of bars with gaps, ascending; the newest days of the range, as far as so many ticks go. */
 export const gapMarks = (
-  store: TickStore["Service"],
+  store: Store,
   query: MarksQuery
 ): Effect.Effect<ReadonlyArray<typeof UdfMark.Type>, StoreError> =>
   Effect.gen(function* () {
@@ -151,7 +153,7 @@ export const gapMarks = (
 
 /** Marks of days that have bars: special sessions, and the day on which the contract expires. */
 export const dayMarks = (
-  store: TickStore["Service"],
+  store: Store,
   query: MarksQuery,
   expiry: string | null
 ): Effect.Effect<ReadonlyArray<typeof UdfTimescaleMark.Type>, StoreError> =>

@@ -7,6 +7,7 @@ import { isExpired } from "../schema/Meaning.ts"
 import type { Segment } from "../schema/Sessions.ts"
 import { tradingDay, tradingDayStart } from "../schema/Tick.ts"
 import { MAX_MICROS, MIN_MICROS } from "../schema/Time.ts"
+import { History } from "../streams/ports/History.ts"
 import { Instruments } from "../streams/ports/Instruments.ts"
 import { LastPrices } from "../streams/ports/LastPrices.ts"
 import { type Quote, TickStore } from "../streams/ports/TickStore.ts"
@@ -98,6 +99,7 @@ export const udfRoutes = HttpApiBuilder.group(
   "udf",
   Effect.fnUntraced(function* (handlers) {
     const store = yield* TickStore
+    const history = yield* History
     const instruments = yield* Instruments
     const price = yield* LastPrices
     const session = udfSessions()
@@ -153,7 +155,7 @@ export const udfRoutes = HttpApiBuilder.group(
         // The last tick may be of what the token means now.
         if (quote === undefined || day < from || day > through)
           return { s: "error" as const, n: symbol, v: {}, errmsg: `${symbol}: no tick of it came` }
-        const before = yield* newestBars(store, {
+        const before = yield* newestBars(history, {
           token,
           segment: undefined,
           interval: "1d",
@@ -242,7 +244,7 @@ export const udfRoutes = HttpApiBuilder.group(
             session: interval === "1d" ? ("all" as const) : ("regular" as const),
             now: yield* nowMicros
           }
-          const found = yield* newestBars(store, {
+          const found = yield* newestBars(history, {
             ...wanted,
             from: countback === undefined ? from : startOf(days),
             to,
@@ -256,7 +258,7 @@ export const udfRoutes = HttpApiBuilder.group(
           }
           if (found.length === 0) {
             if (countback !== undefined) return { s: "no_data" as const }
-            const [before] = yield* newestBars(store, { ...wanted, from: startOf(days), to: from, limit: 1 }).pipe(
+            const [before] = yield* newestBars(history, { ...wanted, from: startOf(days), to: from, limit: 1 }).pipe(
               Effect.mapError(storeFailure)
             )
             return {
@@ -282,11 +284,11 @@ export const udfRoutes = HttpApiBuilder.group(
           d
         })),
       marks: ({ query }) =>
-        Effect.flatMap(marked(query), (range) => looking.withPermits(1)(gapMarks(store, range))).pipe(
+        Effect.flatMap(marked(query), (range) => looking.withPermits(1)(gapMarks(history, range))).pipe(
           Effect.catchTag("StoreError", (error) => Effect.fail(storeFailure(error)))
         ),
       timescaleMarks: ({ query }) =>
-        Effect.flatMap(marked(query), (range) => dayMarks(store, range, range.instrument.expiry)).pipe(
+        Effect.flatMap(marked(query), (range) => dayMarks(history, range, range.instrument.expiry)).pipe(
           Effect.catchTag("StoreError", (error) => Effect.fail(storeFailure(error)))
         )
     })

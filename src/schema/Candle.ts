@@ -53,3 +53,23 @@ export interface Candle {
   /** At most `MAX_VOLUME`. */
   readonly volume: number
 }
+
+/** Puts a bar's content behind what `bars` end with: into the last of them where both start at `ts`. */
+export const addToBars = (
+  bars: Array<Candle>,
+  ts: number,
+  { open, high, low, close, volume }: Omit<Candle, "ts">
+): void => {
+  const last = bars.at(-1)
+  if (last?.ts !== ts) bars.push({ ts, open, high, low, close, volume })
+  else {
+    bars[bars.length - 1] = {
+      ts,
+      open: last.open,
+      high: Math.max(last.high, high),
+      low: Math.min(last.low, low),
+      close,
+      volume: boundedVolume(last.volume + volume)
+    }
+  }
+}

@@ -35,7 +35,11 @@ export class StoreError extends Schema.TaggedError<StoreError>()("StoreError", {
 /** The archive refused or did not answer. */
 export class ArchiveError extends Schema.TaggedError<ArchiveError>()("ArchiveError", {
   operation: Schema.String,
-  message: Schema.String
+  message: Schema.String,
+  /** Where it is one object's: it is there no longer, or it is not what was put there. */
+  object: Schema.optionalKey(
+    Schema.Struct({ name: Schema.String, is: Schema.Literals(["gone", "corrupt"]), reason: Schema.String })
+  )
 }) {}
 
 /** Another writer began a range where this one was to begin: it is completed as it was begun, up to `last`. */

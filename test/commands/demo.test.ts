@@ -5,6 +5,7 @@ import { serving } from "../../src/commands/instance.ts"
 import { lifeOf } from "../../src/commands/life.ts"
 import { caches, log } from "../../src/commands/services.ts"
 import { Server } from "../../src/http/Server.ts"
+import { layerOfStore } from "../../src/layers/history/History.ts"
 import { readSettings } from "../../src/schema/Settings.ts"
 import { defaultSimulation } from "../../src/schema/Simulation.ts"
 import { Overview } from "../../src/streams/Overview.ts"
@@ -18,6 +19,7 @@ describe("mdp demo", () => {
       const given = Result.getOrThrow(readSettings({ PORT: "0" }))
       const self = yield* lifeOf("instance", [])
       const services = Overview.layer({ self, expected: [] }).pipe(
+        Layer.provideMerge(layerOfStore),
         Layer.provideMerge(Layer.mergeAll(log(given), memoryStore(new Rows()), caches(given))),
         Layer.provideMerge(Readiness.layer)
       )

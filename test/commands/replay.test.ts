@@ -91,7 +91,6 @@ describe("mdp replay", () => {
           speed: 10,
           from: "09:15",
           to: "15:30",
-          source: "store",
           detached: true
         })
         assert.deepStrictEqual(polls, ["GET /api/v1/replays/a1", "GET /api/v1/replays/a1"])

@@ -1,21 +1,32 @@
-import { mkdtempSync, rmSync } from "node:fs"
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { assert, describe, it } from "@effect/vitest"
-import { Arbitrary, Effect, Layer, Schema, type Scope, Stream } from "effect"
+import { Arbitrary, Effect, Layer, Logger, Schema, type Scope, Stream } from "effect"
 import * as ParquetFiles from "../../src/layers/archive/ParquetFiles.ts"
 import * as S3 from "../../src/layers/archive/S3.ts"
+import { barStart } from "../../src/schema/Candle.ts"
 import type { ArchiveError, RangeTaken } from "../../src/schema/Errors.ts"
-import { type Tick, tradingDate } from "../../src/schema/Tick.ts"
+import { compareTicks, type Tick, tradingDate } from "../../src/schema/Tick.ts"
 import { toColumns } from "../../src/schema/TickColumns.ts"
 import { Archive, type ArchiveRange } from "../../src/streams/ports/Archive.ts"
-import type { StoredTick } from "../../src/streams/ports/TickStore.ts"
-import { emptyBucket } from "../support/buckets.ts"
+import type { StoredTick, TickCursor } from "../../src/streams/ports/TickStore.ts"
+import { emptyBucket, objectIn, putInto } from "../support/buckets.ts"
 import { s3 } from "../support/services.ts"
 import { DAY, EPOCH, makeTick, OPEN, toStored } from "./ticks.ts"
 
 /** A place for an archive, empty, gone with the scope; each use of the layer opens it anew. */
 type Place = Effect.Effect<Layer.Layer<Archive>, never, Scope.Scope>
+
+/** The same, and a way to put any bytes where an object is, made of those that are there. */
+type Spoiled = Effect.Effect<
+  {
+    readonly layer: Layer.Layer<Archive>
+    readonly spoil: (key: string, of: (bytes: Uint8Array) => Uint8Array) => Promise<void>
+  },
+  never,
+  Scope.Scope
+>
 
 const folder = Effect.acquireRelease(
   Effect.sync(() => mkdtempSync(join(tmpdir(), "archive-"))),
@@ -38,6 +49,31 @@ const places: ReadonlyArray<{ readonly name: string; readonly place: Place }> = 
         {
           name: "S3, a day read in many parts",
           place: Effect.map(emptyBucket(access), (options) => Layer.orDie(S3.layer(options, { maxKeys: 3 })))
+        }
+      ])
+]
+
+/** Each kind of place once, with a way into it past the archive. */
+const spoiled: ReadonlyArray<{ readonly name: string; readonly place: Spoiled }> = [
+  {
+    name: "files",
+    place: Effect.map(folder, (made) => ({
+      layer: Layer.orDie(ParquetFiles.layer(made)),
+      spoil: async (key, of) => writeFileSync(join(made, key), of(readFileSync(join(made, key))))
+    }))
+  },
+  ...(access === undefined
+    ? []
+    : [
+        {
+          name: "S3",
+          place: Effect.map(
+            emptyBucket(access),
+            (options): Effect.Success<Spoiled> => ({
+              layer: Layer.orDie(S3.layer(options)),
+              spoil: async (key, of) => putInto(access, key, of(await objectIn(access, key)))
+            })
+          )
         }
       ])
 ]
@@ -285,6 +321,116 @@ for (const { name, place } of places) {
       })
     )
 
+    it.effect("gives one instrument's ticks by pages of any size, in the order of ticks, over days and objects", () =>
+      Effect.gen(function* () {
+        const layer = yield* place
+        const mine = (given: Partial<Tick>): Tick => makeTick({ instrument_token: 2, ...given })
+        // Ties, late ones, a number twice, ticks without a number, and a row that a replay had added.
+        const first = [
+          ...run(9, { instrument_token: 2 }),
+          mine({ exchange_ts: OPEN, sequence_id: -7, position: 90 }),
+          mine({ exchange_ts: OPEN, sequence_id: -9, position: 80 }),
+          mine({ exchange_ts: OPEN + A_DAY, sequence_id: 3, position: 1, epoch: EPOCH + A_DAY })
+        ]
+        const later = [
+          mine({ exchange_ts: OPEN + 3500, sequence_id: 40, position: 12 }),
+          mine({ exchange_ts: OPEN + 2000, sequence_id: 41, position: 13 }),
+          mine({ exchange_ts: OPEN + 2000, sequence_id: -3, epoch: Number.NaN, position: Number.NaN })
+        ]
+        yield* Effect.gen(function* () {
+          const archive = yield* Archive
+          yield* write(range(0, 20), [...first, ...run(5, { instrument_token: 1 }), ...run(5, { instrument_token: 3 })])
+          yield* write(range(21, 30), [...later, first[4]!])
+          const all = [...first, ...later]
+            .map(toStored)
+            .map((tick) => (Number.isNaN(tick.epoch) ? { ...tick, epoch: null, position: null } : tick))
+            .sort(compareTicks)
+          const pages = Effect.fnUntraced(function* (from: number, to: number, limit: number) {
+            const found: Array<StoredTick> = []
+            let after: TickCursor | undefined
+            for (;;) {
+              const query = { instrument_token: 2, from, to, limit, ...(after === undefined ? {} : { after }) }
+              const page = yield* archive.ticks(query)
+              found.push(...page)
+              if (page.length < limit) return found
+              after = page.at(-1)!
+            }
+          })
+          for (const limit of [1, 2, 5, 1000]) {
+            assert.deepStrictEqual(yield* pages(OPEN - A_DAY, OPEN + 2 * A_DAY, limit), all, String(limit))
+            const [from, to] = [OPEN + 2000, OPEN + 3500]
+            const some = all.filter(({ exchange_ts }) => exchange_ts >= from && exchange_ts < to)
+            assert.deepStrictEqual(yield* pages(from, to, limit), some)
+          }
+          assert.deepStrictEqual(yield* archive.ticks({ instrument_token: 9, from: 0, to: OPEN * 2, limit: 5 }), [])
+          // What is written meanwhile is in the next page.
+          const late = mine({ exchange_ts: OPEN + 2500, sequence_id: 77, position: 99 })
+          yield* write(range(31, 31), [late])
+          const grown = [...all, toStored(late)].sort(compareTicks)
+          assert.deepStrictEqual(yield* pages(OPEN - A_DAY, OPEN + 2 * A_DAY, 3), grown)
+        }).pipe(Effect.provide(layer))
+      })
+    )
+
+    it.effect("counts what there is of some instruments or all, and makes minutes of it", () =>
+      Effect.gen(function* () {
+        const layer = yield* place
+        yield* Effect.gen(function* () {
+          const archive = yield* Archive
+          const minute = 60_000_000
+          const ticks = [1, 2].flatMap((instrument_token) =>
+            Array.from({ length: 10 }, (_, i) =>
+              makeTick({
+                instrument_token,
+                exchange_ts: OPEN + Math.floor(i / 3) * minute + i,
+                sequence_id: i + 1,
+                position: i + 1,
+                price: 100 + ((i * 7) % 5),
+                volume: i
+              })
+            )
+          )
+          const nextDay = run(4, { instrument_token: 1, exchange_ts: OPEN + A_DAY })
+          yield* write(range(0, 9), [...ticks.slice(0, 13), ...nextDay])
+          yield* write(range(10, 19), ticks.slice(8))
+          const counted = (tokens: ReadonlyArray<number> | undefined, from: number, to: number) =>
+            Effect.map(archive.counts(tokens, from, to), (found) => [...found].sort(([a], [b]) => a - b))
+          assert.deepStrictEqual(yield* counted(undefined, 0, OPEN + 2 * A_DAY), [
+            [1, 14],
+            [2, 10]
+          ])
+          assert.deepStrictEqual(yield* counted([2, 5], OPEN + minute, OPEN + 2 * minute), [[2, 3]])
+          assert.deepStrictEqual(yield* counted([1], OPEN + A_DAY, OPEN + A_DAY + 2000), [[1, 2]])
+          assert.deepStrictEqual(yield* counted(undefined, OPEN - 1, OPEN), [])
+          const minutes = (from: number, to: number, limit: number) =>
+            archive.minutes({ instrument_token: 1, from, to, limit })
+          const expected = [0, 1, 2, 3].map((n) => {
+            const own = ticks.filter(
+              (t) => t.instrument_token === 1 && barStart(t.exchange_ts, "1m") === OPEN + n * minute
+            )
+            const prices = own.map(({ price }) => price)
+            return {
+              ts: OPEN + n * minute,
+              open: prices[0]!,
+              high: Math.max(...prices),
+              low: Math.min(...prices),
+              close: prices.at(-1)!,
+              volume: own.reduce((sum, { volume }) => sum + volume, 0)
+            }
+          })
+          assert.deepStrictEqual(yield* minutes(OPEN, OPEN + A_DAY, 100), expected)
+          assert.deepStrictEqual(yield* minutes(OPEN + minute, OPEN + 3 * minute, 100), expected.slice(1, 3))
+          assert.deepStrictEqual(yield* minutes(0, OPEN + 2 * A_DAY, 3), expected.slice(0, 3))
+          // A late tick is in its minute at once.
+          yield* write(range(20, 20), [
+            makeTick({ instrument_token: 1, exchange_ts: OPEN + 5, sequence_id: 90, price: 1 })
+          ])
+          const [changed] = yield* minutes(OPEN, OPEN + minute, 1)
+          assert.deepInclude(changed, { low: 1, close: 1, volume: expected[0]!.volume + 100 })
+        }).pipe(Effect.provide(layer))
+      })
+    )
+
     it.effect.prop(
       "agrees with a plain map on any ranges",
       [Arbitrary.array(Arbitrary.schema(AnyRange), { maxLength: 5 })],
@@ -310,5 +456,54 @@ for (const { name, place } of places) {
         }),
       { arbitrary: { runs: 8 } }
     )
+  })
+}
+
+/** What makes an object unreadable, in its footer or in its rows. */
+const damages: Readonly<Record<string, (bytes: Uint8Array) => Uint8Array>> = {
+  "has no footer": (bytes) => bytes.subarray(0, 40),
+  "is no Parquet": () => new TextEncoder().encode("not Parquet at all, but long enough to have a footer"),
+  "has other bytes where its rows are": (bytes) => bytes.map((byte, i) => (i >= 4 && i < 200 ? 0xff : byte))
+}
+
+for (const { name, place } of spoiled) {
+  describe(`Archive on ${name}, of which an object is corrupt`, () => {
+    for (const [damage, of] of Object.entries(damages)) {
+      it.effect(`names the one that ${damage}, and serves the others`, () =>
+        Effect.gen(function* () {
+          const { layer, spoil } = yield* place
+          const said: Array<string> = []
+          const logger = Logger.layer([
+            Logger.make(({ message }) => {
+              said.push(String(message))
+            })
+          ])
+          const sound = run(4, { instrument_token: 2 })
+          yield* Effect.gen(function* () {
+            yield* write(range(0, 9), run(4, { instrument_token: 1 }))
+            yield* write(range(10, 19), sound)
+          }).pipe(Effect.provide(layer))
+          const key = `ticks/date=${DATE}/normalized-1-0-0-9.parquet`
+          yield* Effect.promise(() => spoil(key, of))
+          yield* Effect.gen(function* () {
+            const archive = yield* Archive
+            const whole = { from: 0, to: OPEN * 2 }
+            for (let time = 0; time < 2; time++) {
+              assert.deepStrictEqual(yield* readAll(DATE), sound.map(toStored))
+              const ticks = (instrument_token: number) => archive.ticks({ instrument_token, ...whole, limit: 10 })
+              assert.deepStrictEqual(yield* ticks(1), [])
+              assert.deepStrictEqual(yield* ticks(2), sound.map(toStored))
+              assert.deepStrictEqual([...(yield* archive.counts(undefined, 0, OPEN * 2))], [[2, 4]])
+            }
+            // What it held comes again, and has a place of its own.
+            yield* write(range(20, 29), run(4, { instrument_token: 1 }))
+            assert.strictEqual((yield* readAll(DATE)).length, 8)
+          }).pipe(Effect.provide(layer), Effect.provide(logger))
+          const named = said.filter((line) => line.includes("serves the day without it"))
+          assert.strictEqual(named.length, 1)
+          assert.include(named[0], key)
+        })
+      )
+    }
   })
 }

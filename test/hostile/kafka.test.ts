@@ -79,7 +79,10 @@ const working = (places: Record<"store" | "archive" | "ring" | "server", Arrived
         for (let i = 0; i < instrument_token.length; i++) places.archive.take(instrument_token[i]!, sequence_id[i]!)
         return instrument_token.length
       }),
-    read: () => Stream.die("not a part of this test")
+    read: () => Stream.die("not a part of this test"),
+    ticks: () => Effect.succeed([]),
+    minutes: () => Effect.succeed([]),
+    counts: () => Effect.succeed(new Map())
   })
   const ring = Layer.succeed(RecentTicks, {
     append: (ticks) => Effect.sync(() => places.ring.takeAll(ticks)),

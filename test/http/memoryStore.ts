@@ -111,6 +111,7 @@ export const memoryStore = (rows: Rows, change: Partial<TickStore["Service"]> = 
       Effect.sync(() => [
         ...new Set(rows.ticks.filter((t) => t.exchange_ts >= from && t.exchange_ts < to).map((t) => t.instrument_token))
       ]),
+    held: Effect.succeed(Number.NEGATIVE_INFINITY),
     refreshCandles: Effect.succeed(0),
     dropOldDays: Effect.succeed(0),
     instruments: (limit) => Effect.sync(() => rows.known().slice(0, limit)),

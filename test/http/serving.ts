@@ -8,6 +8,7 @@ import { HttpSettings } from "../../src/http/HttpSettings.ts"
 import type { OperatorSettings } from "../../src/http/Operator.ts"
 import * as Server from "../../src/http/Server.ts"
 import * as RawSinkLayer from "../../src/layers/feeds/RawSink.ts"
+import * as History from "../../src/layers/history/History.ts"
 import * as InstrumentsLayer from "../../src/layers/instruments/Instruments.ts"
 import * as MemoryCounters from "../../src/layers/memory/MemoryCounters.ts"
 import * as MemoryLog from "../../src/layers/memory/MemoryLog.ts"
@@ -15,6 +16,7 @@ import * as ReplayService from "../../src/layers/replays/ReplayService.ts"
 import type { StartError } from "../../src/schema/Errors.ts"
 import { TickLog } from "../../src/streams/log/TickLog.ts"
 import { Overview } from "../../src/streams/Overview.ts"
+import type { Archive } from "../../src/streams/ports/Archive.ts"
 import type { TickStore } from "../../src/streams/ports/TickStore.ts"
 import { ReplayAudience } from "../../src/streams/replay/ReplayAudience.ts"
 import { Readiness } from "../../src/streams/run/Readiness.ts"
@@ -43,6 +45,8 @@ export const operatorSettings: OperatorSettings = {
 
 export interface Serving {
   readonly store: Layer.Layer<TickStore>
+  /** Where days are that the store has dropped; nowhere unless given. */
+  readonly archive?: Layer.Layer<Archive>
   readonly settings?: Partial<HttpSettings["Service"]>
   readonly log?: Partial<MemoryLog.MemoryLogOptions>
   readonly mounts?: ReadonlyArray<Server.Mount>
@@ -56,6 +60,7 @@ export interface Serving {
 /** The server on embedded services, for as long as the scope. */
 export const serve = ({
   store,
+  archive,
   settings,
   log,
   mounts,
@@ -87,6 +92,7 @@ export const serve = ({
     })
   ).pipe(
     Layer.provideMerge(Overview.layer({ self, expected: [] })),
+    Layer.provideMerge(archive === undefined ? History.layerOfStore : Layer.provide(History.layer, archive)),
     Layer.provideMerge(store),
     Layer.provideMerge(Layer.merge(Readiness.layer, MemoryCounters.layer)),
     Layer.provideMerge(

@@ -46,8 +46,8 @@ export const objectIn = async (access: S3Access, key: string): Promise<Uint8Arra
   return await Body!.transformToByteArray()
 }
 
-export const putInto = async (access: S3Access, key: string, text: string): Promise<void> => {
-  await clientFor(access).send(new PutObjectCommand({ Bucket: access.bucket, Key: key, Body: text }))
+export const putInto = async (access: S3Access, key: string, body: string | Uint8Array): Promise<void> => {
+  await clientFor(access).send(new PutObjectCommand({ Bucket: access.bucket, Key: key, Body: body }))
 }
 
 /** Empties the bucket; what a test leaves in it the next one finds gone. */

@@ -10,40 +10,22 @@
  * gives each key once. It goes through a day in parts small enough that
  * the keys it has seen fit in memory (`MAX_KEYS`, 21 bytes each), whatever number of objects hold them.
  */
-import { Effect, Schema, type Scope, Stream } from "effect"
+import { Cause, Effect, Schema, type Scope, Stream } from "effect"
 import { ArchiveError, RangeTaken } from "../../schema/Errors.ts"
 import { tradingDate, tradingDay } from "../../schema/Tick.ts"
 import { pickRows, type TickColumns } from "../../schema/TickColumns.ts"
 import { dayOfDate } from "../../schema/Time.ts"
 import type { Archive, ArchiveRange } from "../../streams/ports/Archive.ts"
-import type { StoredTick } from "../../streams/ports/TickStore.ts"
 import { crashPoint } from "../../streams/run/crashPoint.ts"
+import { archivedBars } from "./archivedBars.ts"
+import { archivedTicks } from "./archivedTicks.ts"
+import { type DayObjects, dateFolder, groupsMeeting, MAX_RETRIES, makeDays, parseName } from "./dayObjects.ts"
+import type { ObjectSource } from "./objectSource.ts"
+import type { ObjectStore } from "./objectStore.ts"
 import { MAX_TOKENS } from "./PrimaryKeys.ts"
 import { SCHEMA_VERSION, toStoredTicks } from "./parquetSchema.ts"
 import * as ParquetThread from "./parquetThread.ts"
-import type { ObjectSource, Part } from "./parquetWorker.ts"
-
-/**
- * Where objects are kept, by keys with `/` in them. What any of these answers to be there is whole, and outlives a crash
- * of this process and of whatever keeps it.
- */
-export interface ObjectStore {
-  /** Puts an object where none is. False: one is there, and stays as it was; also where an earlier try put it. */
-  readonly putNew: (key: string, bytes: Uint8Array) => Effect.Effect<boolean, ArchiveError>
-  readonly has: (key: string) => Effect.Effect<boolean, ArchiveError>
-  /** A small object, whole. */
-  readonly get: (key: string) => Effect.Effect<Uint8Array | undefined, ArchiveError>
-  /** The objects under a prefix that ends with `/`, in any order. */
-  readonly list: (prefix: string) => Effect.Effect<ReadonlyArray<Listed>, ArchiveError>
-  /** Bytes of an object for the thread that decodes it, where that cannot open it by itself. */
-  readonly readRange: ParquetThread.ReadRange
-}
-
-export interface Listed {
-  /** The key after the prefix. */
-  readonly name: string
-  readonly source: ObjectSource
-}
+import type { Answers, Part } from "./parquetWorker.ts"
 
 export interface ParquetOptions {
   /** Keys a reader remembers at a time; a day with more rows is read in more turns. */
@@ -71,7 +53,6 @@ type Manifest = typeof Manifest.Type
 const decodeManifest = Schema.decodeUnknownEffect(Schema.fromJsonString(Manifest))
 
 const INCARNATION = /^[A-Za-z0-9_-]{1,128}$/
-const OBJECT = /^([A-Za-z0-9_-]+)-(\d+)-(\d+)-\d+\.parquet$/
 
 /** Parts of a day, in ascending order of tokens: as many tokens as fit, and one that alone does not fit in slices. */
 export const partsOf = (
@@ -131,18 +112,17 @@ const datesOf = (ticks: TickColumns): ReadonlyMap<string, TickColumns> => {
 /** The archive on an object store. */
 export const make = (
   store: ObjectStore,
-  options: ParquetOptions = { maxKeys: MAX_KEYS }
+  { maxKeys = MAX_KEYS }: Partial<ParquetOptions> = {}
 ): Effect.Effect<Archive["Service"], never, Scope.Scope> =>
   Effect.gen(function* () {
     const thread = yield* ParquetThread.make(store.readRange)
+    const days = makeDays(store, thread)
     let readers = 0
     /** Objects that cannot be read, each said once. */
     const told = new Set<string>()
 
     const manifestKey = (incarnation: string, partition: number, first: number): string =>
       `manifests/${incarnation}-${partition}-${first}.json`
-
-    const dateFolder = (date: string): string => `ticks/date=${date}/`
 
     const checkIncarnation = (operation: string, incarnation: string): Effect.Effect<void, ArchiveError> =>
       INCARNATION.test(incarnation)
@@ -190,8 +170,9 @@ export const make = (
     const othersOf = ({ incarnation, partition }: ArchiveRange, date: string, own: string) =>
       Effect.map(store.list(dateFolder(date)), (listed) =>
         listed.flatMap(({ name, source }) => {
-          const [, of, at] = OBJECT.exec(name) ?? []
-          const isOther = of !== undefined && name !== own && (of !== incarnation || Number(at) === partition)
+          const of = parseName(name)
+          const isOther =
+            of !== undefined && name !== own && (of.incarnation !== incarnation || of.partition === partition)
           return isOther ? [source] : []
         })
       )
@@ -225,6 +206,7 @@ export const make = (
         })
         // Where another writer of this range was quicker, its object holds the same rows.
         if (bytes !== null) yield* store.putNew(key, bytes)
+        days.changed(date)
         crashPoint("after-object")
         for (const reason of unreadable) {
           if (told.has(reason)) continue
@@ -260,88 +242,137 @@ export const make = (
         return manifest === undefined ? undefined : { incarnation, partition, first, last: manifest.last }
       })
 
-    /** The objects of a date in the order in which their ticks were published, so that a key's first row is the one. */
-    const objectsOf = (date: string): Effect.Effect<ReadonlyArray<ObjectSource>, ArchiveError> =>
-      Effect.map(store.list(dateFolder(date)), (listed) =>
-        listed
-          .flatMap(({ name, source }) => {
-            const [, , partition, first] = OBJECT.exec(name) ?? []
-            return partition === undefined ? [] : [{ name, source, partition: Number(partition), first: Number(first) }]
-          })
-          .sort((a, b) => a.partition - b.partition || a.first - b.first || (a.name < b.name ? -1 : 1))
-          .map(({ source }) => source)
+    interface Wanted {
+      readonly tokens: ReadonlySet<number> | undefined
+      readonly from: number
+      readonly to: number
+    }
+
+    /** The row groups of a day's objects that may hold what is wanted of some tokens. */
+    const groupsOf = ({ objects }: DayObjects, { tokens, from, to }: Wanted, lowest: number, highest: number) => {
+      const sorted = tokens === undefined ? undefined : [...tokens].sort((a, b) => a - b)
+      const isWanted = (low: number, high: number): boolean =>
+        low <= highest &&
+        high >= lowest &&
+        (sorted === undefined || sorted.some((token) => token >= low && token <= high))
+      return objects.map(({ source, footer }) => ({ source, groups: groupsMeeting(footer, isWanted, from, to) }))
+    }
+
+    /** How many rows there are of what is wanted of a day, copies of a key not left out. */
+    const roughCounts = (date: string, wanted: Wanted) =>
+      days.reading(
+        date,
+        Effect.gen(function* () {
+          const rows = new Map<number, number>()
+          for (const { source, groups } of groupsOf(yield* days.of(date), wanted, 0, Number.MAX_SAFE_INTEGER)) {
+            if (groups.length === 0) continue
+            const { tokens, counts } = yield* thread.ask({ kind: "survey", source, groups })
+            for (let i = 0; i < tokens.length; i++) {
+              const token = tokens[i]!
+              if (wanted.tokens?.has(token) === false) continue
+              rows.set(token, (rows.get(token) ?? 0) + counts[i]!)
+            }
+          }
+          return [...rows].sort(([a], [b]) => a - b)
+        })
       )
 
-    /** Every step of reading a date: a row group of an object in a part of the day. */
-    const stepsOf = (date: string, tokens: ReadonlyArray<number> | undefined) =>
-      Effect.gen(function* () {
-        const day = dayOfDate(date)
-        if (day === undefined) {
-          return yield* new ArchiveError({ operation: "read", message: `date: expected YYYY-MM-DD, got ${date}` })
-        }
-        const wanted = tokens === undefined ? undefined : new Set(tokens)
-        const rows = new Map<number, number>()
-        const objects: Array<{
-          readonly source: ObjectSource
-          readonly groups: number
-          readonly low: number
-          readonly high: number
-        }> = []
-        for (const source of yield* objectsOf(date)) {
-          const survey = yield* thread.ask({ kind: "survey", source })
-          for (let i = 0; i < survey.tokens.length; i++) {
-            const token = survey.tokens[i]!
-            if (wanted === undefined || wanted.has(token)) rows.set(token, (rows.get(token) ?? 0) + survey.counts[i]!)
-          }
-          objects.push({
-            source,
-            groups: survey.groups,
-            low: survey.tokens[0] ?? 0,
-            high: survey.tokens[survey.tokens.length - 1] ?? -1
-          })
-        }
-        const counts = [...rows].sort(([a], [b]) => a - b)
-        return { day, wanted, objects, parts: partsOf(counts, options.maxKeys) }
-      })
-
-    const read: Archive["Service"]["read"] = (date, tokens) =>
+    /**
+     * What the thread answers of each row group of a day, part after part: of each key only the first row that is met. An
+     * object that is gone meanwhile is looked for in what took its place; one that is corrupt is left out from there on.
+     */
+    const readDay = <K extends "rows" | "tally">(
+      kind: K,
+      date: string,
+      wanted: Wanted
+    ): Stream.Stream<Answers[K], ArchiveError> =>
       Stream.unwrap(
         Effect.gen(function* () {
-          const { day, wanted, objects, parts } = yield* stepsOf(date, tokens)
+          const day = dayOfDate(date)
+          if (day === undefined) {
+            return yield* new ArchiveError({ operation: "read", message: `date: expected YYYY-MM-DD, got ${date}` })
+          }
+          const parts = partsOf(yield* roughCounts(date, wanted), maxKeys)
           const reader = ++readers
           yield* Effect.addFinalizer(() => Effect.ignore(thread.ask({ kind: "end", reader })))
-          const readPart = (part: (typeof parts)[number]): Stream.Stream<ReadonlyArray<StoredTick>, ArchiveError> => {
-            const begun = thread.ask({
+          const readPart = (part: (typeof parts)[number]): Stream.Stream<Answers[K], ArchiveError> => {
+            let queue: ReadonlyArray<{ readonly source: ObjectSource; readonly group: number }> | undefined
+            let retries = 0
+            const begin = thread.ask({
               kind: "begin",
               part: {
                 ...part,
                 reader,
                 day,
+                from: wanted.from,
+                to: wanted.to,
                 tokens:
-                  wanted === undefined
+                  wanted.tokens === undefined
                     ? undefined
-                    : Int32Array.from(wanted).filter((token) => token >= part.fromToken && token <= part.toToken)
+                    : Int32Array.from(wanted.tokens).filter((token) => token >= part.fromToken && token <= part.toToken)
               }
             })
-            const groups = objects
-              .filter(({ low, high }) => low <= part.toToken && high >= part.fromToken)
-              .flatMap(({ source, groups: count }) => Array.from({ length: count }, (_, group) => ({ source, group })))
-            return Stream.fromEffect(begun).pipe(
-              Stream.flatMap(() => Stream.fromIterable(groups, { chunkSize: 1 })),
-              Stream.mapEffect(({ source, group }) => thread.ask({ kind: "rows", source, group, reader })),
-              Stream.flatMap((columns) => {
-                if (columns === null) return Stream.empty
-                const length = columns.price.length
-                const starts = Array.from({ length: Math.ceil(length / ROWS_AT_A_TIME) }, (_, i) => i * ROWS_AT_A_TIME)
-                return Stream.fromIterable(starts, { chunkSize: 1 }).pipe(
-                  Stream.map((from) => toStoredTicks(columns, from, Math.min(length, from + ROWS_AT_A_TIME)))
-                )
+            const list = Effect.gen(function* () {
+              const found = groupsOf(yield* days.of(date), wanted, part.fromToken, part.toToken)
+              queue = found.flatMap(({ source, groups }) => groups.map((group) => ({ source, group })))
+            })
+            const pull: Effect.Effect<readonly [Answers[K]], ArchiveError | Cause.Done> = Effect.suspend(() => {
+              if (queue === undefined) return Effect.andThen(Effect.andThen(begin, list), pull)
+              const [next] = queue
+              if (next === undefined) return Cause.done()
+              queue = queue.slice(1)
+              return Effect.matchEffect(thread.ask({ kind, ...next, reader }), {
+                onSuccess: (answer) => Effect.succeed([answer as Answers[K]] as const),
+                onFailure: (error) =>
+                  Effect.gen(function* () {
+                    retries += 1
+                    if (retries > MAX_RETRIES) return yield* error
+                    yield* days.missed(date, error)
+                    // What of it was read is not met again: its keys have been seen.
+                    if (error.object?.is === "gone") yield* list
+                    else queue = queue?.filter(({ source }) => source !== next.source)
+                    return yield* pull
+                  })
               })
-            )
+            })
+            return Stream.fromPull(Effect.succeed(pull))
           }
           return Stream.fromIterable(parts, { chunkSize: 1 }).pipe(Stream.flatMap(readPart))
         })
       )
 
-    return { begun, write, read } satisfies Archive["Service"]
+    const read: Archive["Service"]["read"] = (date, tokens) =>
+      readDay("rows", date, {
+        tokens: tokens === undefined ? undefined : new Set(tokens),
+        from: Number.NEGATIVE_INFINITY,
+        to: Number.POSITIVE_INFINITY
+      }).pipe(
+        Stream.flatMap((columns) => {
+          if (columns === null) return Stream.empty
+          const length = columns.price.length
+          const starts = Array.from({ length: Math.ceil(length / ROWS_AT_A_TIME) }, (_, i) => i * ROWS_AT_A_TIME)
+          return Stream.fromIterable(starts, { chunkSize: 1 }).pipe(
+            Stream.map((from) => toStoredTicks(columns, from, Math.min(length, from + ROWS_AT_A_TIME)))
+          )
+        })
+      )
+
+    const counts: Archive["Service"]["counts"] = (tokens, from, to) =>
+      Effect.gen(function* () {
+        const found = new Map<number, number>()
+        const wanted = { tokens: tokens === undefined ? undefined : new Set(tokens), from, to }
+        for (const date of yield* days.between(from, to)) {
+          yield* Stream.runForEach(readDay("tally", date, wanted), ({ tokens: of, counts: rows }) =>
+            Effect.sync(() => {
+              for (let i = 0; i < of.length; i++) found.set(of[i]!, (found.get(of[i]!) ?? 0) + rows[i]!)
+            })
+          )
+        }
+        return found
+      })
+
+    const ticks = archivedTicks(days, thread)
+    const minutes = archivedBars(days, ticks)
+
+    return { begun, write, read, ticks, minutes, counts } satisfies Archive["Service"]
   })

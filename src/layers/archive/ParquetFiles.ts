@@ -7,6 +7,7 @@ import { dirname, join } from "node:path"
 import { Effect, Layer } from "effect"
 import { ArchiveError, StartError } from "../../schema/Errors.ts"
 import { Archive } from "../../streams/ports/Archive.ts"
+import type { Listed, ObjectStore } from "./objectStore.ts"
 import * as ParquetArchive from "./ParquetArchive.ts"
 
 const messageOf = (cause: unknown): string => (cause instanceof Error ? cause.message : String(cause))
@@ -49,12 +50,12 @@ const writeSynced = async (file: string, bytes: Uint8Array): Promise<void> => {
   }
 }
 
-const open = (folder: string): Effect.Effect<ParquetArchive.ObjectStore, StartError> =>
+const open = (folder: string, readsOnly: boolean): Effect.Effect<ObjectStore, StartError> =>
   Effect.gen(function* () {
     const temporaryFolder = join(folder, "tmp")
 
-    // What a crash left half done was never visible; here it goes.
-    yield* Effect.tryPromise({
+    // What a crash left half done was never visible; here it goes, unless it may be another's who is at it.
+    const prepared = Effect.tryPromise({
       try: async () => {
         await fs.rm(temporaryFolder, { recursive: true, force: true })
         for (const made of [folder, join(folder, "ticks"), join(folder, "manifests"), temporaryFolder]) {
@@ -64,6 +65,7 @@ const open = (folder: string): Effect.Effect<ParquetArchive.ObjectStore, StartEr
       },
       catch: (cause) => new StartError({ message: `archive in ${folder}: ${messageOf(cause)}` })
     })
+    if (!readsOnly) yield* prepared
 
     let named = 0
 
@@ -103,16 +105,37 @@ const open = (folder: string): Effect.Effect<ParquetArchive.ObjectStore, StartEr
       list: (prefix) =>
         io("read", async () => {
           const names = await unlessMissing([], () => fs.readdir(join(folder, prefix)))
-          return names.map((name) => ({ name, source: { kind: "file", path: join(folder, prefix, name) } as const }))
+          const listed = await Promise.all(
+            names.map((name) =>
+              unlessMissing(undefined, async (): Promise<Listed> => {
+                const path = join(folder, prefix, name)
+                return { name, source: { kind: "file", path, size: (await fs.stat(path)).size } }
+              })
+            )
+          )
+          return listed.filter((one) => one !== undefined)
+        }),
+      folders: (prefix) =>
+        io("read", async () => {
+          const entries = await unlessMissing([], () => fs.readdir(join(folder, prefix), { withFileTypes: true }))
+          return entries.filter((entry) => entry.isDirectory()).map(({ name }) => name)
         }),
       // The thread opens files by itself.
       readRange: (key) => Effect.fail(new ArchiveError({ operation: "read", message: `${key} is a file` }))
     }
   })
 
+export interface FilesOptions extends Partial<ParquetArchive.ParquetOptions> {
+  /** The folder stays as it is found; there may be none yet. */
+  readonly readsOnly?: boolean
+}
+
 /** The archive in a folder, made where it is not there yet. */
-export const layer = (folder: string, options?: ParquetArchive.ParquetOptions): Layer.Layer<Archive, StartError> =>
+export const layer = (
+  folder: string,
+  { readsOnly = false, ...options }: FilesOptions = {}
+): Layer.Layer<Archive, StartError> =>
   Layer.effect(
     Archive,
-    Effect.flatMap(open(folder), (store) => ParquetArchive.make(store, options))
+    Effect.flatMap(open(folder, readsOnly), (store) => ParquetArchive.make(store, options))
   )

@@ -11,6 +11,7 @@ import { Effect, Layer, Redacted, type Scope } from "effect"
 import { ArchiveError, StartError } from "../../schema/Errors.ts"
 import type { Settings } from "../../schema/Settings.ts"
 import { Archive } from "../../streams/ports/Archive.ts"
+import type { Listed, ObjectStore } from "./objectStore.ts"
 import * as ParquetArchive from "./ParquetArchive.ts"
 
 export interface S3Options {
@@ -27,6 +28,8 @@ export interface S3Options {
     | undefined
   /** Longest wait for one answer, besides what its bytes take. */
   readonly timeoutMs?: number | undefined
+  /** Nothing is written, so nothing that writers rely on is proved at start. */
+  readonly readsOnly?: boolean | undefined
   /** Attempts at start before it is given up. */
   readonly startAttempts?: number | undefined
 }
@@ -194,7 +197,7 @@ const makeClient = (options: S3Options, sdk: typeof import("@aws-sdk/client-s3")
   })
 }
 
-const open = (options: S3Options): Effect.Effect<ParquetArchive.ObjectStore, StartError, Scope.Scope> =>
+const open = (options: S3Options): Effect.Effect<ObjectStore, StartError, Scope.Scope> =>
   Effect.gen(function* () {
     const { bucket, timeoutMs = DEFAULT_TIMEOUT_MS, startAttempts = START_ATTEMPTS } = options
     const wrong = checkOptions(options)
@@ -282,23 +285,33 @@ const open = (options: S3Options): Effect.Effect<ParquetArchive.ObjectStore, Sta
         )
       )
 
-    const list = async (prefix: string, signal: AbortSignal): Promise<ReadonlyArray<ParquetArchive.Listed>> => {
-      const listed: Array<ParquetArchive.Listed> = []
+    type Page = Awaited<ReturnType<typeof page>>
+    const allPages = async (prefix: string, signal: AbortSignal): Promise<ReadonlyArray<Page>> => {
+      const pages: Array<Page> = []
       let token: string | undefined
       do {
-        const {
-          Contents = [],
-          IsTruncated,
-          NextContinuationToken
-        } = await attempts(signal, () => page(prefix, token, signal))
+        const found: Page = await attempts(signal, () => page(prefix, token, signal))
+        pages.push(found)
+        token = found.IsTruncated === true ? found.NextContinuationToken : undefined
+      } while (token !== undefined)
+      return pages
+    }
+
+    const list = async (prefix: string, signal: AbortSignal): Promise<ReadonlyArray<Listed>> => {
+      const listed: Array<Listed> = []
+      for (const { Contents = [] } of await allPages(prefix, signal)) {
         for (const { Key, Size } of Contents) {
           if (Key === undefined || Size === undefined) continue
           listed.push({ name: Key.slice(prefix.length), source: { kind: "object", key: Key, size: Size } })
         }
-        token = IsTruncated === true ? NextContinuationToken : undefined
-      } while (token !== undefined)
+      }
       return listed
     }
+
+    const foldersIn = async (prefix: string, signal: AbortSignal): Promise<ReadonlyArray<string>> =>
+      (await allPages(prefix, signal)).flatMap(({ CommonPrefixes = [] }) =>
+        CommonPrefixes.flatMap(({ Prefix }) => (Prefix === undefined ? [] : [Prefix.slice(prefix.length, -1)]))
+      )
 
     const ask = <A>(operation: string, run: (signal: AbortSignal) => Promise<A>): Effect.Effect<A, ArchiveError> =>
       Effect.tryPromise({
@@ -306,8 +319,28 @@ const open = (options: S3Options): Effect.Effect<ParquetArchive.ObjectStore, Sta
         catch: (cause) => new ArchiveError({ operation, message: `${place}: ${messageOf(cause)}` })
       })
 
+    /** The same of one object, which may be there no longer. */
+    const askOf = <A>(
+      name: string,
+      operation: string,
+      run: (signal: AbortSignal) => Promise<A>
+    ): Effect.Effect<A, ArchiveError> =>
+      Effect.tryPromise({
+        try: (signal) => run(signal),
+        catch: (cause) => {
+          const reason = messageOf(cause)
+          const isGone = isException(cause) && cause.name === "NoSuchKey"
+          return new ArchiveError({
+            operation,
+            message: `${place}: ${reason}`,
+            ...(isGone ? { object: { name, is: "gone", reason } } : {})
+          })
+        }
+      })
+
     const prove = async (signal: AbortSignal): Promise<void> => {
       await page("ticks/", undefined, signal)
+      if (options.readsOnly === true) return
       const proof = new TextEncoder().encode("{}\n")
       // The first put of all is the first to make it; one more shows that it is not made again.
       if (!(await put(PROOF_KEY, proof, signal)) || !(await put(PROOF_KEY, proof, signal))) {
@@ -345,12 +378,17 @@ const open = (options: S3Options): Effect.Effect<ParquetArchive.ObjectStore, Sta
       has: (key) => ask("write", (signal) => attempts(signal, () => has(key, signal))),
       get: (key) => ask("read", (signal) => attempts(signal, () => get(key, signal))),
       list: (prefix) => ask("read", (signal) => list(prefix, signal)),
-      readRange: (key, from, to) => ask("read", (signal) => attempts(signal, () => fetchBytes(key, [from, to], signal)))
+      folders: (prefix) => ask("read", (signal) => foldersIn(prefix, signal)),
+      readRange: (key, from, to) =>
+        askOf(key, "read", (signal) => attempts(signal, () => fetchBytes(key, [from, to], signal)))
     }
   })
 
 /** The archive in a bucket. */
-export const layer = (options: S3Options, parquet?: ParquetArchive.ParquetOptions): Layer.Layer<Archive, StartError> =>
+export const layer = (
+  options: S3Options,
+  parquet?: Partial<ParquetArchive.ParquetOptions>
+): Layer.Layer<Archive, StartError> =>
   Layer.effect(
     Archive,
     Effect.flatMap(open(options), (store) => ParquetArchive.make(store, parquet))

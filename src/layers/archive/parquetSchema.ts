@@ -12,6 +12,7 @@ import {
   columnsOf,
   type FieldTable,
   storedOf,
+  type TickField,
   tickFields,
   type ValueField
 } from "../../schema/tickFields.ts"
@@ -46,12 +47,23 @@ const elementTypes: Readonly<Record<ColumnField["kind"], ElementType>> = {
   flag: { type: "BOOLEAN" }
 }
 
+/**
+ * The fields as the archive has them: what a row may lack in the store, as one that a replay added lacks its place, it
+ * lacks here as well; as a number in memory that is NaN.
+ */
+const archived = <F extends TickField>(field: F): F =>
+  "unplaced" in field && field.absent === undefined ? { ...field, absent: null } : field
+const archivedColumnsOf = (fields: FieldTable) =>
+  columnsOf(Object.fromEntries(Object.entries(fields).map(([name, field]) => [name, archived(field)])))
+const archivedStoredOf = (fields: FieldTable) =>
+  Object.fromEntries(Object.entries(storedOf(fields)).map(([name, field]) => [name, archived(field)]))
+
 /** Whether a tick without the field has a null there; a flag is always one or the other. */
 const isNullable = ({ kind, absent }: ColumnField): boolean => absent !== undefined && kind !== "flag"
 
 /** The schema of ticks of such fields: their columns in the order of the wire. */
 export const schemaOf = (fields: FieldTable): Array<SchemaElement> => {
-  const columns = columnsOf(fields).map(
+  const columns = archivedColumnsOf(fields).map(
     ({ name, field }): SchemaElement => ({
       name,
       ...elementTypes[field.kind],
@@ -64,7 +76,7 @@ export const schemaOf = (fields: FieldTable): Array<SchemaElement> => {
 export const PARQUET_SCHEMA = schemaOf(tickFields)
 
 const COLUMNS = columnsOf(tickFields)
-const STORED = storedOf(tickFields)
+const STORED = archivedStoredOf(tickFields)
 
 /** How many of the columns, from the first, `read` needs: what lies before those that only the archive keeps. */
 export const READ_COLUMNS = COLUMNS.findLastIndex(({ name }) => name in STORED) + 1
@@ -99,7 +111,7 @@ const written = (field: ColumnField, column: NumberColumn | NameColumn, rows: Ui
 
 /** Some rows of ticks of such fields, as the writer takes them. */
 export const columnDataOf = (fields: FieldTable) => {
-  const all = columnsOf(fields)
+  const all = archivedColumnsOf(fields)
   return (columns: TickColumns, rows: Uint32Array) =>
     all.map(({ name, field }) => ({
       name,
@@ -146,7 +158,7 @@ const kept = (field: ValueField, values: ArrayLike<unknown>, rows: Uint32Array) 
  * older than a column `has` none of it: its ticks are without that field.
  */
 export const storedColumnsOf = (fields: FieldTable) => {
-  const stored = Object.entries(storedOf(fields))
+  const stored = Object.entries(archivedStoredOf(fields))
   return async (
     read: (column: string) => Promise<ArrayLike<unknown>>,
     has: (column: string) => boolean,
@@ -170,4 +182,33 @@ export const toStoredTicks = (columns: StoredColumns, from: number, to: number):
   const ticks: Array<StoredTick> = []
   for (let i = from; i < to; i++) ticks.push(storedTickOf(columns, i))
   return ticks
+}
+
+/** Where one tick stands among the rows of several columns of one length each. */
+export interface RowRef {
+  readonly columns: StoredColumns
+  readonly row: number
+}
+
+/** The rows put one after another. */
+export const gatherStored = (refs: ReadonlyArray<RowRef>): StoredColumns => {
+  const gathered: Record<string, unknown> = {}
+  for (const [name, field] of Object.entries(STORED)) {
+    const key = name as keyof StoredColumns
+    if (field.kind === "name") {
+      const names = new Names()
+      const indexes = Uint32Array.from(refs, ({ columns, row }) => {
+        const column = columns[key] as NameColumn
+        return names.indexOf(column.names[column.indexes[row]!]!)
+      })
+      gathered[name] = { indexes, names: names.names }
+      continue
+    }
+    const values = (ref: RowRef): number => (ref.columns[key] as NumberColumn)[ref.row]!
+    if (field.kind === "word") gathered[name] = Uint8Array.from(refs, values)
+    else if (field.kind === "token" || field.kind === "index" || field.kind === "small") {
+      gathered[name] = Int32Array.from(refs, values)
+    } else gathered[name] = Float64Array.from(refs, values)
+  }
+  return gathered as unknown as StoredColumns
 }

@@ -43,7 +43,8 @@ export const make = (readRange: ReadRange): Effect.Effect<ParquetThread, never, 
       runFork(
         Effect.match(readRange(key, from, to), {
           onSuccess: (bytes) => asking.postMessage({ need, bytes } satisfies Asked, [bytes.buffer]),
-          onFailure: ({ message }) => asking.postMessage({ need, failure: message } satisfies Asked)
+          onFailure: ({ message, object }) =>
+            asking.postMessage({ need, failure: message, isGone: object?.is === "gone" } satisfies Asked)
         })
       )
     }
@@ -57,7 +58,13 @@ export const make = (readRange: ReadRange): Effect.Effect<ParquetThread, never, 
         waiting.delete(answered.id)
         caller.resume(
           "failure" in answered
-            ? Effect.fail(new ArchiveError({ operation: caller.operation, message: answered.failure }))
+            ? Effect.fail(
+                new ArchiveError({
+                  operation: caller.operation,
+                  message: answered.failure,
+                  ...(answered.object === undefined ? {} : { object: answered.object })
+                })
+              )
             : Effect.succeed(answered.answer)
         )
       })

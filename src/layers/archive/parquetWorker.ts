@@ -4,12 +4,16 @@
  */
 import { closeSync, fstatSync, openSync, readSync } from "node:fs"
 import { parentPort } from "node:worker_threads"
-import { type AsyncBuffer, type FileMetaData, parquetMetadataAsync, parquetScan } from "hyparquet"
+import { type AsyncBuffer, type FileMetaData, type ParquetScan, parquetMetadataAsync, parquetScan } from "hyparquet"
 import { ByteWriter, ParquetWriter } from "hyparquet-writer"
+import type { ArchiveError } from "../../schema/Errors.ts"
+import { compareTicks, type TickOrder } from "../../schema/Tick.ts"
 import type { StoredColumns, TickColumns } from "../../schema/TickColumns.ts"
+import { nameOf, type ObjectSource } from "./objectSource.ts"
 import { isInSlice, PrimaryKeys } from "./PrimaryKeys.ts"
 import {
   columnData,
+  gatherStored,
   KEY_COLUMNS,
   PARQUET_SCHEMA,
   READ_COLUMNS,
@@ -24,6 +28,9 @@ export interface Part {
   readonly day: number
   /** Ascending; `undefined`: every token in the range. */
   readonly tokens: Int32Array | undefined
+  /** Epoch microseconds, half-open. */
+  readonly from: number
+  readonly to: number
   readonly fromToken: number
   readonly toToken: number
   readonly slice: number
@@ -31,11 +38,6 @@ export interface Part {
   /** At most so many rows fall into the part. */
   readonly rows: number
 }
-
-/** Where the thread finds the bytes of an object: in a file, or with its owner, who reads them from afar. */
-export type ObjectSource =
-  | { readonly kind: "file"; readonly path: string }
-  | { readonly kind: "object"; readonly key: string; readonly size: number }
 
 export type Request =
   | {
@@ -45,9 +47,12 @@ export type Request =
       /** Objects whose rows are left out of the new one. */
       readonly others: ReadonlyArray<ObjectSource>
     }
-  | { readonly kind: "survey"; readonly source: ObjectSource }
+  | { readonly kind: "footer"; readonly source: ObjectSource }
+  | { readonly kind: "survey"; readonly source: ObjectSource; readonly groups: ReadonlyArray<number> }
   | { readonly kind: "begin"; readonly part: Part }
   | { readonly kind: "rows"; readonly source: ObjectSource; readonly group: number; readonly reader: number }
+  | { readonly kind: "tally"; readonly source: ObjectSource; readonly group: number; readonly reader: number }
+  | ({ readonly kind: "ticks" } & TicksWanted)
   | { readonly kind: "end"; readonly reader: number }
 
 export interface Encoded {
@@ -59,8 +64,30 @@ export interface Encoded {
   readonly unreadable: ReadonlyArray<string>
 }
 
+/** One instrument's rows in [from, to), of these groups of these objects; earlier objects' rows of a key go first. */
+export interface TicksWanted {
+  readonly objects: ReadonlyArray<{ readonly source: ObjectSource; readonly groups: ReadonlyArray<number> }>
+  readonly token: number
+  readonly from: number
+  readonly to: number
+  /** How many rows are enough; all of the last instant come along. */
+  readonly rows: number
+}
+
+/** All rows there are in [from, through), in the order of ticks. */
+export interface TicksFound {
+  readonly columns: StoredColumns
+  readonly through: number
+}
+
+/** What an object says of itself: the lowest and the highest of each row group, one after the other. */
+export interface Footer {
+  readonly tokens: Float64Array<ArrayBuffer>
+  readonly times: Float64Array<ArrayBuffer>
+  readonly rows: Int32Array<ArrayBuffer>
+}
+
 export interface Survey {
-  readonly groups: number
   /** Each token of the object, ascending, with how many rows it has. */
   readonly tokens: Int32Array<ArrayBuffer>
   readonly counts: Int32Array<ArrayBuffer>
@@ -69,9 +96,12 @@ export interface Survey {
 /** What each request is answered with. */
 export interface Answers {
   readonly encode: Encoded
+  readonly footer: Footer
   readonly survey: Survey
   readonly begin: null
   readonly rows: StoredColumns | null
+  readonly tally: Survey
+  readonly ticks: TicksFound
   readonly end: null
 }
 
@@ -79,12 +109,12 @@ export interface Answers {
 export type Asked =
   | { readonly id: number; readonly request: Request }
   | { readonly need: number; readonly bytes: Uint8Array<ArrayBuffer> }
-  | { readonly need: number; readonly failure: string }
+  | { readonly need: number; readonly failure: string; readonly isGone: boolean }
 
 /** What the thread sends: an answer, or what it needs for one: the bytes `[from, to)` of an object. */
 export type Answered =
   | { readonly id: number; readonly answer: Answers[keyof Answers] }
-  | { readonly id: number; readonly failure: string }
+  | { readonly id: number; readonly failure: string; readonly object?: NonNullable<ArchiveError["object"]> }
   | Need
 
 export interface Need {
@@ -150,14 +180,24 @@ const need = (key: string, from: number, to: number): Promise<Uint8Array<ArrayBu
 }
 
 /** Bytes that did not come. */
-class NeedError extends Error {}
-
-/** An object that cannot be read; `isPassing` where it may be read another time. */
-class ObjectError extends Error {
-  readonly isPassing: boolean
-  constructor(message: string, isPassing: boolean) {
+class NeedError extends Error {
+  readonly isGone: boolean
+  constructor(message: string, isGone: boolean) {
     super(message)
-    this.isPassing = isPassing
+    this.isGone = isGone
+  }
+}
+
+/** An object that cannot be read: it is gone, it is corrupt, or it may be read another time. */
+class ObjectError extends Error {
+  readonly object: ArchiveError["object"]
+  constructor(name: string, error: unknown) {
+    const reason = error instanceof Error ? error.message : String(error)
+    super(`${name}: ${reason}`)
+    const code = error instanceof Error && "code" in error ? error.code : undefined
+    const isGone = error instanceof NeedError ? error.isGone : code === "ENOENT"
+    const isPassing = !isGone && (error instanceof NeedError || code !== undefined)
+    this.object = isPassing ? undefined : { name, is: isGone ? "gone" : "corrupt", reason }
   }
 }
 
@@ -194,8 +234,11 @@ const openFile = (path: string): Opened => {
 const FETCH_BYTES = 1 << 19
 
 /** Bytes from afar: a request costs more than its bytes, so what lies together comes together, one piece at a time. */
-const openObject = async (key: string, byteLength: number): Promise<Opened> => {
-  const end = await need(key, Math.max(0, byteLength - FETCH_BYTES), byteLength)
+const openObject = async (key: string, byteLength: number, isKnown: boolean): Promise<Opened> => {
+  const end =
+    isKnown && byteLength > FETCH_BYTES
+      ? new Uint8Array(0)
+      : await need(key, Math.max(0, byteLength - FETCH_BYTES), byteLength)
   const pieces = [{ from: byteLength - end.length, bytes: end }]
   return {
     buffer: {
@@ -214,19 +257,28 @@ const openObject = async (key: string, byteLength: number): Promise<Opened> => {
   }
 }
 
+/** Footers of the objects that were read last: an object never changes. */
+const metadataOf = new Map<string, FileMetaData>()
+const MAX_METADATA = 16
+
 const withObject = async <A>(
   source: ObjectSource,
   use: (opened: Opened, metadata: FileMetaData) => Promise<A>
 ): Promise<A> => {
+  const name = nameOf(source)
   let opened: Opened | undefined
   try {
-    opened = source.kind === "file" ? openFile(source.path) : await openObject(source.key, source.size)
-    return await use(opened, await parquetMetadataAsync(opened.buffer, { initialFetchSize: FETCH_BYTES, parsers }))
+    const known = metadataOf.get(name)
+    metadataOf.delete(name)
+    opened =
+      source.kind === "file" ? openFile(source.path) : await openObject(source.key, source.size, known !== undefined)
+    const metadata = known ?? (await parquetMetadataAsync(opened.buffer, { initialFetchSize: FETCH_BYTES, parsers }))
+    if (metadataOf.size >= MAX_METADATA) metadataOf.delete(metadataOf.keys().next().value!)
+    metadataOf.set(name, metadata)
+    return await use(opened, metadata)
   } catch (error) {
-    const named = source.kind === "file" ? source.path : source.key
-    const code = error instanceof Error && "code" in error ? error.code : undefined
-    const isPassing = error instanceof NeedError || (code !== undefined && code !== "ENOENT")
-    throw new ObjectError(`${named}: ${error instanceof Error ? error.message : String(error)}`, isPassing)
+    metadataOf.delete(name)
+    throw new ObjectError(name, error)
   } finally {
     opened?.close()
   }
@@ -263,12 +315,12 @@ const tokenRange = (metadata: FileMetaData, group: number): readonly [low: numbe
   return [typeof low === "number" ? low : 0, typeof high === "number" ? high : Number.MAX_SAFE_INTEGER]
 }
 
-const survey = (source: ObjectSource): Promise<Survey> =>
+const survey = (source: ObjectSource, groups: ReadonlyArray<number>): Promise<Survey> =>
   withObject(source, async ({ buffer }, metadata) => {
     const scan = await parquetScan({ file: buffer, metadata, columns: ["instrument_token"] })
     const tokens: Array<number> = []
     const counts: Array<number> = []
-    for (let group = 0; group < metadata.row_groups.length; group++) {
+    for (const group of groups) {
       const [rowStart, rowEnd] = groupRange(metadata, group)
       const column = (await scan.readColumn({ column: "instrument_token", rowStart, rowEnd })) as ArrayLike<number>
       for (let i = 0; i < column.length; i++) {
@@ -280,7 +332,17 @@ const survey = (source: ObjectSource): Promise<Survey> =>
         }
       }
     }
-    return { groups: metadata.row_groups.length, tokens: Int32Array.from(tokens), counts: Int32Array.from(counts) }
+    return { tokens: Int32Array.from(tokens), counts: Int32Array.from(counts) }
+  })
+
+const footer = (source: ObjectSource): Promise<Footer> =>
+  withObject(source, async (_, metadata) => {
+    const keys = metadata.row_groups.map((_, group) => groupKeys(metadata, group))
+    return {
+      tokens: Float64Array.from(keys.flatMap(({ tokens }) => tokens)),
+      times: Float64Array.from(keys.flatMap(({ times }) => times)),
+      rows: Int32Array.from(metadata.row_groups, ({ num_rows }) => Number(num_rows))
+    }
   })
 
 /** The keys that a row group may hold; what its statistics do not say, it may. */
@@ -340,7 +402,7 @@ const withoutThoseOf = async (columns: TickColumns, rows: Uint32Array, others: R
     }
   }
   for (const source of others) {
-    const name = source.kind === "file" ? source.path : source.key
+    const name = nameOf(source)
     if (keysOf.get(name)?.some(isMet) === false) continue
     try {
       await withObject(source, async ({ buffer, hold }, metadata) => {
@@ -363,7 +425,7 @@ const withoutThoseOf = async (columns: TickColumns, rows: Uint32Array, others: R
       })
     } catch (error) {
       // Bytes that do not come are asked for again. One that is gone, or no Parquet, shows nobody a tick.
-      if (error instanceof ObjectError && error.isPassing) throw error
+      if (error instanceof ObjectError && error.object === undefined) throw error
       unreadable.push(error instanceof Error ? error.message : String(error))
     }
   }
@@ -408,15 +470,40 @@ const lowerBound = (column: ArrayLike<number>, wanted: number): number => {
   return low
 }
 
-/** The rows of a row group that fall into the reader's part and whose keys it has not seen yet. */
-const rowsOf = (source: ObjectSource, group: number, reader: number): Promise<StoredColumns | null> =>
+/** The columns of some rows of a row group; asked for twice they would be copied twice. */
+type ReadColumn = (column: string) => Promise<ArrayLike<unknown>>
+
+/** Reads the rows `[first, end)` of a row group, with what is known of them already. */
+const columnsOf = (
+  scan: ParquetScan,
+  groupStart: number,
+  first: number,
+  end: number,
+  known: ReadonlyArray<readonly [column: string, values: ArrayLike<unknown>]>
+): ReadColumn => {
+  const keys = new Map(known)
+  return async (column) =>
+    keys.get(column) ?? (await scan.readColumn({ column, rowStart: groupStart + first, rowEnd: groupStart + end }))
+}
+
+/**
+ * The rows of a row group that fall into the reader's part and whose keys it has not seen yet, handed to `use` as their
+ * keys and a way to read the rest; null where there is none.
+ */
+const unseenRows = <A>(
+  source: ObjectSource,
+  group: number,
+  reader: number,
+  columns: number,
+  use: (tokens: ArrayLike<number>, rows: Uint32Array, read: ReadColumn, metadata: FileMetaData) => Promise<A>
+): Promise<A | null> =>
   withObject(source, async ({ buffer, hold }, metadata) => {
     const reading = readers.get(reader)
     if (reading === undefined) throw new Error(`reader ${reader} has begun no part`)
     const { part, tokens, seen } = reading
     const [lowest, highest] = tokenRange(metadata, group)
     if (lowest > part.toToken || highest < part.fromToken) return null
-    const bytes = groupBytes(metadata, group, READ_COLUMNS)
+    const bytes = groupBytes(metadata, group, columns)
     if (bytes !== undefined) await hold(...bytes)
     const scan = await parquetScan({ file: buffer, metadata, parsers })
     const [groupStart, groupEnd] = groupRange(metadata, group)
@@ -428,19 +515,16 @@ const rowsOf = (source: ObjectSource, group: number, reader: number): Promise<St
     const first = lowerBound(tokenColumn, part.fromToken)
     const end = lowerBound(tokenColumn, part.toToken + 1)
     if (first === end) return null
-    // The keys are asked for twice: the scan, which has them still, would make another copy.
-    const read = async (column: string): Promise<ArrayLike<unknown>> =>
-      keys.get(column) ?? (await scan.readColumn({ column, rowStart: groupStart + first, rowEnd: groupStart + end }))
-    const keys = new Map<string, ArrayLike<unknown>>()
-    const exchangeTs = (await read("exchange_ts")) as ArrayLike<number>
-    const sequenceIds = (await read("sequence_id")) as ArrayLike<bigint>
-    keys.set("exchange_ts", exchangeTs).set("sequence_id", sequenceIds)
-    keys.set("instrument_token", Array.prototype.slice.call(tokenColumn, first, end))
+    const readKey = columnsOf(scan, groupStart, first, end, [])
+    const exchangeTs = (await readKey("exchange_ts")) as ArrayLike<number>
+    const sequenceIds = (await readKey("sequence_id")) as ArrayLike<bigint>
+    const ownTokens = Array.prototype.slice.call(tokenColumn, first, end) as ArrayLike<number>
     const kept = new Uint32Array(end - first)
     let count = 0
     for (let i = 0; i < kept.length; i++) {
-      const token = tokenColumn[first + i]!
+      const token = ownTokens[i]!
       if (tokens !== undefined && !tokens.has(token)) continue
+      if (exchangeTs[i]! < part.from || exchangeTs[i]! >= part.to) continue
       const sequenceId = Number(sequenceIds[i]!)
       if (!isInSlice(exchangeTs[i]!, sequenceId, part.slice, part.slices)) continue
       if (!seen.add(token, exchangeTs[i]!, sequenceId)) continue
@@ -448,31 +532,150 @@ const rowsOf = (source: ObjectSource, group: number, reader: number): Promise<St
       count += 1
     }
     if (count === 0) return null
-    const present = new Set(metadata.schema.map(({ name }) => name))
-    return readStoredColumns(read, (column) => present.has(column), kept.subarray(0, count))
+    const read = columnsOf(scan, groupStart, first, end, [
+      ["instrument_token", ownTokens],
+      ["exchange_ts", exchangeTs],
+      ["sequence_id", sequenceIds]
+    ])
+    return use(ownTokens, kept.subarray(0, count), read, metadata)
   })
+
+const presentIn = ({ schema }: FileMetaData): ((column: string) => boolean) => {
+  const present = new Set(schema.map(({ name }) => name))
+  return (column) => present.has(column)
+}
+
+const rowsOf = (source: ObjectSource, group: number, reader: number): Promise<StoredColumns | null> =>
+  unseenRows(source, group, reader, READ_COLUMNS, (_, rows, read, metadata) =>
+    readStoredColumns(read, presentIn(metadata), rows)
+  )
+
+/** How many rows of each token the reader has not seen yet. */
+const tally = async (source: ObjectSource, group: number, reader: number): Promise<Survey> => {
+  const tokens: Array<number> = []
+  const counts: Array<number> = []
+  await unseenRows(source, group, reader, KEY_COLUMNS, async (of, rows) => {
+    for (const row of rows) {
+      if (tokens[tokens.length - 1] === of[row]) counts[counts.length - 1]! += 1
+      else {
+        tokens.push(of[row]!)
+        counts.push(1)
+      }
+    }
+  })
+  return { tokens: Int32Array.from(tokens), counts: Int32Array.from(counts) }
+}
+
+/** A row of one instrument; `object` is the place of its object among all. */
+interface FoundRow extends TickOrder {
+  readonly object: number
+  readonly columns: StoredColumns
+  readonly row: number
+}
+
+/** One instrument's rows of a row group in [from, to). */
+const rowsOfOne = async (
+  scan: ParquetScan,
+  metadata: FileMetaData,
+  group: number,
+  { token, from }: TicksWanted,
+  to: number
+): Promise<StoredColumns | undefined> => {
+  const [groupStart, groupEnd] = groupRange(metadata, group)
+  const range = { rowStart: groupStart, rowEnd: groupEnd }
+  const tokens = (await scan.readColumn({ column: "instrument_token", ...range })) as ArrayLike<number>
+  const start = lowerBound(tokens, token)
+  const stop = lowerBound(tokens, token + 1)
+  if (start === stop) return undefined
+  const times = (await columnsOf(scan, groupStart, start, stop, [])("exchange_ts")) as ArrayLike<number>
+  const first = lowerBound(times, from)
+  const end = lowerBound(times, to)
+  if (first === end) return undefined
+  const read = columnsOf(scan, groupStart, start + first, start + end, [])
+  return readStoredColumns(
+    read,
+    presentIn(metadata),
+    Uint32Array.from({ length: end - first }, (_, i) => i)
+  )
+}
+
+const ticksOf = async (wanted: TicksWanted): Promise<TicksFound> => {
+  const { objects, token, from, to, rows } = wanted
+  let through = to
+  let found: Array<FoundRow> = []
+  /** One row a key, the first object's; no more instants than it takes for `rows`. */
+  const cut = (): void => {
+    found.sort((a, b) => a.exchange_ts - b.exchange_ts || a.sequence_id - b.sequence_id || a.object - b.object)
+    found = found.filter(({ exchange_ts, sequence_id }, i) => {
+      const before = found[i - 1]
+      return before === undefined || before.exchange_ts !== exchange_ts || before.sequence_id !== sequence_id
+    })
+    if (found.length <= rows) return
+    through = found[rows - 1]!.exchange_ts + 1
+    found = found.filter(({ exchange_ts }) => exchange_ts < through)
+  }
+  for (const [object, { source, groups }] of objects.entries()) {
+    await withObject(source, async ({ buffer, hold }, metadata) => {
+      const scan = await parquetScan({ file: buffer, metadata, parsers })
+      for (const group of groups) {
+        const keys = groupKeys(metadata, group)
+        if (!overlaps(keys.tokens, [token, token]) || !overlaps(keys.times, [from, through - 1])) continue
+        const bytes = groupBytes(metadata, group, READ_COLUMNS)
+        if (bytes !== undefined) await hold(...bytes)
+        const columns = await rowsOfOne(scan, metadata, group, wanted, through)
+        if (columns === undefined) continue
+        const { exchange_ts, sequence_id, epoch, position } = columns
+        const placed = (value: number): number | null => (Number.isNaN(value) ? null : value)
+        for (let row = 0; row < exchange_ts.length; row++) {
+          found.push({
+            exchange_ts: exchange_ts[row]!,
+            sequence_id: sequence_id[row]!,
+            epoch: placed(epoch[row]!),
+            position: placed(position[row]!),
+            object,
+            columns,
+            row
+          })
+        }
+        if (found.length > rows * 2) cut()
+      }
+    })
+  }
+  cut()
+  return { columns: gatherStored(found.sort(compareTicks)), through }
+}
 
 const answer = (request: Request): Answers[keyof Answers] | Promise<Answers[keyof Answers]> => {
   switch (request.kind) {
     case "encode":
       return encode(request)
+    case "footer":
+      return footer(request.source)
     case "survey":
-      return survey(request.source)
+      return survey(request.source, request.groups)
     case "begin":
       return begin(request.part)
     case "rows":
       return rowsOf(request.source, request.group, request.reader)
+    case "tally":
+      return tally(request.source, request.group, request.reader)
+    case "ticks":
+      return ticksOf(request)
     case "end":
       readers.delete(request.reader)
       return null
   }
 }
 
+const buffersOf = (columns: StoredColumns): Array<ArrayBuffer> =>
+  Object.values(columns).map((column) => ("indexes" in column ? column.indexes.buffer : column.buffer))
+
 const transfers = (answered: Answers[keyof Answers]): Array<ArrayBuffer> => {
   if (answered === null) return []
   if ("leftOut" in answered) return answered.bytes === null ? [] : [answered.bytes.buffer]
   if ("counts" in answered) return [answered.tokens.buffer, answered.counts.buffer]
-  return Object.values(answered).map((column) => ("indexes" in column ? column.indexes.buffer : column.buffer))
+  if ("times" in answered) return [answered.tokens.buffer, answered.times.buffer, answered.rows.buffer]
+  return buffersOf("through" in answered ? answered.columns : answered)
 }
 
 port.on("message", (asked: Asked) => {
@@ -480,7 +683,7 @@ port.on("message", (asked: Asked) => {
     const bytes = needed.get(asked.need)
     needed.delete(asked.need)
     if ("bytes" in asked) bytes?.resolve(asked.bytes)
-    else bytes?.reject(new NeedError(asked.failure))
+    else bytes?.reject(new NeedError(asked.failure, asked.isGone))
     return
   }
   const { id, request } = asked
@@ -489,7 +692,9 @@ port.on("message", (asked: Asked) => {
       const answered = await answer(request)
       port.postMessage({ id, answer: answered } satisfies Answered, transfers(answered))
     } catch (error) {
-      port.postMessage({ id, failure: error instanceof Error ? error.message : String(error) } satisfies Answered)
+      const failure = error instanceof Error ? error.message : String(error)
+      const object = error instanceof ObjectError ? error.object : undefined
+      port.postMessage({ id, failure, ...(object === undefined ? {} : { object }) } satisfies Answered)
     }
   }
   void done()

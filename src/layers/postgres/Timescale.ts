@@ -174,6 +174,7 @@ const makeStore = (pool: pg.Pool, level: Level, keepDays: number): TickStore["Se
     ticksAfter: (token, epoch, position, limit) => ask("ticksAfter", () => ticksAfter(token, epoch, position, limit)),
     count: (of, from, to) => ask("count", () => count(of, from, to)),
     tokens: (from, to) => ask("tokens", () => tokens(from, to)),
+    held: ask("held", days.held),
     refreshCandles: ask("refreshCandles", () => bars.refresh(pool)),
     dropOldDays: dropper(days, keepDays),
     instruments: (limit) => ask("instruments", () => instruments(limit)),

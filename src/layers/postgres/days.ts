@@ -18,6 +18,7 @@ import {
   transaction
 } from "./connection.ts"
 import { dayOf, micros, rows, seconds } from "./rows.ts"
+import type { Level } from "./serverLevel.ts"
 
 /** A statement that reads plans and locks every day of its range; a wider range is read in pieces. */
 const MAX_DAYS_PER_READ = 31
@@ -30,6 +31,8 @@ export interface Days {
   readonly ensure: (days: Iterable<number>) => Promise<void>
   /** Somebody dropped one: look again. */
   readonly forget: () => void
+  /** Ticks before it are dropped; from then on all that was written is there. */
+  readonly held: () => Promise<number>
   /** [from, to) in pieces of few enough days, ascending. */
   readonly windows: (from: number, to: number) => Promise<ReadonlyArray<readonly [from: number, to: number]>>
   /**
@@ -71,8 +74,12 @@ interface Layout {
   readonly ranges: () => Promise<ReadonlyArray<Range>>
   /** SQL for the latest time before which a layout can drop, up to `time`. */
   readonly dropsBefore: (time: string) => string
-  readonly drop: (client: pg.PoolClient, before: number) => Promise<number>
+  /** How many went, and before when none is left. */
+  readonly drop: (client: pg.PoolClient, before: number) => Promise<readonly [gone: number, before: number]>
 }
+
+/** In the transaction that drops them, so that whoever finds them gone is told so. */
+const DROPPED_BEFORE = "UPDATE store_state SET dropped_before = $1 WHERE dropped_before < $1"
 
 /**
  * Raises `ticks_from`; answers it where what lies before may go, by SQL for whether its bars are final. Whoever began
@@ -96,7 +103,16 @@ const raise = (pool: pg.Pool, layout: Layout, keep: number, settled: string): Pr
     return state![1] === "t" ? micros(state![0]) : undefined
   })
 
-const common = (pool: pg.Pool, layout: Layout, settled: string): Pick<Days, "windows" | "drop"> => ({
+const common = (pool: pg.Pool, layout: Layout, settled: string): Pick<Days, "held" | "windows" | "drop"> => ({
+  held: async () => {
+    const [state] = await rows<readonly [number]>(
+      pool,
+      "held",
+      `SELECT ${seconds("dropped_before")} FROM store_state`,
+      []
+    )
+    return micros(state![0])
+  },
   windows: async (from, to) => {
     if (to <= from) return []
     if (to - from <= MAX_DAYS_PER_READ * MICROS_PER_DAY) return [[from, to]]
@@ -111,7 +127,10 @@ const common = (pool: pg.Pool, layout: Layout, settled: string): Pick<Days, "win
       const lock = await client.query<{ held: boolean }>(
         `SELECT pg_try_advisory_xact_lock(${advisory("days")}) AS held`
       )
-      return lock.rows[0]!.held ? layout.drop(client, before) : 0
+      if (!lock.rows[0]!.held) return 0
+      const [gone, goneBefore] = await layout.drop(client, before)
+      await client.query(DROPPED_BEFORE, [timestampText(goneBefore)])
+      return gone
     })
     return dropping.catch((cause: unknown) => {
       if (stateOf(cause) !== LOCK_NOT_AVAILABLE) throw cause
@@ -127,6 +146,9 @@ const PARTITIONS = `
   FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
   WHERE i.inhparent = 'ticks'::regclass ORDER BY 1`
 const partitionOf = (day: number): string => `ticks_${tradingDate(day).replaceAll("-", "")}`
+const FIRST_PARTITION = `
+  SELECT (min(to_date(right(c.relname, 8), 'YYYYMMDD'))::timestamp AT TIME ZONE 'UTC') - INTERVAL '330 minutes'
+  FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid WHERE i.inhparent = 'ticks'::regclass`
 /** Each drop locks a partition and its indexes: so many fit in one transaction. */
 const MAX_DROPS = 100
 
@@ -161,12 +183,13 @@ export const makePartitions = (pool: pg.Pool, settled: string): Days => {
     ranges: async () => (await days(pool)).map((day): Range => [tradingDayStart(day), tradingDayStart(day + 1)]),
     dropsBefore: (time) => time,
     drop: async (client, before) => {
-      const old = (await days(client)).filter((day) => tradingDayStart(day + 1) <= before).slice(0, MAX_DROPS)
+      const all = (await days(client)).filter((day) => tradingDayStart(day + 1) <= before)
+      const old = all.slice(0, MAX_DROPS)
       for (const day of old) {
         await client.query(`DROP TABLE ${partitionOf(day)}`)
         known.delete(day)
       }
-      return old.length
+      return [old.length, old.length < all.length ? tradingDayStart(all[old.length]!) : before]
     }
   }
 
@@ -195,7 +218,7 @@ export const makeChunks = (pool: pg.Pool, settled: string): Days => {
       const gone = await client.query(
         `SELECT drop_chunks('ticks', older_than => TIMESTAMPTZ '${timestampText(before)}')`
       )
-      return gone.rowCount ?? 0
+      return [gone.rowCount ?? 0, before]
     }
   }
   return {
@@ -203,4 +226,15 @@ export const makeChunks = (pool: pg.Pool, settled: string): Days => {
     ensure: () => Promise.resolve(),
     forget: () => {}
   }
+}
+
+const FIRST_CHUNK = `
+  SELECT min(range_start) FROM timescaledb_information.chunks
+  WHERE hypertable_schema = current_schema() AND hypertable_name = 'ticks'`
+
+/** SQL for where the earliest day begins that there is a place for, null where there is none. */
+export const EARLIEST_DAY: Readonly<Record<Level, string>> = {
+  plain: FIRST_PARTITION,
+  apache: FIRST_CHUNK,
+  community: FIRST_CHUNK
 }

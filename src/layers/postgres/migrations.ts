@@ -8,6 +8,7 @@ import { StartError } from "../../schema/Errors.ts"
 import { AGGREGATES, FIVE_MINUTE_BARS, MATERIALISE_THROUGH } from "./barAggregates.ts"
 import { exactBars, LAST_TICKS_FUNCTION, MINUTE_BARS, recomputeFunction, widerBars } from "./bars.ts"
 import { advisory } from "./connection.ts"
+import { EARLIEST_DAY } from "./days.ts"
 import { type Chosen, checkServer, chooseLevel, couldHaveTimescale, findServer, type Level } from "./serverLevel.ts"
 
 const EVERYTHING = { bars: "true", marks: "true" }
@@ -206,12 +207,24 @@ CREATE TRIGGER instruments_changed AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE 
 FOR EACH STATEMENT EXECUTE FUNCTION instruments_changed();
 `
 
+/**
+ * From when on all that was written is still there: what lies before is dropped, and who asks for it asks the archive.
+ * `ticks_from` may be later by days that are still to be dropped. A database that dropped days before it knew this has
+ * none left before what it still has.
+ */
+const droppedBefore = (level: Level): string => `
+ALTER TABLE store_state ADD COLUMN dropped_before timestamptz NOT NULL DEFAULT '-infinity';
+COMMENT ON COLUMN store_state.dropped_before IS 'ticks before it are dropped; later ones are all there';
+UPDATE store_state SET dropped_before = least(ticks_from, coalesce((${EARLIEST_DAY[level]}), ticks_from));
+`
+
 /** Statements of each version; version n is entry n - 1. One that was released is never edited, only followed. */
 const VERSIONS: ReadonlyArray<(level: Level) => string> = [
   (level) => VERSION_1[level],
   version2,
   () => INSTRUMENTS_VERSION,
-  () => INSTRUMENT_DAYS
+  () => INSTRUMENT_DAYS,
+  droppedBefore
 ]
 
 /** The schema version that this program reads and writes. */

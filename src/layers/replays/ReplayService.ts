@@ -1,5 +1,5 @@
 /**
- * Decides how a server runs its replays: reads the store, puts runs into the log within the shared window, takes what
+ * Decides how a server runs its replays: reads the past, puts runs into the log within the shared window, takes what
  * comes back, tells the clients, and ends what nobody listens to.
  */
 import { randomBytes } from "node:crypto"
@@ -12,8 +12,8 @@ import type { Settings } from "../../schema/Settings.ts"
 import { IST_OFFSET_MICROS, tradingDay } from "../../schema/Tick.ts"
 import { TickLog } from "../../streams/log/TickLog.ts"
 import * as metrics from "../../streams/metrics.ts"
+import { History, type PastTicks } from "../../streams/ports/History.ts"
 import { didYouMean, Instruments } from "../../streams/ports/Instruments.ts"
-import { TickStore } from "../../streams/ports/TickStore.ts"
 import { makePace, type Pace } from "../../streams/replay/pace.ts"
 import { ReplayAudience } from "../../streams/replay/ReplayAudience.ts"
 import {
@@ -105,7 +105,7 @@ const rangeOf = (request: ReplayRequest): { readonly from: number; readonly to: 
 
 const make = (settings: ReplaySettings) =>
   Effect.gen(function* () {
-    const store = yield* TickStore
+    const history = yield* History
     const log = yield* TickLog
     const instruments = yield* Instruments
     const audience = yield* ReplayAudience
@@ -239,8 +239,8 @@ const make = (settings: ReplaySettings) =>
         )
       })
 
-    const runOf = (entry: Entry, tokens: ReadonlyArray<number>): Effect.Effect<void> =>
-      replay(storedTicks(store, { tokens, from: entry.from, to: entry.to, arraySize: sliceTicks(window) }), {
+    const runOf = (entry: Entry, past: PastTicks, tokens: ReadonlyArray<number>): Effect.Effect<void> =>
+      replay(storedTicks(past, { tokens, from: entry.from, to: entry.to, arraySize: sliceTicks(window) }), {
         run: entry.runKey,
         log,
         window,
@@ -299,7 +299,7 @@ const make = (settings: ReplaySettings) =>
       Effect.fail(new ReplayRefused({ parameter, message: `${parameter}: ${message}` }))
 
     /** The tokens that a request names, in the order of the merge. */
-    const tokensOf = Effect.fnUntraced(function* (request: ReplayRequest, from: number, to: number) {
+    const tokensOf = Effect.fnUntraced(function* (request: ReplayRequest, past: PastTicks, from: number, to: number) {
       const { symbols, tokens, all } = request
       const given = [symbols, tokens, all === true ? true : undefined].filter((part) => part !== undefined)
       if (given.length !== 1) {
@@ -333,7 +333,7 @@ const make = (settings: ReplaySettings) =>
       }
       // A token that no instrument has may still have ticks: feeds know new contracts first. Asked once for all.
       const isUnknown = (token: number) => instruments.get(token) === undefined
-      const traded = tokens?.some(isUnknown) === true ? new Set(yield* store.tokens(from, to)) : undefined
+      const traded = tokens?.some(isUnknown) === true ? new Set(yield* past.tokens(from, to)) : undefined
       for (const token of tokens ?? []) {
         if (isUnknown(token) && traded?.has(token) !== true) {
           return yield* new UnknownSymbol({
@@ -344,7 +344,7 @@ const make = (settings: ReplaySettings) =>
         found.add(token)
       }
       if (all === true) {
-        for (const token of yield* store.tokens(from, to)) found.add(token)
+        for (const token of yield* past.tokens(from, to)) found.add(token)
         if (found.size > MAX_REPLAY_SYMBOLS) {
           return yield* refuse(
             "all",
@@ -356,14 +356,15 @@ const make = (settings: ReplaySettings) =>
     })
 
     const prepare = Effect.fnUntraced(function* (request: ReplayRequest) {
-      if (request.source === "archive") {
-        return yield* refuse("source", "the archive cannot be replayed yet, only the store, got archive")
+      const past = request.source === undefined ? history : history.of(request.source)
+      if (past === undefined) {
+        return yield* refuse("source", "there is no archive here: expected store or none, got archive")
       }
       if (request.loop === true) return yield* refuse("loop", "a replay cannot loop yet, got true")
       const { from, to } = rangeOf(request)
       if (to <= from) return yield* refuse("to", `expected a time after ${request.from ?? "00:00"}, got ${request.to}`)
-      const tokens = yield* tokensOf(request, from, to)
-      const total = tokens.length === 0 ? 0 : yield* store.count(tokens, from, to)
+      const tokens = yield* tokensOf(request, past, from, to)
+      const total = tokens.length === 0 ? 0 : yield* past.count(tokens, from, to)
       const pace = yield* makePace({ speed: speedNumber(request.speed ?? 1), paused: request.paused === true })
       const id = randomBytes(6).toString("hex")
       const entry: Entry = {
@@ -396,7 +397,7 @@ const make = (settings: ReplaySettings) =>
           runs.set(entry.runKey, entry)
           reorder.open(entry.runKey)
           audience.open(id, tradingDay(from))
-          entry.fiber = yield* Effect.forkIn(runOf(entry, tokens), scope)
+          entry.fiber = yield* Effect.forkIn(runOf(entry, past, tokens), scope)
           yield* Effect.forkIn(heartbeat(entry), scope)
         }).pipe(
           Effect.onError(() =>
@@ -505,5 +506,5 @@ const toldOf = (cause: Cause.Cause<LogError | StoreError>): NonNullable<Entry["f
 /** The server's replays, on its store, log, instruments and clients. */
 export const layer = (
   settings: ReplaySettings
-): Layer.Layer<Replays, never, TickStore | TickLog | Instruments | ReplayAudience> =>
+): Layer.Layer<Replays, never, History | TickLog | Instruments | ReplayAudience> =>
   Layer.effect(Replays, make(settings))

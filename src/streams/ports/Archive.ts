@@ -1,8 +1,9 @@
 /** Decides what the platform needs of the cold archive: whole ranges of a partition kept once, days read back. */
 import { Context, type Effect, type Stream } from "effect"
+import type { Candle } from "../../schema/Candle.ts"
 import type { ArchiveError, RangeTaken } from "../../schema/Errors.ts"
 import type { TickColumns } from "../../schema/TickColumns.ts"
-import type { StoredTick } from "./TickStore.ts"
+import type { CandleQuery, StoredTick, TickQuery } from "./TickStore.ts"
 
 /** A range of one `normalized_ticks` partition, both ends included. */
 export interface ArchiveRange {
@@ -35,5 +36,15 @@ export class Archive extends Context.Service<
       date: string,
       tokens: ReadonlyArray<number> | undefined
     ) => Stream.Stream<ReadonlyArray<StoredTick>, ArchiveError>
+    /** A page of one instrument's ticks, ascending by `compareTicks`, one row a primary key. */
+    readonly ticks: (query: TickQuery) => Effect.Effect<ReadonlyArray<StoredTick>, ArchiveError>
+    /** One-minute bars of one instrument, ascending: those of its ticks, at any moment. */
+    readonly minutes: (query: Omit<CandleQuery, "interval">) => Effect.Effect<ReadonlyArray<Candle>, ArchiveError>
+    /** How many ticks there are in [from, to) of some instruments or all, by those that have any. */
+    readonly counts: (
+      tokens: ReadonlyArray<number> | undefined,
+      from: number,
+      to: number
+    ) => Effect.Effect<ReadonlyMap<number, number>, ArchiveError>
   }
 >()("market-data-platform/streams/Archive") {}

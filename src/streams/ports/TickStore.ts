@@ -133,6 +133,11 @@ export class TickStore extends Context.Service<
     readonly count: (tokens: ReadonlyArray<number>, from: number, to: number) => Effect.Effect<number, StoreError>
     /** Every token that has ticks in [from, to). */
     readonly tokens: (from: number, to: number) => Effect.Effect<ReadonlyArray<number>, StoreError>
+    /**
+     * Ticks before this time are dropped, and the archive's to answer; from then on all that was written is there. It only
+     * grows: what was read before it was asked for is whole where that begins no earlier.
+     */
+    readonly held: Effect.Effect<number, StoreError>
     /** Recomputes bars marked dirty that have ended, a bounded number at a time; answers how many marks went. */
     readonly refreshCandles: Effect.Effect<number, StoreError>
     /** Drops ticks older than the store is to keep once their bars are final; the bars stay. Answers how many days went. */

@@ -257,18 +257,4 @@ describe("ParquetFiles", () => {
       assert.match(error.message, /^archive in .*file: .+$/)
     })
   )
-
-  it.effect("names the object that cannot be read", () =>
-    Effect.gen(function* () {
-      const made = yield* folder
-      const object = join(made, OBJECTS[0]!)
-      mkdirSync(join(object, ".."), { recursive: true })
-      writeFileSync(object, "not Parquet at all, but long enough to have a footer")
-      const error = yield* Effect.flatMap(Archive, (archive) =>
-        Stream.runDrain(archive.read(DATES[0]!, undefined))
-      ).pipe(Effect.flip, Effect.provide(archiveIn(made)))
-      assert.strictEqual(error._tag, "ArchiveError")
-      assert.include(error.message, object)
-    })
-  )
 })

@@ -8,7 +8,7 @@ import { tradingDate } from "../../../src/schema/Tick.ts"
 import { toColumns } from "../../../src/schema/TickColumns.ts"
 import { Archive, type ArchiveRange } from "../../../src/streams/ports/Archive.ts"
 import { DAY, makeTick, OPEN } from "../../contract/ticks.ts"
-import { emptyBucket, keysIn, objectIn, optionsFor, putInto } from "../../support/buckets.ts"
+import { emptyBucket, keysIn, objectIn, optionsFor } from "../../support/buckets.ts"
 import { type Fate, httpProxy, type Seen } from "../../support/httpProxy.ts"
 import { freePort, type S3Access, s3 } from "../../support/services.ts"
 
@@ -268,18 +268,6 @@ describe.skipIf(found === undefined)("S3", () => {
         assert.match(error.message, /: AccessDenied: Access Denied$/)
         assert.strictEqual(proxy.seen.length, 1)
       }).pipe(Effect.provide(layer))
-    })
-  )
-
-  it.effect("names the object that cannot be read", () =>
-    Effect.gen(function* () {
-      const options = yield* emptyBucket(access)
-      yield* Effect.promise(() => putInto(access, OBJECTS[0]!, "not Parquet at all, but long enough to have a footer"))
-      const error = yield* Effect.flatMap(Archive, (archive) =>
-        Stream.runDrain(archive.read(DATES[0]!, undefined))
-      ).pipe(Effect.flip, Effect.provide(S3.layer(options)))
-      assert.strictEqual(error._tag, "ArchiveError")
-      assert.include(error.message, OBJECTS[0]!)
     })
   )
 

@@ -1,6 +1,7 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Context, Effect, Exit, Layer, Result, Scope, Stream } from "effect"
 import { TestClock } from "effect/testing"
+import { layerOfStore } from "../../../src/layers/history/History.ts"
 import { layer as instrumentsLayer } from "../../../src/layers/instruments/Instruments.ts"
 import { type ReplaySettings, layer as replayService } from "../../../src/layers/replays/ReplayService.ts"
 import { LogError, type Overloaded } from "../../../src/schema/Errors.ts"
@@ -8,6 +9,7 @@ import { partitionOf } from "../../../src/schema/Partition.ts"
 import { type Tick, tradingDate, tradingDay } from "../../../src/schema/Tick.ts"
 import type { TickBatch } from "../../../src/streams/log/follow.ts"
 import { TickLog } from "../../../src/streams/log/TickLog.ts"
+import type { History } from "../../../src/streams/ports/History.ts"
 import type { Instruments } from "../../../src/streams/ports/Instruments.ts"
 import { TickStore } from "../../../src/streams/ports/TickStore.ts"
 import { ReplayAudience, type ReplayClock } from "../../../src/streams/replay/ReplayAudience.ts"
@@ -141,7 +143,7 @@ class World {
     return Layer.fresh(
       reader.pipe(
         Layer.provideMerge(replayService({ ...SETTINGS, ...settings })),
-        Layer.provideMerge(Layer.mergeAll(log, store, instruments, audience, claims))
+        Layer.provideMerge(Layer.mergeAll(log, Layer.provideMerge(layerOfStore, store), instruments, audience, claims))
       )
     )
   }
@@ -255,7 +257,7 @@ describe("ReplayService", () => {
       )
       assert.strictEqual(
         yield* refusal(replays.start({ ...day, all: true, source: "archive" })),
-        "ReplayRefused source: the archive cannot be replayed yet, only the store, got archive"
+        "ReplayRefused source: there is no archive here: expected store or none, got archive"
       )
       assert.strictEqual(
         yield* refusal(replays.start({ ...day, all: true, loop: true })),
@@ -466,7 +468,7 @@ describe("ReplayService", () => {
     return Effect.gen(function* () {
       const log = yield* TickLog
       const serving = yield* Scope.make()
-      const parts = yield* Effect.context<TickLog | TickStore | Instruments | ReplayAudience>()
+      const parts = yield* Effect.context<TickLog | History | Instruments | ReplayAudience>()
       const server = yield* Layer.buildWithScope(
         Layer.fresh(replayService(SETTINGS)).pipe(Layer.provide(Layer.succeedContext(parts))),
         serving

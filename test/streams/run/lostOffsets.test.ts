@@ -130,7 +130,10 @@ const sinks = (taken: Taken) =>
           0
         )
       },
-      read: () => Stream.empty
+      read: () => Stream.empty,
+      ticks: () => Effect.succeed([]),
+      minutes: () => Effect.succeed([]),
+      counts: () => Effect.succeed(new Map())
     }),
     Drain.layer
   )

@@ -1,0 +1,154 @@
+/**
+ * Decides where the past is read from: times that the store holds from the store, times that it has dropped from the
+ * archive, as one answer. Days may be dropped meanwhile, so the store is asked from when on it holds ticks after it was
+ * read, and what was read in vain is read again.
+ */
+import { Effect, Layer } from "effect"
+import { addToBars, barStart, type Candle, intervalMicros } from "../../schema/Candle.ts"
+import { type ArchiveError, StoreError } from "../../schema/Errors.ts"
+import { Archive } from "../../streams/ports/Archive.ts"
+import { History, type PastTicks } from "../../streams/ports/History.ts"
+import { type CandleQuery, type TickQuery, TickStore } from "../../streams/ports/TickStore.ts"
+
+const MICROS_PER_MINUTE = 60_000_000
+/** Minutes read at a time: several days of one instrument. */
+const MINUTES = 4000
+
+/** Who reads history knows of one place that may not answer. */
+const asStoreError = ({ operation, message }: ArchiveError): StoreError =>
+  new StoreError({ operation: `${operation} of the archive`, message, transient: true })
+
+const fromArchive = (archive: Archive["Service"]) => {
+  const counts = (tokens: ReadonlyArray<number> | undefined, from: number, to: number) =>
+    Effect.mapError(archive.counts(tokens, from, to), asStoreError)
+  return {
+    ticks: (query) => Effect.mapError(archive.ticks(query), asStoreError),
+    count: (tokens, from, to) =>
+      Effect.map(counts(tokens, from, to), (found) => [...found.values()].reduce((sum, rows) => sum + rows, 0)),
+    tokens: (from, to) => Effect.map(counts(undefined, from, to), (found) => [...found.keys()].sort((a, b) => a - b))
+  } satisfies PastTicks
+}
+
+export const make = (store: TickStore["Service"], archive: Archive["Service"]): History["Service"] => {
+  const cold = fromArchive(archive)
+  /** As it was found last: where the store will answer, it is asked first. */
+  let held = Number.NEGATIVE_INFINITY
+
+  /**
+   * What is asked of times from `from` on: of the store where it holds them all, else of both with the time at which the
+   * store begins; again where it has dropped more meanwhile.
+   */
+  const across = <A>(
+    from: number,
+    ofStore: Effect.Effect<A, StoreError>,
+    ofBoth: (held: number) => Effect.Effect<A, StoreError>
+  ): Effect.Effect<A, StoreError> =>
+    Effect.gen(function* () {
+      for (;;) {
+        const isStores = from >= held
+        const known = held
+        const answer = yield* isStores ? ofStore : ofBoth(known)
+        held = yield* store.held
+        if (isStores ? from >= held : held === known) return answer
+      }
+    })
+
+  const ticksOfBoth = (query: TickQuery, from: number, known: number) =>
+    Effect.gen(function* () {
+      const old = yield* cold.ticks({ ...query, to: Math.min(query.to, known) })
+      if (old.length >= query.limit || query.to <= known) return old
+      const { after: _, ...rest } = query
+      return [
+        ...old,
+        ...(yield* store.ticks({ ...rest, from: Math.max(from, known), limit: query.limit - old.length }))
+      ]
+    })
+
+  const candlesOfBoth = (query: CandleQuery, start: number, known: number) =>
+    Effect.gen(function* () {
+      const { instrument_token, interval, to, limit } = query
+      const width = intervalMicros(interval)
+      const bars: Array<Candle> = []
+      if (to <= start) return bars
+      const end = barStart(to - 1, interval) + width
+      const until = Math.min(end, known)
+      let at = start
+      // One bar more than asked for, so that the last one asked for is whole.
+      while (at < until && bars.length <= limit) {
+        const page = yield* Effect.mapError(
+          archive.minutes({ instrument_token, from: at, to: until, limit: MINUTES }),
+          asStoreError
+        )
+        for (const minute of page) addToBars(bars, barStart(minute.ts, interval), minute)
+        at = page.length < MINUTES ? until : page[page.length - 1]!.ts + MICROS_PER_MINUTE
+      }
+      if (bars.length > limit || end <= known) return bars.slice(0, limit)
+      // The bar in whose time the store begins is of both.
+      const shared = barStart(known, interval)
+      if (shared < known) {
+        const minutes = yield* store.candles({
+          instrument_token,
+          interval: "1m",
+          from: known,
+          to: shared + width,
+          limit: width / MICROS_PER_MINUTE
+        })
+        for (const minute of minutes) addToBars(bars, shared, minute)
+      }
+      const left = limit - bars.length
+      const from = shared < known ? shared + width : known
+      if (left > 0 && from < to) bars.push(...(yield* store.candles({ ...query, from, limit: left })))
+      return bars.slice(0, limit)
+    })
+
+  return {
+    ticks: (query) => {
+      const from = Math.max(query.from, query.after?.exchange_ts ?? query.from)
+      return across(from, store.ticks(query), (known) => ticksOfBoth(query, from, known))
+    },
+    candles: (query) => {
+      // Bars start at whole ones of their width: what lies before the first is not asked for.
+      const start = barStart(query.from + intervalMicros(query.interval) - 1, query.interval)
+      return across(start, store.candles(query), (known) => candlesOfBoth(query, start, known))
+    },
+    count: (tokens, from, to) =>
+      across(from, store.count(tokens, from, to), (known) =>
+        Effect.zipWith(
+          cold.count(tokens, from, Math.min(to, known)),
+          to <= known ? Effect.succeed(0) : store.count(tokens, known, to),
+          (old, kept) => old + kept
+        )
+      ),
+    tokens: (from, to) =>
+      across(from, store.tokens(from, to), (known) =>
+        Effect.zipWith(
+          cold.tokens(from, Math.min(to, known)),
+          to <= known ? Effect.succeed([]) : store.tokens(known, to),
+          (old, kept) => [...new Set([...old, ...kept])].sort((a, b) => a - b)
+        )
+      ),
+    of: (source) => (source === "store" ? store : cold)
+  }
+}
+
+/** History of the store and the archive. */
+export const layer: Layer.Layer<History, never, TickStore | Archive> = Layer.effect(
+  History,
+  Effect.gen(function* () {
+    return make(yield* TickStore, yield* Archive)
+  })
+)
+
+/** History of the store alone, where nothing is archived. */
+export const layerOfStore: Layer.Layer<History, never, TickStore> = Layer.effect(
+  History,
+  Effect.map(TickStore, (store) =>
+    History.of({
+      ticks: store.ticks,
+      candles: store.candles,
+      count: store.count,
+      tokens: store.tokens,
+      of: (source) => (source === "store" ? store : undefined)
+    })
+  )
+)

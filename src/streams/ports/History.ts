@@ -1,0 +1,15 @@
+/** Decides what is asked of the past, whatever its age: what the store holds and what the archive has as one. */
+import { Context } from "effect"
+import type { TickStore } from "./TickStore.ts"
+
+/** Ticks as whoever replays them asks for them. */
+export interface PastTicks extends Pick<TickStore["Service"], "ticks" | "count" | "tokens"> {}
+
+export class History extends Context.Service<
+  History,
+  PastTicks &
+    Pick<TickStore["Service"], "candles"> & {
+      /** One of the two alone; undefined where there is no archive. */
+      readonly of: (source: "store" | "archive") => PastTicks | undefined
+    }
+>()("market-data-platform/streams/History") {}

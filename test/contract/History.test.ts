@@ -1,0 +1,175 @@
+import { mkdtempSync, rmSync } from "node:fs"
+import { tmpdir } from "node:os"
+import { join } from "node:path"
+import { assert } from "@effect/vitest"
+import { Effect, Layer, Stream } from "effect"
+import { bars } from "../../src/http/bars.ts"
+import { newestBars } from "../../src/http/newestBars.ts"
+import * as ParquetFiles from "../../src/layers/archive/ParquetFiles.ts"
+import * as S3 from "../../src/layers/archive/S3.ts"
+import * as HistoryLayer from "../../src/layers/history/History.ts"
+import { Interval } from "../../src/schema/Candle.ts"
+import { compareTicks, type Tick, tradingDay, tradingDayStart } from "../../src/schema/Tick.ts"
+import { toColumns } from "../../src/schema/TickColumns.ts"
+import { MAX_MICROS, MIN_MICROS } from "../../src/schema/Time.ts"
+import { Archive } from "../../src/streams/ports/Archive.ts"
+import type { History, PastTicks } from "../../src/streams/ports/History.ts"
+import { type StoredTick, type TickCursor, TickStore } from "../../src/streams/ports/TickStore.ts"
+import { storedTicks } from "../../src/streams/replay/replay.ts"
+import { emptyBucket } from "../support/buckets.ts"
+import { withinOneDay } from "../support/oneDay.ts"
+import { s3 } from "../support/services.ts"
+import { HOUR, MINUTE, newToken, range, recompute, refreshAll, write } from "./tickStore/rows.ts"
+import { onEachStore, sql } from "./tickStore/stores.ts"
+import { makeTick } from "./ticks.ts"
+
+const access = await s3()
+
+const places = [
+  {
+    name: "files",
+    layer: Effect.map(
+      Effect.acquireRelease(
+        Effect.sync(() => mkdtempSync(join(tmpdir(), "history-"))),
+        (made) => Effect.sync(() => rmSync(made, { recursive: true, force: true }))
+      ),
+      (folder) => Layer.orDie(ParquetFiles.layer(folder))
+    )
+  },
+  ...(access === undefined
+    ? []
+    : [{ name: "S3", layer: Effect.map(emptyBucket(access), (options) => Layer.orDie(S3.layer(options))) }])
+]
+
+/** Today by the clock that the database has as well. */
+const today = () => tradingDay(Date.now() * 1000)
+const KEEP_DAYS = 3
+
+const pages = Effect.fnUntraced(function* (past: Pick<PastTicks, "ticks">, token: number, limit: number, from: number) {
+  const all: Array<StoredTick> = []
+  let after: TickCursor | undefined
+  for (;;) {
+    const query = { instrument_token: token, from, to: MAX_MICROS, limit, ...(after === undefined ? {} : { after }) }
+    const page = yield* past.ticks(query)
+    all.push(...page)
+    if (page.length < limit) return all
+    after = page.at(-1)!
+  }
+})
+
+/** All that is ever asked of the past of two instruments. */
+const everything = Effect.fnUntraced(function* (history: History["Service"], tokens: readonly [number, number]) {
+  const [token] = tokens
+  const from = tradingDayStart(today() - 12)
+  const asked: Record<string, unknown> = {}
+  for (const limit of [7, 1000]) asked[`ticks by ${limit}`] = yield* pages(history, token, limit, MIN_MICROS)
+  asked.part = yield* pages(history, token, 10, tradingDayStart(today() - 6) + 10 * HOUR + 3 * MINUTE)
+  for (const interval of Interval.literals) {
+    for (const limit of [2, 10_000]) {
+      const found = []
+      let at = MIN_MICROS
+      for (;;) {
+        const page = yield* history.candles({ instrument_token: token, interval, from: at, to: MAX_MICROS, limit })
+        found.push(...page)
+        if (page.length < limit) break
+        at = page.at(-1)!.ts + 1
+      }
+      asked[`${interval} by ${limit}`] = found
+    }
+    const query = { token, segment: "NSE_EQ", interval, from, to: MAX_MICROS, now: MAX_MICROS, session: "all" } as const
+    asked[`${interval} regular`] = yield* bars(history, { ...query, limit: 100, fill: "none", session: "regular" })
+    asked[`${interval} newest`] = yield* newestBars(history, { ...query, limit: 5 })
+  }
+  asked.tokens = (yield* history.tokens(from, MAX_MICROS)).filter((one) => tokens.includes(one))
+  asked.count = yield* history.count([...tokens, token], from, MAX_MICROS)
+  asked.replay = [
+    ...(yield* Stream.runCollect(storedTicks(history, { tokens: [...tokens], from, to: MAX_MICROS, arraySize: 50 })))
+  ]
+  return asked
+})
+
+onEachStore(
+  "history",
+  (it) => {
+    for (const { name, layer } of places) {
+      it.effect(`is the same to the byte before and after days were dropped, with the archive on ${name}`, () =>
+        Effect.gen(function* () {
+          yield* Effect.promise(() => withinOneDay(20_000))
+          const store = yield* TickStore
+          const archive = yield* Archive
+          const tokens = [newToken(), newToken()] as const
+          let position = 0
+          const tick = (daysAgo: number, minute: number, given: Partial<Tick> = {}) => {
+            position++
+            const exchange_ts = tradingDayStart(today() - daysAgo) + 10 * HOUR + minute * MINUTE
+            return makeTick({
+              instrument_token: tokens[position % 5 === 0 ? 1 : 0],
+              exchange_ts,
+              sequence_id: position % 4 === 0 ? -position : position,
+              sequencing: position % 4 === 0 ? "none" : "contiguous",
+              position,
+              price: ((position * 37) % 101) + 1.05,
+              volume: position % 13,
+              ...given
+            })
+          }
+          // Old days, one of them with a tick just before and just after its midnight, ties, and late ones.
+          const old = [
+            ...range(90).map((n) => tick(9, Math.floor((n * 7) % 300))),
+            tick(8, -10 * 60 - 1),
+            tick(8, -10 * 60),
+            ...range(60).map((n) => tick(6, (n * 11) % 400)),
+            tick(3, -10 * 60 - 1)
+          ]
+          const kept = range(60).map((n) => tick(1 + (n % 3), n * 3))
+          const unplaced = tick(6, 7, { instrument_token: tokens[0], sequence_id: 9_000_001 })
+          yield* write([...old, ...kept], [unplaced])
+          const incarnation = `normalized-${tokens[0]}`
+          yield* archive.write(
+            { incarnation, partition: 0, first: 0, last: 99 },
+            toColumns([...old, ...kept].slice(0, 100))
+          )
+          yield* archive.write(
+            { incarnation, partition: 0, first: 100, last: 299 },
+            toColumns([...old, ...kept].slice(100))
+          )
+          const asIfReplayed = { ...unplaced, epoch: Number.NaN, position: Number.NaN }
+          yield* archive.write({ incarnation, partition: 0, first: 300, last: 300 }, toColumns([asIfReplayed]))
+          yield* refreshAll
+
+          const history = HistoryLayer.make(store, archive)
+          const before = yield* everything(history, tokens)
+          assert.deepStrictEqual(before["1m by 2"], recompute(before["ticks by 7"] as ReadonlyArray<StoredTick>, "1m"))
+          assert.strictEqual(
+            (before["ticks by 7"] as ReadonlyArray<unknown>).length,
+            [...old, ...kept, unplaced].filter((t) => t.instrument_token === tokens[0]).length
+          )
+          yield* store.dropOldDays
+          yield* sql("UPDATE store_state SET ticks_from_raised_at = now() - INTERVAL '1 hour'")
+          yield* store.dropOldDays
+          const query = { instrument_token: tokens[0], from: MIN_MICROS, to: MAX_MICROS, limit: 1000 }
+          assert.isBelow((yield* store.ticks(query)).length, (before["ticks by 1000"] as ReadonlyArray<unknown>).length)
+          assert.isAbove(yield* store.held, tradingDayStart(today() - 6))
+          // One that has asked before, and one that asks for the first time.
+          for (const one of [history, HistoryLayer.make(store, archive)]) {
+            const after = yield* everything(one, tokens)
+            for (const [asked, answer] of Object.entries(before)) assert.deepStrictEqual(after[asked], answer, asked)
+          }
+
+          // A tick that comes after its day was dropped is the archive's, and in its bar at once.
+          const late = tick(9, 5, { instrument_token: tokens[0], sequence_id: 9_000_002, price: 5000 })
+          assert.deepStrictEqual(yield* write([late]), { added: 0, dropped: 1 })
+          yield* archive.write({ incarnation, partition: 0, first: 301, last: 301 }, toColumns([late]))
+          const ticks = yield* pages(history, tokens[0], 100, MIN_MICROS)
+          assert.deepStrictEqual(ticks, [...ticks].sort(compareTicks))
+          assert.isTrue(ticks.some(({ sequence_id }) => sequence_id === 9_000_002))
+          for (const interval of Interval.literals) {
+            const asked = { instrument_token: tokens[0], interval, from: MIN_MICROS, to: MAX_MICROS, limit: 10_000 }
+            assert.deepStrictEqual(yield* history.candles(asked), recompute(ticks, interval), interval)
+          }
+        }).pipe(Effect.provide(Layer.unwrap(layer)))
+      )
+    }
+  },
+  { keepDays: KEEP_DAYS }
+)
