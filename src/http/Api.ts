@@ -4,7 +4,7 @@ import { HttpApi, HttpApiEndpoint, HttpApiGroup, HttpApiMiddleware, HttpApiSchem
 import { Interval } from "../schema/Candle.ts"
 import { AssetClass, Instrument } from "../schema/Instrument.ts"
 import { InstrumentToken, MAX_TOKEN } from "../schema/RawTick.ts"
-import { MAX_MICROS, RangeFrom, RangeTo, TradingDate } from "../schema/Time.ts"
+import { dayOfDate, MAX_MICROS, RangeFrom, RangeTo, TradingDate } from "../schema/Time.ts"
 import { mayBeNull, type StoredName, storedOf, tickFields, type ValueField } from "../schema/tickFields.ts"
 import type { StoredTick } from "../streams/ports/TickStore.ts"
 import { Replay, ReplayChange, ReplayRequest } from "../streams/replay/Replays.ts"
@@ -36,6 +36,8 @@ export const MAX_INSTRUMENTS_BYTES = 32 * MIB
 export const MAX_BODY_BYTES = 256 * 1024
 const MAX_TEXT = 100
 const MAX_REASON_CHARS = 200
+/** Nothing that could lead elsewhere. */
+const ARCHIVE_OBJECT = /^[A-Za-z0-9_-]{1,250}\.parquet$/
 const MAX_CURSOR_CHARS = 500
 /** It names every partition's end. */
 const MAX_RETRY_CURSOR_CHARS = 32_768
@@ -346,6 +348,73 @@ const historical = HttpApiGroup.make("historical")
         READ,
         "Bars of one instrument, ascending",
         "`fill=previous` gives an interval of continuous trading that has no tick a bar at the close before it, from the day's first bar on; day bars are filled over at most 31 days. `session=regular` leaves out the minutes without a moment of continuous trading or closing auction, and every wider bar is made of the minutes that stay in; a tick stamped at the instant at which the session ends is in the bar that ends there. Bars of 30 minutes and an hour start at 09:15 as the cash market does, those of MCX and currency derivatives at 09:00. A bare date is a trading day (IST): `from` starts with it, `to` is the last one in the range. `interval=1d` answers every day that the range meets, whole."
+      )
+    )
+  )
+  .prefix(BASE)
+
+const ArchivedDay = Schema.Struct({
+  date: Schema.String,
+  objects: Schema.Array(
+    Schema.Struct({
+      name: Schema.String,
+      path: Schema.String.annotate({ description: "where this server answers it" }),
+      bytes: Schema.Int,
+      rows: Schema.Int
+    })
+  ),
+  unreadable: Schema.Array(Schema.Struct({ name: Schema.String, reason: Schema.String })).annotate({
+    description: "objects that are corrupt: the day is served without them"
+  })
+}).annotate({ identifier: "ArchivedDay", description: "every archived tick of the day is in one of the objects, once" })
+
+const ArchiveObject = Schema.String.annotate({ description: "Parquet; all of the object, or what Range asks for" })
+
+const archive = HttpApiGroup.make("archive")
+  .add(
+    HttpApiEndpoint.get("objects", "/archive", {
+      query: { date: TradingDate },
+      success: ArchivedDay,
+      error: always
+    }).annotateMerge(
+      describe(
+        whole(READ),
+        "What cold storage holds of a trading day",
+        "Parquet objects for DuckDB, pandas, polars and what else reads them by URL."
+      )
+    ),
+    HttpApiEndpoint.get("object", "/archive/:day/:object", {
+      params: {
+        day: Schema.String.pipe(
+          Schema.check(
+            Schema.makeFilter(
+              (text: string) =>
+                (text.startsWith("date=") && dayOfDate(text.slice(5)) !== undefined) ||
+                "Expected date=YYYY-MM-DD, a trading date"
+            )
+          )
+        ),
+        object: Schema.String.pipe(
+          Schema.check(
+            Schema.makeFilter(
+              (text: string) => ARCHIVE_OBJECT.test(text) || "Expected the name of an object, as /archive lists it"
+            )
+          )
+        )
+      },
+      success: [
+        ArchiveObject.pipe(HttpApiSchema.asText({ contentType: "application/vnd.apache.parquet" })),
+        ArchiveObject.pipe(
+          HttpApiSchema.asText({ contentType: "application/vnd.apache.parquet" }),
+          HttpApiSchema.status(206)
+        )
+      ],
+      error: [...always, errors.NotFound, errors.RangeNotSatisfiable]
+    }).annotateMerge(
+      describe(
+        whole(READ),
+        "A Parquet object of cold storage",
+        "Byte for byte, with `Range`, `If-Range`, `If-None-Match` and `HEAD`. An object never changes under its name."
       )
     )
   )
@@ -708,7 +777,7 @@ const system = HttpApiGroup.make("system", { topLevel: true }).add(
 )
 
 export const Api = HttpApi.make("market-data-platform")
-  .add(instruments, ingest, quotes, historical, calendar, replays, dlq, udf, system)
+  .add(instruments, ingest, quotes, historical, archive, calendar, replays, dlq, udf, system)
   .middleware(SchemaRefusals)
   .middleware(KnownParameters)
   // A key that is not known is a mistake: what it asks for would be left out without a word.

@@ -21,6 +21,9 @@ export class PayloadTooLarge extends Schema.TaggedError<PayloadTooLarge>()("Payl
 export class UnsupportedMediaType extends Schema.TaggedError<UnsupportedMediaType>()("UnsupportedMediaType", fields, {
   httpApiStatus: 415
 }) {}
+export class RangeNotSatisfiable extends Schema.TaggedError<RangeNotSatisfiable>()("RangeNotSatisfiable", fields, {
+  httpApiStatus: 416
+}) {}
 /** A defect: logged with its cause, told without. */
 export class InternalError extends Schema.TaggedError<InternalError>()("InternalError", fields, {
   httpApiStatus: 500

@@ -327,7 +327,9 @@ export class Exchange {
       })
       return this.#end()
     }
-    if (length !== null) {
+    // Of what parts can be asked for, the whole may be more than is to lie in memory.
+    const isLong = response.headers.has("accept-ranges") && Number(length) > 0
+    if (length !== null && !isLong) {
       const bytes = new Uint8Array(await response.arrayBuffer())
       if (!this.#isOver) this.#sendWhole(bytes, () => writeHead(res, response, extra))
       return
@@ -335,6 +337,7 @@ export class Exchange {
     const hasPlace = this.#kind === "operator" || this.#kind === "stream" || this.moveTo("stream")
     if (!hasPlace) return response.body.cancel()
     const reader = response.body.getReader()
+    if (length !== null) return this.#sendLong(reader, Number(length), () => writeHead(res, response, extra))
     res.cork(() => writeHead(res, response, extra))
     try {
       for (;;) {
@@ -356,6 +359,41 @@ export class Exchange {
     } finally {
       // Where the client has gone, the rest is never asked for.
       if (this.#isOver) reader.cancel().catch(() => undefined)
+    }
+  }
+
+  /** Sends an answer of known length that is not to lie in memory, as one of unknown length is sent. */
+  async #sendLong(
+    reader: ReadableStreamDefaultReader<Uint8Array<ArrayBuffer>>,
+    length: number,
+    head: () => void
+  ): Promise<void> {
+    const { res } = this
+    let sent = 0
+    try {
+      res.cork(head)
+      for (;;) {
+        const { done, value } = await reader.read()
+        if (this.#isOver) return
+        // It says to be longer: it must not look whole.
+        if (done) return this.breakOff("failed")
+        for (let at = 0; at < value.byteLength; ) {
+          const piece = value.subarray(at, at + Math.min(PIECE_BYTES, length - sent))
+          let isTaken = true
+          let isAll = false
+          res.cork(() => {
+            ;[isTaken, isAll] = res.tryEnd(piece, length)
+          })
+          if (isAll) return this.#end()
+          const taken = res.getWriteOffset() - sent
+          sent += taken
+          at += taken
+          if (!isTaken) await this.#writable()
+          if (this.#isOver) return
+        }
+      }
+    } finally {
+      reader.cancel().catch(() => undefined)
     }
   }
 

@@ -1,5 +1,5 @@
 /** Decides which answer each of the platform's failures becomes; what others said of it is cut, and in one line. */
-import type { FeedError, LogError, Overloaded, StoreError } from "../schema/Errors.ts"
+import type { ArchiveError, FeedError, LogError, Overloaded, StoreError } from "../schema/Errors.ts"
 import { showText } from "../schema/Explain.ts"
 import { TooManyRequests, Unavailable } from "./errors.ts"
 
@@ -12,6 +12,12 @@ const told = (message: string): string => showText(message, MAX_TOLD_CHARS)
 export const storeFailure = (error: StoreError): Unavailable =>
   new Unavailable({
     message: `the store did not do ${error.operation}: ${told(error.message)}`,
+    retryAfterSeconds: RETRY_AFTER_SECONDS
+  })
+
+export const archiveFailure = (error: ArchiveError): Unavailable =>
+  new Unavailable({
+    message: `the archive did not do ${error.operation}: ${told(error.message)}`,
     retryAfterSeconds: RETRY_AFTER_SECONDS
   })
 

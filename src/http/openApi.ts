@@ -146,6 +146,16 @@ const parametersOf = (limits: Limits): Readonly<Record<string, Documented>> => {
       description: "the trading day that the file is of, not after today; by default today",
       example: "2026-01-16"
     },
+    day: {
+      schema: { type: "string", minLength: 15, maxLength: 15 },
+      description: "date= and the trading date (IST), as cold storage names its folders",
+      example: "date=2026-01-16"
+    },
+    object: {
+      schema: { type: "string", minLength: 9, maxLength: 258 },
+      description: "the name of an object, as /archive lists it",
+      example: "normalized-0-0-99.parquet"
+    },
     date: { schema: DATE, description: "the trading date (IST)", example: "2026-01-16" },
     id: { schema: text, description: "the replay's id, as starting it answered", example: "3f2a9c1d7b60" },
     reason: {
@@ -347,12 +357,14 @@ const SAID: Readonly<Record<string, string>> = {
   "200": "what was asked for",
   "201": "made",
   "204": "done",
+  "206": "the part that Range asks for",
   "400": "an input that is refused; parameter names it",
   "403": FORBIDDEN,
   "404": "there is no such thing",
   "409": "what is asked does not fit the state that the thing is in",
   "413": "the body is larger than its route takes",
   "415": "the body's content type or coding is not one that its route takes",
+  "416": "Range begins after the end; Content-Range says how many bytes there are",
   "429": "full for now",
   "500": "a defect; the server's log says why",
   "503": "something behind the server does not answer, or it is not ready"

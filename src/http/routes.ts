@@ -4,6 +4,7 @@ import { HttpRouter, HttpServer } from "effect/http"
 import { HttpApiBuilder } from "effect/http-api"
 import { Api } from "./Api.ts"
 import { layerSchemaRefusals, layerTypedAnswers } from "./answers.ts"
+import { archiveRoutes } from "./archiveRoutes.ts"
 import { calendarRoute } from "./calendarRoute.ts"
 import type { DashboardFile } from "./dashboard.ts"
 import { dlqRoutes } from "./dlqRoutes.ts"
@@ -33,6 +34,7 @@ export const routes = (dashboard: ReadonlyArray<DashboardFile>) =>
       ingestRoute,
       quotesRoute,
       historicalRoutes,
+      archiveRoutes,
       calendarRoute,
       replayRoutes,
       dlqRoutes,

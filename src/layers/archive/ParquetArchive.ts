@@ -10,7 +10,7 @@
  * gives each key once. It goes through a day in parts small enough that
  * the keys it has seen fit in memory (`MAX_KEYS`, 21 bytes each), whatever number of objects hold them.
  */
-import { Cause, Effect, Schema, type Scope, Stream } from "effect"
+import { Cause, Effect, Option, Schema, type Scope, Stream } from "effect"
 import { ArchiveError, RangeTaken } from "../../schema/Errors.ts"
 import { tradingDate, tradingDay } from "../../schema/Tick.ts"
 import { pickRows, type TickColumns } from "../../schema/TickColumns.ts"
@@ -37,6 +37,9 @@ export const MAX_KEYS = 4_000_000
 
 /** Rows handed to a reader at a time: building more at once would be felt by whoever shares the loop. */
 const ROWS_AT_A_TIME = 4096
+
+/** What an object is handed out in. */
+const PIECE_BYTES = 1 << 20
 
 const MAX_TOLD = 1000
 
@@ -189,7 +192,7 @@ export const make = (
         const name = `${incarnation}-${partition}-${first}-${last}.parquet`
         const key = `${dateFolder(date)}${name}`
         // No object is there before its manifest.
-        if (isBegun && (yield* store.has(key))) return 0
+        if (isBegun && (yield* store.sizeOf(key)) !== undefined) return 0
         const { bytes, leftOut, unreadable } = yield* thread.ask({
           kind: "encode",
           columns,
@@ -374,5 +377,36 @@ export const make = (
     const ticks = archivedTicks(days, thread)
     const minutes = archivedBars(days, ticks)
 
-    return { begun, write, read, ticks, minutes, counts } satisfies Archive["Service"]
+    const list: Archive["Service"]["list"] = (date) =>
+      Effect.gen(function* () {
+        const { objects } = yield* days.of(date)
+        return {
+          objects: objects.map(({ name, source, footer }) => ({
+            name,
+            bytes: source.size,
+            rows: footer.rows.reduce((sum, rows) => sum + rows, 0)
+          })),
+          unreadable: yield* days.unreadable(date)
+        }
+      })
+
+    const object: Archive["Service"]["object"] = (date, name) =>
+      Effect.map(store.sizeOf(`${dateFolder(date)}${name}`), (bytes) =>
+        bytes === undefined
+          ? undefined
+          : {
+              bytes,
+              read: (from, to) =>
+                Stream.paginate(from, (at: number) => {
+                  const end = Math.min(to, at + PIECE_BYTES)
+                  if (end <= at) return Effect.succeed([[], Option.none()] as const)
+                  return Effect.map(
+                    store.readRange(`${dateFolder(date)}${name}`, at, end),
+                    (piece) => [[piece], end < to ? Option.some(end) : Option.none<number>()] as const
+                  )
+                })
+            }
+      )
+
+    return { begun, write, list, object, read, ticks, minutes, counts } satisfies Archive["Service"]
   })

@@ -50,6 +50,21 @@ const writeSynced = async (file: string, bytes: Uint8Array): Promise<void> => {
   }
 }
 
+const readBytes = async (file: string, from: number, to: number): Promise<Uint8Array<ArrayBuffer>> => {
+  const handle = await fs.open(file, "r")
+  try {
+    const bytes = new Uint8Array(to - from)
+    for (let at = 0; at < bytes.length; ) {
+      const { bytesRead } = await handle.read(bytes, at, bytes.length - at, from + at)
+      if (bytesRead === 0) throw new Error(`${file}: ends before byte ${to}`)
+      at += bytesRead
+    }
+    return bytes
+  } finally {
+    await handle.close()
+  }
+}
+
 const open = (folder: string, readsOnly: boolean): Effect.Effect<ObjectStore, StartError> =>
   Effect.gen(function* () {
     const temporaryFolder = join(folder, "tmp")
@@ -93,12 +108,13 @@ const open = (folder: string, readsOnly: boolean): Effect.Effect<ObjectStore, St
 
     return {
       putNew: (key, bytes) => io("write", () => putNew(key, bytes)),
-      has: (key) =>
-        io("write", () =>
-          unlessMissing(false, async () => {
-            await fs.access(join(folder, key))
-            await syncFolder(dirname(join(folder, key)))
-            return true
+      sizeOf: (key) =>
+        io("read", () =>
+          unlessMissing(undefined, async () => {
+            const { size } = await fs.stat(join(folder, key))
+            // Where it is said to be there, it stays.
+            if (!readsOnly) await syncFolder(dirname(join(folder, key)))
+            return size
           })
         ),
       get: (key) => io("read", () => unlessMissing(undefined, () => fs.readFile(join(folder, key)))),
@@ -120,8 +136,7 @@ const open = (folder: string, readsOnly: boolean): Effect.Effect<ObjectStore, St
           const entries = await unlessMissing([], () => fs.readdir(join(folder, prefix), { withFileTypes: true }))
           return entries.filter((entry) => entry.isDirectory()).map(({ name }) => name)
         }),
-      // The thread opens files by itself.
-      readRange: (key) => Effect.fail(new ArchiveError({ operation: "read", message: `${key} is a file` }))
+      readRange: (key, from, to) => io("read", () => readBytes(join(folder, key), from, to))
     }
   })
 

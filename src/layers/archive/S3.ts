@@ -261,13 +261,16 @@ const open = (options: S3Options): Effect.Effect<ObjectStore, StartError, Scope.
       }
     }
 
-    const has = async (Key: string, signal: AbortSignal): Promise<boolean> => {
+    const sizeOf = async (Key: string, signal: AbortSignal): Promise<number | undefined> => {
       try {
         const command = new sdk.HeadObjectCommand({ Bucket: bucket, Key })
-        await within(timeoutMs, signal, (abortSignal) => client.send(command, { abortSignal }))
-        return true
+        const { ContentLength } = await within(timeoutMs, signal, (abortSignal) =>
+          client.send(command, { abortSignal })
+        )
+        if (ContentLength === undefined) throw new Error(`${Key}: an answer without a length`)
+        return ContentLength
       } catch (cause) {
-        if (statusOf(cause) === 404) return false
+        if (statusOf(cause) === 404) return undefined
         throw cause
       }
     }
@@ -375,7 +378,7 @@ const open = (options: S3Options): Effect.Effect<ObjectStore, StartError, Scope.
 
     return {
       putNew: (key, bytes) => ask("write", (signal) => attempts(signal, () => put(key, bytes, signal))),
-      has: (key) => ask("write", (signal) => attempts(signal, () => has(key, signal))),
+      sizeOf: (key) => ask("read", (signal) => attempts(signal, () => sizeOf(key, signal))),
       get: (key) => ask("read", (signal) => attempts(signal, () => get(key, signal))),
       list: (prefix) => ask("read", (signal) => list(prefix, signal)),
       folders: (prefix) => ask("read", (signal) => foldersIn(prefix, signal)),

@@ -186,6 +186,16 @@ export const makeDays = (store: ObjectStore, thread: ParquetThread) => {
       return dates.dates.filter((date) => date >= first && date <= last)
     })
 
-  return { of, between, changed, reading, missed }
+  /** The objects of a day that are set aside, and why. */
+  const unreadable = (date: string) =>
+    Effect.gen(function* () {
+      yield* of(date)
+      const now = yield* Clock.currentTimeMillis
+      return (yield* ordered(date)).flatMap(({ name, source }) =>
+        isAside(source, now) ? [{ name, reason: aside.get(nameOf(source))!.reason }] : []
+      )
+    })
+
+  return { unreadable, of, between, changed, reading, missed }
 }
 export type Days = ReturnType<typeof makeDays>

@@ -11,14 +11,15 @@ import type { ReadRange } from "./parquetThread.ts"
 export interface ObjectStore {
   /** Puts an object where none is. False: one is there, and stays as it was; also where an earlier try put it. */
   readonly putNew: (key: string, bytes: Uint8Array) => Effect.Effect<boolean, ArchiveError>
-  readonly has: (key: string) => Effect.Effect<boolean, ArchiveError>
+  /** How many bytes an object has; undefined where there is none. */
+  readonly sizeOf: (key: string) => Effect.Effect<number | undefined, ArchiveError>
   /** A small object, whole. */
   readonly get: (key: string) => Effect.Effect<Uint8Array | undefined, ArchiveError>
   /** The objects under a prefix that ends with `/`, in any order. */
   readonly list: (prefix: string) => Effect.Effect<ReadonlyArray<Listed>, ArchiveError>
   /** The names of the folders right under a prefix that ends with `/`, in any order. */
   readonly folders: (prefix: string) => Effect.Effect<ReadonlyArray<string>, ArchiveError>
-  /** Bytes of an object for the thread that decodes it, where that cannot open it by itself. */
+  /** Bytes of an object. */
   readonly readRange: ReadRange
 }
 

@@ -127,7 +127,8 @@ export const make = (store: TickStore["Service"], archive: Archive["Service"]): 
           (old, kept) => [...new Set([...old, ...kept])].sort((a, b) => a - b)
         )
       ),
-    of: (source) => (source === "store" ? store : cold)
+    of: (source) => (source === "store" ? store : cold),
+    archive
   }
 }
 
@@ -148,7 +149,8 @@ export const layerOfStore: Layer.Layer<History, never, TickStore> = Layer.effect
       candles: store.candles,
       count: store.count,
       tokens: store.tokens,
-      of: (source) => (source === "store" ? store : undefined)
+      of: (source) => (source === "store" ? store : undefined),
+      archive: undefined
     })
   )
 )

@@ -13,6 +13,18 @@ export interface ArchiveRange {
   readonly last: number
 }
 
+/** Each tick of the day that is archived is in one of the objects, once. */
+export interface ArchivedObjects {
+  readonly objects: ReadonlyArray<{ readonly name: string; readonly bytes: number; readonly rows: number }>
+  readonly unreadable: ReadonlyArray<{ readonly name: string; readonly reason: string }>
+}
+
+export interface ArchivedObject {
+  readonly bytes: number
+  /** The bytes [from, to), piece by piece as they are asked for. */
+  readonly read: (from: number, to: number) => Stream.Stream<Uint8Array, ArchiveError>
+}
+
 export class Archive extends Context.Service<
   Archive,
   {
@@ -46,5 +58,9 @@ export class Archive extends Context.Service<
       from: number,
       to: number
     ) => Effect.Effect<ReadonlyMap<number, number>, ArchiveError>
+    /** The objects of a trading day that are to be read, and those that cannot be. */
+    readonly list: (date: string) => Effect.Effect<ArchivedObjects, ArchiveError>
+    /** One object of a trading day by its name; undefined where there is none. */
+    readonly object: (date: string, name: string) => Effect.Effect<ArchivedObject | undefined, ArchiveError>
   }
 >()("market-data-platform/streams/Archive") {}

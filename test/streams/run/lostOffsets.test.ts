@@ -133,6 +133,8 @@ const sinks = (taken: Taken) =>
       read: () => Stream.empty,
       ticks: () => Effect.succeed([]),
       minutes: () => Effect.succeed([]),
+      list: () => Effect.succeed({ objects: [], unreadable: [] }),
+      object: () => Effect.undefined,
       counts: () => Effect.succeed(new Map())
     }),
     Drain.layer
