@@ -1,9 +1,9 @@
 /** Decides which parts of the topology a process runs, how one that fails is started again, and how they are drained. */
-import { Cause, Effect, Fiber, Layer, Schedule, Stream } from "effect"
+import { Cause, Effect, Fiber, Layer, Schedule } from "effect"
 import type { LogError } from "../schema/Errors.ts"
 import type { Settings } from "../schema/Settings.ts"
 import { TickLog } from "../streams/log/TickLog.ts"
-import { Archive } from "../streams/ports/Archive.ts"
+import { Archive, noArchive } from "../streams/ports/Archive.ts"
 import { announce } from "../streams/run/announce.ts"
 import { Drain } from "../streams/run/Drain.ts"
 import { drainable } from "../streams/run/drainable.ts"
@@ -124,18 +124,6 @@ export const groups = <E, R>(
 ) => {
   const stages = archive === undefined ? options.stages.filter((stage) => stage !== "archive") : options.stages
   const built = Layer.effectDiscard(running(settings, { ...options, stages }))
-  // Without an archive no stage asks for one.
+  // Without an archive no stage asks it.
   return Layer.provide(built, archive ?? Layer.succeed(Archive, noArchive))
-}
-
-const refused = Effect.die("no archive is configured")
-const noArchive: Archive["Service"] = {
-  begun: () => refused,
-  write: () => refused,
-  read: () => Stream.die("no archive is configured"),
-  list: () => refused,
-  object: () => refused,
-  ticks: () => refused,
-  minutes: () => refused,
-  counts: () => refused
 }

@@ -260,7 +260,7 @@ const defaulted = {
   STORE_DAYS: setting(
     whole(0, 18_000),
     "0",
-    "days before today whose ticks the store keeps; older ones are dropped, their bars stay; 0: all are kept"
+    "days before today whose ticks the store keeps; older ones are dropped once the archive was read back and holds them, their bars stay; 0: all are kept"
   ),
   CANDLE_REFRESH_MS: setting(whole(10, 600_000), "1000", "how often ended bars marked dirty are recomputed"),
   ARCHIVE_BATCH_TICKS: setting(

@@ -148,7 +148,7 @@ const process: Group<TickLog | Claims | Checkpoints | Readiness> = {
   ]
 }
 
-const store: Group<TickLog | TickStore | Readiness | Drain> = {
+const store: Group<TickLog | TickStore | Archive | Readiness | Drain> = {
   reads: "normalized_ticks",
   gathers: false,
   parts: (settings) => [

@@ -82,6 +82,7 @@ const working = (places: Record<"store" | "archive" | "ring" | "server", Arrived
     read: () => Stream.die("not a part of this test"),
     ticks: () => Effect.succeed([]),
     minutes: () => Effect.succeed([]),
+    add: () => Effect.void,
     list: () => Effect.succeed({ objects: [], unreadable: [] }),
     object: () => Effect.undefined,
     counts: () => Effect.succeed(new Map())

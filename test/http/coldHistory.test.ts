@@ -13,6 +13,8 @@ import { tradingDate, tradingDay, tradingDayStart } from "../../src/schema/Tick.
 import { toColumns } from "../../src/schema/TickColumns.ts"
 import { Archive } from "../../src/streams/ports/Archive.ts"
 import { TickStore } from "../../src/streams/ports/TickStore.ts"
+import { Readiness } from "../../src/streams/run/Readiness.ts"
+import { dropOldDays } from "../../src/streams/sinks/retention.ts"
 import { makeTick } from "../contract/ticks.ts"
 import { emptyBucket } from "../support/buckets.ts"
 import { instrumentOf } from "../support/instruments.ts"
@@ -125,14 +127,19 @@ describe("history of days that the store has dropped", () => {
           yield* Effect.forEach([{}, { source: "store" }, { source: "archive" }], replayed),
           [1500, 1500, 1500]
         )
-        yield* store.dropOldDays
+        const dropping = dropOldDays.pipe(
+          Effect.provideService(TickStore, store),
+          Effect.provideService(Archive, archive),
+          Effect.provide(Readiness.layer)
+        )
+        assert.deepStrictEqual(yield* dropping, { dropped: 0, reason: undefined })
         yield* Effect.promise(async () => {
           const client = new pg.Client({ connectionString: url })
           await client.connect()
           await client.query("UPDATE store_state SET ticks_from_raised_at = now() - INTERVAL '1 hour'")
           await client.end()
         })
-        assert.strictEqual(yield* store.dropOldDays, 1)
+        assert.deepStrictEqual(yield* dropping, { dropped: 1, reason: undefined })
         assert.deepStrictEqual(yield* answers, before)
         assert.deepStrictEqual(
           yield* Effect.forEach([{}, { source: "store" }, { source: "archive" }], replayed),

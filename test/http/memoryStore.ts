@@ -113,7 +113,8 @@ export const memoryStore = (rows: Rows, change: Partial<TickStore["Service"]> = 
       ]),
     held: Effect.succeed(Number.NEGATIVE_INFINITY),
     refreshCandles: Effect.succeed(0),
-    dropOldDays: Effect.succeed(0),
+    oldDays: Effect.undefined,
+    dropDays: () => Effect.succeed(0),
     instruments: (limit) => Effect.sync(() => rows.known().slice(0, limit)),
     instrumentsVersion: Effect.sync(() => String(rows.puts)),
     putInstruments: (instruments, day) =>

@@ -142,18 +142,20 @@ const makeBarReader = (pool: pg.Pool, bars: Bars) => {
   return { candles, minutes, quotes }
 }
 
-const dropper = (days: Days, keepDays: number): TickStore["Service"]["dropOldDays"] => {
-  if (keepDays === 0) return Effect.succeed(0)
+const dropper = (days: Days): TickStore["Service"]["dropDays"] => {
   let isHeld = false
-  return Effect.gen(function* () {
-    const dropped = yield* ask("dropOldDays", () => days.drop(keepDays))
-    const wasHeld = isHeld
-    isHeld = dropped === undefined
-    if (isHeld && !wasHeld)
-      yield* Effect.logWarning("store: old days stay until whoever reads or locks their tables is done, as a backup is")
-    // The next look is soon enough: to ask again at once would hold up reads and writes each time.
-    return dropped ?? 0
-  })
+  return (before) =>
+    Effect.gen(function* () {
+      const dropped = yield* ask("dropDays", () => days.drop(before))
+      const wasHeld = isHeld
+      isHeld = dropped === undefined
+      if (isHeld && !wasHeld)
+        yield* Effect.logWarning(
+          "store: old days stay until whoever reads or locks their tables is done, as a backup is"
+        )
+      // The next look is soon enough: to ask again at once would hold up reads and writes each time.
+      return dropped ?? 0
+    })
 }
 
 const makeStore = (pool: pg.Pool, level: Level, keepDays: number): TickStore["Service"] => {
@@ -176,7 +178,8 @@ const makeStore = (pool: pg.Pool, level: Level, keepDays: number): TickStore["Se
     tokens: (from, to) => ask("tokens", () => tokens(from, to)),
     held: ask("held", days.held),
     refreshCandles: ask("refreshCandles", () => bars.refresh(pool)),
-    dropOldDays: dropper(days, keepDays),
+    oldDays: keepDays === 0 ? Effect.undefined : ask("oldDays", () => days.old(keepDays)),
+    dropDays: dropper(days),
     instruments: (limit) => ask("instruments", () => instruments(limit)),
     instrumentsVersion: ask("instrumentsVersion", instrumentsVersion),
     // `expired` counts the instruments whose expiry has passed (IST) since the put before, whether or not this one

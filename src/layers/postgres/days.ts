@@ -8,6 +8,7 @@
  */
 import type pg from "pg"
 import { type Tick, tradingDate, tradingDay, tradingDayStart } from "../../schema/Tick.ts"
+import type { OldDays } from "../../streams/ports/TickStore.ts"
 import { timestampText } from "./arrays.ts"
 import {
   advisory,
@@ -35,11 +36,13 @@ export interface Days {
   readonly held: () => Promise<number>
   /** [from, to) in pieces of few enough days, ascending. */
   readonly windows: (from: number, to: number) => Promise<ReadonlyArray<readonly [from: number, to: number]>>
+  /** Takes nothing older than `keep` days before today from here on; what there is of it, once it may go. */
+  readonly old: (keep: number) => Promise<OldDays | undefined>
   /**
-   * Drops days older than `keep` before today; answers how many partitions or chunks went, `undefined` where somebody
-   * holds on to them: a backup reads every table for as long as it takes.
+   * Drops days that end by `before`; answers how many partitions or chunks went, `undefined` where somebody holds on to
+   * them: a backup reads every table for as long as it takes.
    */
-  readonly drop: (keep: number) => Promise<number | undefined>
+  readonly drop: (before: number) => Promise<number | undefined>
 }
 
 export const daysOf = (...lists: ReadonlyArray<ReadonlyArray<Tick>>): Set<number> => {
@@ -103,7 +106,7 @@ const raise = (pool: pg.Pool, layout: Layout, keep: number, settled: string): Pr
     return state![1] === "t" ? micros(state![0]) : undefined
   })
 
-const common = (pool: pg.Pool, layout: Layout, settled: string): Pick<Days, "held" | "windows" | "drop"> => ({
+const common = (pool: pg.Pool, layout: Layout, settled: string): Pick<Days, "held" | "windows" | "old" | "drop"> => ({
   held: async () => {
     const [state] = await rows<readonly [number]>(
       pool,
@@ -118,9 +121,13 @@ const common = (pool: pg.Pool, layout: Layout, settled: string): Pick<Days, "hel
     if (to - from <= MAX_DAYS_PER_READ * MICROS_PER_DAY) return [[from, to]]
     return windowsOf(await layout.ranges(), from, to)
   },
-  drop: async (keep) => {
+  old: async (keep) => {
     const before = await raise(pool, layout, keep, settled)
-    if (before === undefined) return 0
+    return before === undefined
+      ? undefined
+      : { before, days: (await layout.ranges()).filter(([, end]) => end <= before) }
+  },
+  drop: (before) => {
     const dropping = transaction(pool, async (client) => {
       await client.query(`SET LOCAL lock_timeout = '${DROP_LOCK_TIMEOUT}'`)
       // Another worker's drop is as good as this one's.
@@ -128,7 +135,14 @@ const common = (pool: pg.Pool, layout: Layout, settled: string): Pick<Days, "hel
         `SELECT pg_try_advisory_xact_lock(${advisory("days")}) AS held`
       )
       if (!lock.rows[0]!.held) return 0
-      const [gone, goneBefore] = await layout.drop(client, before)
+      // Whatever is asked, what the store still takes stays.
+      const [state] = await rows<readonly [number]>(
+        client,
+        "drop_before",
+        `SELECT ${seconds("least(ticks_from, $1::timestamptz)")} FROM store_state`,
+        [timestampText(before)]
+      )
+      const [gone, goneBefore] = await layout.drop(client, micros(state![0]))
       await client.query(DROPPED_BEFORE, [timestampText(goneBefore)])
       return gone
     })

@@ -1,5 +1,5 @@
 /** Decides what the platform needs of the cold archive: whole ranges of a partition kept once, days read back. */
-import { Context, type Effect, type Stream } from "effect"
+import { Context, Effect, Stream } from "effect"
 import type { Candle } from "../../schema/Candle.ts"
 import type { ArchiveError, RangeTaken } from "../../schema/Errors.ts"
 import type { TickColumns } from "../../schema/TickColumns.ts"
@@ -43,6 +43,8 @@ export class Archive extends Context.Service<
      * another writer has begun one at the same offset that ends elsewhere, nothing is written: that one is to be completed.
      */
     readonly write: (range: ArchiveRange, ticks: TickColumns) => Effect.Effect<number, ArchiveError | RangeTaken>
+    /** Takes ticks that come from elsewhere than the log; those that it has under their primary key it leaves out. */
+    readonly add: (ticks: TickColumns) => Effect.Effect<void, ArchiveError>
     /** The ticks of a trading day (`YYYY-MM-DD`), of some instruments or all, one row a primary key, unordered. */
     readonly read: (
       date: string,
@@ -64,3 +66,17 @@ export class Archive extends Context.Service<
     readonly object: (date: string, name: string) => Effect.Effect<ArchivedObject | undefined, ArchiveError>
   }
 >()("market-data-platform/streams/Archive") {}
+
+const refused = Effect.die("nothing is archived")
+/** Where nothing is archived: nobody asks it. */
+export const noArchive: Archive["Service"] = {
+  begun: () => refused,
+  write: () => refused,
+  add: () => refused,
+  list: () => refused,
+  object: () => refused,
+  read: () => Stream.die("nothing is archived"),
+  ticks: () => refused,
+  minutes: () => refused,
+  counts: () => refused
+}

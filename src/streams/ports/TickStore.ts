@@ -30,6 +30,12 @@ export interface WriteResult {
   readonly dropped?: number
 }
 
+/** Times before `before` that have ticks, each of a day or so, ascending. */
+export interface OldDays {
+  readonly before: number
+  readonly days: ReadonlyArray<readonly [from: number, to: number]>
+}
+
 /** A place in one instrument's ticks: the row after which a page starts, in the order of `compareTicks`. */
 export interface TickCursor {
   readonly exchange_ts: number
@@ -140,8 +146,13 @@ export class TickStore extends Context.Service<
     readonly held: Effect.Effect<number, StoreError>
     /** Recomputes bars marked dirty that have ended, a bounded number at a time; answers how many marks went. */
     readonly refreshCandles: Effect.Effect<number, StoreError>
-    /** Drops ticks older than the store is to keep once their bars are final; the bars stay. Answers how many days went. */
-    readonly dropOldDays: Effect.Effect<number, StoreError>
+    /**
+     * What the store is to keep no longer: from here on it takes no tick before `before`. Undefined until nothing before
+     * it can change any more, and its bars are final.
+     */
+    readonly oldDays: Effect.Effect<OldDays | undefined, StoreError>
+    /** Drops the ticks of old days that end by this time; their bars stay. Answers how many days went. */
+    readonly dropDays: (before: number) => Effect.Effect<number, StoreError>
     /**
      * At most `limit` instruments by token and day, also what tokens meant before; where there are more, these are left
      * first, then those that expired longest ago. They are as the database has them, where anybody may have written:

@@ -25,9 +25,11 @@ export const CRASH_POINTS = [
   "after-archive-write",
   "after-archive-commit"
 ] as const
+/** Of work that is done once a day, which tests of its own kill. */
+export const SELDOM_CRASH_POINTS = ["after-handed-over", "after-read-back", "after-days-dropped"] as const
 /** Every sink has these two; the list names those that the crash suite plays. */
 type SinkPoint = `after-${string}-${"write" | "commit"}`
-export type CrashPoint = (typeof CRASH_POINTS)[number] | SinkPoint
+export type CrashPoint = (typeof CRASH_POINTS)[number] | (typeof SELDOM_CRASH_POINTS)[number] | SinkPoint
 
 interface Armed {
   readonly point: CrashPoint
@@ -40,10 +42,10 @@ interface Armed {
 export const parseCrashAt = (text: string | undefined): Armed | undefined => {
   if (text === undefined || text === "") return undefined
   const [name, nth = "1", signal = "SIGKILL", ...more] = text.split(":")
-  const point = CRASH_POINTS.find((known) => known === name)
+  const point = [...CRASH_POINTS, ...SELDOM_CRASH_POINTS].find((known) => known === name)
   const isSignal = signal === "SIGKILL" || signal === "SIGSTOP"
   if (point === undefined || !/^[1-9]\d{0,8}$/.test(nth) || !isSignal || more.length > 0) {
-    const expected = `<point>[:<nth time>[:SIGSTOP]] with one of ${CRASH_POINTS.join(", ")}`
+    const expected = `<point>[:<nth time>[:SIGSTOP]] with one of ${[...CRASH_POINTS, ...SELDOM_CRASH_POINTS].join(", ")}`
     throw new Error(`MDP_CRASH_AT: expected ${expected}, got ${text}`)
   }
   return { point, times: Number(nth), signal }

@@ -5,7 +5,7 @@ import { type Tick, tradingDay, tradingDayStart } from "../../../src/schema/Tick
 import { TickStore } from "../../../src/streams/ports/TickStore.ts"
 import { withinOneDay } from "../../support/oneDay.ts"
 import { makeTick } from "../ticks.ts"
-import { assertBars, HOUR, MINUTE, marksOf, newToken, Rows, range, refreshAll, write } from "./rows.ts"
+import { assertBars, dropOldDays, HOUR, MINUTE, marksOf, newToken, Rows, range, refreshAll, write } from "./rows.ts"
 import { Database, holding, onEachStore, sql } from "./stores.ts"
 
 /** Today by the clock that the database has as well. */
@@ -14,7 +14,6 @@ const KEEP_DAYS = 3
 
 /** Days whose tables a backup reads are left alone, without a failure, and that is said once. */
 const assertStayWhileRead = Effect.gen(function* () {
-  const { dropOldDays } = yield* TickStore
   const said: Array<string> = []
   const logger = Logger.make(({ message }) => {
     said.push(String(message))
@@ -38,7 +37,7 @@ onEachStore(
     it.effect("leave their bars, which no later tick of theirs changes", () =>
       Effect.gen(function* () {
         yield* Effect.promise(() => withinOneDay(20_000))
-        const { bookmarks, count, dropOldDays, minutes, quotes, ticks } = yield* TickStore
+        const { bookmarks, count, minutes, quotes, ticks } = yield* TickStore
         const [token, gone] = [newToken(), newToken()]
         const rows = new Rows()
         let position = 0

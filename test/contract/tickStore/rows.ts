@@ -19,6 +19,13 @@ export const refreshAll = Effect.gen(function* () {
   while ((yield* refreshCandles) > 0);
 })
 
+/** Drops what may go without asking whether anybody else has it; answers how many days went. */
+export const dropOldDays = Effect.gen(function* () {
+  const { oldDays, dropDays } = yield* TickStore
+  const old = yield* oldDays
+  return old === undefined ? 0 : yield* dropDays(old.before)
+})
+
 export const MINUTE = 60_000_000
 /** The start of this minute, by the clock that the database has as well. */
 export const thisMinute = () => Math.floor((Date.now() * 1000) / MINUTE) * MINUTE

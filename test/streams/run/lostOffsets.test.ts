@@ -133,6 +133,7 @@ const sinks = (taken: Taken) =>
       read: () => Stream.empty,
       ticks: () => Effect.succeed([]),
       minutes: () => Effect.succeed([]),
+      add: () => Effect.void,
       list: () => Effect.succeed({ objects: [], unreadable: [] }),
       object: () => Effect.undefined,
       counts: () => Effect.succeed(new Map())
