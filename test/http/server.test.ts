@@ -33,6 +33,8 @@ const ROUTES: ReadonlyArray<readonly [method: string, path: string, headers?: Re
     ["GET", "/api/v1/replays/x"],
     ["PATCH", "/api/v1/replays/x", json, "{}"],
     ["DELETE", "/api/v1/replays/x"],
+    ["GET", "/api/v1/archive?date=2026-01-16"],
+    ["GET", "/api/v1/archive/date=2026-01-16/x.parquet"],
     ["GET", "/udf/config"],
     ["GET", "/udf/symbols?symbol=x"],
     ["GET", "/udf/search?query=x"],
@@ -349,6 +351,7 @@ describe("the server", () => {
           .split("?")[0]!
           .replace(/instruments\/1$/, "instruments/{token}")
           .replace(/replays\/x$/, "replays/{id}")
+          .replace(/archive\/.+$/, "archive/{day}/{object}")
         const responses = Object.keys(spec.paths[bare]?.[method.toLowerCase()]?.responses ?? {})
         assert.include(responses, "403", `${method} ${bare}`)
         if (method === "POST" || method === "PATCH") assert.includeMembers(responses, ["400", "413", "415", "503"])
