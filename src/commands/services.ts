@@ -7,6 +7,7 @@ import { Context, Effect, Fiber, Layer, Redacted, Result } from "effect"
 import * as ParquetFiles from "../layers/archive/ParquetFiles.ts"
 import * as S3 from "../layers/archive/S3.ts"
 import * as History from "../layers/history/History.ts"
+import * as SymbolsLayer from "../layers/instruments/Symbols.ts"
 import * as Kafka from "../layers/kafka/KafkaLog.ts"
 import * as MemoryCheckpoints from "../layers/memory/MemoryCheckpoints.ts"
 import * as MemoryClaims from "../layers/memory/MemoryClaims.ts"
@@ -124,9 +125,14 @@ export const archive = (given: Settings, dataDir: string | undefined, readsOnly 
   const s3 = S3.optionsOf(given)
   if (s3 !== undefined) {
     const place = s3.endpoint === undefined ? "AWS" : placeOf(s3.endpoint)
-    return S3.layer({ ...s3, readsOnly }).pipe(awaited(`S3 at ${place} (S3_ENDPOINT)`, ATTEMPTS))
+    return S3.layer({ ...s3, readsOnly }).pipe(
+      awaited(`S3 at ${place} (S3_ENDPOINT)`, ATTEMPTS),
+      Layer.provide(SymbolsLayer.layer)
+    )
   }
-  return dataDir === undefined ? undefined : ParquetFiles.layer(join(dataDir, "archive"), { readsOnly })
+  return dataDir === undefined
+    ? undefined
+    : Layer.provide(ParquetFiles.layer(join(dataDir, "archive"), { readsOnly }), SymbolsLayer.layer)
 }
 
 /** The past of the store and of the archive, where there is one. */

@@ -17,6 +17,7 @@ import { tradingDate, tradingDay } from "../../schema/Tick.ts"
 import { pickRows, type TickColumns } from "../../schema/TickColumns.ts"
 import { dayOfDate } from "../../schema/Time.ts"
 import type { Archive, ArchiveRange } from "../../streams/ports/Archive.ts"
+import { Symbols } from "../../streams/ports/Symbols.ts"
 import { crashPoint } from "../../streams/run/crashPoint.ts"
 import { archivedBars } from "./archivedBars.ts"
 import { archivedTicks } from "./archivedTicks.ts"
@@ -24,7 +25,7 @@ import { type DayObjects, dateFolder, groupsMeeting, MAX_RETRIES, makeDays, pars
 import type { ObjectSource } from "./objectSource.ts"
 import type { ObjectStore } from "./objectStore.ts"
 import { MAX_TOKENS } from "./PrimaryKeys.ts"
-import { SCHEMA_VERSION, toStoredTicks } from "./parquetSchema.ts"
+import { SCHEMA_VERSION, symbolsOf, toStoredTicks } from "./parquetSchema.ts"
 import * as ParquetThread from "./parquetThread.ts"
 import type { Answers, Part } from "./parquetWorker.ts"
 
@@ -123,6 +124,7 @@ export const make = (
 ): Effect.Effect<Archive["Service"], never, Scope.Scope> =>
   Effect.gen(function* () {
     const thread = yield* ParquetThread.make(store.readRange)
+    const symbols = yield* Symbols
     const days = makeDays(store, thread)
     let readers = 0
     /** Objects that cannot be read, each said once. */
@@ -195,11 +197,13 @@ export const make = (
         const { incarnation, partition, first, last } = range
         const name = `${incarnation}-${partition}-${first}-${last}.parquet`
         const key = `${dateFolder(date)}${name}`
+        const day = dayOfDate(date)!
         // No object is there before its manifest.
         if (isBegun && (yield* store.sizeOf(key)) !== undefined) return 0
         const { bytes, leftOut, unreadable } = yield* thread.ask({
           kind: "encode",
           columns,
+          symbols: symbolsOf(columns.instrument_token, (token) => symbols.of(token, day)),
           others: yield* othersOf(range, date, name),
           metadata: {
             topic: "normalized_ticks",
@@ -237,6 +241,7 @@ export const make = (
           return yield* new ArchiveError({ operation: "write", message })
         }
         crashPoint("after-manifest")
+        yield* symbols.refresh
         let leftOut = 0
         for (const date of dates) leftOut += yield* writeObject(range, date, byDate.get(date)!, !isNew)
         return leftOut

@@ -73,7 +73,17 @@ export const schemaOf = (fields: FieldTable): Array<SchemaElement> => {
   return [{ name: "tick", num_children: columns.length }, ...columns]
 }
 
-export const PARQUET_SCHEMA = schemaOf(tickFields)
+/** What an instrument was called on the day of its tick; null where nobody knew. It lies behind all that is a tick's. */
+const SYMBOL = "symbol"
+
+/** A schema with the symbol as its last column. */
+export const namedSchema = ([root, ...columns]: ReadonlyArray<SchemaElement>): Array<SchemaElement> => [
+  { ...root!, num_children: columns.length + 1 },
+  ...columns,
+  { name: SYMBOL, ...TEXT, repetition_type: "OPTIONAL" }
+]
+
+export const PARQUET_SCHEMA = namedSchema(schemaOf(tickFields))
 
 const COLUMNS = columnsOf(tickFields)
 const STORED = archivedStoredOf(tickFields)
@@ -120,7 +130,30 @@ export const columnDataOf = (fields: FieldTable) => {
     }))
 }
 
-export const columnData = columnDataOf(tickFields)
+const tickData = columnDataOf(tickFields)
+
+/** Some rows of ticks and of their symbols, "" for none, as the writer takes them. */
+export const columnData = (columns: TickColumns, symbols: NameColumn, rows: Uint32Array) => [
+  ...tickData(columns, rows),
+  { name: SYMBOL, data: Array.from(rows, (row) => symbols.names[symbols.indexes[row]!] || null) }
+]
+
+/** The symbols of ticks of one trading day. */
+export const symbolsOf = (tokens: ArrayLike<number>, name: (token: number) => string | undefined): NameColumn => {
+  const names = new Names()
+  const known = new Map<number, number>()
+  const indexes = new Uint32Array(tokens.length)
+  for (let row = 0; row < tokens.length; row++) {
+    const token = tokens[row]!
+    let index = known.get(token)
+    if (index === undefined) {
+      index = names.indexOf(name(token) ?? "")
+      known.set(token, index)
+    }
+    indexes[row] = index
+  }
+  return { indexes, names: names.names }
+}
 
 /** Some rows of a column in memory, as the reader gives it. */
 const kept = (field: ValueField, values: ArrayLike<unknown>, rows: Uint32Array) => {

@@ -8,7 +8,7 @@ import { type AsyncBuffer, type FileMetaData, type ParquetScan, parquetMetadataA
 import { ByteWriter, ParquetWriter } from "hyparquet-writer"
 import type { ArchiveError } from "../../schema/Errors.ts"
 import { compareTicks, type TickOrder } from "../../schema/Tick.ts"
-import type { StoredColumns, TickColumns } from "../../schema/TickColumns.ts"
+import type { NameColumn, StoredColumns, TickColumns } from "../../schema/TickColumns.ts"
 import { nameOf, type ObjectSource } from "./objectSource.ts"
 import { isInSlice, PrimaryKeys } from "./PrimaryKeys.ts"
 import {
@@ -43,6 +43,8 @@ export type Request =
   | {
       readonly kind: "encode"
       readonly columns: TickColumns
+      /** "" where nobody knows one. */
+      readonly symbols: NameColumn
       readonly metadata: Readonly<Record<string, string>>
       /** Objects whose rows are left out of the new one. */
       readonly others: ReadonlyArray<ObjectSource>
@@ -143,6 +145,7 @@ const sortedRows = (columns: TickColumns): Uint32Array => {
 
 const encodeRows = (
   columns: TickColumns,
+  symbols: NameColumn,
   rows: Uint32Array,
   metadata: Readonly<Record<string, string>>
 ): Uint8Array<ArrayBuffer> => {
@@ -155,7 +158,7 @@ const encodeRows = (
   })
   for (let start = 0; start < rows.length; start += ROW_GROUP_ROWS) {
     const group = rows.subarray(start, start + ROW_GROUP_ROWS)
-    parquet.write({ rowGroupSize: ROW_GROUP_ROWS, columnData: columnData(columns, group) })
+    parquet.write({ rowGroupSize: ROW_GROUP_ROWS, columnData: columnData(columns, symbols, group) })
   }
   parquet.finish()
   return new Uint8Array(writer.getBuffer())
@@ -432,12 +435,17 @@ const withoutThoseOf = async (columns: TickColumns, rows: Uint32Array, others: R
   return { rows: rows.filter((_, i) => has[i] === 0), unreadable }
 }
 
-const encode = async ({ columns, metadata, others }: Request & { readonly kind: "encode" }): Promise<Encoded> => {
+const encode = async ({
+  columns,
+  metadata,
+  others,
+  symbols
+}: Request & { readonly kind: "encode" }): Promise<Encoded> => {
   const sorted = sortedRows(columns)
   const { rows, unreadable } =
     others.length === 0 ? { rows: sorted, unreadable: [] } : await withoutThoseOf(columns, sorted, others)
   return {
-    bytes: rows.length === 0 ? null : encodeRows(columns, rows, metadata),
+    bytes: rows.length === 0 ? null : encodeRows(columns, symbols, rows, metadata),
     leftOut: sorted.length - rows.length,
     unreadable
   }

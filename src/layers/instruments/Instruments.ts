@@ -25,7 +25,7 @@ import { building, type InstrumentIndex } from "./instrumentIndex.ts"
  * Instruments held, some 600 bytes each, former meanings of tokens among them; where the store has more, these are left
  * there first, then those that expired longest ago.
  */
-const MAX_INSTRUMENTS = 400_000
+export const MAX_INSTRUMENTS = 400_000
 /** Unknown tokens listed at most; full: drop-newest, which are only counted. */
 const MAX_UNKNOWN_LISTED = 10_000
 /** Tokens remembered besides, so that each is counted once; full: the count is a lower bound. */

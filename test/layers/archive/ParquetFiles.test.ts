@@ -19,10 +19,13 @@ import { assert, describe, it } from "@effect/vitest"
 import { Effect, Layer, Stream } from "effect"
 import { parquetMetadataAsync, parquetReadObjects } from "hyparquet"
 import * as ParquetFiles from "../../../src/layers/archive/ParquetFiles.ts"
+import * as SymbolsLayer from "../../../src/layers/instruments/Symbols.ts"
 import { tradingDate } from "../../../src/schema/Tick.ts"
 import { toColumns } from "../../../src/schema/TickColumns.ts"
 import { Archive, type ArchiveRange } from "../../../src/streams/ports/Archive.ts"
 import { DAY, makeTick, OPEN } from "../../contract/ticks.ts"
+import { memoryStore, Rows } from "../../http/memoryStore.ts"
+import { instrumentOf } from "../../support/instruments.ts"
 
 const A_DAY = 86_400_000_000
 const DATES = [tradingDate(DAY), tradingDate(DAY + 1)]
@@ -143,6 +146,40 @@ describe("ParquetFiles", () => {
         date: DATES[1],
         schema_version: "1"
       })
+    })
+  )
+
+  it.effect("has the symbol that each tick's instrument had on its day, and none where nobody knows it", () =>
+    Effect.gen(function* () {
+      const made = yield* folder
+      const rows = new Rows()
+      const { instrument_token } = TICKS[0]!
+      rows.sightings.set(instrument_token, [
+        { instrument: instrumentOf(instrument_token, "OLD"), first: DAY, last: DAY },
+        { instrument: instrumentOf(instrument_token, "NEW"), first: DAY + 1, last: DAY + 1 }
+      ])
+      const nobodys = makeTick({ instrument_token: 99, exchange_ts: OPEN + 9, sequence_id: 9 })
+      const named = Layer.provide(archiveIn(made), Layer.provide(SymbolsLayer.layer, memoryStore(rows)))
+      yield* Effect.flatMap(Archive, (archive) => archive.write(RANGE, toColumns([...TICKS, nobodys]))).pipe(
+        Effect.provide(named)
+      )
+      const found = yield* Effect.promise(() =>
+        Promise.all(
+          OBJECTS.map(async (object) => {
+            const bytes = new Uint8Array(readFileSync(join(made, object)))
+            const file = {
+              byteLength: bytes.length,
+              slice: (from: number, to?: number) => bytes.slice(from, to).buffer
+            }
+            const all = await parquetReadObjects({ file })
+            return all.map(({ instrument_token: token, symbol }) => [token, symbol])
+          })
+        )
+      )
+      assert.deepStrictEqual(found, [
+        [[99, null], ...TICKS.slice(0, 4).map(() => [instrument_token, "NSE:OLD"])],
+        TICKS.slice(4).map(() => [instrument_token, "NSE:NEW"])
+      ])
     })
   )
 
