@@ -15,6 +15,7 @@ import { Readiness } from "../streams/run/Readiness.ts"
 import { Access, ENDED, type KeyAccess, KeyConnections } from "./access.ts"
 import { addressOf, type ClientLog, peerOf } from "./clientLog.ts"
 import { Deflate, deflateOffer } from "./deflate.ts"
+import { Flight } from "./flight.ts"
 import type { Guard } from "./guard.ts"
 import { type Newcomer, Newcomers } from "./newcomers.ts"
 import { Penalties } from "./penalties.ts"
@@ -36,7 +37,7 @@ const UNBOUNDED = 0
 const SHARED_COMPRESSOR = 1
 /** What a peer that is ended may still have to read and be told why by the close frame behind it, without delay. */
 const SMALL_BYTES = 16_384
-/** How long a peer with more than that to read has, before it is cut off. */
+/** How long a peer with more than that to read has, from when it last read some, before it is cut off. */
 const LINGER_MS = 5_000
 /**
  * A peer that is ended for what it did is asked with a ping before it is told why. Behind a close frame the library reads
@@ -63,7 +64,12 @@ const MAX_PROTOCOL_CHARS = 128
 export type WebSocketSettings = SessionSettings &
   Pick<
     Settings,
-    "MAX_CLIENTS" | "CONNECTIONS_PER_ADDRESS" | "CONNECTIONS_PER_KEY" | "MAX_KEYLESS_CLIENTS" | "AUTH_TIMEOUT_MS"
+    | "MAX_CLIENTS"
+    | "CONNECTIONS_PER_ADDRESS"
+    | "CONNECTIONS_PER_KEY"
+    | "MAX_KEYLESS_CLIENTS"
+    | "AUTH_TIMEOUT_MS"
+    | "CLIENT_FLIGHT_BYTES"
   >
 
 /** Why an upgrade is refused, as its figure is labelled. */
@@ -104,7 +110,7 @@ export interface WebSocketServices {
   readonly observer?: WebSocketObserver
   /** Absent: nobody is asked for a key. */
   readonly access?: KeyAccess | undefined
-  /** Milliseconds, by which those wait who sent too much; the process's own clock unless given. */
+  /** Milliseconds, by which those wait who sent too much, and others are behind; the process's own clock unless given. */
   readonly now?: () => number
   /** Milliseconds between two looks at who is silent. */
   readonly silenceLookMs?: number
@@ -142,27 +148,37 @@ class Socket implements ClientSocket {
   /** It was silent for too long. */
   isSilent = false
   private readonly deflate: Deflate | undefined
+  private readonly flight: Flight
 
   /** `deflate` is there where the peer reads compressed frames. */
   constructor(
     ws: WebSocket<Connection>,
     deflate: Deflate | undefined,
+    { now, settings }: Pick<WebSocketServices, "now" | "settings">,
     ending: (code: number, reason: string, why: EndReason, error: unknown) => void
   ) {
     this.ws = ws
     this.deflate = deflate
     this.ending = ending
+    this.flight = new Flight(settings.CLIENT_FLIGHT_BYTES, (payload) => ws.ping(payload), now)
   }
 
   send(text: string, many = false): boolean {
-    if (many && this.deflate !== undefined) {
-      return this.deflate.send(text, (compress) => this.ws.send(text, false, compress)) === 1
-    }
-    return this.ws.send(text, false, false) === 1
+    const sent =
+      many && this.deflate !== undefined
+        ? this.deflate.send(text, (compress) => this.ws.send(text, false, compress))
+        : this.ws.send(text, false, false)
+    // About its bytes, and before compression: what a peer reads is what it has to take in.
+    this.flight.add(text.length)
+    return sent === 1 && !this.flight.isFull
   }
 
   buffered(): number {
     return this.ws.getBufferedAmount()
+  }
+
+  isBehind(): boolean {
+    return this.flight.isFull
   }
 
   /** What is thrown inside must not pass through the library, which would hand it to nobody. */
@@ -209,22 +225,32 @@ class Socket implements ClientSocket {
     if (this.bytesAfter > GOES_ON_BYTES) this.cutOff()
   }
 
-  /** A pong has come of it: where it answers the last ping, it has read all that went before, and nothing else is to come. */
-  answered(text: ArrayBuffer): void {
-    const { settling } = this
-    if (settling === undefined || Buffer.from(text).toString("latin1") !== LAST_PING) {
-      this.heard(text.byteLength)
-      return
+  /**
+   * A pong has come of it; false where nobody asked for it. What answers the last ping says that it has read all that went
+   * before, and nothing else is to come.
+   */
+  answered(bytes: ArrayBuffer): boolean {
+    const payload = Buffer.from(bytes).toString("latin1")
+    if (this.flight.answered(payload)) {
+      this.lingering?.timer.refresh()
+      return true
     }
+    const { settling } = this
+    if (settling === undefined || payload !== LAST_PING) return false
     this.settling = undefined
     clearTimeout(settling.timer)
     this.tell(settling.code, settling.reason)
+    return true
   }
 
-  /** The peer has read something. */
+  /** The kernel has taken something: the peer has read. */
   drained(): void {
-    if (this.lingering === undefined || this.buffered() > SMALL_BYTES) return
+    if (this.lingering === undefined) return
     const { code, reason, timer } = this.lingering
+    if (this.buffered() > SMALL_BYTES) {
+      timer.refresh()
+      return
+    }
     this.lingering = undefined
     clearTimeout(timer)
     this.ws.end(code, reason)
@@ -383,15 +409,15 @@ export const mountWebSocket = (app: TemplatedApp, guard: Guard, services: WebSoc
     }
   }
 
-  /** Pings are answered by the library, whether the peer reads or not: they count like messages, and what waits is bounded. */
-  const control = (ws: WebSocket<Connection>, bytes: ArrayBuffer, isPong = false): void =>
-    guarded(ws, ({ newcomer, session, socket }) => {
-      if (socket?.why === undefined) {
-        if (session !== undefined) session.count(bytes.byteLength)
-        else newcomer?.count()
-      } else if (isPong) socket.answered(bytes)
-      else socket.heard(bytes.byteLength)
-    })
+  /**
+   * Pings are answered by the library, whether the peer reads or not: they count like messages, and what waits is bounded.
+   * So do pongs that nobody asked for.
+   */
+  const control = ({ newcomer, session, socket }: Connection, bytes: ArrayBuffer): void => {
+    if (socket?.why !== undefined) socket.heard(bytes.byteLength)
+    else if (session !== undefined) session.count(bytes.byteLength)
+    else newcomer?.count()
+  }
 
   app.ws<Connection>(WEBSOCKET_PATH, {
     // The app itself cuts a larger message off without a word, so that it is told here up to some size.
@@ -406,7 +432,7 @@ export const mountWebSocket = (app: TemplatedApp, guard: Guard, services: WebSoc
         const { address, peer, deflates } = connection
         open++
         peers.set(peer, (peers.get(peer) ?? 0) + 1)
-        const socket = new Socket(ws, deflates ? deflate : undefined, (code, reason, why, error) => {
+        const socket = new Socket(ws, deflates ? deflate : undefined, services, (code, reason, why, error) => {
           if (error !== undefined) log?.tell("failed", address, textOf(error))
           else if (why !== "stopping") log?.tell("ended", address, `${code} ${reason}`)
           if (isOnesOwn && (why === "too_many_messages" || why === "too_many_bytes")) penalties.add(peer)
@@ -458,8 +484,12 @@ export const mountWebSocket = (app: TemplatedApp, guard: Guard, services: WebSoc
         else if (session !== undefined) session.message(bytes, isBinary)
         else newcomer?.message(bytes, isBinary)
       }),
-    ping: (ws, bytes) => control(ws, bytes),
-    pong: (ws, bytes) => control(ws, bytes, true),
+    ping: (ws, bytes) => guarded(ws, (connection) => control(connection, bytes)),
+    pong: (ws, bytes) =>
+      guarded(ws, (connection) => {
+        if (connection.socket?.answered(bytes) === true) connection.session?.client.flush()
+        else control(connection, bytes)
+      }),
     drain: (ws) =>
       guarded(ws, ({ session, socket }) => {
         session?.client.flush()

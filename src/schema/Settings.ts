@@ -346,7 +346,13 @@ const defaulted = {
   CLIENT_BUFFER_BYTES: setting(
     whole(1024, 1_073_741_824),
     "65536",
-    "bytes handed to a client's socket before its queue fills"
+    "bytes that wait in a client's socket before its queue fills"
+  ),
+  CLIENT_FLIGHT_BYTES: setting(
+    whole(1024, 1_073_741_824),
+    "262144",
+    "bytes that a client may leave unread for half a second, in kernels and networks too, before its queue fills: what " +
+      "a slow one reads is as old as it takes it to read so many"
   ),
   HTTP_REQUESTS: setting(
     whole(1, 100_000),

@@ -156,6 +156,10 @@ export const clientPauses = counter(
   "Times that a client with policy pause did not read, and its streams waited"
 )
 export const pausedClients = gauge("topology_clients_paused", "WebSocket clients whose streams wait until they read on")
+export const behindClients = gauge(
+  "topology_clients_behind",
+  "WebSocket clients that do not read: CLIENT_FLIGHT_BYTES are on their way to them"
+)
 export const latestDropped = counter(
   "topology_latest_dropped_total",
   "Bars and states given up that waited for a WebSocket client: of one that reads too slowly the oldest of too many"

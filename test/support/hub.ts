@@ -74,12 +74,16 @@ export class FakeSocket implements ClientSocket {
   /** What the hub caught while it served this socket, such as a breach of the rule. */
   broken: unknown
   waiting = 0
+  /** Bytes that the kernel took and the peer has not read, and how many of them it may have; any unless given. */
+  unread = 0
+  private readonly window: number
   sends = 0
   corks = 0
   /** The peer takes everything at once. */
   isFast: boolean
 
-  constructor(options: { readonly fast: boolean; readonly checker?: RuleChecker }) {
+  constructor(options: { readonly fast: boolean; readonly checker?: RuleChecker; readonly window?: number }) {
+    this.window = options.window ?? Number.POSITIVE_INFINITY
     this.isFast = options.fast
     this.checker = options.checker ?? new RuleChecker()
   }
@@ -88,12 +92,18 @@ export class FakeSocket implements ClientSocket {
     this.sends++
     this.frames.push(text)
     this.checker.frame(text)
+    if (this.window < Number.POSITIVE_INFINITY) {
+      this.unread += text.length
+      return !this.isBehind()
+    }
     if (this.isFast) return true
     this.waiting += text.length
     return false
   }
 
   readonly buffered = (): number => this.waiting
+
+  readonly isBehind = (): boolean => this.unread >= this.window
 
   readonly cork = (sends: () => void): void => {
     this.corks++
@@ -107,6 +117,7 @@ export class FakeSocket implements ClientSocket {
 
   /** The peer reads; the hub is to be told by `client.flush()`. */
   read(bytes: number): void {
+    this.unread = Math.max(0, this.unread - bytes)
     this.waiting = Math.max(0, this.waiting - bytes)
   }
 

@@ -57,6 +57,7 @@ export const serve = (
           CONNECTIONS_PER_KEY: 1000,
           MAX_KEYLESS_CLIENTS: 256,
           AUTH_TIMEOUT_MS: 5000,
+          CLIENT_FLIGHT_BYTES: 262_144,
           MAX_CLIENT_TOKENS: 10_000,
           MAX_CLIENT_CAPACITY: 100_000,
           MAX_SUBSCRIPTIONS: 1_000_000,

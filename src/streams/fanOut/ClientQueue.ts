@@ -9,12 +9,14 @@ import { type LatestFrame, LatestSlots } from "./latest.ts"
 /** What the queue needs of a connection. */
 export interface ClientSocket {
   /**
-   * Hands over one text frame; false where the peer does not keep up and the frame waits in the socket. `many` messages
-   * are in it: worth compressing where the peer reads that.
+   * Hands over one text frame; false where the peer does not keep up: the frame waits in the socket, or the peer is
+   * behind. `many` messages are in it: worth compressing where the peer reads that.
    */
   readonly send: (text: string, many?: boolean) => boolean
   /** Bytes that wait in the socket. */
   readonly buffered: () => number
+  /** The peer has not read what was handed over, of which there is enough; whoever flushes is told when it reads on. */
+  readonly isBehind: () => boolean
   /** Runs `sends` so that they leave as one write. */
   readonly cork: (sends: () => void) => void
   /** Closes, if need be once the peer has read; `why` names it in a figure, `error` is what broke where something did. */
@@ -257,6 +259,11 @@ export class ClientQueue {
   /** About the bytes of answers that wait. */
   get unanswered(): number {
     return this.noticeWeight
+  }
+
+  /** The client does not read what was handed over, of which there is enough. */
+  get isBehind(): boolean {
+    return this.socket.isBehind()
   }
 
   /** The client is to be ended by the next flush. */
@@ -758,7 +765,7 @@ export class ClientQueue {
 
   private isFull(): boolean {
     this.unsent = this.socket.buffered()
-    this.blocked = this.unsent >= this.bufferBytes
+    this.blocked = this.unsent >= this.bufferBytes || this.socket.isBehind()
     return this.blocked
   }
 

@@ -176,6 +176,13 @@ export class Hub implements ChannelHost, ClientHost {
     return paused
   }
 
+  /** Clients that do not read what is on its way to them, of which there is enough. */
+  get behindClients(): number {
+    let behind = 0
+    for (const { queue } of this.connected) if (queue.isBehind) behind++
+    return behind
+  }
+
   connect(socket: ClientSocket): HubClient {
     const client = new HubClient(this, socket)
     this.connected.add(client)
@@ -424,6 +431,7 @@ export class FanOut extends Context.Service<FanOut, Hub>()("market-data-platform
         const client = { buffer: "client" }
         yield* figure(metrics.subscribers, () => hub.size)
         yield* figure(metrics.pausedClients, () => hub.pausedClients)
+        yield* figure(metrics.behindClients, () => hub.behindClients)
         yield* figure(Metric.withAttributes(metrics.bufferSize, client), () => hub.fullest.size)
         yield* figure(Metric.withAttributes(metrics.bufferMaxSize, client), () => hub.fullest.capacity)
         const all = { buffer: "clients" }

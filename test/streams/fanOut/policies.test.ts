@@ -57,8 +57,9 @@ class Peer {
   readonly socket: FakeSocket
   readonly client: HubClient
 
-  constructor(hub: Hub, wishes: Wishes & { readonly key?: string; readonly checker?: RuleChecker }) {
-    this.socket = new FakeSocket({ fast: true, checker: wishes.checker ?? new RuleChecker({ keep: true }) })
+  constructor(hub: Hub, wishes: Wishes & { readonly key?: string; readonly checker?: RuleChecker; window?: number }) {
+    const { checker = new RuleChecker({ keep: true }), window } = wishes
+    this.socket = new FakeSocket({ fast: true, checker, ...(window === undefined ? {} : { window }) })
     this.client = hub.connect(this.socket)
     this.client.join(hub.channel(wishes.key ?? "")!)
     this.client.configure(wishes)
@@ -496,6 +497,61 @@ describe("a client with policy disconnect", () => {
     assert.isUndefined(peer.socket.ended)
     assert.strictEqual(peer.checker.ticks, 5000)
   })
+})
+
+describe("a client that does not read what its socket took", () => {
+  const WINDOW = 4000
+  const behind = (policy: Policy, batch: boolean) => {
+    const made = remembering({ RING_TICKS: 1000 })
+    const peer = new Peer(made.hub, { policy, capacity: 10, batch, window: WINDOW }).subscribe([1, 2])
+    for (let i = 1; i <= 100; i++) made.publish([...run(1, 2 * i - 1, 2 * i), ...run(2, i, i)])
+    return { ...made, peer }
+  }
+  /** It reads half of what it may have, again and again. */
+  const readOn = async ({ client, socket }: Peer) => {
+    for (let i = 0; i < 40; i++) {
+      socket.read(WINDOW / 2)
+      client.flush()
+      await settle()
+    }
+    if (socket.broken !== undefined) throw socket.broken
+  }
+
+  for (const batch of [false, true]) {
+    it(`is handed no more than a window, and goes on when it has read${batch ? ", in arrays" : ""}`, async () => {
+      for (const policy of ["conflate", "evict-oldest"] as const) {
+        const { hub, peer, publish, figures } = behind(policy, batch)
+        assert.strictEqual(hub.behindClients, 1)
+        assert.isBelow(peer.socket.unread, WINDOW + 1000)
+        assert.strictEqual(peer.client.queue.size, policy === "conflate" ? 2 : 10)
+        await readOn(peer)
+        assert.strictEqual(hub.behindClients, 0)
+        publish(run(1, 201, 201))
+        assert.strictEqual(peer.checker.ticks + peer.checker.evicted, 301)
+        assert.strictEqual(figures.evicted.get(policy), peer.checker.evicted)
+        // The newest came, and nothing between it and what lay in the socket.
+        if (policy === "conflate") assert.deepStrictEqual(positions(peer, 2).at(-1), 100)
+        if (policy === "conflate") assert.isBelow(positions(peer, 2).at(-2)!, 10)
+      }
+    })
+
+    it(`is paused, and loses nothing${batch ? ", in arrays" : ""}`, async () => {
+      const { hub, peer, publish, figures } = behind("pause", batch)
+      assert.strictEqual(hub.pausedClients, 1)
+      await readOn(peer)
+      publish(run(1, 201, 201))
+      assert.strictEqual(peer.checker.ticks + peer.checker.backfilled, 301)
+      assert.strictEqual(figures.evicted.size, 0)
+    })
+
+    it(`is closed with its places behind a window${batch ? ", in arrays" : ""}`, () => {
+      const { peer } = behind("disconnect", batch)
+      assert.strictEqual(peer.socket.ended?.code, 4001)
+      assert.isBelow(peer.socket.unread, WINDOW + 1000)
+      const { type, since } = peer.socket.messages().at(-1)!
+      assert.deepStrictEqual([type, since], ["closing", peer.checker.since()])
+    })
+  }
 })
 
 describe("a policy", () => {
