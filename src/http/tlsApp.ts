@@ -200,6 +200,9 @@ const follow = (files: TlsFiles, generations: Generations, shown: Pair, certific
       if (wrong?.pair !== undefined && isSamePair(pair, wrong.pair)) return wrong
       const checked = checkPair(files, pair)
       if (Result.isFailure(checked)) return { pair, message: checked.failure.message }
+      // Asked anew at each look, as time decides it.
+      const outOfTime = worseThan(files, checked.success, now.certificate, yield* Clock.currentTimeMillis)
+      if (outOfTime !== undefined) return { pair: undefined, message: outOfTime }
       try {
         generations.renew()
       } catch {
@@ -243,6 +246,14 @@ const follow = (files: TlsFiles, generations: Generations, shown: Pair, certific
       yield* tellAge
     })
   })
+
+/** Why one that is out of its time does not take the place of one that is in it; `undefined` where it may. */
+const worseThan = (files: TlsFiles, next: Certificate, shown: Certificate, millis: number): string | undefined => {
+  if (millis < shown.from || millis >= shown.until) return undefined
+  const what = `the certificate in ${files.certificate} (${next.name})`
+  if (millis >= next.until) return `TLS_CERT_FILE: ${what} has expired, it was valid until ${dateOf(next.until)}`
+  return millis < next.from ? `TLS_CERT_FILE: ${what} is not valid before ${dateOf(next.from)}` : undefined
+}
 
 const RENEWAL_FAILED = "tls: renewal failed"
 const dateOf = (millis: number): string => new Date(millis).toISOString()

@@ -292,6 +292,33 @@ describe.skipIf(!hasOpenssl)("the server over TLS", () => {
     }).pipe(Effect.scoped)
   )
 
+  it.live("keeps a certificate that is valid where that of the files has expired, or is not valid yet", () =>
+    Effect.gen(function* () {
+      const { port, ca, put, make, files, get } = yield* secure()
+      lines.length = 0
+      const cases = [
+        ["past", ["20200101000000Z", "20210101000000Z"], "has expired, it was valid until 2021-01-01T00:00:00.000Z"],
+        ["future", ["20900101000000Z", "20910101000000Z"], "is not valid before 2090-01-01T00:00:00.000Z"]
+      ] as const
+      for (const [i, [name, life, why]] of cases.entries()) {
+        put(make(name, { life }))
+        yield* until(
+          Effect.sync(() => lines.length),
+          (n) => n > i
+        )
+        assert.strictEqual(
+          lines[i],
+          `tls: what was shown before is shown on: TLS_CERT_FILE: the certificate in ${files.TLS_CERT_FILE} (${name}) ${why}`
+        )
+        assert.deepStrictEqual(degraded(yield* get("/readyz")), ["tls: renewal failed"])
+        assert.strictEqual((yield* client(port, ca)).shown, "first")
+      }
+      put(make("second"))
+      yield* until(Effect.scoped(client(port, ca)), ({ shown }) => shown === "second")
+      yield* until(get("/readyz"), (answer) => degraded(answer).length === 0)
+    }).pipe(Effect.scoped)
+  )
+
   it.live("serves with a certificate that has expired, and names it", () =>
     Effect.gen(function* () {
       lines.length = 0
