@@ -12,8 +12,8 @@ import { FanOut, type Hub } from "../streams/fanOut/Hub.ts"
 import * as metrics from "../streams/metrics.ts"
 import { Instruments } from "../streams/ports/Instruments.ts"
 import { Readiness } from "../streams/run/Readiness.ts"
-import { Access, ENDED, type KeyAccess, KeyConnections } from "./access.ts"
-import { addressOf, type ClientLog, peerOf } from "./clientLog.ts"
+import { Access, ENDED, type KeyAccess, KeyConnections, keyInQuery } from "./access.ts"
+import { addressOf, type ClientAbout, type ClientEvent, type ClientLog, peerOf } from "./clientLog.ts"
 import { Deflate, deflateOffer } from "./deflate.ts"
 import { Flight } from "./flight.ts"
 import type { Guard } from "./guard.ts"
@@ -57,9 +57,18 @@ const HOLD_MS = 1_000
 const MAX_HELD = 256
 /** The version of RFC 6455; others frame differently. */
 const VERSION = "13"
+/** None is spoken here, whichever are offered: whoever insists on one is told by its own library. */
+const NO_PROTOCOL = ""
 /** 16 bytes in base64. */
 const KEY = /^[A-Za-z0-9+/]{21}[AQgw]==$/
-const MAX_PROTOCOL_CHARS = 128
+/** Who is ended for these again and again waits before he is let in anew. */
+const PENALIZED: ReadonlySet<EndReason> = new Set(["too_many_messages", "too_many_bytes", "bad_messages"])
+/** Refusals that leave a line: the others are between the client and its own limits. */
+const LOGGED: Readonly<Partial<Record<ErrorCode, ClientEvent>>> = {
+  bad_message: "bad_input",
+  unauthorized: "unauthorized",
+  forbidden: "refused"
+}
 
 export type WebSocketSettings = SessionSettings &
   Pick<
@@ -121,6 +130,8 @@ interface Connection {
   readonly peer: string
   /** It reads compressed frames. */
   readonly deflates: boolean
+  /** What is to be said of its handshake where it shows no key. */
+  readonly hint: string
   /** By which it was let in, where a key is asked for. */
   key: LiveKey | undefined
   socket?: Socket
@@ -322,7 +333,7 @@ export const mountWebSocket = (app: TemplatedApp, guard: Guard, services: WebSoc
     }
     const wait = Math.ceil(penalties.left(peer) / 1000)
     if (wait > 0) {
-      const message = `clients of ${peer} have sent too much again and again: expected to wait ${wait} s`
+      const message = `clients of ${peer} were closed for what they sent again and again: expected to wait ${wait} s`
       const headers = { "retry-after": String(wait) }
       return { why: "address_waits", status: 429, body: { _tag: "TooManyRequests", message }, headers }
     }
@@ -342,18 +353,20 @@ export const mountWebSocket = (app: TemplatedApp, guard: Guard, services: WebSoc
     const key = access.shown(authorizations, peer)
     if (key === undefined) return undefined
     if (!(key instanceof LiveKey)) {
-      const { body, headers = {}, reason, status } = key
-      return { why: reason === "key_rate" ? reason : "unauthorized", status, body, headers }
+      const { body, headers = {}, key: name, reason, status } = key
+      return { why: reason === "key_rate" ? reason : "unauthorized", status, body, headers, key: name }
     }
     if (!connections.isFull(key)) return key
     access.observer.figuresOf(key.name).refused("connections")
     const body = { _tag: "TooManyRequests", message: tooMany(key) }
-    return { why: "key_full", status: 429, body, headers: { "retry-after": "5" } }
+    return { why: "key_full", status: 429, body, headers: { "retry-after": "5" }, key: key.name }
   }
 
   const answer = (res: HttpResponse, address: string, refused: Refusal): void => {
     observer.upgradeRefused(refused.why)
-    log?.tell(refused.why === "unauthorized" ? "unauthorized" : "refused", address, refused.body.message)
+    const { body, key, status, why } = refused
+    const about = { status, reason: why, path: WEBSOCKET_PATH, key }
+    log?.tell(why === "unauthorized" ? "unauthorized" : "refused", address, body.message, about)
     const say = () => refuse(res, refused.status, refused.body, refused.headers ?? {}, true)
     const hasToWait = refused.why === "address_waits" || (refused.why === "unauthorized" && refused.status === 429)
     if (hasToWait && held < MAX_HELD) hold(res, say)
@@ -380,10 +393,10 @@ export const mountWebSocket = (app: TemplatedApp, guard: Guard, services: WebSoc
       const peer = peerOf(address)
       const shown = refusal(req, peer) ?? keyOf(req, peer)
       if (shown === undefined || shown instanceof LiveKey) {
-        const [protocol = ""] = req.getHeader("sec-websocket-protocol").slice(0, MAX_PROTOCOL_CHARS).split(",")
         const extension = deflateOffer(req.getHeader("sec-websocket-extensions"))
-        const connection: Connection = { address, peer, deflates: extension !== "", key: shown }
-        res.upgrade<Connection>(connection, req.getHeader("sec-websocket-key"), protocol.trim(), extension, context)
+        const hint = keyInQuery(req.getQuery() ?? "")
+        const connection: Connection = { address, peer, deflates: extension !== "", hint, key: shown }
+        res.upgrade<Connection>(connection, req.getHeader("sec-websocket-key"), NO_PROTOCOL, extension, context)
         return
       }
       refused = shown
@@ -429,20 +442,24 @@ export const mountWebSocket = (app: TemplatedApp, guard: Guard, services: WebSoc
     upgrade,
     open: (ws) =>
       guarded(ws, (connection) => {
-        const { address, peer, deflates } = connection
+        const { address, peer, deflates, hint } = connection
+        const about = (reason: string, key = connection.key?.name): ClientAbout => ({
+          reason,
+          path: WEBSOCKET_PATH,
+          key
+        })
         open++
         peers.set(peer, (peers.get(peer) ?? 0) + 1)
         const socket = new Socket(ws, deflates ? deflate : undefined, services, (code, reason, why, error) => {
           if (error !== undefined) log?.tell("failed", address, textOf(error))
-          else if (why !== "stopping") log?.tell("ended", address, `${code} ${reason}`)
-          if (isOnesOwn && (why === "too_many_messages" || why === "too_many_bytes")) penalties.add(peer)
+          else if (why !== "stopping") log?.tell("ended", address, `${code} ${reason}`, { code, ...about(why) })
+          if (isOnesOwn && PENALIZED.has(why)) penalties.add(peer)
         })
         connection.socket = socket
-        const refused = (code: ErrorCode, text: string) => {
+        const refused = (code: ErrorCode, text: string, key?: string) => {
           observer.messageRefused(code)
-          if (code === "bad_message") log?.tell("bad input", address, text)
-          else if (code === "unauthorized") log?.tell("unauthorized", address, text)
-          else if (code === "forbidden") log?.tell("refused", address, text)
+          const event = LOGGED[code]
+          if (event !== undefined) log?.tell(event, address, text, about(code, key))
         }
         const begin = (key?: LiveKey): ClientSession => {
           const session = new ClientSession(
@@ -461,6 +478,7 @@ export const mountWebSocket = (app: TemplatedApp, guard: Guard, services: WebSoc
         }
         connection.newcomer = newcomers.add({
           peer,
+          hint,
           send: (text) => socket.send(text),
           end: (code, reason, why) => socket.end(code, reason, why),
           cutOff: () => socket.cutOff(),
@@ -507,7 +525,8 @@ export const mountWebSocket = (app: TemplatedApp, guard: Guard, services: WebSoc
       const own = socket?.why ?? (socket?.isSilent === true ? "idle" : libraryReason(code, text))
       observer.ended(own ?? "left")
       if (own !== undefined && socket?.why === undefined) {
-        log?.tell("ended", address, own === "idle" ? "nothing was heard of it" : Buffer.from(text).toString("utf8"))
+        const said = own === "idle" ? "nothing was heard of it" : Buffer.from(text).toString("utf8")
+        log?.tell("ended", address, said, { code, reason: own, path: WEBSOCKET_PATH, key: key?.name })
       }
       if (socket !== undefined) silence.remove(socket)
       socket?.gone()
@@ -570,6 +589,8 @@ interface Refusal {
   readonly status: number
   readonly body: { readonly _tag: string; readonly message: string; readonly parameter?: string }
   readonly headers?: Readonly<Record<string, string>>
+  /** The name of the key that was shown, where it was one. */
+  readonly key?: string | undefined
 }
 
 const unavailable = (why: RefusalReason, message: string, seconds: string): Refusal => ({

@@ -58,6 +58,15 @@ const SAID: Readonly<Record<NoKey, string>> = {
   expired: "Authorization: the API key has expired"
 }
 
+/** Where people put keys that know another API. */
+const QUERY_KEY = /(?:^|&)(key|api_?key|token|access_token|authorization)=/i
+
+/** What to say of a query that a key may be in: who logs addresses keeps them. Of its value nothing is told. */
+export const keyInQuery = (query: string): string => {
+  const name = QUERY_KEY.exec(query)?.[1]?.toLowerCase()
+  return name === undefined ? "" : `; ${name}= in the query is never read, as logs keep addresses`
+}
+
 const unauthorized = (message: string, isWrong: boolean): Refusal => ({
   status: 401,
   reason: "unauthorized",
@@ -72,10 +81,11 @@ const tooMany = (reason: string, message: string, seconds: number, parameter?: s
   headers: { "retry-after": String(seconds) }
 })
 
-const forbidden = (message: string, parameter: string): Refusal => ({
+const forbidden = (key: LiveKey, message: string, parameter: string): Refusal => ({
   status: 403,
   reason: parameter,
-  body: { _tag: "Forbidden", message, parameter }
+  body: { _tag: "Forbidden", message, parameter },
+  key: key.name
 })
 
 export const lacksScope = (key: LiveKey, scope: Scope): string =>
@@ -159,7 +169,7 @@ export class KeyAccess {
     }
     this.penalties.add(peer)
     this.observer.unauthorized(found)
-    return unauthorized(SAID[found], true)
+    return { ...unauthorized(SAID[found], true), key: this.ring.nameOf(text) }
   }
 
   /** Whether a text is a key that was shown before. It tells nothing else of the text. */
@@ -187,7 +197,7 @@ export class KeyAccess {
     if (rate.take(1)) return undefined
     this.observer.figuresOf(key.name).refused("rate")
     const message = `key "${key.name}" may make ${REQUESTS_PER_KEY} requests a second: REQUESTS_PER_KEY`
-    return tooMany("key_rate", message, Math.max(1, Math.ceil(rate.secondsUntil(1))))
+    return { ...tooMany("key_rate", message, Math.max(1, Math.ceil(rate.secondsUntil(1)))), key: key.name }
   }
 
   /** The key of a request or handshake that shows one in its head, counted; `undefined` where it shows none. */
@@ -206,23 +216,24 @@ export class KeyAccess {
     const key = this.shown(authorizations, head.peer)
     if (key === undefined) {
       this.observer.unauthorized("missing")
-      return unauthorized("Authorization: expected Bearer and an API key, got nothing", false)
+      const message = `Authorization: expected Bearer and an API key, got nothing${keyInQuery(head.query)}`
+      return unauthorized(message, false)
     }
     if (!(key instanceof LiveKey)) return key
     if (need?.scope !== undefined && !key.scopes.has(need.scope)) {
       this.observer.figuresOf(key.name).refused("scope")
-      return forbidden(lacksScope(key, need.scope), "scope")
+      return forbidden(key, lacksScope(key, need.scope), "scope")
     }
     if (need?.isWhole === true && key.isRestricted) {
       this.observer.figuresOf(key.name).refused("instruments")
-      return forbidden(`instruments: key "${key.name}" is for some instruments, and this is of all`, "instruments")
+      return forbidden(key, `instruments: key "${key.name}" is for some instruments, and this is of all`, "instruments")
     }
     return key
   }
 
   /** The answer to what is still under way when its key ends. */
   gone(key: LiveKey): Refusal {
-    return unauthorized(`Authorization: the API key ${ENDED[key.over ?? "revoked"]}`, true)
+    return { ...unauthorized(`Authorization: the API key ${ENDED[key.over ?? "revoked"]}`, true), key: key.name }
   }
 }
 

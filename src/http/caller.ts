@@ -34,7 +34,9 @@ export const callerOf = (access: KeyAccess, key: LiveKey, head: Head, log: Clien
     ingested: (ticks, failed) => access.audit.ingested(doer, ticks, failed),
     refused: (message) => {
       access.observer.figuresOf(key.name).refused("instruments")
-      log.tell("refused", head.address, `${head.method} ${head.path}: ${message}`)
+      const { address, method, path } = head
+      const about = { status: 403, reason: "instruments", method, path, key: key.name }
+      log.tell("refused", address, `${method} ${path}: ${message}`, about)
     }
   }
 }

@@ -10,9 +10,10 @@ const LINES_PER_SECOND = 0.2
 /** What was left out is told when the kind has been silent for so long, at the latest. */
 const TELL_MS = 10_000
 const MAX_DETAIL_CHARS = 1_000
+const MAX_PATH_CHARS = 200
 
 /** What happened; each kind has its own allowance, so that a flood of one hides none of the others. */
-export type ClientEvent = "refused" | "ended" | "bad input" | "failed" | "unauthorized"
+export type ClientEvent = "refused" | "ended" | "bad_input" | "failed" | "unauthorized"
 
 interface Allowance {
   lines: number
@@ -21,10 +22,31 @@ interface Allowance {
   timer: NodeJS.Timeout | undefined
 }
 
-/** What a line says to a program besides: what happened, and to whom or how often. */
-export type ClientFields =
-  | { readonly event: ClientEvent; readonly address: string }
-  | { readonly event: ClientEvent; readonly left: number }
+/** What else is known of it. */
+export interface ClientAbout {
+  /** The code that a WebSocket is closed with. */
+  readonly code?: number
+  /** The status that a request or handshake is answered with. */
+  readonly status?: number
+  /** Why, as the figures are labelled. */
+  readonly reason?: string
+  readonly method?: string
+  readonly path?: string
+  /** The name of the key that was shown, also of one that holds no more. */
+  readonly key?: string | undefined
+}
+
+/** What a line says to a program besides: what happened, to whom or how often, and what is known of it. */
+export type ClientFields = { readonly event: ClientEvent } & (
+  | ({ readonly address: string } & Readonly<Record<string, string | number>>)
+  | { readonly left: number }
+)
+
+const fieldsOf = ({ path, ...about }: ClientAbout): Readonly<Record<string, string | number>> => {
+  const fields: Record<string, string | number> = {}
+  for (const [name, value] of Object.entries(about)) if (value !== undefined) fields[name] = value
+  return path === undefined ? fields : { ...fields, path: printableUpTo(path, MAX_PATH_CHARS) }
+}
 
 /** `write` takes a finished line, and what it says as fields; `now` is in milliseconds. */
 export class ClientLog {
@@ -37,8 +59,11 @@ export class ClientLog {
     this.now = now
   }
 
-  /** One line, such as `client 127.0.0.1 refused: 10000 clients are connected already`; whatever is foreign is escaped. */
-  tell(event: ClientEvent, address: string, detail: string): void {
+  /**
+   * One line, such as `client 127.0.0.1 (key desk) ended: 1008 the API key was revoked`, and beside it what is known as
+   * fields; whatever is foreign is escaped.
+   */
+  tell(event: ClientEvent, address: string, detail: string, about: ClientAbout = {}): void {
     const now = this.now()
     let kind = this.kinds.get(event)
     if (kind === undefined) {
@@ -56,7 +81,9 @@ export class ClientLog {
     kind.lines--
     this.tellLeft(event, kind)
     const who = printableUpTo(address, 64)
-    this.write(`client ${who} ${event}: ${printableUpTo(detail, MAX_DETAIL_CHARS)}`, { event, address: who })
+    const by = about.key === undefined ? who : `${who} (key ${about.key})`
+    const text = printableUpTo(detail, MAX_DETAIL_CHARS)
+    this.write(`client ${by} ${inWords(event)}: ${text}`, { event, address: who, ...fieldsOf(about) })
   }
 
   /** Says what was left out and has not been told yet. */
@@ -70,9 +97,11 @@ export class ClientLog {
     if (kind.left === 0) return
     const { left } = kind
     kind.left = 0
-    this.write(`clients ${event}: ${left} more without a line`, { event, left })
+    this.write(`clients ${inWords(event)}: ${left} more without a line`, { event, left })
   }
 }
+
+const inWords = (event: ClientEvent): string => event.replace("_", " ")
 
 const MAPPED = /^0000:0000:0000:0000:0000:ffff:([0-9a-f]{4}):([0-9a-f]{4})$/
 

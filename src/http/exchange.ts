@@ -27,6 +27,8 @@ export interface Refusal {
   readonly headers?: Readonly<Record<string, string>>
   /** For `topology_http_refused_total`. */
   readonly reason: string
+  /** The name of the key that was shown, where it was one: for the log. */
+  readonly key?: string | undefined
 }
 
 /** How long, and how slow, the parts of a request may be. */
@@ -62,7 +64,7 @@ export interface ExchangeHost {
   /** Counts a refused request, and leaves its line. */
   readonly count: (head: Head, kind: Kind, refusal: Refusal) => void
   /** Counts a request whose answer was broken off, and leaves its line. */
-  readonly countEnded: (head: Head, kind: Kind, reason: string) => void
+  readonly countEnded: (head: Head, kind: Kind, reason: string, key: string | undefined) => void
   /** Counts a request that is being answered. */
   readonly answered: (head: Head, status: number) => void
   /** Counts bytes of a body that came in, kept or not. */
@@ -172,7 +174,7 @@ export class Exchange {
   /** Answers a refusal. A client that is still sending is let go on for a while, so that it comes to read why. */
   refuse(given: Refusal, kind: Kind = this.#kind): void {
     if (this.#isOver) return
-    const refusal = { ...given, headers: { ...this.headers, ...given.headers } }
+    const refusal = { key: this.key?.name, ...given, headers: { ...this.headers, ...given.headers } }
     this.#front.count(this.head, kind, refusal)
     const { slots } = this.#front
     const { res, head } = this
@@ -290,7 +292,7 @@ export class Exchange {
   /** Ends the connection in the middle of an answer: it must not look whole. */
   breakOff(reason: string): void {
     if (this.#isOver) return
-    this.#front.countEnded(this.head, this.#kind, reason)
+    this.#front.countEnded(this.head, this.#kind, reason, this.key?.name)
     this.res.close()
   }
 

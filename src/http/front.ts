@@ -196,8 +196,16 @@ export class Front implements ExchangeHost {
     // Who asks for what is not there is mostly a person who mistypes, and reads the answer.
     if (refusal.status === 404 || refusal.status === 405) return
     const event =
-      refusal.reason === "unauthorized" ? "unauthorized" : BAD_INPUT.has(refusal.status) ? "bad input" : "refused"
-    this.log.tell(event, head.address, `${head.method} ${head.path}: ${refusal.body.message}`)
+      refusal.reason === "unauthorized" ? "unauthorized" : BAD_INPUT.has(refusal.status) ? "bad_input" : "refused"
+    const { key, reason, status } = refusal
+    const { method, path } = head
+    this.log.tell(event, head.address, `${method} ${path}: ${refusal.body.message}`, {
+      status,
+      reason,
+      method,
+      path,
+      key
+    })
   }
 
   /** Counts a request that is being answered. */
@@ -211,9 +219,10 @@ export class Front implements ExchangeHost {
   }
 
   /** Counts a request whose answer was broken off, and leaves its line. */
-  countEnded(head: Head, kind: Kind, reason: string): void {
+  countEnded({ address, method, path }: Head, kind: Kind, reason: string, key: string | undefined): void {
     this.refusedCount(kind, reason)
-    this.log.tell("ended", head.address, `${head.method} ${head.path}: its answer was broken off (${reason})`)
+    const about = { reason, method, path, key }
+    this.log.tell("ended", address, `${method} ${path}: its answer was broken off (${reason})`, about)
   }
 
   /** The answer to a request that finds no place. */
@@ -320,7 +329,8 @@ export class Front implements ExchangeHost {
     if (!isFull && !hasShare) return
     const most = isFull ? this.maxConnections : this.connectionShare
     this.refusedCount("connection", isFull ? "full" : "address")
-    this.log.tell("refused", peer, `${most} connections are open${isFull ? "" : " and of one address"} already`)
+    const text = `${most} connections are open${isFull ? "" : " and of one address"} already`
+    this.log.tell("refused", peer, text, { reason: isFull ? "full" : "address" })
     // The library takes the connection out of its count at once, in this same function.
     res.close()
   }

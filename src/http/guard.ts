@@ -5,6 +5,7 @@
 import { isIP } from "node:net"
 import { Result } from "effect"
 import { SettingError } from "../schema/Errors.ts"
+import { hideKeys } from "../schema/keyText.ts"
 
 /** The headers that tell where a request comes from; empty where it did not send one. */
 export interface RequestOrigin {
@@ -127,4 +128,4 @@ export const guard =
     return undefined
   }
 
-const show = (value: string): string => JSON.stringify(value.length > 80 ? `${value.slice(0, 80)}…` : value)
+const show = (value: string): string => JSON.stringify(hideKeys(value.length > 80 ? `${value.slice(0, 80)}…` : value))

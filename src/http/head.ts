@@ -93,8 +93,15 @@ export const headRefusal = (head: Head): HeadRefusal | undefined => {
   return hosts > 1 ? { status: 400, parameter: "Host", message: `Host: expected once, got ${hosts} times` } : undefined
 }
 
+/** Of these a handshake has one: of two, whoever stands in front may have looked at the other. */
+const ONCE = ["sec-websocket-version", "sec-websocket-key"]
+
 /** A handshake of a WebSocket, by RFC 6455: the library asks for a key only, and takes any version. */
 export const upgradeRefusal = (head: Head): HeadRefusal | undefined => {
+  for (const parameter of ONCE) {
+    const count = head.headers.filter(([name]) => name === parameter).length
+    if (count > 1) return { status: 400, parameter, message: `${parameter}: expected once, got ${count} times` }
+  }
   const version = header(head, "sec-websocket-version")
   if (version !== "13") {
     const message = `sec-websocket-version: expected 13, got ${version === "" ? "nothing" : showValue(version)}`

@@ -20,14 +20,16 @@ const SHARE_OF_ADDRESS = 0.25
 /** What becomes of a newcomer. */
 export interface NewcomerHost {
   readonly peer: string
+  /** What is said of how it tried to show its key, behind what is expected. */
+  readonly hint: string
   readonly send: (text: string) => void
   readonly end: (code: number, reason: string, why: EndReason) => void
   /** Ends it without a word. */
   readonly cutOff: () => void
   /** Its key holds; `id` is the client's own. It answers why it cannot be taken in, or `undefined`. */
   readonly welcome: (key: LiveKey, id: unknown) => string | undefined
-  /** It was refused something. */
-  readonly refused: (code: ErrorCode, message: string) => void
+  /** It was refused something; `key` is the name of the one that it showed, where it was one. */
+  readonly refused: (code: ErrorCode, message: string, key?: string) => void
 }
 
 export interface NewcomerSettings {
@@ -56,7 +58,11 @@ export class Newcomer {
     if (this.isOver || !this.count()) return
     if (isBinary || bytes.byteLength > MAX_NEWCOMER_BYTES) {
       const got = isBinary ? "binary" : `${bytes.byteLength} bytes`
-      this.refuse("unauthorized", `input: expected {"action":"auth","key":…} first, got ${got}`, undefined)
+      this.refuse(
+        "unauthorized",
+        `input: expected {"action":"auth","key":…} first, got ${got}${this.host.hint}`,
+        undefined
+      )
       return
     }
     const decoded = decodeClientMessage(Buffer.from(bytes).toString("utf8"))
@@ -67,13 +73,17 @@ export class Newcomer {
     }
     const message = decoded.success
     if (message.action !== "auth") {
-      this.refuse("unauthorized", `${message.action}: expected {"action":"auth","key":…} first`, message.id)
+      this.refuse(
+        "unauthorized",
+        `${message.action}: expected {"action":"auth","key":…} first${this.host.hint}`,
+        message.id
+      )
       return
     }
     const key = this.newcomers.access.identify(message.key, this.host.peer)
     if (!(key instanceof LiveKey)) {
       const text = key.body.message.replace(/^Authorization: /, "key: ")
-      this.host.refused("unauthorized", text)
+      this.host.refused("unauthorized", text, key.key)
       this.host.send(errorFrame({ code: "unauthorized", message: text, id: message.id }))
       this.end(1008, text.replace(/^key: /, ""), "unauthorized")
       return
@@ -84,7 +94,7 @@ export class Newcomer {
       this.newcomers.left(this)
       return
     }
-    this.host.refused("too_many_connections", full)
+    this.host.refused("too_many_connections", full, key.name)
     this.host.send(errorFrame({ code: "too_many_connections", message: full, id: message.id }))
     this.end(1013, full, "unauthorized")
   }

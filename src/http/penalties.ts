@@ -1,6 +1,6 @@
 /**
- * Decides how long whoever sent more than he may, again and again, waits before he is let in anew: ended and back at once
- * he would cost a burst each time, which is what the limit is against.
+ * Decides how long whoever was ended for what he sent, again and again, waits before he is let in anew: ended and back at
+ * once he would cost a burst each time, which is what the limit is against.
  */
 
 /** So often it is nobody's habit yet. */
@@ -27,7 +27,7 @@ export class Penalties {
     this.now = now
   }
 
-  /** A client of the peer was ended for sending too much. */
+  /** A client of the peer was ended for what it sent. */
   add(peer: string): void {
     const at = this.now()
     const known = this.peers.get(peer)

@@ -234,6 +234,9 @@ const listed = (message: Readonly<Record<keyof Listed, unknown>>): string | unde
       } else if (typeof item !== "string" || item === "" || item.length > MAX_NAME_CHARS) {
         const hint = isToken(item) ? "; numbers go in tokens" : ""
         return `symbols.${i}: expected a name of 1 to ${MAX_NAME_CHARS} characters, got ${showValue(item)}${hint}`
+      } else if (hideKeys(item) !== item) {
+        // The answer would say it again.
+        return `symbols.${i}: expected a name such as NSE:INFY, got ${showValue(item)}; a key goes in {"action":"auth"}`
       }
     }
   }

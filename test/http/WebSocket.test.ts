@@ -11,6 +11,7 @@ import type { Hub } from "../../src/streams/fanOut/Hub.ts"
 import { EPOCH, randomFrom, tickOf } from "../support/hub.ts"
 import { instrumentOf } from "../support/instruments.ts"
 import { connect, serve, type TestClient } from "../support/webSocketServer.ts"
+import { rawClient } from "./rawClient.ts"
 
 const TOKENS = 20
 
@@ -396,6 +397,38 @@ describe("a client of /ws", () => {
         // Whoever is connected already stays, of whatever address.
         good.send({ action: "ping" })
         yield* good.until(({ messages }) => messages.some((m) => m.type === "pong"))
+      })
+    )
+  )
+
+  it.live("that is back at once with bad messages, again and again, waits before it is let in anew", () =>
+    Effect.scoped(
+      Effect.gen(function* () {
+        const { url } = yield* serve({ limits: { CONNECTIONS_PER_ADDRESS: 100 }, now: () => 0 })
+        for (let time = 0; time < 6; time++) {
+          const confused = yield* connect(url)
+          for (let i = 0; i < MAX_STRIKES; i++) confused.send("x")
+          yield* confused.until(({ closed }) => closed !== undefined)
+          assert.strictEqual(confused.closed?.reason, "too many bad messages")
+        }
+        assert.include((yield* Effect.flip(connect(url))).message, "429")
+      })
+    )
+  )
+
+  it.live("that offers subprotocols is told that none of them is spoken", () =>
+    Effect.scoped(
+      Effect.gen(function* () {
+        const { port } = yield* serve()
+        const client = yield* rawClient(
+          port,
+          "GET /ws HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n" +
+            "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n" +
+            "Sec-WebSocket-Protocol: graphql-ws, mqtt\r\n\r\n"
+        )
+        const said = yield* client.until(/\r\n\r\n/)
+        assert.match(said, /^HTTP\/1\.1 101 /)
+        assert.notInclude(said.toLowerCase(), "sec-websocket-protocol")
       })
     )
   )

@@ -27,10 +27,37 @@ describe("the log of clients", () => {
     const { lines, said, log } = make()
     log.tell("ended", "10.0.0.7", "too many messages")
     assert.deepStrictEqual(said, [{ event: "ended", address: "10.0.0.7" }])
-    log.tell("bad input", "10.0.0.7", `input: got "\u001b[2J${"x".repeat(2000)}"`)
+    log.tell("bad_input", "10.0.0.7", `input: got "\u001b[2J${"x".repeat(2000)}"`)
     assert.strictEqual(lines[0], "client 10.0.0.7 ended: too many messages")
     assert.isTrue(lines[1]!.startsWith('client 10.0.0.7 bad input: input: got "\\u001b[2Jxxx'), lines[1])
     assert.isBelow(lines[1]!.length, 1_100)
+  })
+
+  it("says what is known of it in fields beside the text, and who showed which key in both", () => {
+    const { lines, said, log } = make()
+    log.tell("ended", "10.0.0.7", "1008 the API key was revoked", {
+      code: 1008,
+      reason: "key",
+      path: "/ws",
+      key: "desk"
+    })
+    log.tell("refused", "10.0.0.7", "GET …", {
+      status: 403,
+      reason: "host",
+      path: `/\u001b[2J${"x".repeat(2000)}`,
+      key: undefined
+    })
+    assert.strictEqual(lines[0], "client 10.0.0.7 (key desk) ended: 1008 the API key was revoked")
+    const { path, ...refused } = said[1] as ClientFields & { readonly path: string }
+    assert.deepStrictEqual(
+      [said[0], refused],
+      [
+        { event: "ended", address: "10.0.0.7", code: 1008, reason: "key", path: "/ws", key: "desk" },
+        { event: "refused", address: "10.0.0.7", status: 403, reason: "host" }
+      ]
+    )
+    assert.isTrue(path.startsWith("/\\u001b[2Jxxx"), path)
+    assert.isBelow(path.length, 250)
   })
 
   it("says few lines of a flood, how many it left out, and those of another kind all the same", () => {

@@ -493,6 +493,8 @@ describe("a handshake", () => {
         [upgrade + version, 426, "upgrade"],
         [`${upgrade}${version}Sec-WebSocket-Key: short\r\n`, 426, "upgrade"],
         [`${upgrade}${version}Sec-WebSocket-Key: ${"*".repeat(22)}==\r\n`, 400, "sec-websocket-key"],
+        [`${upgrade}${version}Sec-WebSocket-Version: 8\r\n${key}`, 400, "sec-websocket-version"],
+        [`${upgrade}${version}${key}Sec-WebSocket-Key: short\r\n`, 400, "sec-websocket-key"],
         [`Host: evil.example.com\r\n${upgrade}${version}${key}`, 400, "Host"]
       ] as const) {
         const client = yield* rawClient(port, `GET /native HTTP/1.1\r\n${HOST}${headers}\r\n`)

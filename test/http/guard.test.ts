@@ -41,6 +41,19 @@ describe("the guard of Host and Origin", () => {
     assert.strictEqual(check("0.0.0.0:8080", "", {}, rules("0.0.0.0")), "Host")
   })
 
+  it("says which it refused, without an API key that stands in it", () => {
+    const key = "mdp_99fc62d0_BLWYj9y0UGfwR5rX9oC5X-hTv1jJqsf8ICZSotkc_Qx"
+    const asked = { secFetchSite: "", secFetchMode: "" }
+    for (const [host, origin] of [
+      [key, ""],
+      ["localhost", `http://${key}`]
+    ] as const) {
+      const said = guard(rules())({ ...asked, host, origin })!.message
+      assert.include(said, "mdp_99fc62d0_…")
+      assert.notInclude(said, "BLWY")
+    }
+  })
+
   it("lets in no Origin, its own, and those allowed; refuses every other", () => {
     assert.strictEqual(check("localhost:8080", "http://localhost:8080"), undefined)
     assert.strictEqual(check("localhost:8080", "https://localhost:8080"), undefined)

@@ -1,7 +1,7 @@
 import { request } from "node:http"
 import { assert, describe, it } from "@effect/vitest"
 import { Effect, Schedule } from "effect"
-import { ClientLog } from "../../src/http/clientLog.ts"
+import { type ClientFields, ClientLog } from "../../src/http/clientLog.ts"
 import { MAX_EARLY_FRAMES, MAX_EARLY_MESSAGES, MAX_NEWCOMER_BYTES } from "../../src/http/newcomers.ts"
 import type { ErrorCode, ServerMessage } from "../../src/schema/Protocol.ts"
 import { EPOCH, tickOf } from "../support/hub.ts"
@@ -22,20 +22,24 @@ const serve = (
     const file = yield* keysFile(keys)
     const access = yield* keyAccess(file.path, requestsPerKey === undefined ? {} : { REQUESTS_PER_KEY: requestsPerKey })
     const lines: Array<string> = []
+    const said: Array<ClientFields> = []
     const ended: Array<string> = []
     const upgrades: Array<string> = []
     const served = yield* serveWebSocket({
       access,
       instruments,
       limits,
-      log: new ClientLog((line) => lines.push(line)),
+      log: new ClientLog((line, fields) => {
+        lines.push(line)
+        said.push(fields)
+      }),
       counts: {
         ended: (why) => ended.push(why),
         upgradeRefused: (why) => upgrades.push(why),
         messageRefused: () => undefined
       }
     })
-    return { ...file, ...served, access, ended, lines, upgrades }
+    return { ...file, ...served, access, ended, lines, said, upgrades }
   })
 
 const has = (type: string) => (client: TestClient) => client.messages.some((message) => message.type === type)
@@ -133,7 +137,7 @@ describe("a client of /ws, where keys are asked for,", () => {
         makeKey("gone", { revoked: "2026-01-16T00:00:00Z" }),
         makeKey("late", { expires: "2026-01-16T00:00:00Z" })
       ]
-      const { hub, port, upgrades } = yield* serve(keys, { requestsPerKey: 1 })
+      const { hub, port, said, upgrades } = yield* serve(keys, { requestsPerKey: 1 })
       for (const key of [makeKey("desk"), keys[1]!, keys[2]!]) {
         const { status, text } = yield* refusal(port, bearer(key))
         assert.deepStrictEqual([status, JSON.parse(text)._tag], [401, "Unauthorized"])
@@ -147,6 +151,14 @@ describe("a client of /ws, where keys are asked for,", () => {
       )
       assert.strictEqual(statuses.find(({ status }) => status === 429)!.retryAfter, "1")
       assert.includeMembers(upgrades, ["unauthorized", "key_rate"])
+      const refused = { address: "127.0.0.1", path: "/ws" }
+      const unauthorized = { ...refused, event: "unauthorized", status: 401, reason: "unauthorized" }
+      assert.deepStrictEqual(said.slice(0, 3), [
+        unauthorized,
+        { ...unauthorized, key: "gone" },
+        { ...unauthorized, key: "late" }
+      ] as ReadonlyArray<object>)
+      assert.deepInclude(said.at(-1), { ...refused, event: "refused", status: 429, reason: "key_rate", key: "busy" })
       assert.strictEqual(hub.size, 0)
     }).pipe(Effect.scoped)
   )
@@ -172,7 +184,7 @@ describe("a client of /ws, where keys are asked for,", () => {
       }
       assert.deepStrictEqual([...new Set(ended)], ["unauthorized"])
       assert.strictEqual(hub.size, 0)
-      assert.include(lines, "client 127.0.0.1 unauthorized: key: the API key was revoked")
+      assert.include(lines, "client 127.0.0.1 (key gone) unauthorized: key: the API key was revoked")
       for (const line of lines) assert.notMatch(line, /mdp_[0-9a-f]{8}_[A-Za-z0-9]|hunter2/)
     }).pipe(Effect.scoped)
   )
@@ -180,6 +192,11 @@ describe("a client of /ws, where keys are asked for,", () => {
   it.live("that says anything else first is refused, and closed after a few", () =>
     Effect.gen(function* () {
       const { hub, lines, url } = yield* serve([makeKey("desk")])
+      const inQuery = yield* connect(`${url}?api_key=hunter2`)
+      inQuery.send({ action: "subscribe", tokens: [7] })
+      yield* inQuery.until(has("error"))
+      assert.match(JSON.stringify(inQuery.messages), /first; api_key= in the query is never read, [^"]*"/)
+      assert.notInclude(JSON.stringify(inQuery.messages), "hunter2")
       const early = yield* connect(url)
       for (const message of [
         { action: "subscribe", tokens: [7], id: 1 },
@@ -261,7 +278,7 @@ describe("a client of /ws, where keys are asked for,", () => {
         makeKey("changed"),
         makeKey("stays")
       ]
-      const { access, ended, hub, url, write } = yield* serve([gone, late, changed, stays])
+      const { access, ended, hub, said, url, write } = yield* serve([gone, late, changed, stays])
       const byKey = yield* Effect.forEach([gone, late, changed, stays], (key, i) =>
         listen(url, key, { byMessage: i % 2 === 0 })
       )
@@ -279,6 +296,12 @@ describe("a client of /ws, where keys are asked for,", () => {
         yield* byKey[i]!.until(isClosed)
         assert.deepStrictEqual(byKey[i]!.closed, { code: 1008, reason })
       }
+      assert.sameDeepMembers(
+        said,
+        ["gone", "gone", "late", "changed"].map(
+          (key): ClientFields => ({ event: "ended", address: "127.0.0.1", code: 1008, reason: "key", path: "/ws", key })
+        )
+      )
       // Who does not read is cut off.
       yield* Effect.repeat(
         Effect.sync(() => hub.size === 1 && ended.length === 4),
@@ -342,7 +365,7 @@ describe("a client of /ws, where keys are asked for,", () => {
       )
       assert.include(errors[0]!.message, 'key "writer" lacks read')
       assert.isUndefined(client.closed)
-      assert.include(lines, 'client 127.0.0.1 refused: scope: key "writer" lacks read, it has write')
+      assert.include(lines, 'client 127.0.0.1 (key writer) refused: scope: key "writer" lacks read, it has write')
     }).pipe(Effect.scoped)
   )
 

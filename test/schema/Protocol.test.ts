@@ -86,6 +86,11 @@ describe("client messages", () => {
       [{ tokens: [2 ** 31] }, "tokens.0: ", "got 2147483648"],
       [{ tokens: [] }, "tokens: expected 1 to 10000 in one message, ", "got 0"],
       [{ symbols: [""] }, "symbols.0: ", 'got ""'],
+      [
+        { symbols: ["NSE:INFY", "mdp_99fc62d0_BLWYj9y0UGfwR5rX9oC5X-hTv1jJqsf8ICZSotkc_Qx"] },
+        "symbols.1: ",
+        'got "mdp_99fc62d0_…"; a key goes in {"action":"auth"}'
+      ],
       [{ tokens: [1], since: { "1": [-1, 2] } }, "since.1.0: ", "got -1"],
       [{ tokens: [1], since: { "1": [1] } }, "since.1: ", "got [1]"],
       [{ tokens: [1], since: { "1": [EPOCH, "5"] } }, "since.1.1: ", 'got "5"'],

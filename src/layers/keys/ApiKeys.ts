@@ -131,6 +131,13 @@ export class KeyRing {
     return key!.over === undefined ? key! : (key!.over as "revoked" | "expired")
   }
 
+  /** The name of the key that a text is, also of one that holds no more. */
+  nameOf(text: string): string | undefined {
+    const id = keyIdOf(text)
+    const key = id === undefined ? undefined : this.keys.get(id)
+    return isKeyOf(text, key?.hash) ? key!.name : undefined
+  }
+
   /** Calls `listener` with keys whenever some end; what it answers stops that. */
   onEnded(listener: (ended: ReadonlySet<LiveKey>) => void): () => void {
     this.listeners.add(listener)
