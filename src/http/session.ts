@@ -330,9 +330,9 @@ export class ClientSession implements Work {
     return this.day === undefined ? instruments.get(token) : instruments.at(token, this.day)
   }
 
-  /** What a symbol is that names none of them: whether there is one, a key for some instruments is not told. */
-  private unnamed(): "unknown_symbol" | "forbidden" {
-    if (this.key?.isRestricted !== true) return "unknown_symbol"
+  /** What a symbol is that names none of them: whether there is one, a key that may not see all it could be is not told. */
+  private unnamed(symbol: string): "unknown_symbol" | "forbidden" {
+    if (this.key === undefined || this.key.seesAllOf(symbol)) return "unknown_symbol"
     this.services.access?.observer.figuresOf(this.key.name).refused("instruments")
     return "forbidden"
   }
@@ -498,7 +498,7 @@ export class ClientSession implements Work {
       const [only] = found
       if (only !== undefined && found.length === 1) take(only.instrument_token, symbol)
       else if (only !== undefined) answers.push({ symbol, accepted: false, reason: "ambiguous_symbol" })
-      else answers.push({ symbol, accepted: false, reason: this.unnamed() })
+      else answers.push({ symbol, accepted: false, reason: this.unnamed(symbol) })
     }
     return { answers, tokens, simulated }
   }

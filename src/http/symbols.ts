@@ -72,12 +72,12 @@ export const meantBy = (
       key === undefined || !key.isRestricted
         ? ever
         : ever.filter(({ instrument }) => key.sees(instrument.instrument_token, instrument))
-    // A key for some instruments is not told whether there is another.
-    if (seen.length === 0 && key?.isRestricted === true) {
+    // A key that may not see all that the symbol could be is not told whether there is another.
+    if (seen.length === 0 && key?.seesAllOf(symbol) === false) {
       return yield* refuseInstruments(parameter, `${parameter}: key "${key.name}" is not for ${showValue(symbol)}`)
     }
     if (seen.length === 0) {
-      const hint = yield* didYouMean(symbol, instruments)
+      const hint = key?.isRestricted === true ? "" : yield* didYouMean(symbol, instruments)
       return yield* new NotFound({ parameter, message: `${parameter}: no instrument is ${showValue(symbol)}${hint}` })
     }
     const all = joined(seen)

@@ -146,6 +146,11 @@ export class InstrumentList {
     }
   }
 
+  /** Whether the exchange that a symbol names is in it wholly. */
+  hasAllOf(symbol: string): boolean {
+    return this.exchanges.has(symbol.slice(0, Math.max(0, symbol.indexOf(":"))).toUpperCase())
+  }
+
   /** `instrument` is the one that has the token now, where any has. */
   has(token: number, instrument: Instrument | undefined): boolean {
     if (this.tokens.has(token)) return true

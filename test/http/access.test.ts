@@ -287,6 +287,27 @@ describe("a key for some instruments", () => {
     }).pipe(Effect.scoped)
   )
 
+  it.live("for all of an exchange is told where a symbol of it means nothing", () =>
+    Effect.gen(function* () {
+      const key = makeKey("bot", { instruments: ["NFO:*"] })
+      const { by } = yield* open([key])
+      for (const [symbol, status, tag] of [
+        ["NFO:TCS26JANFUT", 200, undefined],
+        ["NFO:TCS26JANFUR", 404, "NotFound"],
+        ["nfo:nosuch", 404, "NotFound"],
+        ["NSE:NOSUCH", 403, "Forbidden"],
+        ["NSE:TCS", 403, "Forbidden"],
+        ["TCS", 403, "Forbidden"]
+      ] as const) {
+        const answer = yield* by(key, `/api/v1/historical/ticks?symbol=${symbol}`)
+        assert.strictEqual(answer.status, status, `${symbol}: ${answer.text}`)
+        if (tag !== undefined) isTyped(answer, status, tag, symbol)
+        // The nearest may be another's.
+        assert.notInclude(answer.text, "did you mean")
+      }
+    }).pipe(Effect.scoped)
+  )
+
   it.live("is searched among its own also where they are a few of very many", () =>
     Effect.gen(function* () {
       const rows = new Rows()

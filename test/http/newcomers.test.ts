@@ -320,7 +320,7 @@ describe("a client of /ws, where keys are asked for,", () => {
       const { hub, url } = yield* serve([key])
       const client = yield* listen(url, key)
       client.send({ action: "subscribe", tokens: [7, 8, 9, 10], backfill: 5, since: { 8: [EPOCH, 1] } })
-      client.send({ action: "subscribe", symbols: ["NSE:TCS", "INFY", "NFO:TCS26JANFUT"] })
+      client.send({ action: "subscribe", symbols: ["NSE:TCS", "INFY", "NFO:TCS26JANFUT", "nfo:NOSUCH", "NSE:NOSUCH", "NOSUCH"] })
       yield* client.until(({ messages }) => messages.filter(({ type }) => type === "subscribed").length === 2)
       const answers = client.messages.flatMap((message) => (message.type === "subscribed" ? message.tokens : []))
       assert.deepStrictEqual(
@@ -333,7 +333,11 @@ describe("a client of /ws, where keys are asked for,", () => {
           [7, true],
           // Not even which token it has.
           [undefined, "forbidden"],
-          [9, true]
+          [9, true],
+          // Of what it may see all of, it is told that there is none.
+          [undefined, "unknown_symbol"],
+          [undefined, "forbidden"],
+          [undefined, "forbidden"]
         ]
       )
       hub.publish([7, 8, 9, 10].map((token) => tickOf(token, EPOCH, 1)))

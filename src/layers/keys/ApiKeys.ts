@@ -66,6 +66,11 @@ export class LiveKey {
   sees(token: number, instrument: Instrument | undefined): boolean {
     return this.list === undefined || this.list.has(token, instrument)
   }
+
+  /** Whether it is for whatever a symbol may mean: then it may be told that it means nothing. */
+  seesAllOf(symbol: string): boolean {
+    return this.list === undefined || this.list.hasAllOf(symbol)
+  }
 }
 
 /** The keys of the moment. */
