@@ -2,8 +2,9 @@
  * Decides how one socket is kept: opened when it is wanted, authorized by its first message, asked whether it lives when
  * nothing is heard, and made again by itself after a wait that its end asks for.
  */
-import { failuresOf, type Reconnect, retryAfterOf, waitOf } from "./backoff.ts"
+import { failuresOf, type Reconnect, waitOf } from "./backoff.ts"
 import { ConnectionFailed, type MarketDataError, Unauthorized } from "./errors.ts"
+import { answeredWith, type Failure, type Handshake, listenTo, reasonOf, UNKNOWN } from "./handshake.ts"
 import type { AuthorizedFrame, ClientMessage, ErrorFrame, ServerMessage } from "./messages.ts"
 
 /** What the client needs of a WebSocket: the one of browsers and Node, or that of the package `ws`. */
@@ -56,6 +57,7 @@ export interface LinkOptions {
 
 export interface Down {
   readonly code: number
+  /** In words, whatever the server or the runtime said. */
   readonly reason: string
   readonly retryInMs: number
 }
@@ -77,6 +79,7 @@ const STEADY_MS = 5_000
 /** Beside the time that an answer has, for what came while the application held up everything. */
 const GRACE_MS = 250
 const ABNORMAL = 1006
+const UNAUTHORIZED = 401
 /** Codes of our own, as an endpoint may use them. */
 export const CODE_SILENT = 4900
 export const CODE_RULE = 4901
@@ -97,6 +100,7 @@ export class Link {
   readonly #hooks: LinkHooks
   #state: LinkState = "idle"
   #socket: NodeSocket | undefined
+  #handshake: Handshake | undefined
   #timer: ReturnType<typeof setTimeout> | undefined
   #pulse: ReturnType<typeof setTimeout> | undefined
   #heardAt = 0
@@ -209,6 +213,8 @@ export class Link {
       return
     }
     if (isOver()) return
+    const handshake = listenTo(url)
+    this.#handshake = handshake
     let socket: NodeSocket
     try {
       socket = new WebSocket(url)
@@ -218,8 +224,15 @@ export class Link {
     }
     this.#socket = socket
     const isMine = () => this.#socket === socket
+    let isShaken = false
+    const failed = ({ reason, retryAfterMs, status }: Failure) => {
+      if (status === UNAUTHORIZED) this.#refused = reason
+      this.#ended(ABNORMAL, reason, retryAfterMs)
+    }
     socket.onopen = () => {
+      handshake.over()
       if (!isMine()) return
+      isShaken = true
       if (key === undefined) this.#open(undefined)
       else this.send({ action: "auth", key, id: "auth" })
     }
@@ -228,10 +241,9 @@ export class Link {
     }
     // Some runtimes tell of a handshake that failed by this alone.
     socket.onerror = ({ message, error }: { readonly message?: string; readonly error?: unknown }) => {
-      if (isMine() && this.#openedAt === undefined) {
-        const told = error === undefined ? message : reasonOf(error)
-        this.#ended(ABNORMAL, told === undefined || told === "" ? "the handshake failed" : told)
-      }
+      if (!isMine() || isShaken) return
+      const reason = error === undefined ? message : reasonOf(error)
+      failed(handshake.failure() ?? (reason === undefined || reason === "" ? UNKNOWN : { reason }))
     }
     socket.onclose = ({ code, reason }: { readonly code: number; readonly reason: string }) => {
       if (isMine()) this.#ended(code, reason)
@@ -240,10 +252,8 @@ export class Link {
       request.destroy()
       if (!isMine()) return
       const { statusCode = 0, statusMessage = "", headers } = response
-      if (statusCode === 401) this.#refused = "the handshake was answered with 401"
       const header = headers["retry-after"]
-      const retryAfterMs = retryAfterOf(typeof header === "string" ? header : undefined)
-      this.#ended(ABNORMAL, `the handshake was answered with ${statusCode} ${statusMessage}`.trim(), retryAfterMs)
+      failed(answeredWith(statusCode, statusMessage, typeof header === "string" ? header : undefined))
     })
   }
 
@@ -330,7 +340,7 @@ export class Link {
     const wasSteady = this.#openedAt !== undefined && elapsed() - this.#openedAt >= STEADY_MS
     const wasOpen = this.#openedAt !== undefined
     this.#detach(code)
-    this.#reason = reason === "" ? `closed with ${code}` : reason
+    this.#reason = reason !== "" ? reason : code === ABNORMAL ? "the connection was lost" : `closed with ${code}`
     if (wasSteady) {
       this.#failures = 0
       this.#isRenewed = false
@@ -357,7 +367,7 @@ export class Link {
     this.#failures++
     this.#state = "waiting"
     this.#timer = setTimeout(() => void this.#connect(), wait)
-    this.#hooks.down({ code, reason, retryInMs: wait })
+    this.#hooks.down({ code, reason: this.#reason, retryInMs: wait })
   }
 
   #fail(error: MarketDataError): void {
@@ -377,6 +387,8 @@ export class Link {
     clearTimeout(this.#timer)
     clearTimeout(this.#pulse)
     const socket = this.#socket
+    this.#handshake?.over()
+    this.#handshake = undefined
     this.#socket = undefined
     this.#openedAt = undefined
     if (socket === undefined) return
@@ -389,12 +401,4 @@ export class Link {
       // It never opened, or is gone.
     }
   }
-}
-
-const reasonOf = (error: unknown): string => {
-  if (!(error instanceof Error)) return String(error)
-  const { cause, code } = error as { readonly cause?: unknown; readonly code?: unknown }
-  const inner = cause instanceof Error && cause.message !== "" ? `: ${cause.message}` : ""
-  const text = `${error.message}${inner}`
-  return text === "" ? String(code ?? error.name) : text
 }

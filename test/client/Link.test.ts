@@ -1,7 +1,15 @@
+import { once } from "node:events"
+import { mkdtempSync, readFileSync, rmSync } from "node:fs"
+import { createServer as createSecureServer } from "node:https"
+import { type AddressInfo, createServer } from "node:net"
+import { tmpdir } from "node:os"
+import { join } from "node:path"
 import { assert, describe, it } from "@effect/vitest"
+import { onTestFinished } from "vitest"
 import WebSocket from "ws"
 import { ConnectionFailed, Unauthorized } from "../../src/client/errors.ts"
 import type { SocketConstructor } from "../../src/client/index.ts"
+import { hasOpenssl, makeAuthority, makeCertificate } from "../support/certificates.ts"
 import { backfill, client, failureOf, frame, take } from "../support/clients.ts"
 import { EPOCH } from "../support/hub.ts"
 import { scripted } from "../support/scriptedServer.ts"
@@ -82,6 +90,70 @@ describe("a client's connection", () => {
     // Whoever asks later is told the same.
     assert.strictEqual(await failureOf(c.ticks(2).next()), error)
   })
+
+  it("that is lost is told in words, whatever the runtime says of it", async () => {
+    const server = await scripted()
+    const { client: c, events } = client(server.url)
+    c.ticks(1)
+    const first = await server.peer()
+    await first.accept()
+    first.ws.terminate()
+    const second = await server.peer()
+    await second.accept()
+    second.ws.close(4001)
+    await server.peer()
+    assert.deepStrictEqual(
+      events.disconnected.map(({ code, reason }) => [code, reason]),
+      [
+        [1006, "the connection was lost"],
+        [4001, "closed with 4001"]
+      ]
+    )
+  })
+
+  for (const [whose, WebSocket] of [
+    ["Node's own socket", undefined],
+    ["the package ws", NodeWebSocket]
+  ] as const) {
+    const failing = (url: string) =>
+      client(url, { ...(WebSocket === undefined ? {} : { WebSocket }), reconnect: { minMs: 1, maxMs: 2 } })
+    const reasonAt = async (url: string) => {
+      const { client: c } = failing(url)
+      c.ticks(1)
+      const { reason } = await c.once("disconnected")
+      c.close()
+      return reason
+    }
+
+    it(`that never comes to be is told with why, by ${whose}: nobody there, a refusal, no name`, async () => {
+      const gone = createServer().listen(0, "127.0.0.1")
+      await once(gone, "listening")
+      const { port } = gone.address() as AddressInfo
+      await new Promise((resolve) => gone.close(resolve))
+      assert.strictEqual(await reasonAt(`http://127.0.0.1:${port}`), `connect ECONNREFUSED 127.0.0.1:${port}`)
+      const server = await scripted(() => ({ status: "403 Forbidden" }))
+      assert.strictEqual(await reasonAt(server.url), "the handshake was answered with 403 Forbidden")
+      assert.match(await reasonAt("http://no-such-host.invalid"), /no-such-host\.invalid/)
+    })
+
+    it(`that is refused with 401 is not tried again, by ${whose}`, async () => {
+      const server = await scripted(() => ({ status: "401 Unauthorized" }))
+      const { client: c } = failing(server.url)
+      assert.instanceOf(await failureOf(c.ticks(1).next()), Unauthorized)
+      assert.strictEqual(server.tries(), 1)
+    })
+
+    it.skipIf(!hasOpenssl)(`that meets a certificate nobody vouches for is told so, by ${whose}`, async () => {
+      const folder = mkdtempSync(join(tmpdir(), "mdp-"))
+      onTestFinished(() => rmSync(folder, { recursive: true }))
+      const { certificate, key } = makeCertificate(makeAuthority(folder), "server")
+      const server = createSecureServer({ cert: readFileSync(certificate), key: readFileSync(key) }).listen(0)
+      onTestFinished(() => void server.close())
+      await once(server, "listening")
+      const { port } = server.address() as AddressInfo
+      assert.match(await reasonAt(`https://127.0.0.1:${port}`), /^the server's certificate is not trusted: ./)
+    })
+  }
 
   it("is tried again and again once it has been there", async () => {
     let isAway = false
