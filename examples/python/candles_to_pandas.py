@@ -1,29 +1,29 @@
 """
 A day's candles in pandas, as a notebook has them: what each hour was worth, and the day's largest moves.
 
-    python examples/python/candles_to_pandas.py --symbol NSE:RELIANCE --day 2026-01-16
+    python examples/python/candles_to_pandas.py --symbol SIM:RELIANCE
 
-Without --day it is yesterday. The API key is read from API_KEY, where the server asks for one.
+Without --day it is today, so far as it is stored: what `npm start` has. The API key is read from API_KEY, where the
+server asks for one.
 """
 
 import argparse
 import os
-from datetime import datetime, timedelta
+from datetime import datetime
 
 from market_data_platform import IST, Client
 
-yesterday = (datetime.now(IST) - timedelta(days=1)).date().isoformat()
 parser = argparse.ArgumentParser()
 parser.add_argument("--url", default="http://127.0.0.1:8080")
 parser.add_argument("--symbol", default="SIM:RELIANCE")
-parser.add_argument("--day", default=yesterday)
+parser.add_argument("--day", default=datetime.now(IST).date().isoformat())
 given = parser.parse_args()
 
 with Client(given.url, os.environ.get("API_KEY")) as client:
     candles = client.history.candles(given.symbol, given.day, interval="5m").to_pandas()
 
 if candles.empty:
-    print(f"{given.symbol} did not trade on {given.day}")
+    print(f"{given.symbol}: nothing is stored of {given.day}")
     raise SystemExit(0)
 
 hours = candles.resample("1h").agg({"open": "first", "high": "max", "low": "min", "close": "last", "volume": "sum"})

@@ -1,7 +1,10 @@
 """
 A stored day against a trading rule, as fast as it goes: the same stages and the same messages as live.
 
-    python examples/python/replay_a_day.py --symbol NSE:RELIANCE --day 2026-01-16
+    python examples/python/replay_a_day.py --symbol SIM:RELIANCE
+
+Without --day it is today, so far as it is stored: what `npm start` has. The API key is read from API_KEY, where the
+server asks for one.
 
 It buys where the price rises above its average of the last ticks, sells where it falls below, and pays no costs: it
 shows how a replay is used, and is no advice.
@@ -10,13 +13,14 @@ shows how a replay is used, and is no advice.
 import argparse
 import os
 from collections import deque
+from datetime import datetime
 
-from market_data_platform import Client, Clock, Missed, Tick
+from market_data_platform import IST, Client, Clock, Missed, Tick
 
 parser = argparse.ArgumentParser()
 parser.add_argument("--url", default="http://127.0.0.1:8080")
 parser.add_argument("--symbol", default="SIM:RELIANCE")
-parser.add_argument("--day", required=True)
+parser.add_argument("--day", default=datetime.now(IST).date().isoformat())
 parser.add_argument("--speed", default="inf", help="times the market's own pace, or inf")
 parser.add_argument("--window", type=int, default=50)
 given = parser.parse_args()

@@ -53,12 +53,12 @@ def live_ticks(first: int, count: int, token: int = RELIANCE) -> list[dict[str, 
     ]
 
 
-def until_stored(client: Client, token: int, count: int) -> None:
+def until_stored(client: Client, token: int, count: int, day: str = DAY) -> None:
     """The store comes behind the stream."""
     deadline = time.monotonic() + 120
     while time.monotonic() < deadline:
         try:
-            if len(client.history.ticks(token, DAY).all()) >= count:
+            if len(client.history.ticks(token, day).all()) >= count:
                 return
         except NotFound:
             pass

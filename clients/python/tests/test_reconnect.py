@@ -6,7 +6,7 @@ import pytest
 
 from market_data_platform import Reconnect, Unsupported
 from market_data_platform.pace import Pace
-from market_data_platform.reconnect import MAX_RETRY_AFTER, parse_retry_after
+from market_data_platform.reconnect import MAX_RETRY_AFTER, failures_of, parse_retry_after
 
 
 def highest(_: float, most: float) -> float:
@@ -18,10 +18,17 @@ def lowest(least: float, _: float) -> float:
 
 
 def test_waits_anything_up_to_a_bound_that_doubles() -> None:
-    policy = Reconnect(min_delay=0.25, max_delay=30)
-    assert [policy.delay(n, uniform=highest) for n in range(9)] == [0.25, 0.5, 1, 2, 4, 8, 16, 30, 30]
-    assert [policy.delay(n, uniform=lowest) for n in range(9)] == [0.0] * 9
-    assert policy.delay(100_000, uniform=highest) == 30
+    # Those of the client in TypeScript.
+    policy = Reconnect()
+    assert [policy.delay(n, uniform=highest) for n in range(8)] == [0.25, 0.5, 1, 2, 4, 8, 10, 10]
+    assert [policy.delay(n, uniform=lowest) for n in range(8)] == [0.0] * 8
+    assert policy.delay(100_000, uniform=highest) == 10
+
+
+def test_waits_longer_after_an_overload_a_restart_or_a_refusal_than_after_a_loss_or_being_slow() -> None:
+    codes = (1006, 4001, 1001, 1012, 1013, 1008, 1009)
+    assert [failures_of(0, code) for code in codes] == [0, 0, 2, 2, 3, 3, 3]
+    assert failures_of(6, 1013) == 6
 
 
 def test_waits_at_least_as_long_as_the_server_says_within_reason() -> None:

@@ -10,6 +10,9 @@ from email.utils import parsedate_to_datetime
 
 from .errors import Unsupported
 
+#: After these nobody should be back within a second or two: the server restarts, is overloaded, or did not like what
+#: came. The client in TypeScript has the same.
+_LEAST_FAILURES = {1001: 2, 1012: 2, 1008: 3, 1009: 3, 1013: 3}
 #: A server that asks for more is asked again after this all the same, seconds.
 MAX_RETRY_AFTER = 300.0
 
@@ -24,7 +27,7 @@ class Reconnect:
     #: Seconds that the first wait may take at most.
     min_delay: float = 0.25
     #: Seconds that any wait may take at most.
-    max_delay: float = 30.0
+    max_delay: float = 10.0
     #: Seconds within which the very first connection has to be made: a mistyped address is an error, not a wait.
     first_for: float = 30.0
     #: Seconds without a connection after which a stream that had one gives up; None: never.
@@ -44,6 +47,11 @@ class Reconnect:
         # The exponent is bounded: an attempt may be any number by the time a server comes back.
         jitter = uniform(0.0, min(self.max_delay, self.min_delay * 2.0 ** min(attempt, 32)))
         return jitter if retry_after is None else min(retry_after, MAX_RETRY_AFTER) + jitter
+
+
+def failures_of(before: int, code: int) -> int:
+    """Failures that a wait is reckoned by: those in a row before this one, or more where the close code asks for it."""
+    return max(before, _LEAST_FAILURES.get(code, 0))
 
 
 def parse_retry_after(header: str | None, now: datetime | None = None) -> float | None:

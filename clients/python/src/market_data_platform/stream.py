@@ -34,13 +34,12 @@ from .link import MayPass, Server, open_websocket
 from .listeners import Listeners
 from .pace import Pace
 from .reading import Read, Reader, Stats
+from .reconnect import failures_of
 
 #: What stands between the socket and a slow consumer, in events.
 DEFAULT_BUFFER = 10_000
 #: A connection that lasted so long was a good one: the next failure is the first again. Seconds, as all below.
 _GOOD_AFTER = 5.0
-#: Waits begin here where the server has too much already, or did not like what was said.
-_LATE = 3
 #: What there was no room for, or what came too fast, is asked for again.
 _ASK_AGAIN = 5.0
 #: The event loop gets a turn after so many events that were there already.
@@ -48,11 +47,9 @@ _TURN = 128
 #: Missed ticks that no listener is told of are in the log so often at most.
 _TELL_EVERY = 10.0
 
-_NORMAL, _GOING_AWAY, _ABNORMAL = 1000, 1001, 1006
-_POLICY, _TOO_LARGE, _RESTART, _OVERLOAD, _SLOW = 1008, 1009, 1012, 1013, 4001
-#: Close codes that say nothing against coming back at once.
-_AT_ONCE = frozenset({_GOING_AWAY, _RESTART, _SLOW})
-_LATER = frozenset({_POLICY, _TOO_LARGE, _OVERLOAD})
+_NORMAL, _ABNORMAL, _POLICY, _TOO_LARGE = 1000, 1006, 1008, 1009
+#: Codes of our own, as an endpoint may use them, and as the client in TypeScript does.
+_SILENT, _RULE = 4900, 4901
 _PING = '{"action":"ping"}'
 
 E = TypeVar("E")
@@ -424,13 +421,11 @@ class Stream(Generic[E]):
                     continue
                 is_anew = False
                 tries = 0
-                if lost - began >= _GOOD_AFTER or code in _AT_ONCE:
+                if lost - began >= _GOOD_AFTER:
                     failures = 0
-                if code in _LATER:
-                    failures = max(failures, _LATE)
                 if code in (_POLICY, _TOO_LARGE):
                     self._listeners.tell_error(MessageRefused(f"closed with {code}", reason))
-            delay = policy.delay(failures, retry_after)
+            delay = policy.delay(failures_of(failures, code), retry_after)
             failures += 1
             limit = policy.first_for if self.stats.connects == 0 else policy.lost_for
             if limit is not None and time.monotonic() + delay - lost > limit:
@@ -473,12 +468,14 @@ class Stream(Generic[E]):
             if self._raises_violations:
                 raise
             self._listeners.tell_error(violation)
-            return _GOING_AWAY, "the rule was broken; going on from the last right place"
+            return _RULE, "the rule was broken; going on from the last right place"
         except ConnectionClosed as closed:
             if silent:
-                return _GOING_AWAY, silent[0]
+                return _SILENT, silent[0]
             frame = closed.rcvd or closed.sent
-            return (_ABNORMAL, "the connection broke off") if frame is None else (frame.code, frame.reason)
+            if frame is None:
+                return _ABNORMAL, "the connection was lost"
+            return frame.code, frame.reason or f"closed with {frame.code}"
         finally:
             self._ws = None
             self._outbox = None
