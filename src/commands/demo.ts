@@ -1,6 +1,7 @@
 /** Decides `mdp demo`: a whole instance on embedded services, fed by the simulator, with what to open first. */
 import { Deferred, Effect, Layer } from "effect"
 import { Command } from "effect/cli"
+import { isEveryAddress } from "../http/listen.ts"
 import * as Server from "../http/Server.ts"
 import * as Simulator from "../layers/feeds/Simulator.ts"
 import { fullSymbol } from "../schema/Instrument.ts"
@@ -10,6 +11,7 @@ import { simulationFlags, simulationOf } from "./feed.ts"
 import { supervise } from "./groups.ts"
 import { checkHost, insecureFlag, instance, launch } from "./instance.ts"
 import { isJson, tell } from "./lines.ts"
+import { listening } from "./listening.ts"
 import { settings } from "./services.ts"
 
 const welcome = (url: string, simulation: Simulation, dataDir: string | undefined): string => {
@@ -60,13 +62,17 @@ export const demo = Command.make(
     const simulation = yield* simulationOf(flags)
     const given = yield* settings
     yield* checkHost(given, insecure)
-    yield* Server.check(given)
+    const { rules } = yield* Server.check(given)
     const over = yield* Deferred.make<void>()
     const welcomed = Layer.effectDiscard(
       Effect.gen(function* () {
         const { url } = yield* Server.Server
-        if (isJson()) tell(`listening on ${url}`, { url })
-        else process.stdout.write(`${welcome(url, simulation, given.DATA_DIR)}\n`)
+        const line = listening(url, given.HOST, rules)
+        if (isJson()) tell(line, { url })
+        else {
+          process.stdout.write(`${welcome(url, simulation, given.DATA_DIR)}\n`)
+          if (isEveryAddress(given.HOST)) process.stdout.write(`  ${line}\n\n`)
+        }
       })
     )
     yield* launch(

@@ -3,7 +3,7 @@ import { Context, Effect, Layer } from "effect"
 import { Flag } from "effect/cli"
 import * as Access from "../http/access.ts"
 import { HttpSettings } from "../http/HttpSettings.ts"
-import { isLoopbackHost } from "../http/listen.ts"
+import { checkResolves, isLoopbackHost } from "../http/listen.ts"
 import * as Server from "../http/Server.ts"
 import { webSocket } from "../http/WebSocket.ts"
 import * as RawSink from "../layers/feeds/RawSink.ts"
@@ -85,12 +85,14 @@ export const checkKeys = ({ API_KEYS_FILE: file }: Settings): Effect.Effect<void
  * Refuses a public address unless keys are asked for, or told otherwise: whoever reaches it could feed ticks and read
  * everything.
  */
-export const checkHost = (given: Settings, insecure: boolean): Effect.Effect<void, SettingError | StartError> => {
-  if (given.API_KEYS_FILE !== undefined) return checkKeys(given)
-  if (insecure || isLoopbackHost(given.HOST)) return Effect.void
-  const message = `HOST: ${given.HOST} can be reached by others and no API keys are asked for: API_KEYS_FILE names some, --insecure does without`
-  return Effect.fail(new SettingError({ setting: "HOST", message }))
-}
+export const checkHost = (given: Settings, insecure: boolean): Effect.Effect<void, SettingError | StartError> =>
+  Effect.gen(function* () {
+    yield* checkResolves(given.HOST, "HOST")
+    if (given.API_KEYS_FILE !== undefined) return yield* checkKeys(given)
+    if (insecure || isLoopbackHost(given.HOST)) return
+    const message = `HOST: ${given.HOST} can be reached by others and no API keys are asked for: API_KEYS_FILE names some, --insecure does without`
+    return yield* new SettingError({ setting: "HOST", message })
+  })
 
 /** Nobody is asked for a key unless a file of keys is named. */
 export const access = (given: Settings) =>

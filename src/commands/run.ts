@@ -4,6 +4,7 @@ import { Command } from "effect/cli"
 import * as Server from "../http/Server.ts"
 import { checkHost, insecureFlag, instance, launch } from "./instance.ts"
 import { tell } from "./lines.ts"
+import { listening } from "./listening.ts"
 import { settings } from "./services.ts"
 
 const DEFAULT_DATA_DIR = "./data"
@@ -14,13 +15,13 @@ export const run = Command.make(
   Effect.fnUntraced(function* ({ insecure }) {
     const given = yield* settings
     yield* checkHost(given, insecure)
-    yield* Server.check(given)
+    const { rules } = yield* Server.check(given)
     const dataDir = given.DATA_DIR ?? DEFAULT_DATA_DIR
     const told = Layer.effectDiscard(
       Effect.gen(function* () {
         const { url } = yield* Server.Server
         const kept = given.DATABASE_URL === undefined ? dataDir : `DATABASE_URL and ${dataDir}`
-        tell(`listening on ${url}, data in ${kept}`, { url })
+        tell(`${listening(url, given.HOST, rules)}; data in ${kept}`, { url })
       })
     )
     yield* launch(Layer.provideMerge(told, instance({ ...given, DATA_DIR: dataDir }, dataDir)))

@@ -11,6 +11,7 @@ import { supervise } from "./groups.ts"
 import { checkHost, insecureFlag, launch, serving } from "./instance.ts"
 import { lifeOf } from "./life.ts"
 import { say, tell } from "./lines.ts"
+import { listening } from "./listening.ts"
 import { archive, caches, history, log, missing, required, settings, store } from "./services.ts"
 
 export const server = Command.make(
@@ -19,7 +20,7 @@ export const server = Command.make(
   Effect.fnUntraced(function* ({ insecure }) {
     const given = yield* settings
     yield* checkHost(given, insecure)
-    yield* Server.check(given)
+    const { rules } = yield* Server.check(given)
     yield* required(given, "KAFKA_BROKERS", "by mdp server; mdp run embeds what no setting names")
     yield* required(given, "DATABASE_URL", "by mdp server; mdp run embeds what no setting names")
     for (const line of missing(given, "server")) say("warn", line)
@@ -29,7 +30,7 @@ export const server = Command.make(
     const told = Layer.effectDiscard(
       Effect.gen(function* () {
         const { url } = yield* Server.Server
-        tell(`listening on ${url}`, { url })
+        tell(listening(url, given.HOST, rules), { url })
       })
     )
     const self = yield* lifeOf("server", [])

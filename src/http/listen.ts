@@ -1,7 +1,10 @@
 /** Decides how a port is listened on: by this process alone, or not at all. */
 import * as uWS from "uWebSockets.js"
+import { lookup } from "node:dns/promises"
+import { isIP } from "node:net"
 import { Effect } from "effect"
-import { StartError } from "../schema/Errors.ts"
+import { SettingError, StartError } from "../schema/Errors.ts"
+import { showValue } from "../schema/Explain.ts"
 
 /** `LIBUS_LISTEN_EXCLUSIVE_PORT`, which the package exports but does not declare. */
 const LISTEN_EXCLUSIVE_PORT = 1
@@ -14,9 +17,24 @@ const LOOPBACK = /^(localhost|127(\.\d{1,3}){3}|::1|\[::1\])$/
 /** Whether only this machine reaches what listens there. */
 export const isLoopbackHost = (host: string): boolean => LOOPBACK.test(host)
 
+/** Whether what listens there is reached by every address of this machine. */
+export const isEveryAddress = (host: string): boolean => host === "0.0.0.0" || host === "::" || host === "[::]"
+
 /** Where this machine reaches what listens on `host`, as in a URL. */
-export const reachableHost = (host: string): string =>
-  host === "0.0.0.0" || host === "::" ? "127.0.0.1" : urlHost(host)
+export const reachableHost = (host: string): string => (isEveryAddress(host) ? "127.0.0.1" : urlHost(host))
+
+/** Fails where a host is no address, and a name that has none. */
+export const checkResolves = (host: string, setting: string): Effect.Effect<void, SettingError> =>
+  isIP(host.replace(/^\[(.*)\]$/, "$1")) !== 0
+    ? Effect.void
+    : Effect.tryPromise({
+        try: () => lookup(host),
+        catch: (cause) => {
+          const what = `${showValue(host)} cannot be resolved (${(cause as NodeJS.ErrnoException).code})`
+          const message = `${setting}: ${what}: expected an address of this machine, or a name that has one`
+          return new SettingError({ setting, message })
+        }
+      })
 
 /** `port` 0 picks a free one; `setting`: the settings that said where, for the refusal. */
 export const listen = (
