@@ -320,7 +320,10 @@ describe("a client of /ws, where keys are asked for,", () => {
       const { hub, url } = yield* serve([key])
       const client = yield* listen(url, key)
       client.send({ action: "subscribe", tokens: [7, 8, 9, 10], backfill: 5, since: { 8: [EPOCH, 1] } })
-      client.send({ action: "subscribe", symbols: ["NSE:TCS", "INFY", "NFO:TCS26JANFUT", "nfo:NOSUCH", "NSE:NOSUCH", "NOSUCH"] })
+      client.send({
+        action: "subscribe",
+        symbols: ["NSE:TCS", "INFY", "NFO:TCS26JANFUT", "nfo:NOSUCH", "NSE:NOSUCH", "NOSUCH"]
+      })
       yield* client.until(({ messages }) => messages.filter(({ type }) => type === "subscribed").length === 2)
       const answers = client.messages.flatMap((message) => (message.type === "subscribed" ? message.tokens : []))
       assert.deepStrictEqual(
