@@ -48,7 +48,7 @@ const driversOf: Readonly<Record<string, RegExp>> = {
   kafka: /^(kafkajs|@platformatic\/.*)/,
   redis: /^ioredis/,
   postgres: /^(pg|pg-.*|@electric-sql\/.*)$/,
-  archive: /^(hyparquet.*|@aws-sdk\/.*)/
+  archive: /^(hyparquet.*|@uwdata\/.*|@aws-sdk\/.*)/
 }
 
 /** The room of a file, of a folder of rooms. */
@@ -141,7 +141,8 @@ describe("the layout", () => {
   })
 
   it("keeps drivers to layers, and the web server and effect/http to http", () => {
-    const drivers = /^(pg|pg-.*|@electric-sql\/.*|hyparquet.*|ioredis|kafkajs|@platformatic\/.*|@aws-sdk\/.*)$/
+    const drivers =
+      /^(pg|pg-.*|@electric-sql\/.*|hyparquet.*|@uwdata\/.*|ioredis|kafkajs|@platformatic\/.*|@aws-sdk\/.*)$/
     const web = /^(uWebSockets\.js|effect\/http.*)$/
     const wrong = all.flatMap(({ file, imports: targets }) =>
       targets

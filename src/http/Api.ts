@@ -9,6 +9,7 @@ import { mayBeNull, type StoredName, storedOf, tickFields, type ValueField } fro
 import type { StoredTick } from "../streams/ports/TickStore.ts"
 import { Replay, ReplayChange, ReplayRequest } from "../streams/replay/Replays.ts"
 import * as errors from "./errors.ts"
+import { mediaTypes } from "./exports/mediaTypes.ts"
 import { type Need, Needs, OPEN, READ, REPLAY, securityOf, WRITE, whole } from "./needs.ts"
 import { describeApi } from "./openApi.ts"
 import { UDF } from "./udfErrors.ts"
@@ -18,6 +19,8 @@ export const DEFAULT_LIMIT = 1000
 export const MAX_LIMIT = 10_000
 /** Tokens of one `/quotes` request. */
 export const MAX_QUOTES = 300
+/** Symbols of one request for the history of several. */
+export const MAX_SYMBOLS = MAX_QUOTES
 /** Dead letters of one page. */
 export const DEFAULT_LETTERS = 100
 export const MAX_LETTERS = 500
@@ -93,13 +96,35 @@ const TokensText = Schema.String.pipe(
 
 const asOf = Schema.optionalKey(TradingDate)
 
+/** Symbols of one request. */
+const SymbolListText = Schema.String.pipe(
+  Schema.check(
+    Schema.makeFilter((text: string) => {
+      const symbols = text.split(",")
+      return (
+        (symbols.length <= MAX_SYMBOLS && symbols.every((one) => one.trim() !== "" && one.trim().length <= MAX_TEXT)) ||
+        `Expected 1 to ${MAX_SYMBOLS} symbols, comma-separated`
+      )
+    })
+  ),
+  Schema.decodeTo(Schema.Array(Schema.String), {
+    decode: SchemaGetter.transform((text: string) => text.split(",").map((one) => one.trim())),
+    encode: SchemaGetter.transform((symbols: ReadonlyArray<string>) => symbols.join(","))
+  })
+)
+
 /** One instrument and a half-open range; a time is epoch microseconds, ISO-8601 with an offset, or a trading date. */
 const range = {
   instrument_token: Schema.optionalKey(TokenText),
   symbol: Schema.optionalKey(Text),
   as_of: asOf,
+  symbols: Schema.optionalKey(SymbolListText),
+  tokens: Schema.optionalKey(TokensText),
+  all: Schema.optionalKey(Schema.Literals(["true"])),
+  date: Schema.optionalKey(TradingDate),
   from: Schema.optionalKey(RangeFrom),
   to: Schema.optionalKey(RangeTo),
+  format: Schema.optionalKey(Schema.Literals(["json", "ndjson", "csv", "arrow", "parquet"])),
   limit: Schema.optionalKey(LimitText),
   cursor: Schema.optionalKey(Schema.String.pipe(Schema.check(Schema.isBetweenLength(1, MAX_CURSOR_CHARS))))
 }
@@ -139,6 +164,9 @@ export const TicksPage = Schema.Struct({
 }).annotate({ identifier: "TicksPage" })
 
 export const Bar = Schema.Struct({
+  instrument_token: Schema.optionalKey(InstrumentToken).annotate({
+    description: "where several were asked for, and in every stream"
+  }),
   ts: Micros.annotate({ description: "the bar's start, epoch microseconds" }),
   open: Schema.Finite,
   high: Schema.Finite,
@@ -149,7 +177,10 @@ export const Bar = Schema.Struct({
     description:
       "the trading phase at the bar's start; where nothing trades there, as at a day's midnight, continuous trading if the bar has any, else its first phase; null where the exchange's hours are not known"
   }),
-  final: Schema.Boolean.annotate({ description: "the bar's time is over" })
+  final: Schema.Boolean.annotate({ description: "the bar's time is over" }),
+  known: Schema.optionalKey(Schema.Boolean).annotate({
+    description: "beside instrument_token: whether the trading calendar has the bar's days"
+  })
 }).annotate({ identifier: "Bar" })
 export type Bar = typeof Bar.Type
 
@@ -312,26 +343,38 @@ const quotes = HttpApiGroup.make("quotes")
   )
   .prefix(BASE)
 
+/** What history is in other forms than pages; the API's own streams may be of one kind only, so the handlers answer them. */
+const streamed = (row: string) =>
+  [
+    Schema.String.annotate({ description: `a ${row} a line` }).pipe(
+      HttpApiSchema.asText({ contentType: mediaTypes.ndjson })
+    ),
+    Schema.String.annotate({ description: `the fields of ${row}, with a header line` }).pipe(
+      HttpApiSchema.asText({ contentType: mediaTypes.csv })
+    ),
+    Schema.Uint8Array.annotate({ description: `an Arrow IPC stream, a column for each field of ${row}` }).pipe(
+      HttpApiSchema.asUint8Array({ contentType: mediaTypes.arrow })
+    ),
+    Schema.Uint8Array.annotate({ description: `a Parquet file, a column for each field of ${row}` }).pipe(
+      HttpApiSchema.asUint8Array({ contentType: mediaTypes.parquet })
+    ),
+    HttpApiSchema.Empty(304)
+  ] as const
+
+const STREAMS =
+  "As NDJSON, CSV, Arrow or Parquet, by `format` or `Accept`, the whole range is one answer, of which `limit` takes the first rows. Several instruments, by `symbols`, `tokens` or `all=true`, are of one trading `date`, always in one answer. Answers are compressed by `Accept-Encoding` (zstd, gzip; Parquet is so by itself). A range that is over has an `ETag`: a late tick or a replay changes it, so that it is asked for again with `If-None-Match` and answered by 304 where nothing has changed."
+
 const historical = HttpApiGroup.make("historical")
   .add(
     HttpApiEndpoint.get("ticks", "/historical/ticks", {
       query: range,
-      success: [
-        TicksPage,
-        // The API's own streams may be of one kind only; the handler answers these itself.
-        Schema.String.annotate({ description: "a HistoricalTick a line" }).pipe(
-          HttpApiSchema.asText({ contentType: "application/x-ndjson" })
-        ),
-        Schema.String.annotate({ description: "the fields of HistoricalTick, with a header line" }).pipe(
-          HttpApiSchema.asText({ contentType: "text/csv" })
-        )
-      ],
-      error: [...always, errors.NotFound]
+      success: [TicksPage, ...streamed("HistoricalTick")],
+      error: [...always, errors.NotFound, errors.TooManyRequestsResponse]
     }).annotateMerge(
       describe(
         READ,
-        "Ticks of one instrument, ascending",
-        "JSON by pages. With `Accept: application/x-ndjson` or `text/csv` the whole range streams; `limit` then means nothing."
+        "Ticks of one instrument, ascending, or of several in the order of a replay",
+        `JSON by pages. ${STREAMS}`
       )
     ),
     HttpApiEndpoint.get("candles", "/historical/candles", {
@@ -341,13 +384,14 @@ const historical = HttpApiGroup.make("historical")
         fill: Schema.optionalKey(Schema.Literals(["none", "previous"])),
         session: Schema.optionalKey(Schema.Literals(["all", "regular"]))
       },
-      success: CandlesPage,
-      error: [...always, errors.NotFound]
+      success: [CandlesPage, ...streamed("Bar")],
+      error: [...always, errors.NotFound, errors.TooManyRequestsResponse]
     }).annotateMerge(
       describe(
         READ,
-        "Bars of one instrument, ascending",
-        "`fill=previous` gives an interval of continuous trading that has no tick a bar at the close before it, from the day's first bar on; day bars are filled over at most 31 days. `session=regular` leaves out the minutes without a moment of continuous trading or closing auction, and every wider bar is made of the minutes that stay in; a tick stamped at the instant at which the session ends is in the bar that ends there. Bars of 30 minutes and an hour start at 09:15 as the cash market does, those of MCX and currency derivatives at 09:00. A bare date is a trading day (IST): `from` starts with it, `to` is the last one in the range. `interval=1d` answers every day that the range meets, whole."
+        "Bars of one instrument, ascending, or of several by their start",
+        "`fill=previous` gives an interval of continuous trading that has no tick a bar at the close before it, from the day's first bar on; day bars are filled over at most 31 days. `session=regular` leaves out the minutes without a moment of continuous trading or closing auction, and every wider bar is made of the minutes that stay in; a tick stamped at the instant at which the session ends is in the bar that ends there. Bars of 30 minutes and an hour start at 09:15 as the cash market does, those of MCX and currency derivatives at 09:00. A bare date is a trading day (IST): `from` starts with it, `to` is the last one in the range. `interval=1d` answers every day that the range meets, whole. " +
+          STREAMS
       )
     )
   )

@@ -9,7 +9,7 @@ import { HttpEffect, HttpRouter, type HttpServerRequest } from "effect/http"
 import { LiveKey } from "../layers/keys/ApiKeys.ts"
 import { StartError } from "../schema/Errors.ts"
 import type { Settings } from "../schema/Settings.ts"
-import { BASE, bodyLimit } from "./Api.ts"
+import { bodyLimit } from "./Api.ts"
 import { Access } from "./access.ts"
 import { needOf, routeCheck, routeOf } from "./answers.ts"
 import { Caller, callerOf } from "./caller.ts"
@@ -17,6 +17,7 @@ import type { TlsSettings } from "./certificate.ts"
 import type { ClientLog } from "./clientLog.ts"
 import { dashboardFiles } from "./dashboard.ts"
 import { type Exchange, type Refusal, refuseAtOnce } from "./exchange.ts"
+import { willStream } from "./exports/format.ts"
 import { type Bounds, makeFront } from "./front.ts"
 import { type Guard, guard, guardRules, isAllowedOrigin } from "./guard.ts"
 import { type GunzipRefusal, gunzip } from "./gunzip.ts"
@@ -37,9 +38,6 @@ const DRAIN_SHARE = 0.5
 
 /** What an operator asks: answered from memory, and also where everything else is full. */
 const OPERATOR_PATHS = new Set(["/healthz", "/readyz", "/metrics", "/topology"])
-/** Streams where it is asked to; of any other answer it shows only once it begins. */
-const TICKS_PATH = `${BASE}/historical/ticks`
-const STREAMED = /text\/csv|application\/x-ndjson/i
 /** In front of text, it says nothing: many editors put it there. */
 const BOM = Buffer.from([0xef, 0xbb, 0xbf])
 /** What they say is of the body as it was sent. */
@@ -89,7 +87,8 @@ const webRequest = (path: string, query: string, init: RequestInit): Request | u
 
 const kindOf = (head: Head) => {
   if (OPERATOR_PATHS.has(head.path)) return "operator"
-  if (head.path === TICKS_PATH && STREAMED.test(header(head, "accept"))) return "stream"
+  // Of any other answer it shows only once it begins.
+  if (willStream(head.path, head.query, header(head, "accept"))) return "stream"
   return takesBody(head) ? "body" : "ordinary"
 }
 
@@ -153,7 +152,7 @@ export const layer = (mounts: ReadonlyArray<Mount> = [], bounds: Bounds = {}) =>
                 ["access-control-allow-origin", origin],
                 ["access-control-allow-headers", "authorization, content-type, content-encoding"],
                 ["access-control-allow-methods", "GET, HEAD, POST, PATCH, DELETE, OPTIONS"],
-                ["access-control-expose-headers", `retry-after, ${SIMULATED_HEADER}`],
+                ["access-control-expose-headers", `retry-after, etag, ${SIMULATED_HEADER}`],
                 ["vary", "origin"]
               ] as const)
             : [])

@@ -181,7 +181,8 @@ const sourceOf = (store: Store, query: BarsQuery, read: (ts: number) => void): B
 const carryEnd = (bar: Candle, interval: Interval): number =>
   interval === "1d" ? bar.ts + (CARRY_DAYS + 1) * MICROS_PER_DAY : tradingDayStart(tradingDay(bar.ts)) + MICROS_PER_DAY
 
-const carryStart = (from: number, interval: Interval): number =>
+/** From where on a bar may be carried over to `from`. */
+export const carryStart = (from: number, interval: Interval): number =>
   interval === "1d" ? from - CARRY_DAYS * MICROS_PER_DAY : tradingDayStart(tradingDay(from))
 
 /** The bars that a gap after `bar` is filled with: every open interval in [from, to) at its close. */
@@ -195,17 +196,20 @@ function* filled(bar: Candle, from: number, to: number, query: BarsQuery, segmen
   }
 }
 
+const hasDay = (segment: Segment, micros: number): boolean => sessionDay(segment, tradingDay(micros)).known
+
+/** Whether the calendar has a bar's days: a bar of an hour may begin before midnight. */
+export const knowsHours = (segment: Segment, ts: number, interval: Interval): boolean =>
+  hasDay(segment, ts) && hasDay(segment, ts + intervalMicros(interval) - 1)
+
 /** One page. Pages put one after another are the whole, wherever they are cut. */
 export const bars = (store: Store, query: BarsQuery): Effect.Effect<Bars, StoreError> =>
   Effect.gen(function* () {
     const { segment, interval, to, limit, now } = query
     const from = interval === "1d" && query.from < to ? barStart(query.from, "1d") : query.from
-    const isDayKnown = (ts: number) => segment === undefined || sessionDay(segment, tradingDay(ts)).known
-    // A bar of an hour may begin before midnight.
-    const isKnown = (ts: number) => isDayKnown(ts) && isDayKnown(ts + intervalMicros(interval) - 1)
     let unknown = Number.POSITIVE_INFINITY
     const source = sourceOf(store, query, (ts) => {
-      if (ts >= from && ts < unknown && !isDayKnown(ts)) unknown = ts
+      if (ts >= from && ts < unknown && segment !== undefined && !hasDay(segment, ts)) unknown = ts
     })
     const fills = query.fill === "previous" ? segment : undefined
     const out: Array<Candle> = []
@@ -236,6 +240,9 @@ export const bars = (store: Store, query: BarsQuery): Effect.Effect<Bars, StoreE
         final: isFinal(bar.ts, interval, now)
       })),
       next,
-      known: segment === undefined ? undefined : unknown >= (next ?? to) && page.every(({ ts }) => isKnown(ts))
+      known:
+        segment === undefined
+          ? undefined
+          : unknown >= (next ?? to) && page.every(({ ts }) => knowsHours(segment, ts, interval))
     }
   })

@@ -324,7 +324,7 @@ export class Exchange {
     if (response.body === null) {
       res.cork(() => {
         writeHead(res, response, extra)
-        if (response.status === 204) res.endWithoutBody()
+        if (response.status === 204 || response.status === 304) res.endWithoutBody()
         else endHead(res, Number(length ?? 0))
       })
       return this.#end()
@@ -451,5 +451,6 @@ const tooLarge = (limit: number): Refusal => ({
 const writeHead = (res: HttpResponse, response: Response, extra: ReadonlyArray<readonly [string, string]>) => {
   res.writeStatus(`${response.status} ${STATUS_CODES[response.status] ?? ""}`)
   for (const [name, value] of response.headers) if (name !== "content-length") res.writeHeader(name, value)
-  for (const [name, value] of extra) if (!response.headers.has(name)) res.writeHeader(name, value)
+  // What an answer varies by adds up.
+  for (const [name, value] of extra) if (name === "vary" || !response.headers.has(name)) res.writeHeader(name, value)
 }

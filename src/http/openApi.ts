@@ -75,7 +75,7 @@ const parametersOf = (limits: Limits): Readonly<Record<string, Documented>> => {
     },
     limit: {
       schema: { type: "integer", minimum: 1, maximum: limits.limit, default: 1000 },
-      description: "rows of one page; means nothing where the whole range streams",
+      description: "rows of one page, or the first rows of a stream",
       example: 100
     },
     "dlq.letters limit": {
@@ -183,10 +183,25 @@ const parametersOf = (limits: Limits): Readonly<Record<string, Documented>> => {
       description: "only instruments of this type; empty: all",
       example: "stock"
     },
-    symbols: {
+    "udf.quotes symbols": {
       schema: { type: "array", items: text, minItems: 1, maxItems: limits.symbols },
       description: "symbols, comma-separated",
       example: ["NSE:RELIANCE"]
+    },
+    symbols: {
+      schema: { type: "array", items: text, minItems: 1, maxItems: limits.quotes },
+      description: "several instruments, comma-separated, each as symbol; with date",
+      example: ["NSE:RELIANCE", "NSE:INFY"]
+    },
+    all: {
+      schema: { type: "string", enum: ["true"] },
+      description: "every instrument that has ticks on date; this or others, not both",
+      example: "true"
+    },
+    format: {
+      schema: { type: "string", enum: ["json", "ndjson", "csv", "arrow", "parquet"] },
+      description: "the form of the answer; before what Accept says",
+      example: "ndjson"
     },
     "udf.search exchange": {
       schema: { type: "string", maxLength: limits.text },

@@ -4,6 +4,7 @@
  */
 import { HttpServerResponse } from "effect/http"
 import { boundedVolume } from "../schema/Candle.ts"
+import { type BarRow, barFields } from "../schema/tables.ts"
 import { composed, type FieldTable, mayBeNull, storedOf, tickFields, type ValueField } from "../schema/tickFields.ts"
 import type { Quote, StoredTick } from "../streams/ports/TickStore.ts"
 import type { Bar } from "./Api.ts"
@@ -40,9 +41,21 @@ export const writersOf = (fields: FieldTable) => {
 
 export const { json: encodeTick, csvHeader: CSV_HEADER, csvLine } = writersOf(tickFields)
 
-export const encodeBar = (b: Bar): string =>
-  `{"ts":${b.ts},"open":${number(b.open)},"high":${number(b.high)},"low":${number(b.low)},"close":${number(b.close)},` +
-  `"volume":${volume(b.volume)},"phase":${b.phase === null ? "null" : `"${b.phase}"`},"final":${b.final}}`
+const barMembers = (b: Bar): string =>
+  `"ts":${b.ts},"open":${number(b.open)},"high":${number(b.high)},"low":${number(b.low)},"close":${number(b.close)},` +
+  `"volume":${volume(b.volume)},"phase":${b.phase === null ? "null" : `"${b.phase}"`},"final":${b.final}`
+
+export const encodeBar = (b: Bar): string => `{${barMembers(b)}}`
+
+/** A bar among those of several instruments, or of a stream. */
+export const encodeBarRow = (b: BarRow): string =>
+  `{"instrument_token":${b.instrument_token},${barMembers(b)},"known":${b.known}}`
+
+export const BAR_CSV_HEADER = `${Object.keys(barFields).join(",")}\n`
+
+export const barCsvLine = (b: BarRow): string =>
+  `${b.instrument_token},${b.ts},${b.open},${b.high},${b.low},${b.close},${boundedVolume(b.volume)},` +
+  `${b.phase ?? ""},${b.final},${b.known}\n`
 
 export const encodeQuote = (token: number, quote: Quote | undefined): string =>
   quote === undefined

@@ -110,7 +110,9 @@ export const setterOf = (
   columns: ReadonlyArray<TickColumn>
 ): ((columns: TickColumns, names: Readonly<Record<string, Names>>, row: number, t: Tick) => void) => {
   const expressionOf = ({ name, field, value }: TickColumn): string => {
-    if (field.kind === "name") return `names.${name}.indexOf(${value})`
+    if (field.kind === "name") {
+      return `names.${name}.indexOf(${field.absent === null ? `${value} ?? ""` : value})`
+    }
     if (field.kind === "flag") return `${value} ? 1 : 0`
     if (field.kind !== "word") return field.absent === null ? `${value} ?? NaN` : value
     const cases = field.words.map((word, i) => [`${value} === "${word}"`, String(i)] as const)

@@ -45,7 +45,8 @@ interface WordField extends Stored {
 /** Of a bounded length. The store reads one of them at most: it may hold whatever stands between two others. */
 interface NameField extends Stored {
   readonly kind: "name"
-  readonly absent?: never
+  /** It may have none: then it is empty as a column, and null in a file of columns. */
+  readonly absent?: null
 }
 
 /** The log names it only where it is true. */

@@ -107,6 +107,11 @@ export const memoryStore = (rows: Rows, change: Partial<TickStore["Service"]> = 
     ticksAfter: () => Effect.succeed([]),
     count: (tokens, from, to) =>
       Effect.sync(() => tokens.reduce((sum, token) => sum + rows.of(token, from, to).length, 0)),
+    revision: (tokens, from, to) =>
+      Effect.sync(() => {
+        const all = tokens.flatMap((token) => rows.of(token, from, to))
+        return `${all.length} ${all.filter(({ epoch }) => epoch !== null).length}`
+      }),
     tokens: (from, to) =>
       Effect.sync(() => [
         ...new Set(rows.ticks.filter((t) => t.exchange_ts >= from && t.exchange_ts < to).map((t) => t.instrument_token))

@@ -86,8 +86,8 @@ export const requestWith = (
   }
 }
 
-/** Of two ways to name an instrument a request has one. */
-const EXCLUSIVE = new Set(["symbol"])
+/** Of the ways to name instruments a request has one. */
+const EXCLUSIVE = new Set(["symbol", "symbols", "tokens", "all"])
 
 /** The request that the examples of an operation make. */
 export const requestOf = (operation: Operation): Asked & { readonly path: string } => {

@@ -126,6 +126,7 @@ export interface Answer {
   readonly status: number
   readonly headers: IncomingHttpHeaders
   readonly text: string
+  readonly bytes: Buffer
   /** The body as JSON; `undefined` where it is none. */
   readonly json: unknown
 }
@@ -171,9 +172,16 @@ export const ask = (
         const parts: Array<Buffer> = []
         response.on("data", (part: Buffer) => parts.push(part))
         response.on("end", () => {
-          const text = Buffer.concat(parts).toString("utf8")
+          const bytes = Buffer.concat(parts)
+          const text = bytes.toString("utf8")
           resume(
-            Effect.succeed({ status: response.statusCode ?? 0, headers: response.headers, text, json: parse(text) })
+            Effect.succeed({
+              status: response.statusCode ?? 0,
+              headers: response.headers,
+              text,
+              bytes,
+              json: parse(text)
+            })
           )
         })
         response.on("error", (error) => resume(Effect.die(error)))

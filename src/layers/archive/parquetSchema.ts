@@ -62,15 +62,15 @@ const archivedStoredOf = (fields: FieldTable) =>
 const isNullable = ({ kind, absent }: ColumnField): boolean => absent !== undefined && kind !== "flag"
 
 /** The schema of ticks of such fields: their columns in the order of the wire. */
-export const schemaOf = (fields: FieldTable): Array<SchemaElement> => {
+export const schemaOf = (fields: FieldTable, name = "tick"): Array<SchemaElement> => {
   const columns = archivedColumnsOf(fields).map(
-    ({ name, field }): SchemaElement => ({
-      name,
+    ({ name: column, field }): SchemaElement => ({
+      name: column,
       ...elementTypes[field.kind],
       repetition_type: isNullable(field) ? "OPTIONAL" : "REQUIRED"
     })
   )
-  return [{ name: "tick", num_children: columns.length }, ...columns]
+  return [{ name, num_children: columns.length }, ...columns]
 }
 
 /** What an instrument was called on the day of its tick; null where nobody knew. It lies behind all that is a tick's. */
@@ -98,7 +98,12 @@ type NumberColumn = Int32Array | Float64Array | Uint8Array
 
 /** Some rows of a column as the writer takes them. */
 const written = (field: ColumnField, column: NumberColumn | NameColumn, rows: Uint32Array) => {
-  if ("indexes" in column) return Array.from(rows, (row) => column.names[column.indexes[row]!]!)
+  if ("indexes" in column) {
+    const { names, indexes } = column
+    if (field.absent !== null) return Array.from(rows, (row) => names[indexes[row]!]!)
+    const orNull = names.map((name) => (name === "" ? null : name))
+    return Array.from(rows, (row) => orNull[indexes[row]!]!)
+  }
   switch (field.kind) {
     case "word":
       return Array.from(rows, (row) => field.words[column[row]!]!)

@@ -162,7 +162,7 @@ const makeStore = (pool: pg.Pool, level: Level, keepDays: number): TickStore["Se
   const bars = barsAt[level]
   const days: Days = (level === "plain" ? makePartitions : makeChunks)(pool, bars.settled)
   const write = makeWriter(pool, days, bars)
-  const { bookmarks, ticks, ticksAfter, count, tokens } = makeReader(pool, days, bars)
+  const { bookmarks, ticks, ticksAfter, count, revision, tokens } = makeReader(pool, days, bars)
   const { candles, minutes, quotes } = makeBarReader(pool, bars)
   const { instruments, instrumentsVersion, putInstruments } = makeInstruments(pool)
 
@@ -175,6 +175,7 @@ const makeStore = (pool: pg.Pool, level: Level, keepDays: number): TickStore["Se
     quotes: (of) => ask("quotes", () => quotes(of)),
     ticksAfter: (token, epoch, position, limit) => ask("ticksAfter", () => ticksAfter(token, epoch, position, limit)),
     count: (of, from, to) => ask("count", () => count(of, from, to)),
+    revision: (of, from, to) => ask("revision", () => revision(of, from, to)),
     tokens: (from, to) => ask("tokens", () => tokens(from, to)),
     held: ask("held", days.held),
     refreshCandles: ask("refreshCandles", () => bars.refresh(pool)),

@@ -113,6 +113,11 @@ const COUNT = `
   SELECT count(*) FROM ticks
   WHERE instrument_token = ANY ($1::integer[]) AND exchange_ts >= $2::timestamptz AND exchange_ts < $3::timestamptz`
 
+/** A row is never changed but once, by what brings its place; so these grow with every change. */
+const REVISION = `
+  SELECT count(*), count(epoch) FROM ticks
+  WHERE instrument_token = ANY ($1::integer[]) AND exchange_ts >= $2::timestamptz AND exchange_ts < $3::timestamptz`
+
 // --- writing ----------------------------------------------------------------------------------------------------
 
 type Touched = readonly [token: number, minuteSeconds: number, rows: number, positioned: number]
@@ -406,6 +411,20 @@ export const makeReader = (pool: pg.Pool, days: Days, bars: Bars) => {
     return sum
   }
 
+  const revision = async (tokens: ReadonlyArray<number>, from: number, to: number): Promise<string> => {
+    const distinct = [...new Set(tokens)]
+    const counts: Array<string> = []
+    for (const [start, end] of await days.windows(from, to)) {
+      const [found] = await rows<readonly [number, number]>(pool, "revision", REVISION, [
+        int4Array(distinct, (token) => token),
+        timestampText(start),
+        timestampText(end)
+      ])
+      if (found![0] > 0) counts.push(`${timestampText(start)}:${found!.join()}`)
+    }
+    return counts.join(" ")
+  }
+
   const tokens = async (from: number, to: number): Promise<ReadonlyArray<number>> => {
     const all = new Set<number>()
     for (const [start, end] of await days.windows(from, to)) {
@@ -418,5 +437,5 @@ export const makeReader = (pool: pg.Pool, days: Days, bars: Bars) => {
     return [...all].sort((a, b) => a - b)
   }
 
-  return { bookmarks, ticks, ticksAfter, count, tokens }
+  return { bookmarks, ticks, ticksAfter, count, revision, tokens }
 }

@@ -137,6 +137,8 @@ export class TickStore extends Context.Service<
     ) => Effect.Effect<ReadonlyArray<StoredTick>, StoreError>
     /** How many ticks there are of these instruments in [from, to). */
     readonly count: (tokens: ReadonlyArray<number>, from: number, to: number) => Effect.Effect<number, StoreError>
+    /** Another text after every change of these instruments' ticks in [from, to), and as a rule the same without one. */
+    readonly revision: (tokens: ReadonlyArray<number>, from: number, to: number) => Effect.Effect<string, StoreError>
     /** Every token that has ticks in [from, to). */
     readonly tokens: (from: number, to: number) => Effect.Effect<ReadonlyArray<number>, StoreError>
     /**

@@ -53,9 +53,11 @@ export const storedTicks = (
     readonly from: number
     readonly to: number
     readonly arraySize: number
+    /** Of a page. */
+    readonly rows?: number
   }
 ): Stream.Stream<StoredTick, StoreError> => {
-  const rows = pageRows(query.tokens.length)
+  const rows = query.rows ?? pageRows(query.tokens.length)
   return merge(
     query.tokens.map((token) => storeReader(store, { token, from: query.from, to: query.to, rows })),
     { order: compareGlobally, pageSize: rows, arraySize: query.arraySize, concurrency: FETCHES }
