@@ -217,4 +217,32 @@ onEachStore("ticks", (it) => {
       assert.deepStrictEqual(ours(yield* tokens(OPEN + 10, OPEN + 10)), [])
     })
   )
+
+  it.effect(
+    "has another revision after a tick of those instruments and times came or found its place, and only then",
+    () =>
+      Effect.gen(function* () {
+        const [one, two] = [newToken(), newToken()]
+        const { revision } = yield* TickStore
+        const of = (...tokens: ReadonlyArray<number>) => revision(tokens, OPEN, OPEN + 10)
+        const tick = (instrument_token: number, n: number) =>
+          makeTick({ instrument_token, exchange_ts: OPEN + n, sequence_id: n, position: n + 1 })
+        const empty = yield* of(one)
+        yield* write([tick(one, 1)])
+        const first = yield* of(one)
+        assert.notStrictEqual(first, empty)
+        const both = yield* of(one, two)
+        yield* write([tick(one, 1), tick(one, 10), tick(two, 3)])
+        assert.strictEqual(yield* of(one), first)
+        assert.notStrictEqual(yield* of(one, two), both)
+        yield* write([], [tick(one, 2)])
+        const replayed = yield* of(one)
+        assert.notStrictEqual(replayed, first)
+        yield* write([tick(one, 2)])
+        const placed = yield* of(one)
+        assert.notInclude([empty, first, replayed], placed)
+        yield* write([tick(one, 2)], [tick(one, 1)])
+        assert.strictEqual(yield* of(one), placed)
+      })
+  )
 })
