@@ -17,7 +17,10 @@ const benchmarks: Record<string, () => Promise<{ readonly run: () => Promise<Row
   pipeline: () => import("./pipeline.ts"),
   websocket: () => import("./websocket.ts"),
   latency: () => import("./latency.ts"),
-  replay: () => import("./replay.ts")
+  replay: () => import("./replay.ts"),
+  "exports-ndjson": () => import("./exports.ts").then(({ run }) => ({ run: () => run("ndjson") })),
+  "exports-arrow": () => import("./exports.ts").then(({ run }) => ({ run: () => run("arrow") })),
+  "exports-parquet": () => import("./exports.ts").then(({ run }) => ({ run: () => run("parquet") }))
 }
 
 const usage = `usage: npm run bench [-- --json FILE] [-- --compare FILE] [names]\nnames: ${Object.keys(benchmarks).join(", ")}`
@@ -55,7 +58,7 @@ const short = (n: number | null | undefined): string =>
         ? `${(n / 1e3).toFixed(0)}k`
         : n.toPrecision(3)
 
-const header = ["name", "product", "bare", "ratio", "unit", "p50", "p99", "p99.9", "cpu s/M", "rss MB"]
+const header = ["name", "product", "bare", "ratio", "unit", "p50", "p99", "p99.9", "cpu s/M", "rss MB", "growth"]
 const print = (cells: ReadonlyArray<string>) =>
   console.log(cells.map((cell, i) => cell.padEnd(i === 0 ? 16 : 12)).join(""))
 print(header)
@@ -73,7 +76,8 @@ for (const name of names) {
     short(row.p99),
     short(row.p999),
     short(row.cpu_s_per_million),
-    short(row.peak_rss_mb)
+    short(row.peak_rss_mb),
+    short(row.rss_growth)
   ])
 }
 

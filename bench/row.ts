@@ -17,6 +17,8 @@ export interface Row {
   readonly p999?: number
   readonly cpu_s_per_million?: number
   readonly peak_rss_mb?: number
+  /** Mean memory of a run's last quarter, by that of its second: near 1 where it is flat. */
+  readonly rss_growth?: number
 }
 
 export const median = (values: ReadonlyArray<number>): number => {
