@@ -10,7 +10,7 @@ import type { Row } from "./row.ts"
 const WORSE = 0.85
 
 /** Each is loaded only when asked for, in the order of design and cost. */
-const benchmarks: Record<string, () => Promise<{ readonly run: () => Promise<Row> }>> = {
+const benchmarks: Record<string, () => Promise<{ readonly run: () => Promise<Row | ReadonlyArray<Row>> }>> = {
   stages: () => import("./stages.ts"),
   "process-json": () => import("./processJson.ts"),
   store: () => import("./store.ts"),
@@ -18,9 +18,7 @@ const benchmarks: Record<string, () => Promise<{ readonly run: () => Promise<Row
   websocket: () => import("./websocket.ts"),
   latency: () => import("./latency.ts"),
   replay: () => import("./replay.ts"),
-  "exports-ndjson": () => import("./exports.ts").then(({ run }) => ({ run: () => run("ndjson") })),
-  "exports-arrow": () => import("./exports.ts").then(({ run }) => ({ run: () => run("arrow") })),
-  "exports-parquet": () => import("./exports.ts").then(({ run }) => ({ run: () => run("parquet") }))
+  exports: () => import("./exports.ts")
 }
 
 const usage = `usage: npm run bench [-- --json FILE] [-- --compare FILE] [names]\nnames: ${Object.keys(benchmarks).join(", ")}`
@@ -64,21 +62,22 @@ const print = (cells: ReadonlyArray<string>) =>
 print(header)
 const rows: Array<Row> = []
 for (const name of names) {
-  const row = await (await benchmarks[name]!()).run()
-  rows.push(row)
-  print([
-    row.name,
-    short(row.product),
-    short(row.bare),
-    row.ratio === null ? "-" : row.ratio.toFixed(2),
-    row.unit,
-    short(row.p50),
-    short(row.p99),
-    short(row.p999),
-    short(row.cpu_s_per_million),
-    short(row.peak_rss_mb),
-    short(row.rss_growth)
-  ])
+  for (const row of [await (await benchmarks[name]!()).run()].flat()) {
+    rows.push(row)
+    print([
+      row.name,
+      short(row.product),
+      short(row.bare),
+      row.ratio === null ? "-" : row.ratio.toFixed(2),
+      row.unit,
+      short(row.p50),
+      short(row.p99),
+      short(row.p999),
+      short(row.cpu_s_per_million),
+      short(row.peak_rss_mb),
+      short(row.rss_growth)
+    ])
+  }
 }
 
 if (values.json !== undefined) {

@@ -15,8 +15,8 @@ import { bars, knowsHours } from "../bars.ts"
 /** Rows that are read, and written, at a time: some 250 KB of text. */
 const PAGE_ROWS = 1000
 /** Rows that all pages of an export hold together: with many instruments the pages are smaller. */
-const PAGES_ROWS = 100_000
-const MIN_PAGE_ROWS = 10
+const PAGES_ROWS = 300_000
+const MIN_PAGE_ROWS = 20
 /** Of all exports together, pages read at a time: more are no faster, and live ticks wait for them. */
 const PAGES = 2
 
