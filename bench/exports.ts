@@ -84,7 +84,7 @@ const read = (port: number, format: Format): Promise<number> =>
       const tail: Array<Buffer> = []
       let kept = 0
       response.on("data", (part: Buffer) => {
-        if (format === "ndjson") for (const byte of part) if (byte === 0x0a) lines += 1
+        if (format === "ndjson") for (let at = part.indexOf(10); at >= 0; at = part.indexOf(10, at + 1)) lines += 1
         tail.push(part)
         kept += part.length
         while (kept - tail[0]!.length > TAIL_BYTES) kept -= tail.shift()!.length

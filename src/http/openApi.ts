@@ -373,6 +373,7 @@ const SAID: Readonly<Record<string, string>> = {
   "201": "made",
   "204": "done",
   "206": "the part that Range asks for",
+  "304": "nothing has changed since the ETag that If-None-Match names",
   "400": "an input that is refused; parameter names it",
   "403": FORBIDDEN,
   "404": "there is no such thing",

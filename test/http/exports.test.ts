@@ -194,6 +194,7 @@ describe("an export of ticks", () => {
           "a time of the trading date 2026-01-16"
         ],
         [`ticks?all=true&date=${DATE}&format=csv&from=${OPEN + 9}&to=${OPEN}`, 400, "to", "a time not before from"],
+        [`ticks?symbols=SBIN&date=${DATE}&as_of=${DATE}`, 400, "as_of", `it is the date, ${DATE}`],
         [`ticks?symbols=SBIN,,INFY&date=${DATE}`, 400, "symbols", "comma-separated"],
         [`ticks?symbols=SBIN,NOPE&date=${DATE}`, 404, "symbols", "NOPE"],
         [`ticks?tokens=1,2&date=${DATE}`, 404, "tokens", `no instrument has 1, and no tick of it came on ${DATE}`],
@@ -349,6 +350,15 @@ describe("an answer about the past", () => {
       for (const path of paths.filter((path) => path.startsWith("ticks"))) {
         assert.strictEqual((yield* again(path, tags.get(path)!)).status, 200, path)
       }
+    }).pipe(Effect.scoped)
+  )
+
+  it.live("varies by what was accepted, and by who asks from another origin", () =>
+    Effect.gen(function* () {
+      const { port } = yield* open(day(), { settings: { ALLOWED_ORIGINS: "https://app.example.com" } })
+      const answer = yield* get(port, paths[0]!, { headers: { origin: "https://app.example.com" } })
+      assert.strictEqual(answer.headers.vary, "accept, accept-encoding, origin")
+      assert.include(answer.headers["access-control-expose-headers"], "etag")
     }).pipe(Effect.scoped)
   )
 

@@ -150,8 +150,10 @@ const csv = (at: Random): string => {
   return [...(at.next() < 0.9 ? [HEADER] : []), ...lines].join(at.pick(["\n", "\r\n"]))
 }
 
-/** What makes most requests wrong ones: a cursor that nobody gave, a second name of the instrument, an end before the start. */
-const RARE = new Set(["cursor", "symbol", "to"])
+/** What makes most requests wrong ones: a cursor that nobody gave, an end before the start, several without a date. */
+const RARE = new Set(["cursor", "symbol", "symbols", "tokens", "all", "to", "date"])
+/** Ways to name instruments, of which a request has one. */
+const WAYS = new Set(["instrument_token", "symbol", "symbols", "tokens", "all"])
 
 const generate = (
   operation: Operation,
@@ -169,6 +171,11 @@ const generate = (
           : valid(parameter.schema, schemas, at)
     const text = typeof value === "string" ? value.toWellFormed() : value
     values.push([parameter, text])
+  }
+  const ways = values.filter(([{ name }]) => WAYS.has(name))
+  if (ways.length > 1 && at.next() < 0.9) {
+    const kept = at.pick(ways)
+    for (const way of ways) if (way !== kept) values.splice(values.indexOf(way), 1)
   }
   if (at.next() < 0.05) {
     const unknown = { name: String(at.pick(WILD)).toWellFormed(), in: "query", required: false, schema: {} }

@@ -30,7 +30,7 @@ describe("a refusal", () => {
       const { port } = yield* open()
       const cases: ReadonlyArray<readonly [path: string, parameter: string, message: string]> = [
         ["/historical/ticks?instrument_token=1&form=1", "form", "unknown parameter form: did you mean from?"],
-        ["/historical/ticks?token=1", "token", "unknown parameter token: did you mean instrument_token?"],
+        ["/historical/ticks?token=1", "token", "unknown parameter token: did you mean tokens?"],
         ["/historical/candles?interval=1m&instrument_tokn=1", "instrument_tokn", "did you mean instrument_token?"],
         ["/quotes?token=1", "token", "unknown parameter token: did you mean tokens?"],
         ["/quotes?tokens=1&speed=2", "speed", "unknown parameter speed: known: tokens"],

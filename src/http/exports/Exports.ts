@@ -41,7 +41,7 @@ export interface CandlesQuery extends TicksQuery {
   readonly session?: "all" | "regular"
 }
 
-type Request = Pick<HttpServerRequest.HttpServerRequest, "headers" | "method">
+type Request = Pick<HttpServerRequest.HttpServerRequest, "headers">
 type Refused = BadRequest | Forbidden | NotFound | TooManyRequests | Unavailable
 type Answered = Effect.Effect<HttpServerResponse.HttpServerResponse, Refused>
 
@@ -215,12 +215,12 @@ export const make: Effect.Effect<Exports, never, Scope.Scope | TickStore | Instr
         }
         const isKnown = tokens.some((token) => segment(token) !== undefined)
         let knowsAll = true
-        const rows = Stream.tap(
+        const rows = Stream.mapArray(
           barRows(store, { tokens, from, to, interval, fill, session, segment, now }),
-          ({ known, phase }) =>
-            Effect.sync(() => {
-              if (!known && phase !== null) knowsAll = false
-            })
+          (some) => {
+            for (const { known, phase } of some) if (!known && phase !== null) knowsAll = false
+            return some
+          }
         )
         // The ticks of all its bars: those before what is filled, and one at the very end of the last.
         const end = interval === "1d" ? barStart(to - 1, "1d") + intervalMicros("1d") : to + intervalMicros(interval)
