@@ -103,6 +103,19 @@ describe("history of days that the store has dropped", () => {
               cursor = (yield* get(`${path}${cursor === "" ? "" : `&cursor=${cursor}`}`)).next_cursor
             }
           }
+          for (const ago of DAYS_AGO) {
+            const day = `all=true&date=${tradingDate(today - ago)}`
+            for (const asked of ["ticks?", "candles?interval=5m&"]) {
+              for (const format of ["ndjson", "arrow", "parquet"]) {
+                const path = `${history}/${asked}${day}&format=${format}`
+                const { bytes, headers, status } = yield* ask(port, path)
+                assert.strictEqual(status, 200, path)
+                found[path] = bytes.toString("base64")
+                const again = yield* ask(port, path, { headers: { "if-none-match": headers.etag! } })
+                assert.strictEqual(again.status, 304, path)
+              }
+            }
+          }
           const seconds = (ago: number) => tradingDayStart(today - ago) / 1_000_000
           for (const resolution of ["1", "60", "1D"]) {
             yield* get(`/udf/history?symbol=INFY&resolution=${resolution}&from=0&to=${seconds(0)}&countback=500`)

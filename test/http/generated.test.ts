@@ -150,8 +150,8 @@ const csv = (at: Random): string => {
   return [...(at.next() < 0.9 ? [HEADER] : []), ...lines].join(at.pick(["\n", "\r\n"]))
 }
 
-/** What makes most requests wrong ones: a cursor that nobody gave, an end before the start, several without a date. */
-const RARE = new Set(["cursor", "symbol", "symbols", "tokens", "all", "to", "date"])
+/** What, alone or with others, makes most requests wrong ones: a cursor that nobody gave, several without a date. */
+const RARE = new Set(["cursor", "symbol", "symbols", "tokens", "all", "to", "date", "as_of", "format"])
 /** Ways to name instruments, of which a request has one. */
 const WAYS = new Set(["instrument_token", "symbol", "symbols", "tokens", "all"])
 
@@ -161,8 +161,11 @@ const generate = (
   at: Random
 ): Asked & { readonly path: string } => {
   const values: Array<readonly [Parameter, unknown]> = []
-  for (const parameter of operation.parameters ?? []) {
-    if (!parameter.required && at.next() < (RARE.has(parameter.name) ? 0.9 : 0.4)) continue
+  const parameters = operation.parameters ?? []
+  // Of many a few: one that is wrong is enough for a refusal.
+  const skipped = parameters.length > 8 ? 0.7 : 0.4
+  for (const parameter of parameters) {
+    if (!parameter.required && at.next() < (RARE.has(parameter.name) ? 0.95 : skipped)) continue
     const value =
       at.next() < 0.1
         ? at.pick(WILD)
@@ -173,9 +176,11 @@ const generate = (
     values.push([parameter, text])
   }
   const ways = values.filter(([{ name }]) => WAYS.has(name))
-  if (ways.length > 1 && at.next() < 0.9) {
-    const kept = at.pick(ways)
-    for (const way of ways) if (way !== kept) values.splice(values.indexOf(way), 1)
+  const byToken = operation.parameters?.find(({ name }) => name === "instrument_token")
+  if (byToken !== undefined && ways.length !== 1 && at.next() < 0.9) {
+    const kept = ways.length === 0 ? ([byToken, byToken.example] as const) : at.pick(ways)
+    for (const way of ways) values.splice(values.indexOf(way), 1)
+    values.push(kept)
   }
   if (at.next() < 0.05) {
     const unknown = { name: String(at.pick(WILD)).toWellFormed(), in: "query", required: false, schema: {} }

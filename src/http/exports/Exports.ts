@@ -9,8 +9,9 @@ import * as RowFiles from "../../layers/archive/rowFiles.ts"
 import { barStart, type Interval, intervalMicros } from "../../schema/Candle.ts"
 import type { ArchiveError, StoreError } from "../../schema/Errors.ts"
 import type { TableName } from "../../schema/tables.ts"
+import { History } from "../../streams/ports/History.ts"
 import { Instruments } from "../../streams/ports/Instruments.ts"
-import { type TickCursor, TickStore } from "../../streams/ports/TickStore.ts"
+import type { TickCursor } from "../../streams/ports/TickStore.ts"
 import { bars, carryStart } from "../bars.ts"
 import { Caller } from "../caller.ts"
 import { BadRequest, type Forbidden, type NotFound, TooManyRequests, type Unavailable } from "../errors.ts"
@@ -87,8 +88,8 @@ const refuseLimit = ({ one }: Asked, { limit }: TicksQuery, format: Format): Eff
       )
 
 /** For as long as the scope, in which the thread that writes Arrow and Parquet ends. */
-export const make: Effect.Effect<Exports, never, Scope.Scope | TickStore | Instruments> = Effect.gen(function* () {
-  const store = yield* Effect.flatMap(TickStore, gently)
+export const make: Effect.Effect<Exports, never, Scope.Scope | History | Instruments> = Effect.gen(function* () {
+  const store = yield* Effect.flatMap(History, gently)
   const instruments = yield* Instruments
   const files = yield* RowFiles.make
   /** Exports of several that are being read, by key; nobody's where no key is asked for. */

@@ -5,8 +5,8 @@
 import { Effect } from "effect"
 import { tradingDayStart } from "../../schema/Tick.ts"
 import { dayOfDate } from "../../schema/Time.ts"
+import type { History } from "../../streams/ports/History.ts"
 import type { Instruments } from "../../streams/ports/Instruments.ts"
-import type { TickStore } from "../../streams/ports/TickStore.ts"
 import { MAX_REPLAY_SYMBOLS } from "../../streams/replay/Replays.ts"
 import { Caller, maySee, refuseInstruments } from "../caller.ts"
 import { BadRequest, type Forbidden, NotFound, type Unavailable } from "../errors.ts"
@@ -69,7 +69,7 @@ const withinDate = (query: AskedQuery): Effect.Effect<{ readonly from?: number; 
 export const readAsked = (
   query: AskedQuery,
   instruments: Instruments["Service"],
-  store: Pick<TickStore["Service"], "tokens">
+  store: Pick<History["Service"], "tokens">
 ): Effect.Effect<Asked, BadRequest | Forbidden | NotFound | Unavailable> =>
   Effect.gen(function* () {
     const given = SELECTORS.filter((name) => query[name] !== undefined)

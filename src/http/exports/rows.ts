@@ -7,7 +7,8 @@ import { type Interval, intervalMicros } from "../../schema/Candle.ts"
 import type { StoreError } from "../../schema/Errors.ts"
 import type { Segment } from "../../schema/Sessions.ts"
 import type { BarRow } from "../../schema/tables.ts"
-import type { StoredTick, TickCursor, TickStore } from "../../streams/ports/TickStore.ts"
+import type { History } from "../../streams/ports/History.ts"
+import type { StoredTick, TickCursor } from "../../streams/ports/TickStore.ts"
 import { merge, type PageReader } from "../../streams/replay/merge.ts"
 import { storedTicks } from "../../streams/replay/replay.ts"
 import { bars, knowsHours } from "../bars.ts"
@@ -23,10 +24,10 @@ const PAGES = 2
 const pageRows = (instruments: number): number =>
   Math.min(PAGE_ROWS, Math.max(MIN_PAGE_ROWS, Math.floor(PAGES_ROWS / (2 * Math.max(1, instruments)))))
 
-type Readable = Pick<TickStore["Service"], "ticks" | "candles">
+type Readable = Pick<History["Service"], "ticks" | "candles">
 
-/** The store as exports read it: a few pages at a time of all of them. */
-export const gently = (store: TickStore["Service"]): Effect.Effect<TickStore["Service"]> =>
+/** History as exports read it: a few pages at a time of all of them. */
+export const gently = (store: History["Service"]): Effect.Effect<History["Service"]> =>
   Effect.map(Semaphore.make(PAGES), (pages) => ({
     ...store,
     ticks: (query) => pages.withPermits(1)(store.ticks(query)),

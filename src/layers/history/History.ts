@@ -127,6 +127,15 @@ export const make = (store: TickStore["Service"], archive: Archive["Service"]): 
           (old, kept) => [...new Set([...old, ...kept])].sort((a, b) => a - b)
         )
       ),
+    revision: (tokens, from, to) =>
+      across(from, store.revision(tokens, from, to), (known) =>
+        Effect.zipWith(
+          cold.count(tokens, from, Math.min(to, known)),
+          to <= known ? Effect.succeed("") : store.revision(tokens, known, to),
+          // What is archived never changes, and has its place or never gets one.
+          (old, kept) => `archived ${old} ${kept}`
+        )
+      ),
     of: (source) => (source === "store" ? store : cold),
     archive
   }
@@ -149,6 +158,7 @@ export const layerOfStore: Layer.Layer<History, never, TickStore> = Layer.effect
       candles: store.candles,
       count: store.count,
       tokens: store.tokens,
+      revision: store.revision,
       of: (source) => (source === "store" ? store : undefined),
       archive: undefined
     })
