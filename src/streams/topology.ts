@@ -21,6 +21,7 @@ import { runProcess } from "./process/runProcess.ts"
 import type { Replays } from "./replay/Replays.ts"
 import type { Drain } from "./run/Drain.ts"
 import type { Readiness } from "./run/Readiness.ts"
+import { compactDays } from "./sinks/compactDays.ts"
 import { refreshCandles } from "./sinks/refreshCandles.ts"
 import { retention } from "./sinks/retention.ts"
 import { ARCHIVE_DISCARDS, writeArchive } from "./sinks/writeArchive.ts"
@@ -183,7 +184,10 @@ const recent: Group<TickLog | RecentTicks | Readiness | Drain> = {
 const archive: Group<TickLog | Archive | Readiness | Drain> = {
   reads: "normalized_ticks",
   gathers: true,
-  parts: (settings) => [{ name: "archive", run: writeArchive(settings) }],
+  parts: (settings) => [
+    { name: "archive", run: writeArchive(settings) },
+    { name: "compaction", run: compactDays }
+  ],
   nodes: [
     ["follow-archive", "stage", FOLLOWS, FOLLOW_DISCARDS],
     ["archive", "sink", "Parquet, a range of a partition and a trading day an object", ARCHIVE_DISCARDS]

@@ -83,6 +83,7 @@ const working = (places: Record<"store" | "archive" | "ring" | "server", Arrived
     ticks: () => Effect.succeed([]),
     minutes: () => Effect.succeed([]),
     add: () => Effect.void,
+    compact: () => Effect.succeed(0),
     list: () => Effect.succeed({ objects: [], unreadable: [] }),
     object: () => Effect.undefined,
     counts: () => Effect.succeed(new Map())

@@ -21,6 +21,7 @@ import { Symbols } from "../../streams/ports/Symbols.ts"
 import { crashPoint } from "../../streams/run/crashPoint.ts"
 import { archivedBars } from "./archivedBars.ts"
 import { archivedTicks } from "./archivedTicks.ts"
+import { COVERED_FOR_MS, type CompactionOptions, JOIN_ROWS, makeCompaction } from "./compaction.ts"
 import { type DayObjects, dateFolder, groupsMeeting, MAX_RETRIES, makeDays, parseName } from "./dayObjects.ts"
 import type { ObjectSource } from "./objectSource.ts"
 import type { ObjectStore } from "./objectStore.ts"
@@ -29,7 +30,7 @@ import { SCHEMA_VERSION, symbolsOf, toStoredTicks } from "./parquetSchema.ts"
 import * as ParquetThread from "./parquetThread.ts"
 import type { Answers, Part } from "./parquetWorker.ts"
 
-export interface ParquetOptions {
+export interface ParquetOptions extends CompactionOptions {
   /** Keys a reader remembers at a time; a day with more rows is read in more turns. */
   readonly maxKeys: number
 }
@@ -120,12 +121,13 @@ const datesOf = (ticks: TickColumns): ReadonlyMap<string, TickColumns> => {
 /** The archive on an object store. */
 export const make = (
   store: ObjectStore,
-  { maxKeys = MAX_KEYS }: Partial<ParquetOptions> = {}
+  { maxKeys = MAX_KEYS, joinRows = JOIN_ROWS, coveredForMs = COVERED_FOR_MS }: Partial<ParquetOptions> = {}
 ): Effect.Effect<Archive["Service"], never, Scope.Scope> =>
   Effect.gen(function* () {
     const thread = yield* ParquetThread.make(store.readRange)
     const symbols = yield* Symbols
     const days = makeDays(store, thread)
+    const compaction = makeCompaction(store, thread, days, { joinRows, coveredForMs })
     let readers = 0
     /** Objects that cannot be read, each said once. */
     const told = new Set<string>()
@@ -200,24 +202,24 @@ export const make = (
         const day = dayOfDate(date)!
         // No object is there before its manifest.
         if (isBegun && (yield* store.sizeOf(key)) !== undefined) return 0
-        const { bytes, leftOut, unreadable } = yield* thread.ask({
-          kind: "encode",
-          columns,
-          symbols: symbolsOf(columns.instrument_token, (token) => symbols.of(token, day)),
-          others: yield* othersOf(range, date, name),
-          metadata: {
-            topic: "normalized_ticks",
-            incarnation,
-            partition: String(partition),
-            first: String(first),
-            last: String(last),
-            date,
-            schema_version: String(SCHEMA_VERSION)
-          }
-        })
+        const metadata = {
+          topic: "normalized_ticks",
+          incarnation,
+          partition: String(partition),
+          first: String(first),
+          last: String(last),
+          date,
+          schema_version: String(SCHEMA_VERSION)
+        }
+        const named = symbolsOf(columns.instrument_token, (token) => symbols.of(token, day))
+        // What is gone meanwhile has its rows in an object that was not listed yet.
+        const { bytes, leftOut, unreadable } = yield* Effect.flatMap(othersOf(range, date, name), (others) =>
+          thread.ask({ kind: "encode", columns, symbols: named, others, metadata })
+        ).pipe(Effect.retry({ while: ({ object }) => object?.is === "gone", times: MAX_RETRIES }))
         // Where another writer of this range was quicker, its object holds the same rows.
         if (bytes !== null) yield* store.putNew(key, bytes)
         days.changed(date)
+        compaction.changed(date)
         crashPoint("after-object")
         for (const reason of unreadable) {
           if (told.has(reason)) continue
@@ -249,6 +251,7 @@ export const make = (
 
     const add: Archive["Service"]["add"] = (ticks) =>
       Effect.gen(function* () {
+        yield* symbols.refresh
         for (const [date, columns] of datesOf(ticks)) {
           const { instrument_token: tokens, exchange_ts: times, sequence_id: ids } = columns
           const hash = createHash("sha256")
@@ -429,5 +432,16 @@ export const make = (
             }
       )
 
-    return { begun, write, add, list, object, read, ticks, minutes, counts } satisfies Archive["Service"]
+    return {
+      begun,
+      write,
+      add,
+      compact: compaction.compact,
+      list,
+      object,
+      read,
+      ticks,
+      minutes,
+      counts
+    } satisfies Archive["Service"]
   })

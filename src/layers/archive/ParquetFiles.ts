@@ -108,6 +108,11 @@ const open = (folder: string, readsOnly: boolean): Effect.Effect<ObjectStore, St
 
     return {
       putNew: (key, bytes) => io("write", () => putNew(key, bytes)),
+      remove: (key) =>
+        io("write", async () => {
+          await fs.rm(join(folder, key), { force: true })
+          await syncFolder(dirname(join(folder, key)))
+        }),
       sizeOf: (key) =>
         io("read", () =>
           unlessMissing(undefined, async () => {

@@ -261,6 +261,11 @@ const open = (options: S3Options): Effect.Effect<ObjectStore, StartError, Scope.
       }
     }
 
+    const remove = async (Key: string, signal: AbortSignal): Promise<void> => {
+      const command = new sdk.DeleteObjectCommand({ Bucket: bucket, Key })
+      await within(timeoutMs, signal, (abortSignal) => client.send(command, { abortSignal }))
+    }
+
     const sizeOf = async (Key: string, signal: AbortSignal): Promise<number | undefined> => {
       try {
         const command = new sdk.HeadObjectCommand({ Bucket: bucket, Key })
@@ -378,6 +383,7 @@ const open = (options: S3Options): Effect.Effect<ObjectStore, StartError, Scope.
 
     return {
       putNew: (key, bytes) => ask("write", (signal) => attempts(signal, () => put(key, bytes, signal))),
+      remove: (key) => ask("write", (signal) => attempts(signal, () => remove(key, signal))),
       sizeOf: (key) => ask("read", (signal) => attempts(signal, () => sizeOf(key, signal))),
       get: (key) => ask("read", (signal) => attempts(signal, () => get(key, signal))),
       list: (prefix) => ask("read", (signal) => list(prefix, signal)),

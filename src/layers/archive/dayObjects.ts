@@ -17,7 +17,7 @@ const LISTED_FOR_MS = 5000
 const MAX_LISTS = 4096
 const MAX_FOOTERS = 32_768
 /** One that could not be read is tried again after so long: it may have been put right. */
-const ASIDE_FOR_MS = 60_000
+const ASIDE_FOR_MS = 600_000
 const MAX_ASIDE = 1000
 /** Objects of a day whose footers are asked for at a time. */
 const AT_ONCE = 8
@@ -30,6 +30,15 @@ const OBJECT = /^([A-Za-z0-9_-]+)-(\d+)-(\d+)-\d+\.parquet$/
 export const parseName = (name: string) => {
   const [, incarnation, partition, first] = OBJECT.exec(name) ?? []
   return incarnation === undefined ? undefined : { incarnation, partition: Number(partition), first: Number(first) }
+}
+
+/** Names objects that took the place of others. */
+const JOINED = "joined"
+export const isJoined = (incarnation: string): boolean => incarnation.startsWith(`${JOINED}-`)
+/** The name of one that takes the place of others: of what it holds, and where its first one stood in the order. */
+export const joinedName = (hash: string, first: string): string => {
+  const { partition = 0, first: offset = 0 } = parseName(first) ?? {}
+  return `${JOINED}-${hash}-${partition}-${offset}-0.parquet`
 }
 
 export interface DayObject {
@@ -121,7 +130,14 @@ export const makeDays = (store: ObjectStore, thread: ParquetThread) => {
   const look = (date: string): Effect.Effect<DayObjects, ArchiveError> =>
     Effect.gen(function* () {
       const now = yield* Clock.currentTimeMillis
-      const readable = (yield* ordered(date)).filter(({ source }) => !isAside(source, now))
+      const listed = (yield* ordered(date)).filter(({ source }) => !isAside(source, now))
+      const joined = yield* Effect.forEach(
+        listed.filter(({ incarnation }) => isJoined(incarnation)),
+        ({ source }) => footerOf(source),
+        { concurrency: AT_ONCE }
+      )
+      const covered = new Set(joined.flatMap(({ covers }) => covers))
+      const readable = listed.filter(({ name }) => !covered.has(name))
       const objects = yield* Effect.forEach(
         readable,
         ({ name, source }) => Effect.map(footerOf(source), (footer): DayObject => ({ name, source, footer })),
@@ -171,20 +187,24 @@ export const makeDays = (store: ObjectStore, thread: ParquetThread) => {
     })
 
   /** The days, ascending, that may have ticks in [from, to). */
-  const between = (from: number, to: number): Effect.Effect<ReadonlyArray<string>, ArchiveError> =>
-    Effect.gen(function* () {
-      const now = yield* Clock.currentTimeMillis
-      if (dates === undefined || now - dates.at >= LISTED_FOR_MS) {
-        const found = (yield* store.folders("ticks/"))
-          .map((folder) => folder.replace(/^date=/, ""))
-          .filter((date) => dayOfDate(date) !== undefined)
-        dates = { at: now, dates: found.sort() }
-      }
-      if (to <= from) return []
-      const first = tradingDate(tradingDay(from))
-      const last = tradingDate(tradingDay(to - 1))
-      return dates.dates.filter((date) => date >= first && date <= last)
-    })
+  /** Every day that there is a folder of, ascending. */
+  const all: Effect.Effect<ReadonlyArray<string>, ArchiveError> = Effect.gen(function* () {
+    const now = yield* Clock.currentTimeMillis
+    if (dates === undefined || now - dates.at >= LISTED_FOR_MS) {
+      const found = (yield* store.folders("ticks/"))
+        .map((folder) => folder.replace(/^date=/, ""))
+        .filter((date) => dayOfDate(date) !== undefined)
+      dates = { at: now, dates: found.sort() }
+    }
+    return dates.dates
+  })
+
+  const between = (from: number, to: number): Effect.Effect<ReadonlyArray<string>, ArchiveError> => {
+    if (to <= from) return Effect.succeed([])
+    const first = tradingDate(tradingDay(from))
+    const last = tradingDate(tradingDay(to - 1))
+    return Effect.map(all, (found) => found.filter((date) => date >= first && date <= last))
+  }
 
   /** The objects of a day that are set aside, and why. */
   const unreadable = (date: string) =>
@@ -196,6 +216,17 @@ export const makeDays = (store: ObjectStore, thread: ParquetThread) => {
       )
     })
 
-  return { unreadable, of, between, changed, reading, missed }
+  return {
+    all,
+    /** All that lies there of a day, what is covered and what is set aside too. */
+    ordered,
+    unreadable,
+    setAside,
+    of,
+    between,
+    changed,
+    reading,
+    missed
+  }
 }
 export type Days = ReturnType<typeof makeDays>

@@ -11,6 +11,8 @@ import type { ReadRange } from "./parquetThread.ts"
 export interface ObjectStore {
   /** Puts an object where none is. False: one is there, and stays as it was; also where an earlier try put it. */
   readonly putNew: (key: string, bytes: Uint8Array) => Effect.Effect<boolean, ArchiveError>
+  /** Takes an object away; it may be gone already. */
+  readonly remove: (key: string) => Effect.Effect<void, ArchiveError>
   /** How many bytes an object has; undefined where there is none. */
   readonly sizeOf: (key: string) => Effect.Effect<number | undefined, ArchiveError>
   /** A small object, whole. */

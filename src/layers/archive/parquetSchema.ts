@@ -250,3 +250,24 @@ export const gatherStored = (refs: ReadonlyArray<RowRef>): StoredColumns => {
   }
   return gathered as unknown as StoredColumns
 }
+
+/** Rows of an object as they were read, by column; a column that is younger than the object is not among them. */
+export interface RawRows {
+  readonly columns: ReadonlyMap<string, ArrayLike<unknown>>
+}
+
+/** What an object lacks that is older than a column whose rows all have something. */
+const NOTHING: Readonly<Record<string, unknown>> = { INT32: 0, INT64: 0, DOUBLE: 0, BYTE_ARRAY: "", BOOLEAN: false }
+
+const GROWING = new Set(COLUMNS.flatMap(({ name, field }) => ("grows" in field ? [name] : [])))
+
+/** Some rows of several objects as the writer takes them, every column of theirs that this version knows. */
+export const joinedData = (rows: ReadonlyArray<readonly [of: RawRows, row: number]>) =>
+  PARQUET_SCHEMA.slice(1).map(({ name, type, repetition_type }) => {
+    const isOptional = repetition_type === "OPTIONAL"
+    const data = rows.map(([{ columns }, row]) => {
+      const value = columns.get(name)?.[row] ?? (isOptional ? null : NOTHING[type!])
+      return type === "INT64" && value !== null ? BigInt(value as number | bigint) : value
+    })
+    return { name, data, ...(GROWING.has(name) ? { encoding: "DELTA_BINARY_PACKED" as const } : {}) }
+  })

@@ -14,8 +14,10 @@ import { isInSlice, PrimaryKeys } from "./PrimaryKeys.ts"
 import {
   columnData,
   gatherStored,
+  joinedData,
   KEY_COLUMNS,
   PARQUET_SCHEMA,
+  type RawRows,
   READ_COLUMNS,
   ROW_GROUP_ROWS,
   readStoredColumns
@@ -49,6 +51,16 @@ export type Request =
       /** Objects whose rows are left out of the new one. */
       readonly others: ReadonlyArray<ObjectSource>
     }
+  | {
+      readonly kind: "join"
+      readonly sources: ReadonlyArray<{
+        readonly name: string
+        readonly source: ObjectSource
+        readonly covers: ReadonlyArray<string>
+      }>
+      readonly metadata: Readonly<Record<string, string>>
+    }
+  | { readonly kind: "check"; readonly source: ObjectSource }
   | { readonly kind: "footer"; readonly source: ObjectSource }
   | { readonly kind: "survey"; readonly source: ObjectSource; readonly groups: ReadonlyArray<number> }
   | { readonly kind: "begin"; readonly part: Part }
@@ -64,6 +76,16 @@ export interface Encoded {
   readonly leftOut: number
   /** Of the other objects those that cannot be read, and why. */
   readonly unreadable: ReadonlyArray<string>
+}
+
+/** One object of what several held. */
+export interface Joined {
+  readonly bytes: Uint8Array<ArrayBuffer>
+  readonly rows: number
+  /** Of the objects those that it holds. */
+  readonly names: ReadonlyArray<string>
+  /** The others. */
+  readonly corrupt: ReadonlyArray<{ readonly name: string; readonly reason: string }>
 }
 
 /** One instrument's rows in [from, to), of these groups of these objects; earlier objects' rows of a key go first. */
@@ -87,6 +109,8 @@ export interface Footer {
   readonly tokens: Float64Array<ArrayBuffer>
   readonly times: Float64Array<ArrayBuffer>
   readonly rows: Int32Array<ArrayBuffer>
+  /** Names of the objects whose rows it holds, and that are to be read no longer. */
+  readonly covers: ReadonlyArray<string>
 }
 
 export interface Survey {
@@ -98,6 +122,9 @@ export interface Survey {
 /** What each request is answered with. */
 export interface Answers {
   readonly encode: Encoded
+  readonly join: Joined
+  /** How many rows were read, every column of them. */
+  readonly check: number
   readonly footer: Footer
   readonly survey: Survey
   readonly begin: null
@@ -143,12 +170,7 @@ const sortedRows = (columns: TickColumns): Uint32Array => {
   return rows.subarray(0, kept)
 }
 
-const encodeRows = (
-  columns: TickColumns,
-  symbols: NameColumn,
-  rows: Uint32Array,
-  metadata: Readonly<Record<string, string>>
-): Uint8Array<ArrayBuffer> => {
+const beginObject = (metadata: Readonly<Record<string, string>>) => {
   const writer = new ByteWriter(1 << 20)
   const parquet = new ParquetWriter({
     writer,
@@ -156,6 +178,16 @@ const encodeRows = (
     createdBy: "market-data-platform",
     kvMetadata: Object.entries(metadata).map(([key, value]) => ({ key, value }))
   })
+  return { writer, parquet }
+}
+
+const encodeRows = (
+  columns: TickColumns,
+  symbols: NameColumn,
+  rows: Uint32Array,
+  metadata: Readonly<Record<string, string>>
+): Uint8Array<ArrayBuffer> => {
+  const { writer, parquet } = beginObject(metadata)
   for (let start = 0; start < rows.length; start += ROW_GROUP_ROWS) {
     const group = rows.subarray(start, start + ROW_GROUP_ROWS)
     parquet.write({ rowGroupSize: ROW_GROUP_ROWS, columnData: columnData(columns, symbols, group) })
@@ -344,9 +376,89 @@ const footer = (source: ObjectSource): Promise<Footer> =>
     return {
       tokens: Float64Array.from(keys.flatMap(({ tokens }) => tokens)),
       times: Float64Array.from(keys.flatMap(({ times }) => times)),
-      rows: Int32Array.from(metadata.row_groups, ({ num_rows }) => Number(num_rows))
+      rows: Int32Array.from(metadata.row_groups, ({ num_rows }) => Number(num_rows)),
+      covers: coversOf(metadata)
     }
   })
+
+/** The key of what an object says of those that it took the place of. */
+const COVERS = "covers"
+
+const coversOf = ({ key_value_metadata: said = [] }: FileMetaData): ReadonlyArray<string> => {
+  const text = said.find(({ key }) => key === COVERS)?.value
+  const names: unknown = text === undefined ? [] : JSON.parse(text)
+  if (Array.isArray(names) && names.every((name): name is string => typeof name === "string")) return names
+  throw new Error(`${COVERS}: expected names of objects`)
+}
+
+/** Every row of an object, a row group after the other, with every column that it has and this version knows. */
+const wholeOf = (source: ObjectSource): Promise<ReadonlyArray<RawRows & { readonly length: number }>> =>
+  withObject(source, async ({ buffer, hold }, metadata) => {
+    const has = presentIn(metadata)
+    const groups: Array<RawRows & { readonly length: number }> = []
+    for (let group = 0; group < metadata.row_groups.length; group++) {
+      const bytes = groupBytes(metadata, group, metadata.row_groups[group]!.columns.length)
+      if (bytes !== undefined) await hold(...bytes)
+      const scan = await parquetScan({ file: buffer, metadata, parsers })
+      const [rowStart, rowEnd] = groupRange(metadata, group)
+      const columns = new Map<string, ArrayLike<unknown>>()
+      for (const { name: column } of PARQUET_SCHEMA.slice(1)) {
+        if (has(column)) columns.set(column, await scan.readColumn({ column, rowStart, rowEnd }))
+      }
+      groups.push({ columns, length: rowEnd - rowStart })
+    }
+    return groups
+  })
+
+/** A pause in which others are answered. */
+const pause = (): Promise<void> => new Promise((resolve) => setImmediate(resolve))
+
+const join = async ({ sources, metadata }: Request & { readonly kind: "join" }): Promise<Joined> => {
+  const names: Array<string> = []
+  const covered: Array<string> = []
+  const corrupt: Array<{ readonly name: string; readonly reason: string }> = []
+  const parts: Array<RawRows & { readonly length: number }> = []
+  for (const { name, source, covers } of sources) {
+    try {
+      parts.push(...(await wholeOf(source)))
+      names.push(name)
+      covered.push(name, ...covers)
+    } catch (error) {
+      if (!(error instanceof ObjectError) || error.object?.is !== "corrupt") throw error
+      corrupt.push(error.object)
+    }
+    await pause()
+  }
+  const rows = parts.flatMap((part) => {
+    const [tokens, times, ids] = ["instrument_token", "exchange_ts", "sequence_id"].map(
+      (name) => part.columns.get(name)!
+    )
+    return Array.from({ length: part.length }, (_, row) => ({
+      part,
+      row,
+      token: tokens![row] as number,
+      ts: times![row] as number,
+      id: Number(ids![row])
+    }))
+  })
+  // Equal keys stay in the order of the objects, so that the first published is kept.
+  rows.sort((a, b) => a.token - b.token || a.ts - b.ts || a.id - b.id)
+  const kept = rows.filter((one, i) => {
+    const before = rows[i - 1]
+    return before === undefined || before.token !== one.token || before.ts !== one.ts || before.id !== one.id
+  })
+  const { writer, parquet } = beginObject({ ...metadata, [COVERS]: JSON.stringify(covered) })
+  for (let start = 0; start < kept.length; start += ROW_GROUP_ROWS) {
+    const group = kept.slice(start, start + ROW_GROUP_ROWS).map(({ part, row }) => [part, row] as const)
+    parquet.write({ rowGroupSize: ROW_GROUP_ROWS, columnData: joinedData(group) })
+    await pause()
+  }
+  parquet.finish()
+  return { bytes: new Uint8Array(writer.getBuffer()), rows: kept.length, names, corrupt }
+}
+
+const check = async (source: ObjectSource): Promise<number> =>
+  (await wholeOf(source)).reduce((sum, { length }) => sum + length, 0)
 
 /** The keys that a row group may hold; what its statistics do not say, it may. */
 interface GroupKeys {
@@ -427,8 +539,9 @@ const withoutThoseOf = async (columns: TickColumns, rows: Uint32Array, others: R
         }
       })
     } catch (error) {
-      // Bytes that do not come are asked for again. One that is gone, or no Parquet, shows nobody a tick.
-      if (error instanceof ObjectError && error.object === undefined) throw error
+      // Bytes that do not come are asked for again, and one that is gone, in what took its place. No Parquet shows
+      // nobody a tick.
+      if (!(error instanceof ObjectError) || error.object?.is !== "corrupt") throw error
       unreadable.push(error instanceof Error ? error.message : String(error))
     }
   }
@@ -657,6 +770,10 @@ const answer = (request: Request): Answers[keyof Answers] | Promise<Answers[keyo
   switch (request.kind) {
     case "encode":
       return encode(request)
+    case "join":
+      return join(request)
+    case "check":
+      return check(request.source)
     case "footer":
       return footer(request.source)
     case "survey":
@@ -679,7 +796,8 @@ const buffersOf = (columns: StoredColumns): Array<ArrayBuffer> =>
   Object.values(columns).map((column) => ("indexes" in column ? column.indexes.buffer : column.buffer))
 
 const transfers = (answered: Answers[keyof Answers]): Array<ArrayBuffer> => {
-  if (answered === null) return []
+  if (answered === null || typeof answered === "number") return []
+  if ("names" in answered) return [answered.bytes.buffer]
   if ("leftOut" in answered) return answered.bytes === null ? [] : [answered.bytes.buffer]
   if ("counts" in answered) return [answered.tokens.buffer, answered.counts.buffer]
   if ("times" in answered) return [answered.tokens.buffer, answered.times.buffer, answered.rows.buffer]

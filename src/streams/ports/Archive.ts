@@ -45,6 +45,11 @@ export class Archive extends Context.Service<
     readonly write: (range: ArchiveRange, ticks: TickColumns) => Effect.Effect<number, ArchiveError | RangeTaken>
     /** Takes ticks that come from elsewhere than the log; those that it has under their primary key it leaves out. */
     readonly add: (ticks: TickColumns) => Effect.Effect<void, ArchiveError>
+    /**
+     * Joins small objects of the trading days before a date; answers how many. Asking again changes nothing that a reader
+     * sees, wherever it was left off.
+     */
+    readonly compact: (before: string) => Effect.Effect<number, ArchiveError>
     /** The ticks of a trading day (`YYYY-MM-DD`), of some instruments or all, one row a primary key, unordered. */
     readonly read: (
       date: string,
@@ -73,6 +78,7 @@ export const noArchive: Archive["Service"] = {
   begun: () => refused,
   write: () => refused,
   add: () => refused,
+  compact: () => refused,
   list: () => refused,
   object: () => refused,
   read: () => Stream.die("nothing is archived"),

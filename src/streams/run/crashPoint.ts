@@ -26,7 +26,17 @@ export const CRASH_POINTS = [
   "after-archive-commit"
 ] as const
 /** Of work that is done once a day, which tests of its own kill. */
-export const SELDOM_CRASH_POINTS = ["after-handed-over", "after-read-back", "after-days-dropped"] as const
+export const SELDOM_CRASH_POINTS = [
+  // old days
+  "after-handed-over",
+  "after-read-back",
+  "after-days-dropped",
+  // compaction
+  "after-plan",
+  "after-joined-object",
+  "after-joined-check",
+  "after-covered-removed"
+] as const
 /** Every sink has these two; the list names those that the crash suite plays. */
 type SinkPoint = `after-${string}-${"write" | "commit"}`
 export type CrashPoint = (typeof CRASH_POINTS)[number] | (typeof SELDOM_CRASH_POINTS)[number] | SinkPoint

@@ -134,6 +134,7 @@ const sinks = (taken: Taken) =>
       ticks: () => Effect.succeed([]),
       minutes: () => Effect.succeed([]),
       add: () => Effect.void,
+      compact: () => Effect.succeed(0),
       list: () => Effect.succeed({ objects: [], unreadable: [] }),
       object: () => Effect.undefined,
       counts: () => Effect.succeed(new Map())
