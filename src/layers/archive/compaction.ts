@@ -13,8 +13,8 @@ import type { ObjectStore } from "./objectStore.ts"
 import { SCHEMA_VERSION } from "./parquetSchema.ts"
 import type { ParquetThread } from "./parquetThread.ts"
 
-/** Rows of a joined object at most: 8 MB, and 100 MB while it is made. */
-export const JOIN_ROWS = 400_000
+/** Rows of a joined object at most: some 5 MB. */
+export const JOIN_ROWS = 250_000
 /** How long what is covered stays. */
 export const COVERED_FOR_MS = 600_000
 /** Names that an object may say it covers; one that says more is joined no further. */

@@ -20,6 +20,7 @@ import {
   type RawRows,
   READ_COLUMNS,
   ROW_GROUP_ROWS,
+  rawColumn,
   readStoredColumns
 } from "./parquetSchema.ts"
 
@@ -392,18 +393,18 @@ const coversOf = ({ key_value_metadata: said = [] }: FileMetaData): ReadonlyArra
 }
 
 /** Every row of an object, a row group after the other, with every column that it has and this version knows. */
-const wholeOf = (source: ObjectSource): Promise<ReadonlyArray<RawRows & { readonly length: number }>> =>
+const wholeOf = (source: ObjectSource): Promise<ReadonlyArray<RawRows>> =>
   withObject(source, async ({ buffer, hold }, metadata) => {
     const has = presentIn(metadata)
-    const groups: Array<RawRows & { readonly length: number }> = []
+    const groups: Array<RawRows> = []
     for (let group = 0; group < metadata.row_groups.length; group++) {
       const bytes = groupBytes(metadata, group, metadata.row_groups[group]!.columns.length)
       if (bytes !== undefined) await hold(...bytes)
       const scan = await parquetScan({ file: buffer, metadata, parsers })
       const [rowStart, rowEnd] = groupRange(metadata, group)
-      const columns = new Map<string, ArrayLike<unknown>>()
+      const columns = new Map<string, Float64Array | ReadonlyArray<unknown>>()
       for (const { name: column } of PARQUET_SCHEMA.slice(1)) {
-        if (has(column)) columns.set(column, await scan.readColumn({ column, rowStart, rowEnd }))
+        if (has(column)) columns.set(column, rawColumn(column, await scan.readColumn({ column, rowStart, rowEnd })))
       }
       groups.push({ columns, length: rowEnd - rowStart })
     }
@@ -417,7 +418,7 @@ const join = async ({ sources, metadata }: Request & { readonly kind: "join" }):
   const names: Array<string> = []
   const covered: Array<string> = []
   const corrupt: Array<{ readonly name: string; readonly reason: string }> = []
-  const parts: Array<RawRows & { readonly length: number }> = []
+  const parts: Array<RawRows> = []
   for (const { name, source, covers } of sources) {
     try {
       parts.push(...(await wholeOf(source)))
@@ -429,27 +430,30 @@ const join = async ({ sources, metadata }: Request & { readonly kind: "join" }):
     }
     await pause()
   }
-  const rows = parts.flatMap((part) => {
-    const [tokens, times, ids] = ["instrument_token", "exchange_ts", "sequence_id"].map(
-      (name) => part.columns.get(name)!
-    )
-    return Array.from({ length: part.length }, (_, row) => ({
-      part,
-      row,
-      token: tokens![row] as number,
-      ts: times![row] as number,
-      id: Number(ids![row])
-    }))
+  /** Where each part's rows begin among all. */
+  const starts: Array<number> = []
+  let total = 0
+  for (const { length } of parts) {
+    starts.push(total)
+    total += length
+  }
+  const keys = ["instrument_token", "exchange_ts", "sequence_id"].map((name) => {
+    const values = new Float64Array(total)
+    for (const [i, { columns }] of parts.entries()) values.set(columns.get(name) as Float64Array, starts[i])
+    return values
   })
+  const [tokens, times, ids] = keys as [Float64Array, Float64Array, Float64Array]
+  const order = (a: number, b: number): number => tokens[a]! - tokens[b]! || times[a]! - times[b]! || ids[a]! - ids[b]!
   // Equal keys stay in the order of the objects, so that the first published is kept.
-  rows.sort((a, b) => a.token - b.token || a.ts - b.ts || a.id - b.id)
-  const kept = rows.filter((one, i) => {
-    const before = rows[i - 1]
-    return before === undefined || before.token !== one.token || before.ts !== one.ts || before.id !== one.id
-  })
+  const sorted = Uint32Array.from({ length: total }, (_, i) => i).sort((a, b) => order(a, b) || a - b)
+  const kept = sorted.filter((row, i) => i === 0 || order(row, sorted[i - 1]!) !== 0)
+  const rowAt = (row: number): readonly [RawRows, number] => {
+    const part = lowerBound(starts, row + 1) - 1
+    return [parts[part]!, row - starts[part]!]
+  }
   const { writer, parquet } = beginObject({ ...metadata, [COVERS]: JSON.stringify(covered) })
   for (let start = 0; start < kept.length; start += ROW_GROUP_ROWS) {
-    const group = kept.slice(start, start + ROW_GROUP_ROWS).map(({ part, row }) => [part, row] as const)
+    const group = Array.from(kept.subarray(start, start + ROW_GROUP_ROWS), rowAt)
     parquet.write({ rowGroupSize: ROW_GROUP_ROWS, columnData: joinedData(group) })
     await pause()
   }

@@ -277,13 +277,21 @@ for (const { name, place } of places) {
         const here = yield* place
         const options = { ...OPTIONS, coveredForMs: 0 }
         const before = yield* Effect.andThen(fill, seen).pipe(Effect.provide(here.open(options)))
-        const one = Effect.andThen(compact, compact).pipe(Effect.provide(Layer.fresh(here.open(options))))
-        const writer = Effect.andThen(fill, fill).pipe(Effect.provide(Layer.fresh(here.open(options))))
-        const reader = Effect.gen(function* () {
+        // Opening clears what was left half done: all are open before any begins.
+        const opened = yield* Effect.forEach([1, 2, 3, 4, 5], () => Layer.build(Layer.fresh(here.open(options))))
+        const [writer, reader, ...joiners] = opened as [(typeof opened)[0], (typeof opened)[0], ...typeof opened]
+        const reading = Effect.gen(function* () {
           for (let time = 0; time < 5; time++) assert.deepStrictEqual(yield* seen, before)
-        }).pipe(Effect.provide(Layer.fresh(here.open(options))))
-        yield* Effect.all([one, one, one, writer, reader], { concurrency: "unbounded" })
-        const lying = yield* Effect.andThen(one, asTheyLie(here)).pipe(Effect.provide(here.open(options)))
+        })
+        yield* Effect.all(
+          [
+            Effect.andThen(fill, fill).pipe(Effect.provide(writer)),
+            reading.pipe(Effect.provide(reader)),
+            ...joiners.map((joiner) => Effect.andThen(compact, compact).pipe(Effect.provide(joiner)))
+          ],
+          { concurrency: "unbounded" }
+        )
+        const lying = yield* Effect.andThen(compact, asTheyLie(here)).pipe(Effect.provide(here.open(options)))
         assert.strictEqual(lying.length, 16 * 7)
         assert.strictEqual(new Set(lying).size, 16 * 7)
         assert.deepStrictEqual(yield* seen.pipe(Effect.provide(here.open(options))), before)
