@@ -125,7 +125,12 @@ for (const { name, layer } of places) {
               ...range(60).map((n) => tick(6, (n * 11) % 400)),
               tick(3, -10 * 60 - 1)
             ]
-            const kept = range(60).map((n) => tick(1 + (n % 3), n * 3))
+            // The hour from 23:15 on is of a dropped day and of one that is kept.
+            const kept = [
+              ...range(60).map((n) => tick(1 + (n % 3), n * 3)),
+              tick(3, -10 * 60 + 2),
+              tick(3, -10 * 60 + 9)
+            ]
             const unplaced = tick(6, 7, { instrument_token: tokens[0], sequence_id: 9_000_001 })
             yield* write([...old, ...kept], [unplaced])
             const incarnation = `normalized-${tokens[0]}`

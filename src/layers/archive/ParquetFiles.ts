@@ -2,6 +2,7 @@
  * Decides how the archive lives in a folder of this machine: an object is a file that appears whole under its name or not
  * at all, and outlives a power cut once it is said to be there.
  */
+import { randomBytes } from "node:crypto"
 import { promises as fs } from "node:fs"
 import { dirname, join } from "node:path"
 import { Effect, Layer } from "effect"
@@ -83,6 +84,8 @@ const open = (folder: string, readsOnly: boolean): Effect.Effect<ObjectStore, St
     if (!readsOnly) yield* prepared
 
     let named = 0
+    // Processes of several machines that share a folder may have one number.
+    const self = randomBytes(6).toString("hex")
 
     const putNew = async (key: string, bytes: Uint8Array): Promise<boolean> => {
       const file = join(folder, key)
@@ -90,7 +93,7 @@ const open = (folder: string, readsOnly: boolean): Effect.Effect<ObjectStore, St
       await fs.mkdir(parent, { recursive: true })
       await syncFolder(dirname(parent))
       named += 1
-      const half = join(temporaryFolder, `${process.pid}-${named}`)
+      const half = join(temporaryFolder, `${self}-${named}`)
       let isNew = true
       try {
         await writeSynced(half, bytes)

@@ -29,6 +29,7 @@ const DAY = 24 * 3_600_000_000
 
 /** Takes back what came after version 3. */
 const TO_VERSION_3 = `
+  ALTER TABLE store_state DROP COLUMN dropped_before;
   ALTER TABLE instruments DROP COLUMN first_seen, DROP COLUMN last_seen, ADD known_since timestamptz NOT NULL;
   DROP TRIGGER instruments_changed ON instruments_history;
   ALTER TABLE instruments_history DROP COLUMN first_seen, DROP COLUMN last_seen,
@@ -86,6 +87,7 @@ describe("the schema", () => {
       yield* ask(
         options.url,
         `${TO_VERSION_3}; DELETE FROM schema_version WHERE version > 3;
+         UPDATE store_state SET ticks_from = '2026-01-14 18:30+00';
          INSERT INTO instruments (instrument_token, tradingsymbol, exchange, asset_class, tick_size, expiry, known_since) VALUES
            (1, 'INFY', 'NSE', 'EQ', 0.05, NULL, '2026-08-20 19:00+00'),
            (2, 'NIFTY25JULFUT', 'NFO', 'FUT', 0.1, '2025-07-31', '2026-08-22 04:00+00');
@@ -95,6 +97,8 @@ describe("the schema", () => {
            (2, '2026-08-21 03:00+00', '2026-08-21 04:00+00', 'NIFTY26AUGFUTURE', 'NFO', 'FUT', 0.1, '2026-08-25')`
       )
       const store = yield* Timescale.make(options)
+      // It had dropped days before it said so.
+      assert.strictEqual(yield* store.held, Date.parse("2026-01-14T18:30:00Z") * 1000)
       const found = yield* store.instruments(10)
       assert.deepStrictEqual(
         found.map(({ first, instrument }) => [instrument.tradingsymbol, tradingDate(first)]),
