@@ -263,7 +263,12 @@ const open = (options: S3Options): Effect.Effect<ObjectStore, StartError, Scope.
 
     const remove = async (Key: string, signal: AbortSignal): Promise<void> => {
       const command = new sdk.DeleteObjectCommand({ Bucket: bucket, Key })
-      await within(timeoutMs, signal, (abortSignal) => client.send(command, { abortSignal }))
+      try {
+        await within(timeoutMs, signal, (abortSignal) => client.send(command, { abortSignal }))
+      } catch (cause) {
+        // Some servers say so of an object that another has just removed.
+        if (statusOf(cause) !== 404) throw cause
+      }
     }
 
     const sizeOf = async (Key: string, signal: AbortSignal): Promise<number | undefined> => {
