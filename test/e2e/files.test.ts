@@ -1,15 +1,22 @@
+import { execFile } from "node:child_process"
 import { existsSync, readFileSync, writeFileSync } from "node:fs"
 import { join } from "node:path"
 import { fileURLToPath } from "node:url"
+import { promisify } from "node:util"
 import { gzipSync } from "node:zlib"
 import { assert, describe, it } from "@effect/vitest"
 import { Effect } from "effect"
 import { Command } from "effect/cli"
+import { PYTHON } from "../../scripts/servers/install.ts"
 import { outcomeOf, program } from "../../src/commands/cli.ts"
 import { feed } from "../../src/commands/feed.ts"
 import { LONG_MS } from "../support/guards.ts"
 import { folder, getJson, getLines, getMetrics, runToEnd, startInstance, untilDrained } from "../support/processes.ts"
+import { isInstalled } from "../support/services.ts"
 import { zipOf } from "../support/zip.ts"
+
+const run = promisify(execFile)
+const RECOMPUTE = fileURLToPath(new URL("recompute.py", import.meta.url))
 
 const mdp = Command.make("mdp").pipe(Command.withSubcommands([feed]))
 
@@ -427,6 +434,13 @@ describe("files of every shape", { timeout: LONG_MS * 3 }, () => {
           assert.deepStrictEqual(candles[at], rolledUp(bars, interval), `${name} ${interval}`)
         }
       }
+      if (isInstalled("python")) {
+        const asked = JSON.stringify(fed.map(({ token }, i) => [token, first[i]!.intervals]))
+        const agreed = yield* Effect.promise(() => run(PYTHON, [RECOMPUTE, url, asked], { timeout: LONG_MS }))
+        const bars = first.reduce((sum, { candles }) => sum + candles.reduce((of, all) => of + all.length, 0), 0)
+        assert.strictEqual(Number(agreed.stdout), bars)
+      } else
+        console.warn("skipped: the recompute with pandas, without Python's tools (npm run services -- install python)")
       const figures = yield* getMetrics(url)
       yield* feedAll
       yield* feedAll

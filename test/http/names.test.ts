@@ -1,10 +1,18 @@
 /** Decides whether every route names instruments as of the day that it is asked for. */
-import { existsSync, readFileSync } from "node:fs"
+import { existsSync, mkdtempSync, readFileSync, rmSync } from "node:fs"
+import { tmpdir } from "node:os"
+import { join } from "node:path"
 import { assert, describe, it } from "@effect/vitest"
-import { Effect } from "effect"
+import { Effect, Layer } from "effect"
+import { parquetReadObjects } from "hyparquet"
+import * as ParquetFiles from "../../src/layers/archive/ParquetFiles.ts"
+import * as SymbolsLayer from "../../src/layers/instruments/Symbols.ts"
 import type { Instrument } from "../../src/schema/Instrument.ts"
 import { tradingDayStart } from "../../src/schema/Tick.ts"
+import { toColumns } from "../../src/schema/TickColumns.ts"
 import { dayOfDate } from "../../src/schema/Time.ts"
+import { Archive } from "../../src/streams/ports/Archive.ts"
+import { makeTick } from "../contract/ticks.ts"
 import { instrumentOf } from "../support/instruments.ts"
 import { accessBy, bearer, keysFile, makeKey } from "../support/keys.ts"
 import { memoryStore, Rows, storedTick } from "./memoryStore.ts"
@@ -201,6 +209,52 @@ describe.skipIf(!FILES.every(({ path }) => existsSync(path)))("two files of a br
   const [earlier, later] = [read(FILES[0]!), read(FILES[1]!)]
   const shared = [...earlier.symbols.keys()].filter((token) => later.symbols.has(token))
 
+  const namesOf = ({ symbols }: typeof earlier) => shared.map((token) => symbols.get(token)!)
+
+  /** One of all symbols of a day has a tick of each, and none of the other day's has any. */
+  const namedInReplays = Effect.fnUntraced(function* (port: number) {
+    for (const [file, other] of [
+      [earlier, later],
+      [later, earlier]
+    ] as const) {
+      const replay = (symbols: ReadonlyArray<string>) =>
+        ask(port, "/api/v1/replays", {
+          method: "POST",
+          headers: { "content-type": "application/json" },
+          body: JSON.stringify({ symbols, date: file.day, paused: true })
+        })
+      const { json } = yield* replay(namesOf(file))
+      const { id, total } = json as { readonly id: string; readonly total: number }
+      assert.strictEqual(total, shared.length)
+      yield* ask(port, `/api/v1/replays/${id}`, { method: "DELETE" })
+      assert.strictEqual((yield* replay(namesOf(other).slice(0, 1))).status, 404)
+    }
+  })
+
+  /** The archive's objects of the ticks, as a tool reads them. */
+  const namedInParquet = Effect.fnUntraced(function* (rows: Rows) {
+    const made = yield* Effect.acquireRelease(
+      Effect.sync(() => mkdtempSync(join(tmpdir(), "names-"))),
+      (folder) => Effect.sync(() => rmSync(folder, { recursive: true, force: true }))
+    )
+    const ticks = rows.ticks.map((tick, position) =>
+      makeTick({ instrument_token: tick.instrument_token, exchange_ts: tick.exchange_ts, position })
+    )
+    const names = Layer.provide(SymbolsLayer.layer, memoryStore(rows))
+    yield* Effect.flatMap(Archive, (archive) =>
+      archive.write({ incarnation: "log-1", partition: 0, first: 0, last: ticks.length - 1 }, toColumns(ticks))
+    ).pipe(Effect.provide(Layer.provide(Layer.orDie(ParquetFiles.layer(made)), names)))
+    for (const { day, symbols } of [earlier, later]) {
+      const bytes = new Uint8Array(
+        readFileSync(join(made, "ticks", `date=${day}`, `log-1-0-0-${ticks.length - 1}.parquet`))
+      )
+      const file = { byteLength: bytes.length, slice: (from: number, to?: number) => bytes.slice(from, to).buffer }
+      const read = yield* Effect.promise(() => parquetReadObjects({ file, columns: ["instrument_token", "symbol"] }))
+      assert.strictEqual(read.length, shared.length)
+      for (const { instrument_token: token, symbol } of read) assert.strictEqual(symbol, symbols.get(token))
+    }
+  })
+
   for (const [how, order] of [
     ["the earlier one first", [earlier, later]],
     ["the later one first", [later, earlier]],
@@ -215,8 +269,10 @@ describe.skipIf(!FILES.every(({ path }) => existsSync(path)))("two files of a br
             rows.ticks.push(storedTick({ instrument_token: token, exchange_ts: at(day), price: dayOfDate(day)! }))
           }
         }
-        const { get, put } = yield* open(rows)
+        const { get, port, put } = yield* open(rows)
         for (const { of, text } of order) assert.strictEqual((yield* put(text, of)).status, 200)
+        yield* namedInReplays(port)
+        yield* namedInParquet(rows)
         for (const token of shared) {
           for (const { day, symbols } of [earlier, later]) {
             const symbol = symbols.get(token)!
