@@ -181,7 +181,7 @@ class Socket implements ClientSocket {
         : this.ws.send(text, false, false)
     // About its bytes, and before compression: what a peer reads is what it has to take in.
     this.flight.add(text.length)
-    return sent === 1 && !this.flight.isFull
+    return sent === 1
   }
 
   buffered(): number {

@@ -5,7 +5,9 @@
  */
 
 /** Pings a window. */
-const PINGS = 4
+const PINGS = 2
+/** Who is sent much is asked no more often than this: a pong costs as much as some hundred ticks. */
+const ASK_MS = 200
 /**
  * As long as a pong may take of a client that reads: however much comes at once goes to it at once. It is longer than any
  * round trip, and than what stops a program for a moment.
@@ -30,6 +32,9 @@ export class Flight {
   /** Bytes handed over that the peer has not said to have read, and those of them that no ping stands behind. */
   private bytes = 0
   private unasked = 0
+  /** Bytes since it was last looked at whether to ask. */
+  private unlooked = 0
+  private askedAt = Number.NEGATIVE_INFINITY
 
   /** `window` in bytes; `ping` sends one. */
   constructor(window: number, ping: (payload: string) => void, now: () => number = () => performance.now()) {
@@ -40,19 +45,26 @@ export class Flight {
 
   /** The peer is behind; it stays so until it answers. */
   get isFull(): boolean {
-    return this.bytes >= this.window && this.now() - this.asked[0]!.at >= PONG_MS
+    if (this.bytes < this.window) return false
+    const [oldest] = this.asked
+    return oldest !== undefined && this.now() - oldest.at >= PONG_MS
   }
 
   /** Counts what was handed over. */
   add(bytes: number): void {
     this.bytes += bytes
     this.unasked += bytes
-    if (this.unasked * PINGS >= this.window) this.ask()
+    this.unlooked += bytes
+    if (this.unlooked * PINGS >= this.window) this.ask()
   }
 
   private ask(): void {
+    this.unlooked = 0
+    const at = this.now()
+    if (at - this.askedAt < ASK_MS) return
+    this.askedAt = at
     const payload = String(++this.pings)
-    this.asked.push({ payload, at: this.now(), bytes: this.unasked })
+    this.asked.push({ payload, at, bytes: this.unasked })
     this.unasked = 0
     this.ping(payload)
   }

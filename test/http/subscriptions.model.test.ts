@@ -116,7 +116,11 @@ const scenario = async (seed: number, isShort: boolean): Promise<void> => {
   })
   const peers: Array<Peer> = []
   const newest = (token: number): Place | undefined => hub.live.place(token)
-  const talkTo = (checker: RuleChecker) => new Conversation(hub, { fast: random.chance(0.3), checker })
+  /** Some sockets push back, others take everything and have it read later. */
+  const talkTo = (checker: RuleChecker) => {
+    const window = random.chance(0.5) ? 1 + random.below(3000) : undefined
+    return new Conversation(hub, { fast: random.chance(0.3), checker, window })
+  }
 
   const publish = (): void => {
     const places = new Map<number, Place>()

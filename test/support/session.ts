@@ -32,6 +32,8 @@ export class Conversation {
     hub: Hub,
     options: {
       readonly fast?: boolean
+      /** Bytes that the peer may have yet to read of what its socket takes. */
+      readonly window?: number | undefined
       readonly checker?: RuleChecker
       readonly settings?: Partial<SessionSettings>
       readonly instruments?: ReadonlyArray<Instrument>
@@ -44,7 +46,8 @@ export class Conversation {
     this.hub = hub
     this.socket = new FakeSocket({
       fast: options.fast ?? true,
-      checker: options.checker ?? new RuleChecker({ keep: true })
+      checker: options.checker ?? new RuleChecker({ keep: true }),
+      ...(options.window === undefined ? {} : { window: options.window })
     })
     const list = options.instruments ?? []
     const services = {

@@ -9,8 +9,8 @@ import { type LatestFrame, LatestSlots } from "./latest.ts"
 /** What the queue needs of a connection. */
 export interface ClientSocket {
   /**
-   * Hands over one text frame; false where the peer does not keep up: the frame waits in the socket, or the peer is
-   * behind. `many` messages are in it: worth compressing where the peer reads that.
+   * Hands over one text frame; false where the peer does not keep up and the frame waits in the socket. `many` messages
+   * are in it: worth compressing where the peer reads that.
    */
   readonly send: (text: string, many?: boolean) => boolean
   /** Bytes that wait in the socket. */
