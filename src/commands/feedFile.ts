@@ -140,7 +140,7 @@ export const fileFlags = {
   ),
   bars: Flag.Literals("bars", BAR_INTERVALS).pipe(
     Flag.withDescription(
-      "rows are bars of this interval, with open, high, low, close and volume: four ticks each, of feed bars_1m and alike, of which the same bars are made"
+      "rows are bars of this interval, with open, high, low, close and volume: four ticks each, of feed bars_1m and alike, of which the same bars are made; a corrected file fed again adds to what is there, as ticks are never taken back"
     ),
     Flag.optional
   ),

@@ -8,7 +8,7 @@ import { encodeRawTick, type RawTick } from "../../schema/RawTick.ts"
 import type { DateOrder } from "../../schema/WrittenTime.ts"
 import { publishPatiently, RawSink, type RawSinkTick } from "../../streams/ports/RawSink.ts"
 import type { RowOptions } from "./fileFields.ts"
-import { BadRow, Known, Occurrences, RowReader, type Seen, Wanted } from "./fileRows.ts"
+import { BadRow, BarStarts, Known, Occurrences, RowReader, type Seen, Wanted } from "./fileRows.ts"
 import { type FileSource, linesOf, MAX_LINE_CHARS, openSource } from "./fileSource.ts"
 import type { OfDays } from "./instrumentAnswers.ts"
 import { ahead } from "./RawSink.ts"
@@ -150,11 +150,12 @@ async function* rowsOf(
   const { counts, known, occurrences, options } = reading
   const maxAhead = options.maxAheadMs === undefined ? Number.POSITIVE_INFINITY : options.maxAheadMs * 1000
   const asked = dates === undefined ? options : { ...options, dates }
+  const starts = options.bars === undefined ? undefined : new BarStarts(options.bars)
   counts.bytes = 0
   counts.rows = 0
   counts.isChecking = isChecking
   for await (const part of source.parts()) {
-    const reader = new RowReader(asked, source.connection, part.name, { known, occurrences, isChecking })
+    const reader = new RowReader(asked, source.connection, part.name, { known, occurrences, starts, isChecking })
     let line = 0
     for await (const lines of linesOf(part.chunks, (bytes) => (counts.bytes += bytes))) {
       const now = reading.nowMicros()

@@ -1,8 +1,9 @@
 /** Decides what a line of a file is: the ticks that it becomes, or what is wrong with it, and in which column. */
+import { intervalMicros } from "../../schema/Candle.ts"
 import { delimiterOf, splitLine } from "../../schema/delimited.ts"
 import { showValue } from "../../schema/Explain.ts"
 import { isExactPrice, type RawTick, readRawTick } from "../../schema/RawTick.ts"
-import { tradingDay } from "../../schema/Tick.ts"
+import { tradingDay, tradingDayStart } from "../../schema/Tick.ts"
 import type { DateOrder } from "../../schema/WrittenTime.ts"
 import { type BarInterval, barProblem, barTicks, type FileBar, startOf } from "./barTicks.ts"
 import {
@@ -21,6 +22,8 @@ import type { OfDays } from "./instrumentAnswers.ts"
 
 /** Contents remembered to tell the same content met again: the newest this many for sure, twice as many at most. */
 export const MIN_CONTENTS = 131_072
+/** Days of an instrument of which bars are remembered: the newest this many for sure, twice as many at most. */
+export const MIN_BAR_DAYS = 65_536
 /** Instruments remembered; full: all are forgotten, and asked again. */
 export const MAX_KNOWN = 200_000
 const MAX_CONNECTION_CHARS = 64
@@ -106,6 +109,44 @@ export class Occurrences {
       this.#old = young
     }
     return count
+  }
+}
+
+/** Trading days of which a key has room for each, until 2100 and beyond. */
+const DAYS = 65_536
+
+/**
+ * Which bars of an interval were met in a file: a bit for each that a trading day of an instrument has room for. Remembers
+ * the newest `MIN_BAR_DAYS` days of an instrument for sure, in two generations as above.
+ */
+export class BarStarts {
+  readonly #width: number
+  #young = new Map<number, Uint32Array>()
+  #old = new Map<number, Uint32Array>()
+
+  constructor(interval: BarInterval) {
+    this.#width = intervalMicros(interval)
+  }
+
+  /** Whether a bar is met for the first time. */
+  add(token: number, start: number): boolean {
+    const day = tradingDay(start)
+    const key = token * DAYS + day
+    let bars = this.#young.get(key)
+    if (bars === undefined) {
+      bars = this.#old.get(key) ?? new Uint32Array(Math.ceil(intervalMicros("1d") / this.#width / 32))
+      this.#young.set(key, bars)
+      if (this.#young.size >= MIN_BAR_DAYS) {
+        this.#old = this.#young
+        this.#young = new Map()
+      }
+    }
+    const at = Math.floor((start - tradingDayStart(day)) / this.#width)
+    const word = bars[at >>> 5]!
+    const bit = 1 << (at & 31)
+    if ((word & bit) !== 0) return false
+    bars[at >>> 5] = word | bit
+    return true
   }
 }
 
@@ -249,6 +290,8 @@ const dayOf = ({ exchange_ts }: Record<string, unknown>): number =>
 export interface ReaderParts {
   readonly known: Known
   readonly occurrences: Occurrences
+  /** Of a file of bars, all its parts. */
+  readonly starts: BarStarts | undefined
   /** Nothing is sent of what is read: occurrences need not be counted. */
   readonly isChecking: boolean
 }
@@ -264,7 +307,6 @@ export class RowReader {
   readonly #constants: Record<string, unknown> = {}
   readonly #times: FileTimes
   readonly #connections = new Map<string, string>()
-  readonly #starts = new Map<number, number>()
   readonly #hasOneToken: boolean
   #delimiter: string
   #columns: ReadonlyArray<readonly [FileField, number]> | undefined
@@ -531,11 +573,8 @@ export class RowReader {
       if (read instanceof BadRow) return read
       ticks.push(read)
     }
-    const token = instrument_token as number
-    if (this.#starts.get(token) === exchange_ts) return this.#badTime("expected each bar once, it is there already")
-    if (this.#starts.size >= MAX_KNOWN) this.#starts.clear()
-    this.#starts.set(token, exchange_ts)
-    return ticks
+    const isNew = this.#parts.starts?.add(instrument_token as number, exchange_ts)
+    return isNew === false ? this.#badTime("expected each bar once, it is there already") : ticks
   }
 
   #badTime(reason: string): BadRow {

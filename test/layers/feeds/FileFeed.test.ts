@@ -7,10 +7,11 @@ import { Deferred, Effect, Fiber, Layer } from "effect"
 import { TestClock } from "effect/testing"
 import * as FileFeed from "../../../src/layers/feeds/FileFeed.ts"
 import { checkRowOptions, type FileField, type RowOptions } from "../../../src/layers/feeds/fileFields.ts"
-import { MIN_CONTENTS, Occurrences } from "../../../src/layers/feeds/fileRows.ts"
+import { BarStarts, MIN_BAR_DAYS, MIN_CONTENTS, Occurrences } from "../../../src/layers/feeds/fileRows.ts"
 import { MAX_LINE_CHARS } from "../../../src/layers/feeds/fileSource.ts"
 import { makeZone } from "../../../src/schema/NaiveTime.ts"
 import { type RawTick, readRawTick } from "../../../src/schema/RawTick.ts"
+import { tradingDayStart } from "../../../src/schema/Tick.ts"
 import { RawSink } from "../../../src/streams/ports/RawSink.ts"
 import type { StoredTick } from "../../../src/streams/ports/TickStore.ts"
 import { barsOf } from "../../http/memoryStore.ts"
@@ -410,16 +411,35 @@ describe("the file feed", () => {
     })
   )
 
-  it.effect("refuses a bar that is there twice", () =>
+  it.effect("refuses a bar that is there twice, wherever the second stands", () =>
     Effect.gen(function* () {
-      const bar = "2026-01-16 09:15:00,1,2,1,2,4\n"
-      const how = { bars: "1m", set: fields({ instrument_token: "7" }) } as const
-      assert.strictEqual(
-        failureOf(yield* feed(`date,open,high,low,close,volume\n${bar}${bar}`, how)),
-        "ticks.csv line 3, column 1 (date): expected each bar once, it is there already; nothing of ticks.csv went in"
+      const header = "date,instrument_token,open,high,low,close,volume\n"
+      const bars = ["16 09:15:00,7", "16 09:16:00,7", "19 09:15:00,7", "16 09:15:00,8"].map(
+        (start) => `2026-01-${start},1,2,1,2,4\n`
       )
+      const again = [...bars, ...bars.slice(0, 2)]
+      for (const interval of ["1m", "1d"] as const) {
+        const rows = interval === "1m" ? again : again.filter((row) => !row.includes("09:16"))
+        const why = `ticks.csv line ${new Set(rows).size + 2}, column 1 (date): expected each bar once, it is there already`
+        const text = `${header}${rows.join("")}`
+        assert.include(failureOf(yield* feed(text, { bars: interval })), why)
+        const { skipped, ticks } = yield* feed(text, { bars: interval, onError: "skip" })
+        assert.strictEqual(skipped[0], why)
+        assert.strictEqual(ticks.length, 4 * new Set(rows).size)
+      }
     })
   )
+
+  it("remembers the bars of a bounded number of days, and forgets the oldest", () => {
+    const starts = new BarStarts("1d")
+    const [first, start] = [1_000_000, tradingDayStart(20_469)]
+    assert.isTrue(starts.add(first, start))
+    for (let token = 1; token < MIN_BAR_DAYS; token++) starts.add(token, start)
+    assert.isFalse(starts.add(first, start))
+    for (let token = 1; token < 2 * MIN_BAR_DAYS; token++) starts.add(2_000_000 + token, start)
+    assert.isFalse(starts.add(2_000_000 + MIN_BAR_DAYS, start))
+    assert.isTrue(starts.add(first, start))
+  })
 
   it.effect("takes prices below zero", () =>
     Effect.gen(function* () {
