@@ -65,7 +65,11 @@ const numberText = <A extends Schema.Constraint & { readonly Encoded: number }>(
 const TokenText = numberText(InstrumentToken)
 const LimitText = numberText(Schema.Int.pipe(Schema.check(Schema.isBetween({ minimum: 1, maximum: MAX_LIMIT }))))
 const Text = Schema.String.pipe(Schema.check(Schema.isBetweenLength(1, MAX_TEXT)))
-const AssetClassText = Schema.String.annotate({ description: `${AssetClass.literals.join(", ")}, in any case` }).pipe(
+const ASSET_CLASSES = AssetClass.literals.join(", ")
+const AssetClassText = Schema.String.annotate({
+  description: `${ASSET_CLASSES}, in any case`,
+  expected: `one of ${ASSET_CLASSES}`
+}).pipe(
   Schema.decodeTo(AssetClass, {
     decode: SchemaGetter.transform((text: string) => text.toUpperCase() as AssetClass),
     encode: SchemaGetter.transform((name: AssetClass) => name as string)

@@ -52,11 +52,16 @@ describe("GET /instruments/search", () => {
     }).pipe(Effect.scoped)
   )
 
-  it.live("takes an exchange and a class in any case, and names the exchanges there are for one that is not", () =>
+  it.live("takes an exchange and a class in any case, and names those there are for one that is not", () =>
     Effect.gen(function* () {
       const { port, tokens } = yield* open()
       assert.deepStrictEqual(yield* tokens("exchange=bse"), [3])
       assert.deepStrictEqual(yield* tokens("asset_class=fut&exchange=Nfo"), [4, 5])
+      const other = yield* ask(port, "/api/v1/instruments/search?asset_class=CRYPTO")
+      assert.deepStrictEqual(
+        [other.status, (other.json as { readonly message: string }).message],
+        [400, 'asset_class: expected one of EQ, FUT, OPT, INDEX, got "CRYPTO"']
+      )
       const unknown = yield* ask(port, "/api/v1/instruments/search?query=nifty&exchange=nasdaq")
       assert.strictEqual(unknown.status, 400)
       assert.deepStrictEqual(unknown.json, {
