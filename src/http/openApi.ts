@@ -101,10 +101,15 @@ const parametersOf = (limits: Limits): Readonly<Record<string, Documented>> => {
     },
     from: {
       schema: TIME,
-      description: "start of the range, inclusive: epoch microseconds, or ISO-8601 with an offset (a + is written %2B)",
+      description:
+        "start of the range, inclusive: epoch microseconds, or ISO-8601 with an offset (a + is written %2B); a bare date is a trading day (IST), from its beginning",
       example: "2026-01-16T03:45:00Z"
     },
-    to: { schema: TIME, description: "end of the range, exclusive; as from", example: 1_768_557_600_000_000 },
+    to: {
+      schema: TIME,
+      description: "end of the range, exclusive, and after from; a bare date is a trading day (IST), which is included",
+      example: 1_768_557_600_000_000
+    },
     cursor: {
       schema: { type: "string", minLength: 1, maxLength: limits.cursor },
       description: "next_cursor of the answer before, to go on where it ended; of the same request only",

@@ -27,6 +27,9 @@ export interface Range {
   readonly day: number
 }
 
+/** What is wrong with a `to` that is not after `from`. */
+export const notAfter = (from: number, to: number): string => `expected a time after from, got ${to} <= ${from}`
+
 /** The trading days that a half-open range of time meets. */
 export const daysOf = (from: number, to: number): Days => ({
   from: from <= MIN_MICROS ? -Infinity : tradingDay(from),
@@ -52,11 +55,8 @@ export const readRange = (
     const { as_of, instrument_token, symbol } = given
     let from = given.from ?? MIN_MICROS
     let to = given.to ?? MAX_MICROS
-    if (to < from) {
-      return yield* new BadRequest({
-        parameter: "to",
-        message: `to: expected a time not before from, got ${to} < ${from}`
-      })
+    if (given.from !== undefined && given.to !== undefined && to <= from) {
+      return yield* new BadRequest({ parameter: "to", message: `to: ${notAfter(from, to)}` })
     }
     const days = daysOf(from, to)
     const day = as_of === undefined ? undefined : dayOfDate(as_of)!

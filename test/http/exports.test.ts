@@ -193,7 +193,9 @@ describe("an export of ticks", () => {
           "from",
           "a time of the trading date 2026-01-16"
         ],
-        [`ticks?all=true&date=${DATE}&format=csv&from=${OPEN + 9}&to=${OPEN}`, 400, "to", "a time not before from"],
+        [`ticks?all=true&date=${DATE}&format=csv&from=${OPEN + 9}&to=${OPEN}`, 400, "to", "a time after from"],
+        [`ticks?all=true&date=${DATE}&format=csv&from=${OPEN}&to=${OPEN}`, 400, "to", "a time after from"],
+        [`ticks?all=true&date=${DATE}&format=csv&to=2026-01-16T00:00:00%2B05:30`, 400, "to", "a time of the trading"],
         [`ticks?symbols=SBIN&date=${DATE}&as_of=${DATE}`, 400, "as_of", `it is the date, ${DATE}`],
         [`ticks?symbols=SBIN,,INFY&date=${DATE}`, 400, "symbols", "comma-separated"],
         [`ticks?symbols=SBIN,NOPE&date=${DATE}`, 404, "symbols", "NOPE"],

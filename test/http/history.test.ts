@@ -104,8 +104,24 @@ layer(Filled, { excludeTestServices: true })("history over REST", (it) => {
         const answer = yield* ask(port, `${BASE}/ticks?instrument_token=408065&${range}`)
         assert.deepStrictEqual(answer.json, { ticks: expected, next_cursor: null })
       }
-      const none = yield* ask(port, `${BASE}/ticks?instrument_token=408065&from=${from}&to=${from}`)
-      assert.deepStrictEqual(none.json, { ticks: [], next_cursor: null })
+      for (const [what, end] of [
+        ["ticks?", from],
+        ["candles?interval=1m&", from],
+        ["ticks?", from - 1]
+      ] as const) {
+        const none = yield* ask(port, `${BASE}/${what}instrument_token=408065&from=${from}&to=${end}`)
+        assert.deepStrictEqual(
+          [none.status, none.json],
+          [
+            400,
+            {
+              _tag: "BadRequest",
+              parameter: "to",
+              message: `to: expected a time after from, got ${end} <= ${from}`
+            }
+          ]
+        )
+      }
     }).pipe(Effect.scoped)
   )
 

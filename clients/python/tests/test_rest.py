@@ -222,6 +222,7 @@ def test_replays_are_made_steered_and_ended() -> None:
         (lambda one: one.history.candles("A", fill="zero"), "fill"),
         (lambda one: one.history.ticks("A", limit=0), "limit"),
         (lambda one: one.history.ticks("A", start="2026-01-16", end="2026-01-15"), "end"),
+        (lambda one: one.history.ticks("A", start="2026-01-16", end="2026-01-16"), "end"),
         (lambda one: one.history.ticks("A", start="2026-01-16T09:15"), "start"),
         (lambda one: one.instruments.get(0), "instruments"),
     ],

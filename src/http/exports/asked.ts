@@ -11,7 +11,7 @@ import { MAX_REPLAY_SYMBOLS } from "../../streams/replay/Replays.ts"
 import { Caller, maySee, refuseInstruments } from "../caller.ts"
 import { BadRequest, type Forbidden, NotFound, type Unavailable } from "../errors.ts"
 import { storeFailure } from "../failures.ts"
-import { type Range, readRange } from "../range.ts"
+import { notAfter, type Range, readRange } from "../range.ts"
 import { meantBy } from "../symbols.ts"
 import { isOfSeveral } from "./format.ts"
 
@@ -58,7 +58,7 @@ const withinDate = (query: AskedQuery): Effect.Effect<{ readonly from?: number; 
     ["from", from],
     ["to", to]
   ] as const) {
-    if (time !== undefined && (time < start || time > end || (time === end && name === "from"))) {
+    if (time !== undefined && (time < start || time > end || time === (name === "from" ? end : start))) {
       return Effect.fail(refused(name, `expected a time of the trading date ${date} (${start} to ${end}), got ${time}`))
     }
   }
@@ -104,7 +104,7 @@ export const readAsked = (
       return yield* refused("as_of", `expected with one instrument: with ${given[0]} it is the date, ${date}`)
     }
     const [from, to] = [times.from!, times.to!]
-    if (to < from) return yield* refused("to", `expected a time not before from, got ${to} < ${from}`)
+    if (to <= from) return yield* refused("to", notAfter(from, to))
 
     const { key } = yield* Caller
     if (query.all !== undefined && key?.isRestricted === true) {

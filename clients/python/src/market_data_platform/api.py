@@ -180,8 +180,8 @@ def _range(
     if limit is not None and (not is_whole(limit) or limit < 1):
         raise Unsupported("limit", "a number of rows from 1", limit)
     first, last = span(day, start, end)
-    if first is not None and last is not None and last < first:
-        raise Unsupported("end", "a time not before start", end)
+    if first is not None and last is not None and last <= first:
+        raise Unsupported("end", "a time after start", end)
     named = {"symbol": key} if isinstance(key, str) else {"instrument_token": str(key)}
     return {**named, **_params(from_=first, to=last, as_of=_date(as_of))}
 
