@@ -83,7 +83,7 @@ class Reasons {
   total = 0
 
   add({ field, reason }: BadRow): void {
-    const what = reason.replace(/(, got | \().*$/s, "")
+    const what = reason.replace(/(, got | \().*$/s, "").replace(/ on \d{4}-\d{2}-\d{2}(?=,|$)/, "")
     const key = field === "" ? what : `${field}: ${what}`
     const isNew = !this.counts.has(key) && this.counts.size >= MAX_REASONS
     const counted = isNew ? OTHER_REASONS : key

@@ -92,7 +92,8 @@ export const tokenOf = (
     if (only !== undefined && all.length === 1) return Effect.succeed(dated(only.instrument_token, only))
     const ofDay = (is: string) => Effect.succeed({ is, from: day, through: day })
     if (only === undefined) {
-      return ofDay("expected the symbol of an instrument that the instance knows, or --tokens SYMBOL=TOKEN")
+      const on = date === undefined ? "" : ` on ${date}`
+      return ofDay(`expected the symbol of an instrument that the instance knows${on}, or --tokens SYMBOL=TOKEN`)
     }
     const names = all.slice(0, MAX_NAMED).map((one) => `${one.exchange}:${one.tradingsymbol}`)
     return ofDay(`expected one instrument, not ${names.join(" or ")}`)

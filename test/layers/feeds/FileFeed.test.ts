@@ -11,7 +11,7 @@ import { BarStarts, MIN_BAR_DAYS, MIN_CONTENTS, Occurrences } from "../../../src
 import { MAX_LINE_CHARS } from "../../../src/layers/feeds/fileSource.ts"
 import { makeZone } from "../../../src/schema/NaiveTime.ts"
 import { type RawTick, readRawTick } from "../../../src/schema/RawTick.ts"
-import { tradingDayStart } from "../../../src/schema/Tick.ts"
+import { tradingDate, tradingDayStart } from "../../../src/schema/Tick.ts"
 import { RawSink } from "../../../src/streams/ports/RawSink.ts"
 import type { StoredTick } from "../../../src/streams/ports/TickStore.ts"
 import { barsOf } from "../../http/memoryStore.ts"
@@ -387,6 +387,20 @@ describe("the file feed", () => {
         skipped[0],
         'ticks.csv line 3, column 1 (symbol): expected the symbol of an instrument that the instance knows, got "B"'
       )
+    })
+  )
+
+  it.effect("counts a symbol that is unknown on several days as one reason", () =>
+    Effect.gen(function* () {
+      const token = async (symbol: string, day: number) =>
+        symbol === "A"
+          ? { is: 11, from: -Infinity, through: Infinity }
+          : { is: `expected a symbol known on ${tradingDate(day)}, or another`, from: day, through: day }
+      const rows = ["A,2026-01-15", "B,2026-01-15", "B,2026-01-16"].map((row) => `${row} 09:15:00,1\n`)
+      const how = { instruments: { token }, onError: "skip" } as const
+      const { progress, skipped } = yield* feed(`symbol,exchange_ts,price\n${rows.join("")}`, how)
+      assert.include(skipped[1], "known on 2026-01-16, or another, got")
+      assert.deepStrictEqual([...(progress?.reasons ?? [])], [["symbol: expected a symbol known, or another", 2]])
     })
   )
 
