@@ -64,8 +64,8 @@ const LOOKED_AT = 20
 /** Reasons that are counted apart; further ones are one. */
 const MAX_REASONS = 50
 const OTHER_REASONS = "other reasons"
-/** Reasons that a message has. */
-const MAX_TOLD_REASONS = 5
+/** Reasons that a message has; of the others, how many there are. */
+export const MAX_TOLD_REASONS = 20
 /** Columns that a message names. */
 const MAX_TOLD_COLUMNS = 40
 
@@ -96,7 +96,8 @@ class Reasons {
 export const describeReasons = (counts: ReadonlyMap<string, number>): string => {
   const all = [...counts].sort(([, a], [, b]) => b - a)
   const told = all.slice(0, MAX_TOLD_REASONS).map(([reason, count]) => `${count} × ${reason}`)
-  return all.length > MAX_TOLD_REASONS ? `${told.join("; ")}; …` : told.join("; ")
+  const more = all.length - told.length
+  return more > 0 ? `${told.join("; ")}; and ${more} more` : told.join("; ")
 }
 
 interface Counts {

@@ -67,6 +67,17 @@ const failureOf = (result: { readonly failed: { readonly _tag: string } }) => {
   return (result.failed as unknown as { readonly failure: { readonly message: string } }).failure.message
 }
 
+describe("the reasons of bad rows", () => {
+  it("are told with their counts, the most first, and how many more there are beyond a bound", () => {
+    const of = (count: number) => new Map(Array.from({ length: count }, (_, i) => [`reason ${i}`, i + 1]))
+    const most = FileFeed.MAX_TOLD_REASONS
+    assert.strictEqual(FileFeed.describeReasons(of(2)), "2 × reason 1; 1 × reason 0")
+    assert.strictEqual(FileFeed.describeReasons(of(most)).split("; ").length, most)
+    const told = FileFeed.describeReasons(of(most + 3)).split("; ")
+    assert.deepStrictEqual([told[0], told.length, told.at(-1)], ["23 × reason 22", most + 1, "and 3 more"])
+  })
+})
+
 describe("the file feed", () => {
   it.effect("finds CSV columns by their header, also renamed or by number", () =>
     Effect.gen(function* () {
