@@ -305,8 +305,8 @@ export const make = (
       )
 
     /**
-     * What the thread answers of each row group of a day, part after part: of each key only the first row that is met. An
-     * object that is gone meanwhile is looked for in what took its place; one that is corrupt is left out from there on.
+     * What the thread answers of each row group of a day, part after part: of each key only the first row that is met. Where an
+     * object is gone meanwhile or corrupt, the day is listed again, and read on without it.
      */
     const readDay = <K extends "rows" | "tally">(
       kind: K,
@@ -355,9 +355,9 @@ export const make = (
                     retries += 1
                     if (retries > MAX_RETRIES) return yield* error
                     yield* days.missed(date, error)
-                    // What of it was read is not met again: its keys have been seen.
-                    if (error.object?.is === "gone") yield* list
-                    else queue = queue?.filter(({ source }) => source !== next.source)
+                    // What of it was read is not met again: its keys have been seen. The rest may lie in what took its
+                    // place, or in what it took the place of.
+                    yield* list
                     return yield* pull
                   })
               })

@@ -91,6 +91,9 @@ const STORED = archivedStoredOf(tickFields)
 /** How many of the columns, from the first, `read` needs: what lies before those that only the archive keeps. */
 export const READ_COLUMNS = COLUMNS.findLastIndex(({ name }) => name in STORED) + 1
 
+/** The columns that `read` needs. */
+export const STORED_COLUMNS: ReadonlyArray<string> = Object.keys(STORED)
+
 /** How many of the columns, from the first, hold the primary key. */
 export const KEY_COLUMNS = COLUMNS.findIndex(({ name }) => name === "sequence_id") + 1
 

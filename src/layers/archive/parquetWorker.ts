@@ -21,7 +21,8 @@ import {
   READ_COLUMNS,
   ROW_GROUP_ROWS,
   rawColumn,
-  readStoredColumns
+  readStoredColumns,
+  STORED_COLUMNS
 } from "./parquetSchema.ts"
 
 /** A part of a day's rows whose keys fit in memory: tokens in [fromToken, toToken], and of their keys one in `slices`. */
@@ -620,6 +621,7 @@ const unseenRows = <A>(
   group: number,
   reader: number,
   columns: number,
+  needed: (metadata: FileMetaData) => ReadonlyArray<string>,
   use: (tokens: ArrayLike<number>, rows: Uint32Array, read: ReadColumn, metadata: FileMetaData) => Promise<A>
 ): Promise<A | null> =>
   withObject(source, async ({ buffer, hold }, metadata) => {
@@ -645,14 +647,22 @@ const unseenRows = <A>(
     const sequenceIds = (await readKey("sequence_id")) as ArrayLike<bigint>
     const ownTokens = Array.prototype.slice.call(tokenColumn, first, end) as ArrayLike<number>
     const kept = new Uint32Array(end - first)
-    let count = 0
+    let met = 0
     for (let i = 0; i < kept.length; i++) {
-      const token = ownTokens[i]!
-      if (tokens !== undefined && !tokens.has(token)) continue
+      if (tokens !== undefined && !tokens.has(ownTokens[i]!)) continue
       if (exchangeTs[i]! < part.from || exchangeTs[i]! >= part.to) continue
-      const sequenceId = Number(sequenceIds[i]!)
-      if (!isInSlice(exchangeTs[i]!, sequenceId, part.slice, part.slices)) continue
-      if (!seen.add(token, exchangeTs[i]!, sequenceId)) continue
+      if (!isInSlice(exchangeTs[i]!, Number(sequenceIds[i]!), part.slice, part.slices)) continue
+      kept[met] = i
+      met += 1
+    }
+    if (met === 0) return null
+    // Before any key counts as seen: rows that cannot be read are looked for elsewhere.
+    const ahead: Array<readonly [column: string, values: ArrayLike<unknown>]> = []
+    for (const column of needed(metadata)) ahead.push([column, await readKey(column)])
+    let count = 0
+    for (let at = 0; at < met; at++) {
+      const i = kept[at]!
+      if (!seen.add(ownTokens[i]!, exchangeTs[i]!, Number(sequenceIds[i]!))) continue
       kept[count] = i
       count += 1
     }
@@ -660,7 +670,8 @@ const unseenRows = <A>(
     const read = columnsOf(scan, groupStart, first, end, [
       ["instrument_token", ownTokens],
       ["exchange_ts", exchangeTs],
-      ["sequence_id", sequenceIds]
+      ["sequence_id", sequenceIds],
+      ...ahead
     ])
     return use(ownTokens, kept.subarray(0, count), read, metadata)
   })
@@ -671,15 +682,21 @@ const presentIn = ({ schema }: FileMetaData): ((column: string) => boolean) => {
 }
 
 const rowsOf = (source: ObjectSource, group: number, reader: number): Promise<StoredColumns | null> =>
-  unseenRows(source, group, reader, READ_COLUMNS, (_, rows, read, metadata) =>
-    readStoredColumns(read, presentIn(metadata), rows)
+  unseenRows(
+    source,
+    group,
+    reader,
+    READ_COLUMNS,
+    (metadata) => STORED_COLUMNS.filter(presentIn(metadata)),
+    (_, rows, read, metadata) => readStoredColumns(read, presentIn(metadata), rows)
   )
 
 /** How many rows of each token the reader has not seen yet. */
 const tally = async (source: ObjectSource, group: number, reader: number): Promise<Survey> => {
   const tokens: Array<number> = []
   const counts: Array<number> = []
-  await unseenRows(source, group, reader, KEY_COLUMNS, async (of, rows) => {
+  const none = () => []
+  await unseenRows(source, group, reader, KEY_COLUMNS, none, async (of, rows) => {
     for (const row of rows) {
       if (tokens[tokens.length - 1] === of[row]) counts[counts.length - 1]! += 1
       else {

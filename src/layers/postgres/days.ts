@@ -75,6 +75,8 @@ const windowsOf = (ranges: ReadonlyArray<Range>, from: number, to: number): Read
 /** How ticks are laid out, for what both layouts do alike. */
 interface Layout {
   readonly ranges: () => Promise<ReadonlyArray<Range>>
+  /** SQL for where the earliest day begins that there is a place for, null where there is none. */
+  readonly earliest: string
   /** SQL for the latest time before which a layout can drop, up to `time`. */
   readonly dropsBefore: (time: string) => string
   /** How many went, and before when none is left. */
@@ -85,7 +87,8 @@ interface Layout {
 const DROPPED_BEFORE = "UPDATE store_state SET dropped_before = $1 WHERE dropped_before < $1"
 
 /**
- * Raises `ticks_from`; answers it where what lies before may go, by SQL for whether its bars are final. Whoever began
+ * Raises `ticks_from`, and `dropped_before` with it as far as there is no place for a tick: what is fed for such days is
+ * the archive's from now on, also while a later day must stay. Answers `ticks_from` where what lies before may go, by SQL for whether its bars are final. Whoever began
  * under an older one did so before this was committed, and both have their time.
  */
 const raise = (pool: pg.Pool, layout: Layout, keep: number, settled: string): Promise<number | undefined> =>
@@ -94,6 +97,11 @@ const raise = (pool: pg.Pool, layout: Layout, keep: number, settled: string): Pr
     const target = layout.dropsBefore(`${dayOf("now()")} - INTERVAL '${Math.trunc(keep)} days'`)
     await client.query(
       `UPDATE store_state SET ticks_from = ${target}, ticks_from_raised_at = now() WHERE ticks_from < ${target}`
+    )
+    await client.query(
+      `UPDATE store_state s SET dropped_before = e.before
+       FROM (SELECT least(ticks_from, coalesce((${layout.earliest}), ticks_from)) AS before FROM store_state) e
+       WHERE s.dropped_before < e.before`
     )
     const [state] = await rows<readonly [number, string]>(
       client,
@@ -195,6 +203,7 @@ export const makePartitions = (pool: pg.Pool, settled: string): Days => {
 
   const layout: Layout = {
     ranges: async () => (await days(pool)).map((day): Range => [tradingDayStart(day), tradingDayStart(day + 1)]),
+    earliest: FIRST_PARTITION,
     dropsBefore: (time) => time,
     drop: async (client, before) => {
       const all = (await days(client)).filter((day) => tradingDayStart(day + 1) <= before)
@@ -222,10 +231,15 @@ const CHUNKS = `
   SELECT ${seconds("range_start")}, ${seconds("range_end")} FROM timescaledb_information.chunks
   WHERE hypertable_schema = current_schema() AND hypertable_name = 'ticks' ORDER BY 1`
 
+const FIRST_CHUNK = `
+  SELECT min(range_start) FROM timescaledb_information.chunks
+  WHERE hypertable_schema = current_schema() AND hypertable_name = 'ticks'`
+
 export const makeChunks = (pool: pg.Pool, settled: string): Days => {
   const layout: Layout = {
     ranges: async () =>
       (await rows<Range>(pool, "chunks", CHUNKS, [])).map(([start, end]): Range => [micros(start), micros(end)]),
+    earliest: FIRST_CHUNK,
     // A chunk goes as a whole: the day that is kept first may keep what lies before it in its chunk.
     dropsBefore: (time) => `date_bin(INTERVAL '1 day', ${time}, TIMESTAMPTZ '1970-01-01 00:00:00+00')`,
     drop: async (client, before) => {
@@ -241,10 +255,6 @@ export const makeChunks = (pool: pg.Pool, settled: string): Days => {
     forget: () => {}
   }
 }
-
-const FIRST_CHUNK = `
-  SELECT min(range_start) FROM timescaledb_information.chunks
-  WHERE hypertable_schema = current_schema() AND hypertable_name = 'ticks'`
 
 /** SQL for where the earliest day begins that there is a place for, null where there is none. */
 export const EARLIEST_DAY: Readonly<Record<Level, string>> = {
