@@ -64,6 +64,12 @@ onEachStore(
         assert.strictEqual(yield* dropOldDays, 0)
         assert.strictEqual(yield* here, old.length)
         assert.deepStrictEqual(yield* write([tick(9, 1)]), { added: 0, dropped: 1 })
+        // What is older than all that there is has its place elsewhere from now on.
+        const { held } = yield* TickStore
+        const begins = yield* held
+        assert.isAbove(begins, tradingDayStart(today() - 1000))
+        assert.isAtMost(begins, old[0]!.exchange_ts)
+        assert.deepStrictEqual(yield* write([tick(500, 1)]), { added: 0, dropped: 1 })
         yield* sql("UPDATE store_state SET ticks_from_raised_at = now() - INTERVAL '1 hour'")
         // Their bars are not final yet.
         assert.isAbove(yield* marksOf(token), 0)
