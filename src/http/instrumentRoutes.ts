@@ -2,7 +2,7 @@
 import { Clock, Effect, Semaphore } from "effect"
 import { HttpApiBuilder } from "effect/http-api"
 import { showValue } from "../schema/Explain.ts"
-import { type Instrument, SIMULATED_EXCHANGE } from "../schema/Instrument.ts"
+import { fullSymbol, type Instrument, SIMULATED_EXCHANGE } from "../schema/Instrument.ts"
 import { isExpired } from "../schema/Meaning.ts"
 import { tradingDate, tradingDay } from "../schema/Tick.ts"
 import { dayOfDate } from "../schema/Time.ts"
@@ -66,10 +66,10 @@ export const instrumentRoutes = HttpApiBuilder.group(
 
     const today = Effect.map(Clock.currentTimeMillis, (now) => tradingDay(now * 1000))
 
-    /** An instrument with the days on which its token means it. */
+    /** An instrument with the days on which its token means it, and no other has its name. */
     const listed = (instrument: Instrument, day: number): ListedInstrument => {
-      const meanings = instruments.meanings(instrument.instrument_token)
-      const { from = -Infinity, through = Infinity } = meanings.find((one) => one.instrument === instrument) ?? {}
+      const named = instruments.everNamed(fullSymbol(instrument))
+      const { from = -Infinity, through = Infinity } = named.find((one) => one.instrument === instrument) ?? {}
       return {
         ...instrument,
         expired: isExpired(instrument, day),

@@ -1,7 +1,7 @@
 /** Decides which instrument a symbol means on the days that are asked for, of those that the caller may see. */
 import { Effect } from "effect"
 import { showValue } from "../schema/Explain.ts"
-import { fullSymbol } from "../schema/Instrument.ts"
+import { fullSymbol, type Instrument } from "../schema/Instrument.ts"
 import { describeMeaning, type Meaning } from "../schema/Meaning.ts"
 import { tradingDate } from "../schema/Tick.ts"
 import { didYouMean, type Instruments } from "../streams/ports/Instruments.ts"
@@ -41,6 +41,18 @@ const shownDays = (asked: Asked): string => {
   const until = Number.isFinite(asked.through) ? `through ${tradingDate(asked.through)}` : ""
   return `${since} ${until}`.trim()
 }
+
+/** All that a name ever was of what `latest` is on its exchange, ascending: one follows another. */
+export const allOf = (
+  latest: Meaning,
+  instruments: Pick<Instruments["Service"], "everNamed">,
+  sees: (token: number, instrument: Instrument) => boolean
+): ReadonlyArray<Meaning> =>
+  joined(
+    instruments
+      .everNamed(fullSymbol(latest.instrument))
+      .filter(({ instrument }) => sees(instrument.instrument_token, instrument))
+  )
 
 /** Some days, or one of the days on which a symbol means the same, or the last on which it means anything. */
 export type Asked = Days | { readonly asOf: number } | "latest"

@@ -11,14 +11,14 @@ import { History } from "../streams/ports/History.ts"
 import { Instruments } from "../streams/ports/Instruments.ts"
 import { LastPrices } from "../streams/ports/LastPrices.ts"
 import { type Quote, TickStore } from "../streams/ports/TickStore.ts"
-import { Api, DEFAULT_UDF_RESULTS, MAX_UDF_BARS, type UdfSymbol, udfResolutions, udfTypes } from "./Api.ts"
+import { Api, type Bar, DEFAULT_UDF_RESULTS, MAX_UDF_BARS, type UdfSymbol, udfResolutions, udfTypes } from "./Api.ts"
 import { Caller, type Days } from "./caller.ts"
 import { BadRequest } from "./errors.ts"
 import { storeFailure } from "./failures.ts"
 import { searched } from "./instrumentRoutes.ts"
 import { newestBars } from "./newestBars.ts"
 import { markSimulated } from "./simulatedMark.ts"
-import { meantBy } from "./symbols.ts"
+import { allOf, meantBy } from "./symbols.ts"
 import { dayMarks, fromUdfTime, gapMarks, udfTime } from "./udfMarks.ts"
 import { udfSessions } from "./udfSession.ts"
 
@@ -54,6 +54,8 @@ interface Asked {
   readonly from: number
   readonly to: number
 }
+
+const ALWAYS: Days = { from: -Infinity, through: Infinity }
 
 /** The first moment of some days, and the one after their last. */
 const startOf = ({ from }: Pick<Days, "from">): number => (from === -Infinity ? MIN_MICROS : tradingDayStart(from))
@@ -233,23 +235,36 @@ export const udfRoutes = HttpApiBuilder.group(
         }),
       history: ({ query }) =>
         Effect.gen(function* () {
-          const { instrument: _, segment, token, ...days } = yield* meaningOf(query.symbol)
+          const latest = yield* meaningOf(query.symbol)
+          const { key } = yield* Caller
+          const meanings = allOf(latest, instruments, (token, one) => key === undefined || key.sees(token, one))
           const { countback } = query
           if (countback === undefined) yield* refuseOrder(query)
-          const { interval, from, to } = startsOf(query, days)
-          const wanted = {
-            token,
-            segment,
-            interval,
-            session: interval === "1d" ? ("all" as const) : ("regular" as const),
-            now: yield* nowMicros
-          }
-          const found = yield* newestBars(history, {
-            ...wanted,
-            from: countback === undefined ? from : startOf(days),
-            to,
-            limit: countback ?? MAX_UDF_BARS + 1
-          }).pipe(Effect.mapError(storeFailure))
+          const { interval, from, to } = startsOf(query, ALWAYS)
+          const session = interval === "1d" ? ("all" as const) : ("regular" as const)
+          const now = yield* nowMicros
+          /** Of each token that had the name on the days on which it had it: a chart goes on over its change. */
+          const newest = (since: number, until: number, limit: number) =>
+            Effect.gen(function* () {
+              let bars: ReadonlyArray<Bar> = []
+              for (const { instrument, ...days } of meanings.toReversed()) {
+                if (bars.length >= limit) break
+                const token = instrument.instrument_token
+                const part = yield* newestBars(history, {
+                  token,
+                  segment: instruments.segment(token, days.through),
+                  interval,
+                  session,
+                  now,
+                  from: Math.max(since, startOf(days)),
+                  to: Math.min(until, endOf(days)),
+                  limit: limit - bars.length
+                })
+                bars = [...part, ...bars]
+              }
+              return bars
+            }).pipe(Effect.mapError(storeFailure))
+          const found = yield* newest(countback === undefined ? from : MIN_MICROS, to, countback ?? MAX_UDF_BARS + 1)
           if (found.length > MAX_UDF_BARS) {
             return yield* new BadRequest({
               parameter: "from",
@@ -258,9 +273,7 @@ export const udfRoutes = HttpApiBuilder.group(
           }
           if (found.length === 0) {
             if (countback !== undefined) return { s: "no_data" as const }
-            const [before] = yield* newestBars(history, { ...wanted, from: startOf(days), to: from, limit: 1 }).pipe(
-              Effect.mapError(storeFailure)
-            )
+            const [before] = yield* newest(MIN_MICROS, from, 1)
             return {
               s: "no_data" as const,
               ...(before === undefined ? {} : { nextTime: udfTime(before.ts, interval) })

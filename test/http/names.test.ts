@@ -113,6 +113,21 @@ describe("a symbol", () => {
       assert.deepStrictEqual(yield* prices("symbol=NSE:OLDNAME&as_of=2025-07-10"), [1])
       assert.deepStrictEqual(yield* prices("symbol=NSE:OLDNAME&as_of=2026-08-03"), [2])
       assert.deepStrictEqual(yield* prices("symbol=NSE:NEWNAME"), [2])
+      has(yield* get("/api/v1/instruments/9"), { valid_from: "2026-08-01", valid_through: null })
+    }).pipe(Effect.scoped)
+  )
+
+  it.live("that changed its token is one chart over the change", () =>
+    Effect.gen(function* () {
+      const { get } = yield* opened
+      const history = (range: string) =>
+        Effect.map(get(`/udf/history?symbol=NSE:OLDNAME&resolution=1D&${range}`), (answer) => ({
+          ...(answer as object)
+        }))
+      const [july, august] = ["2025-07-10", "2026-08-03"].map((date) => Date.parse(`${date}T00:00:00Z`) / 1000)
+      has(yield* history(`from=${july}&to=${august! + 86_400}`), { s: "ok", t: [july, august], c: [1, 2] })
+      has(yield* history(`from=0&to=${august! + 86_400}&countback=1`), { s: "ok", t: [august], c: [2] })
+      has(yield* history(`from=0&to=${august}&countback=5`), { s: "ok", t: [july], c: [1] })
     }).pipe(Effect.scoped)
   )
 
