@@ -104,7 +104,7 @@ describe("a symbol", () => {
 
   it.live("that was two tokens' over the range is refused with the days of each, unless a day says which", () =>
     Effect.gen(function* () {
-      const { prices } = yield* opened
+      const { get, prices } = yield* opened
       assert.deepStrictEqual(yield* prices("symbol=NSE:OLDNAME&from=2025-07-10&to=2025-07-31"), [1])
       assert.strictEqual(
         yield* prices("symbol=NSE:OLDNAME"),
