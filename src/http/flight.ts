@@ -6,7 +6,7 @@
 
 /** Pings a window. */
 const PINGS = 2
-/** Who is sent much is asked no more often than this: a pong costs as much as some hundred ticks. */
+/** Who is sent much is asked no more often than this: each pong wakes the server once more. */
 const ASK_MS = 200
 /**
  * As long as a pong may take of a client that reads: however much comes at once goes to it at once. It is longer than any

@@ -186,7 +186,6 @@ export const makeDays = (store: ObjectStore, thread: ParquetThread) => {
       return yield* reading(date, look(date))
     })
 
-  /** The days, ascending, that may have ticks in [from, to). */
   /** Every day that there is a folder of, ascending. */
   const all: Effect.Effect<ReadonlyArray<string>, ArchiveError> = Effect.gen(function* () {
     const now = yield* Clock.currentTimeMillis
@@ -199,6 +198,7 @@ export const makeDays = (store: ObjectStore, thread: ParquetThread) => {
     return dates.dates
   })
 
+  /** The days, ascending, that may have ticks in [from, to). */
   const between = (from: number, to: number): Effect.Effect<ReadonlyArray<string>, ArchiveError> => {
     if (to <= from) return Effect.succeed([])
     const first = tradingDate(tradingDay(from))

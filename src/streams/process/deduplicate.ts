@@ -67,8 +67,8 @@ const take = (session: Session, id: number, raw: RawTick, print: number, maxJump
 }
 
 /**
- * Whether a replay has brought a row already, as where its records were sent again: rows come in the order of their stamps, so one with a later
- * stamp than all before it is another, though its number came.
+ * Whether a replay has brought a row already, as where its records were sent again: rows come in the order of their
+ * stamps, so one with a later stamp than all before it is another, though its number came.
  */
 const isRecorded = (session: Session, id: number, raw: RawTick, print: number): boolean =>
   raw.exchange_ts <= session.latest && session.agrees(id, raw, print)
