@@ -2,7 +2,8 @@
  * Decides how the API is described in OpenAPI beyond what its schemas say: parameters as the types that they are, where
  * the query has text, with a description and an example each; bodies with an example; what every route may be answered.
  */
-import { MAX_PRICE, MAX_TOKEN, rawFields } from "../schema/RawTick.ts"
+import { rawFields } from "../schema/RawTick.ts"
+import { MAX_PRICE, MAX_TOKEN } from "../schema/RawValues.ts"
 import { MAX_DATE, MAX_MICROS, MIN_DATE, MIN_MICROS } from "../schema/Time.ts"
 import { SECURITY_SCHEME } from "./needs.ts"
 

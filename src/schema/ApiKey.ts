@@ -7,7 +7,7 @@ import { explain, showValue } from "./Explain.ts"
 import { fullSymbol, type Instrument, isExchange, MAX_SYMBOL_CHARS } from "./Instrument.ts"
 import { KEY_ID_CHARS } from "./keyText.ts"
 import { isPrintable } from "./printable.ts"
-import { MAX_TOKEN } from "./RawTick.ts"
+import { MAX_TOKEN } from "./RawValues.ts"
 import { isTime, parseIso } from "./Time.ts"
 
 /** `read` what there is, `write` ticks, instruments and dead letters, `replay` stored days. */

@@ -1,7 +1,7 @@
 /** Decides what is known of an instrument besides its ticks. */
 import { Schema } from "effect"
 import { cleaned, isPrintable } from "./printable.ts"
-import { InstrumentToken } from "./RawTick.ts"
+import { InstrumentToken } from "./RawValues.ts"
 
 /** The longest symbol and name: a broker's are below half of it. */
 export const MAX_SYMBOL_CHARS = 50

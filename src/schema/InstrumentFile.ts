@@ -13,7 +13,7 @@ import {
   MAX_SYMBOL_CHARS
 } from "./Instrument.ts"
 import { isPrintable } from "./printable.ts"
-import { InstrumentToken } from "./RawTick.ts"
+import { InstrumentToken } from "./RawValues.ts"
 
 /** Refused lines that an answer names; the rest are counted. */
 export const MAX_REJECTED_LINES = 100

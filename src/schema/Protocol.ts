@@ -8,7 +8,7 @@ import type { Candle } from "./Candle.ts"
 import { explain, showValue } from "./Explain.ts"
 import { hideKeys } from "./keyText.ts"
 import { unknownName } from "./Nearest.ts"
-import { MAX_TOKEN } from "./RawTick.ts"
+import { MAX_TOKEN } from "./RawValues.ts"
 import type { Tick, TickStatus } from "./Tick.ts"
 
 /** Larger messages close the connection with 1009. */

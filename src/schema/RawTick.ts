@@ -1,47 +1,21 @@
 /** Decides what a feed may send: the fields of a raw tick, their defaults, how a wrong one is refused, and how one is written. */
 import { Result, Schema } from "effect"
 import { explain } from "./Explain.ts"
-import { isPrintable } from "./printable.ts"
 import { jsonName } from "./quotedOnce.ts"
+import {
+  InstrumentToken,
+  isExactPrice,
+  isPlainName,
+  isQuantity,
+  MAX_PRICE,
+  MAX_RAW_NAME_CHARS,
+  MAX_TOKEN,
+  Name,
+  Price,
+  Quantity
+} from "./RawValues.ts"
 import type { Sequencing } from "./Tick.ts"
 import { MAX_MICROS, MIN_MICROS, parseIso, Time } from "./Time.ts"
-
-export const MAX_TOKEN = 2_147_483_647
-/**
- * Prices have at most 7 decimals (currency derivatives) and stay within this many rupees of 0, on either side: spreads,
- * rates and now and then a commodity trade below it.
- */
-export const MAX_PRICE = 1_000_000_000
-const PRICE_SCALE = 10_000_000
-const MAX_NAME_CHARS = 64
-
-/** Whether a name is shown as it is. Nearly all are ASCII: that is seen without the expression for the rest. */
-const isPlain = (name: string): boolean => {
-  for (let i = 0; i < name.length; i++) {
-    const code = name.charCodeAt(i)
-    if (code < 0x20 || code > 0x7e) return isPrintable(name)
-  }
-  return true
-}
-
-/** Whether a price's shortest decimal has at most 7 decimals. */
-export const isExactPrice = (price: number): boolean => Math.round(price * PRICE_SCALE) / PRICE_SCALE === price
-
-export const InstrumentToken = Schema.Int.pipe(Schema.check(Schema.isBetween({ minimum: 1, maximum: MAX_TOKEN })))
-export const Price = Schema.Finite.pipe(
-  Schema.check(
-    Schema.isBetween({ minimum: -MAX_PRICE, maximum: MAX_PRICE }),
-    Schema.makeFilter((price: number) => isExactPrice(price) || "Expected at most 7 decimals")
-  )
-)
-const Quantity = Schema.Int.pipe(Schema.check(Schema.isGreaterThanOrEqualTo(0)))
-const Name = Schema.String.pipe(
-  Schema.check(
-    Schema.isBetweenLength(1, MAX_NAME_CHARS),
-    // PostgreSQL holds no NUL, and a name is shown on terminals, in logs and on pages.
-    Schema.makeFilter((name: string) => isPlain(name) || "Expected a name without control characters")
-  )
-)
 
 const schemas = {
   token: InstrumentToken,
@@ -139,9 +113,7 @@ export interface RawTick {
 const decode = Schema.decodeUnknownResult(RawTickInput)
 
 const isName = (value: unknown): value is string =>
-  typeof value === "string" && value.length > 0 && value.length <= MAX_NAME_CHARS && isPlain(value)
-
-const isQuantity = (value: unknown): value is number => Number.isSafeInteger(value) && (value as number) >= 0
+  typeof value === "string" && value.length > 0 && value.length <= MAX_RAW_NAME_CHARS && isPlainName(value)
 
 const microsOf = (value: unknown): number => {
   const micros = typeof value === "string" ? parseIso(value) : value

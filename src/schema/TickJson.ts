@@ -1,6 +1,6 @@
 /** Decides how a normalized tick is written as JSON: the contract's fields in the contract's order, one record a tick. */
 import { jsonName } from "./quotedOnce.ts"
-import { MAX_PRICE } from "./RawTick.ts"
+import { MAX_PRICE } from "./RawValues.ts"
 import type { Tick } from "./Tick.ts"
 import { MAX_NAME_CHARS, MAX_SESSION, readTickBytes } from "./TickJsonBytes.ts"
 import { composed, type FieldTable, type TickField, tickFields } from "./tickFields.ts"

@@ -3,7 +3,7 @@
  * with no object made beside the tick. Every sink and server reads each tick so. What is written in any other way is
  * left to `JSON.parse`.
  */
-import { MAX_PRICE } from "./RawTick.ts"
+import { MAX_PRICE } from "./RawValues.ts"
 import type { Sequencing, Tick, TickStatus } from "./Tick.ts"
 import { MAX_MICROS, MIN_MICROS } from "./Time.ts"
 

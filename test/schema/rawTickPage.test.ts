@@ -1,6 +1,7 @@
 import { readdirSync, readFileSync } from "node:fs"
 import { assert, describe, it } from "@effect/vitest"
-import { MAX_TOKEN, RawTickInput, readRawTick } from "../../src/schema/RawTick.ts"
+import { RawTickInput, readRawTick } from "../../src/schema/RawTick.ts"
+import { MAX_TOKEN } from "../../src/schema/RawValues.ts"
 
 const read = (name: string) => readFileSync(new URL(`../../${name}`, import.meta.url), "utf8")
 const page = read("docs/raw-tick.md")

@@ -1,7 +1,7 @@
 /** Decides what a replay is from outside: how one is asked for, what is told of it, and how it is steered. */
 import { Context, type Effect, Schema } from "effect"
 import type { Overloaded, StoreError } from "../../schema/Errors.ts"
-import { InstrumentToken } from "../../schema/RawTick.ts"
+import { InstrumentToken } from "../../schema/RawValues.ts"
 import { TradingDate } from "../../schema/Time.ts"
 import type { Replayed } from "../log/follow.ts"
 
