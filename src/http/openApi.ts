@@ -6,6 +6,7 @@ import { rawFields } from "../schema/RawTick.ts"
 import { MAX_PRICE, MAX_TOKEN } from "../schema/RawValues.ts"
 import { MAX_DATE, MAX_MICROS, MIN_DATE, MIN_MICROS } from "../schema/Time.ts"
 import { SECURITY_SCHEME } from "./needs.ts"
+import { UDF } from "./udfErrors.ts"
 
 type Json = Readonly<Record<string, unknown>>
 interface Parameter {
@@ -319,6 +320,19 @@ const errorBody = (tag: string): Json => ({
     }
   }
 })
+/** A failure where a charting library asks (`udfErrors.ts`). */
+const UDF_ERROR: Json = {
+  type: "object",
+  required: ["s", "errmsg", "_tag", "message"],
+  properties: {
+    s: { type: "string", enum: ["error"] },
+    errmsg: { type: "string", description: "the message" },
+    _tag: { type: "string" },
+    message: { type: "string" },
+    parameter: { type: "string" }
+  },
+  additionalProperties: false
+}
 const RETRY_AFTER = {
   "retry-after": {
     description: "seconds after which to ask again",
@@ -398,7 +412,8 @@ export const describeApi =
   (generated: Record<string, unknown>): Record<string, unknown> => {
     const spec = generated as unknown as Description
     const documented = parametersOf(limits)
-    for (const operations of Object.values(spec.paths)) {
+    const common: Record<string, Json> = { ...Object.fromEntries(Object.values(COMMON)), Unauthorized: UNAUTHORIZED }
+    for (const [path, operations] of Object.entries(spec.paths)) {
       for (const operation of Object.values(operations)) {
         for (const parameter of operation.parameters ?? []) {
           const known = documented[`${operation.operationId} ${parameter.name}`] ?? documented[parameter.name]
@@ -424,10 +439,17 @@ export const describeApi =
         for (const [status, [name]] of Object.entries(COMMON)) {
           operation.responses[status] ??= { $ref: `#/components/responses/${name}` }
         }
+        if (!path.startsWith(`${UDF}/`)) continue
+        for (const [status, response] of Object.entries(operation.responses)) {
+          const whole = "$ref" in response ? common[String(response.$ref).split("/").at(-1)!]! : response
+          if (Number(status) >= 400 && "content" in whole) {
+            operation.responses[status] = { ...whole, content: { "application/json": { schema: UDF_ERROR } } }
+          }
+        }
       }
     }
     spec.components.schemas.RawTick = RAW_TICK
-    spec.components.responses = { ...Object.fromEntries(Object.values(COMMON)), Unauthorized: UNAUTHORIZED }
+    spec.components.responses = common
     spec.components.securitySchemes = { [SECURITY_SCHEME]: SECURITY }
     spec.servers = [{ url: "/", description: "the server that this description came from" }]
     return spec

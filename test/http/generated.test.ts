@@ -9,7 +9,8 @@ import {
   type Operation,
   type Parameter,
   requestOf,
-  requestWith
+  requestWith,
+  type Spec
 } from "./openApiClient.ts"
 import { type Asked, ask, serve } from "./serving.ts"
 
@@ -213,6 +214,21 @@ const wild: ReadonlyArray<Readonly<Record<string, string>>> = [
   )
 ]
 
+/** What the description says of the body of a refusal. */
+const refusalOf = (spec: Spec, operation: Operation, status: number): JsonSchema => {
+  const at = <A>(part: A & { readonly $ref?: string }): A =>
+    part.$ref === undefined
+      ? part
+      : (part.$ref
+          .slice(2)
+          .split("/")
+          .reduce<unknown>((whole, name) => (whole as Record<string, unknown>)[name], spec) as A)
+  const response = at(
+    operation.responses[String(status)] as { readonly content: Record<string, { schema: JsonSchema }> }
+  )
+  return at(response.content["application/json"]!.schema)
+}
+
 describe("generated requests", () => {
   const run = (withKeys: boolean) =>
     Effect.gen(function* () {
@@ -259,6 +275,10 @@ describe("generated requests", () => {
               assert.isString(_tag, where)
               assert.isString(message, where)
               assert.isAtMost((message as string).length, MAX_MESSAGE_CHARS, where)
+              const body = refusalOf(spec, operation, answer.status)
+              const has = Object.keys(answer.json as object)
+              assert.includeMembers(Object.keys(body.properties ?? {}), has, where)
+              assert.includeMembers(has, [...(body.required ?? [])], where)
             }
             const key = `${operation.operationId} ${answer.status < 300 ? "taken" : "refused"}`
             seen.set(key, (seen.get(key) ?? 0) + 1)
