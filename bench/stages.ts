@@ -59,6 +59,7 @@ const rawTicks = (): ReadonlyArray<RawTick> => {
 const toBatch = (raws: ReadonlyArray<RawTick>, records: ReadonlyArray<LogRecord>): Decoded =>
   decodedBatch(records, {
     ticks: raws.map((raw, i) => decodedTick(raw, records[i]!, "")),
+    quotes: [],
     watermarks: [],
     dead: [],
     forwards: []
@@ -119,6 +120,7 @@ export const run = async (): Promise<Row> => {
         Stream.map(stage.deduplicate),
         Stream.map(unclaimed),
         Stream.map(stage.sequence),
+        Stream.map(stage.quote),
         Stream.runForEach((batch) =>
           Effect.sync(() => {
             published += batch.ticks.length

@@ -3,7 +3,7 @@ import { Clock, Effect, Exit } from "effect"
 import { HttpApiBuilder } from "effect/http-api"
 import { showValue } from "../schema/Explain.ts"
 import { MAX_REJECTED_LINES, type RejectedLine } from "../schema/InstrumentFile.ts"
-import { encodeRawTick, type RawTick, readRawTick } from "../schema/RawTick.ts"
+import { encodeRawRecord, type RawRecord, readRawRecord } from "../schema/RawTick.ts"
 import { tradingDay } from "../schema/Tick.ts"
 import * as metrics from "../streams/metrics.ts"
 import { Instruments } from "../streams/ports/Instruments.ts"
@@ -20,7 +20,7 @@ const CARRIAGE_RETURN = 0x0d
 /** Lines read before others get a turn: about a millisecond's work. */
 const LINES_AT_A_TIME = 500
 
-/** A longer line is kept as the tick that it is, without the fields that nobody reads: the log holds it for long. */
+/** A longer line is kept as the record that it is, without the fields that nobody reads: the log holds it for long. */
 const KEPT_LINE_BYTES = 1024
 /** Lines of one instrument are copied into pieces of so many bytes: the last of them held holds no more than its piece. */
 const PIECE_BYTES = 16 * 1024
@@ -62,7 +62,7 @@ const ticksOf = (body: Uint8Array, lines: ReadonlyArray<Line>): ReadonlyArray<Ra
   })
 }
 
-const readLine = (bytes: Buffer): RawTick | string => {
+const readLine = (bytes: Buffer): RawRecord | string => {
   if (bytes.length > MAX_INGEST_LINE_BYTES) {
     return `expected at most ${MAX_INGEST_LINE_BYTES} bytes, got ${bytes.length}`
   }
@@ -74,7 +74,7 @@ const readLine = (bytes: Buffer): RawTick | string => {
   } catch {
     return `expected a JSON object, got ${showValue(text)}`
   }
-  return readRawTick(value)
+  return readRawRecord(value)
 }
 
 /** What of a stamp can be told at once: the pipeline holds it against the log's clock, which is not far from ours. */
@@ -85,7 +85,7 @@ const refuseFuture = (exchangeTs: number, now: number, skewMs: number): string |
       `${Math.round((exchangeTs - now) / 1000)} ms ahead: is the sender's clock right?`
 
 /**
- * Which lines are raw ticks, and why the others are not. Empty lines are passed over. A tick that the caller may not send
+ * Which lines are raw records, and why the others are not. Empty lines are passed over. One that the caller may not send
  * refuses all of them: he is either wrong about his key, or somebody else.
  */
 const readLines = (body: Uint8Array, skewMs: number, instruments: Instruments["Service"]) =>
@@ -93,8 +93,7 @@ const readLines = (body: Uint8Array, skewMs: number, instruments: Instruments["S
     const { key } = yield* Caller
     const mayNot =
       key?.isRestricted === true
-        ? ({ exchange_ts, instrument_token: token }: RawTick) =>
-            !key.sees(token, instruments.at(token, tradingDay(exchange_ts)))
+        ? (token: number, exchange_ts: number) => !key.sees(token, instruments.at(token, tradingDay(exchange_ts)))
         : undefined
     const buffer = Buffer.from(body.buffer, body.byteOffset, body.byteLength)
     const lines: Array<Line> = []
@@ -114,18 +113,23 @@ const readLines = (body: Uint8Array, skewMs: number, instruments: Instruments["S
         now = clock.currentTimeMillisUnsafe() * 1000
       }
       if (to > from) {
-        const tick = readLine(buffer.subarray(from, to))
-        const read = typeof tick === "string" ? tick : (refuseFuture(tick.exchange_ts, now, skewMs) ?? tick)
-        if (typeof tick !== "string" && mayNot?.(tick) === true) {
-          const message = `line ${number}: instrument_token: key "${key!.name}" is not for ${tick.instrument_token}`
-          return yield* refuseInstruments("instrument_token", message)
-        }
+        const read = readLine(buffer.subarray(from, to))
+        let refusal = typeof read === "string" ? read : undefined
         if (typeof read !== "string") {
-          const value = to - from > KEPT_LINE_BYTES ? Buffer.from(encodeRawTick(read)) : undefined
-          lines.push({ token: read.instrument_token, from, to, value })
-        } else {
+          const { exchange_ts, instrument_token: token } = read.tick ?? read.quote!
+          if (mayNot?.(token, exchange_ts) === true) {
+            const message = `line ${number}: instrument_token: key "${key!.name}" is not for ${token}`
+            return yield* refuseInstruments("instrument_token", message)
+          }
+          refusal = refuseFuture(exchange_ts, now, skewMs)
+          if (refusal === undefined) {
+            const value = to - from > KEPT_LINE_BYTES ? Buffer.from(encodeRawRecord(read)) : undefined
+            lines.push({ token, from, to, value })
+          }
+        }
+        if (refusal !== undefined) {
           rejectedTotal += 1
-          if (rejected.length < MAX_REJECTED_LINES) rejected.push({ line: number, reason: read })
+          if (rejected.length < MAX_REJECTED_LINES) rejected.push({ line: number, reason: refusal })
         }
       }
       from = next

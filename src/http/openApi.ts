@@ -2,7 +2,8 @@
  * Decides how the API is described in OpenAPI beyond what its schemas say: parameters as the types that they are, where
  * the query has text, with a description and an example each; bodies with an example; what every route may be answered.
  */
-import { rawFields } from "../schema/RawTick.ts"
+import { MAX_LEVELS, quoteFields } from "../schema/Quote.ts"
+import { rawFields, rawQuoteFields } from "../schema/RawTick.ts"
 import { MAX_PRICE, MAX_TOKEN } from "../schema/RawValues.ts"
 import { MAX_DATE, MAX_MICROS, MIN_DATE, MIN_MICROS } from "../schema/Time.ts"
 import { SECURITY_SCHEME } from "./needs.ts"
@@ -252,32 +253,53 @@ const parametersOf = (limits: Limits): Readonly<Record<string, Documented>> => {
 
 const QUANTITY = { type: "integer", minimum: 0, maximum: Number.MAX_SAFE_INTEGER }
 
+const PRICE = { type: "number", minimum: -MAX_PRICE, maximum: MAX_PRICE }
+
+const quoteKinds: Readonly<Record<(typeof quoteFields)[keyof typeof quoteFields]["kind"], Json>> = {
+  levels: {
+    type: "array",
+    maxItems: MAX_LEVELS,
+    items: { type: "array", minItems: 3, maxItems: 3, items: { type: "number" } }
+  },
+  price: PRICE,
+  quantity: QUANTITY,
+  time: TIME
+}
+
 const rawKinds: Readonly<Record<(typeof rawFields)[keyof typeof rawFields]["kind"], Json>> = {
   token: TOKEN,
   time: TIME,
-  price: { type: "number", minimum: -MAX_PRICE, maximum: MAX_PRICE },
+  price: PRICE,
   name: { type: "string", minLength: 1, maxLength: 64 },
   quantity: QUANTITY,
   // Of a feed; only a replay has those below 0.
   number: QUANTITY,
   sequencing: { type: "string", enum: ["contiguous", "monotonic", "none"] },
-  flag: { type: "boolean" }
+  flag: { type: "boolean" },
+  quote: {
+    type: "object",
+    properties: Object.fromEntries(
+      Object.entries(quoteFields).map(([name, { kind, description }]) => [name, { ...quoteKinds[kind], description }])
+    )
+  }
 }
+
+const describeRaw = (name: keyof typeof rawFields): ReadonlyArray<readonly [string, Json]> => {
+  const field = rawFields[name]
+  if (!("description" in field)) return []
+  const { description } = field
+  return [[name, { ...rawKinds[field.kind], ...("default" in field ? { default: field.default } : {}), description }]]
+}
+const rawNames = Object.keys(rawFields) as ReadonlyArray<keyof typeof rawFields>
 
 /** What any feed may send. */
 const RAW_TICK: Json = {
   type: "object",
-  description: "A raw tick as any feed or other system may send it. Fields that are not named here are not kept.",
-  required: Object.entries(rawFields).flatMap(([name, field]) => ("isRequired" in field ? [name] : [])),
-  properties: Object.fromEntries(
-    Object.entries(rawFields).flatMap(([name, field]) => {
-      if (!("description" in field)) return []
-      const { description } = field
-      return [
-        [name, { ...rawKinds[field.kind], ...("default" in field ? { default: field.default } : {}), description }]
-      ]
-    })
-  ),
+  description:
+    "A raw tick as any feed or other system may send it, with what the packet says of book and day beside it. Fields " +
+    "that are not named here are not kept.",
+  required: rawNames.filter((name) => "isRequired" in rawFields[name]),
+  properties: Object.fromEntries(rawNames.flatMap(describeRaw)),
   examples: [
     {
       feed: "dma",
@@ -286,6 +308,23 @@ const RAW_TICK: Json = {
       price: 2500.5,
       volume: 100,
       sequence_id: 42
+    }
+  ]
+}
+
+const RAW_QUOTE: Json = {
+  type: "object",
+  description:
+    "What a packet says of book and day, without a tick: a record without a price, and without what is a tick's alone.",
+  required: ["instrument_token", "exchange_ts", "quote"],
+  properties: Object.fromEntries(rawQuoteFields.flatMap(describeRaw)),
+  examples: [
+    {
+      feed: "snapshot",
+      instrument_token: 738561,
+      exchange_ts: "2026-01-16T03:45:00Z",
+      day_volume: 18250,
+      quote: { bid: [[2500.45, 120, 3]], ask: [[2500.55, 80, 2]], total_buy_quantity: 51200, oi: 7250 }
     }
   ]
 }
@@ -300,7 +339,7 @@ const INSTRUMENT_FILE =
 const BODIES: Readonly<Record<string, { readonly example: unknown; readonly schema?: Json }>> = {
   "ingest.ingest": {
     example: RAW_LINE,
-    schema: { type: "string", description: "one JSON object a line, each as components/schemas/RawTick" }
+    schema: { type: "string", description: "one JSON object a line, each as components/schemas/RawTick or RawQuote" }
   },
   "instruments.importInstruments": {
     example: INSTRUMENT_FILE,
@@ -450,6 +489,7 @@ export const describeApi =
     }
     spec.components.schemas.RawTick = RAW_TICK
     spec.components.responses = common
+    spec.components.schemas.RawQuote = RAW_QUOTE
     spec.components.securitySchemes = { [SECURITY_SCHEME]: SECURITY }
     spec.servers = [{ url: "/", description: "the server that this description came from" }]
     return spec

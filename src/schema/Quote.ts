@@ -6,7 +6,7 @@
 import { Result, Schema } from "effect"
 import { explain } from "./Explain.ts"
 import { jsonName } from "./quotedOnce.ts"
-import { isQuantity, MAX_PRICE, MAX_TOKEN, Price, Quantity } from "./RawValues.ts"
+import { isExactPrice, isQuantity, MAX_PRICE, MAX_TOKEN, Price, Quantity } from "./RawValues.ts"
 import type { Source } from "./Tick.ts"
 import { MAX_NAME_CHARS } from "./TickJsonBytes.ts"
 import { isTime, Time } from "./Time.ts"
@@ -125,11 +125,43 @@ export const unknownQuote = (): QuoteState => ({
   day_volume: undefined
 })
 
+const isPrice = (value: unknown): value is number =>
+  typeof value === "number" && value >= -MAX_PRICE && value <= MAX_PRICE
+
+const isLevel = (value: unknown): boolean =>
+  Array.isArray(value) && value.length === 3 && isPrice(value[0]) && isQuantity(value[1]) && isQuantity(value[2])
+
+const isRawPrice = (value: unknown): boolean => isPrice(value) && isExactPrice(value)
+
+const isRawLevel = (value: unknown): boolean => isLevel(value) && isExactPrice((value as Level)[0])
+
+/** What is taken as it is sent; of anything else the schema says what is wrong with it, if anything is. */
+const isRaw = {
+  levels: (value: unknown) => Array.isArray(value) && value.length <= MAX_LEVELS && value.every(isRawLevel),
+  price: isRawPrice,
+  quantity: isQuantity,
+  time: (value: unknown) => typeof value === "number" && isTime(value)
+} satisfies Record<QuoteKind, (value: unknown) => boolean>
+
 /**
  * Reads the value of a raw record's `quote`; `dayVolume` is the record's own, which goes with it. Answers a sentence
- * naming the field and the value where it is none.
+ * naming the field and the value where it is none. What the fast path does not take is decided by the schema, so the two
+ * cannot disagree on what is refused.
  */
 export const readQuote = (value: unknown, dayVolume: number | undefined): QuoteState | string => {
+  if (typeof value !== "object" || value === null || Array.isArray(value)) return slow(value, dayVolume)
+  const state = unknownQuote()
+  for (const [name, { kind }] of entries) {
+    const said = (value as Record<string, unknown>)[name]
+    if (said === undefined) continue
+    if (!isRaw[kind](said)) return slow(value, dayVolume)
+    state[name] = said as never
+  }
+  state.day_volume = dayVolume
+  return state
+}
+
+const slow = (value: unknown, dayVolume: number | undefined): QuoteState | string => {
   const decoded = decode(value)
   if (Result.isFailure(decoded)) return explain(decoded.failure.issue, value).message
   return Object.assign(unknownQuote(), decoded.success, { day_volume: dayVolume })
@@ -184,8 +216,8 @@ export const compareQuotes = (
   b: Pick<Quote, "exchange_ts" | "source">
 ): number => a.exchange_ts - b.exchange_ts || a.source[1] - b.source[1] || a.source[2] - b.source[2]
 
-/** The members of what is known, each with a comma before it; empty where nothing is. */
-export const quoteMembers = (state: QuoteState): string => {
+/** The members of what a packet says, each with a comma before it; empty where it says nothing. */
+const packetMembers = (state: QuoteState): string => {
   let text = ""
   for (const [name, { kind }] of entries) {
     const value = state[name]
@@ -195,8 +227,17 @@ export const quoteMembers = (state: QuoteState): string => {
         ? `,"${name}":[${(value as ReadonlyArray<Level>).map(([p, q, n]) => `[${p},${q},${n}]`).join()}]`
         : `,"${name}":${value as number}`
   }
+  return text
+}
+
+/** The members of what is known, each with a comma before it; empty where nothing is. */
+export const quoteMembers = (state: QuoteState): string => {
+  const text = packetMembers(state)
   return state.day_volume === undefined ? text : `${text},"day_volume":${state.day_volume}`
 }
+
+/** The value of `quote` in a raw record, beside which `day_volume` stands. */
+export const encodePacket = (state: QuoteState): string => `{${packetMembers(state).slice(1)}}`
 
 /** One quote as the JSON of its record in `normalized_ticks`. */
 export const encodeQuote = (q: Quote): string => {
@@ -207,12 +248,6 @@ export const encodeQuote = (q: Quote): string => {
     `"source":[${jsonName(incarnation)},${offset},${index}]${q.old ? ',"old":true' : ""}}`
   )
 }
-
-const isPrice = (value: unknown): value is number =>
-  typeof value === "number" && value >= -MAX_PRICE && value <= MAX_PRICE
-
-const isLevel = (value: unknown): boolean =>
-  Array.isArray(value) && value.length === 3 && isPrice(value[0]) && isQuantity(value[1]) && isQuantity(value[2])
 
 const isOfKind = {
   levels: (value: unknown) => Array.isArray(value) && value.length <= MAX_LEVELS && value.every(isLevel),
@@ -225,7 +260,7 @@ const isName = (value: unknown): value is string =>
   typeof value === "string" && value.length <= MAX_NAME_CHARS && !value.includes("\0")
 
 const isSource = (value: unknown): value is Source =>
-  Array.isArray(value) && isName(value[0]) && Number.isSafeInteger(value[1]) && (value[2] | 0) === value[2]
+  Array.isArray(value) && isName(value[0]) && Number.isSafeInteger(value[1]) && value[2] === QUOTE_SOURCE_INDEX
 
 /** The quote of a parsed JSON object, of whatever it holds besides; `undefined` where it is none. */
 export const quoteOf = (wire: object): Quote | undefined => {

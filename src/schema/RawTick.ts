@@ -1,6 +1,10 @@
-/** Decides what a feed may send: the fields of a raw tick, their defaults, how a wrong one is refused, and how one is written. */
+/**
+ * Decides what a feed may send: the fields of a raw record, which holds a tick, a quote or both; their defaults, how a
+ * wrong one is refused, and how one is written.
+ */
 import { Result, Schema } from "effect"
 import { explain } from "./Explain.ts"
+import { encodePacket, QuoteInput, type QuoteState, type RawQuote, readQuote } from "./Quote.ts"
 import { jsonName } from "./quotedOnce.ts"
 import {
   InstrumentToken,
@@ -25,7 +29,8 @@ const schemas = {
   quantity: Quantity,
   number: Schema.Int,
   sequencing: Schema.Literals(["contiguous", "monotonic", "none"]),
-  flag: Schema.Boolean
+  flag: Schema.Boolean,
+  quote: QuoteInput
 } as const
 
 interface RawField {
@@ -70,6 +75,10 @@ export const rawFields = {
     description: "counts up where a feed without numbers meets the same content again at the same exchange_ts"
   },
   received_ts: { kind: "time", description: "when the sender got it; the log's own time if absent" },
+  quote: {
+    kind: "quote",
+    description: "what the packet says of book and day; beside a tick, or alone, in a record without a price"
+  },
   session: { kind: "quantity" }
 } as const satisfies Readonly<Record<string, RawField>>
 
@@ -87,6 +96,29 @@ export const RawTickInput = Schema.Struct(
   ) as unknown as { readonly [N in keyof RawFields]: SchemaOf<RawFields[N]> }
 )
 export type RawTickInput = typeof RawTickInput.Type
+
+/** The fields of a record that holds a quote alone, which has to be there. */
+export const rawQuoteFields = [
+  "instrument_token",
+  "exchange_ts",
+  "feed",
+  "day_volume",
+  "connection",
+  "received_ts",
+  "quote"
+] as const satisfies ReadonlyArray<keyof RawFields>
+const { instrument_token, exchange_ts, feed, day_volume, connection, received_ts } = RawTickInput.fields
+const RawQuoteInput = Schema.Struct({
+  instrument_token,
+  exchange_ts,
+  feed,
+  day_volume,
+  connection,
+  received_ts,
+  quote: schemas.quote
+})
+/** The fields that say that a record holds a tick. */
+const OF_TICKS = ["volume", "sequence_id", "sequencing", "reset", "occurrence", "session"] as const
 
 /** A raw tick with every field present, one shape for the compiler. Times are epoch microseconds. */
 export interface RawTick {
@@ -110,7 +142,14 @@ export interface RawTick {
   session: number
 }
 
+/** What one raw record holds: at least one of the two, of the same instrument, stamp and feed. */
+export interface RawRecord {
+  readonly tick: RawTick | undefined
+  readonly quote: RawQuote | undefined
+}
+
 const decode = Schema.decodeUnknownResult(RawTickInput)
+const decodeQuoteAlone = Schema.decodeUnknownResult(RawQuoteInput)
 
 const isName = (value: unknown): value is string =>
   typeof value === "string" && value.length > 0 && value.length <= MAX_RAW_NAME_CHARS && isPlainName(value)
@@ -122,8 +161,62 @@ const microsOf = (value: unknown): number => {
     : -1
 }
 
+const isToken = (value: unknown): value is number =>
+  Number.isInteger(value) && (value as number) >= 1 && (value as number) <= MAX_TOKEN
+
 /**
- * Reads a parsed JSON value as a raw tick. Answers a sentence naming the field and the value where it is none.
+ * Reads a parsed JSON value as a raw record: its tick as `readRawTick` does, and the quote that stands beside it, or
+ * alone. Answers a sentence naming the field and the value where it is neither.
+ */
+export const readRawRecord = (value: unknown, replayed = false): RawRecord | string => {
+  const { quote, price } = (value ?? {}) as { readonly quote?: unknown; readonly price?: unknown }
+  if (quote !== undefined && price === undefined) return readQuoteAlone(value as Record<string, unknown>)
+  const tick = readRawTick(value, replayed)
+  if (typeof tick === "string") return tick
+  if (quote === undefined) return { tick, quote }
+  const state = readQuote(quote, tick.day_volume < 0 ? undefined : tick.day_volume)
+  // The schema of the whole record names the field within it.
+  if (typeof state === "string") return slow(value, replayed) as string
+  const { instrument_token, exchange_ts, feed, received_ts } = tick
+  return { tick, quote: { instrument_token, exchange_ts, feed, received_ts, state } }
+}
+
+const readQuoteAlone = (v: Readonly<Record<string, unknown>>): RawRecord | string => {
+  const ofTicks = OF_TICKS.find((name) => v[name] !== undefined)
+  if (ofTicks !== undefined) return `price: missing, though ${ofTicks} says that there is a tick beside the quote`
+  const token = v.instrument_token
+  const exchangeTs = microsOf(v.exchange_ts)
+  const feed = v.feed ?? "dma"
+  const dayVolume = v.day_volume
+  const receivedTs = v.received_ts === undefined ? 0 : microsOf(v.received_ts)
+  if (
+    isToken(token) &&
+    exchangeTs >= 0 &&
+    isName(feed) &&
+    (dayVolume === undefined || isQuantity(dayVolume)) &&
+    (v.connection === undefined || isName(v.connection)) &&
+    receivedTs >= 0
+  ) {
+    const state = readQuote(v.quote, dayVolume)
+    if (typeof state !== "string") return quoteAlone(token, exchangeTs, feed, receivedTs, state)
+  }
+  const decoded = decodeQuoteAlone(v)
+  if (Result.isFailure(decoded)) return explain(decoded.failure.issue, v).message
+  const q = decoded.success
+  const state = readQuote(v.quote, q.day_volume) as QuoteState
+  return quoteAlone(q.instrument_token, q.exchange_ts, q.feed ?? "dma", q.received_ts ?? 0, state)
+}
+
+const quoteAlone = (
+  instrument_token: number,
+  exchange_ts: number,
+  feed: string,
+  received_ts: number,
+  state: QuoteState
+): RawRecord => ({ tick: undefined, quote: { instrument_token, exchange_ts, feed, received_ts, state } })
+
+/**
+ * Reads a parsed JSON value as a raw tick, whatever quote stands beside it. Answers a sentence naming the field and the value where it is none.
  * A negative `sequence_id` and a `session` belong to replayed ticks only. What this fast path does not take is
  * decided by the schema, so the two cannot disagree on what is refused.
  */
@@ -134,7 +227,7 @@ export const readRawTick = (value: unknown, replayed = false): RawTick | string 
   const exchangeTs = microsOf(v.exchange_ts)
   const price = v.price
   if (
-    !(Number.isInteger(token) && (token as number) >= 1 && (token as number) <= MAX_TOKEN) ||
+    !isToken(token) ||
     exchangeTs < 0 ||
     !(typeof price === "number" && price >= -MAX_PRICE && price <= MAX_PRICE && isExactPrice(price))
   ) {
@@ -166,7 +259,7 @@ export const readRawTick = (value: unknown, replayed = false): RawTick | string 
     return slow(value, replayed)
   }
   return complete(
-    token as number,
+    token,
     exchangeTs,
     price,
     (feed as string | undefined) ?? "dma",
@@ -260,7 +353,24 @@ const complete = (
 }
 
 /** One raw tick as JSON text, of only the fields that say more than their default; `readRawTick` of it gives the tick again. */
-export const encodeRawTick = (t: RawTick): string => {
+export const encodeRawTick = (t: RawTick): string => `${tickText(t)}}`
+
+/** One raw record as JSON text, as short; `readRawRecord` of it gives it again. */
+export const encodeRawRecord = ({ tick, quote }: RawRecord): string => {
+  const text = tick === undefined ? quoteText(quote!) : tickText(tick)
+  return quote === undefined ? `${text}}` : `${text},"quote":${encodePacket(quote.state)}}`
+}
+
+/** What says whose quote it is that stands alone; the closing brace is missing. */
+const quoteText = ({ instrument_token, exchange_ts, feed, received_ts, state }: RawQuote): string => {
+  let text = `{"feed":${jsonName(feed)},"instrument_token":${instrument_token},"exchange_ts":${exchange_ts}`
+  if (state.day_volume !== undefined) text += `,"day_volume":${state.day_volume}`
+  if (received_ts !== 0) text += `,"received_ts":${received_ts}`
+  return text
+}
+
+/** The closing brace is missing. */
+const tickText = (t: RawTick): string => {
   let text =
     `{"feed":${jsonName(t.feed)},"instrument_token":${t.instrument_token},"exchange_ts":${t.exchange_ts},` +
     `"price":${t.price},`
@@ -272,5 +382,5 @@ export const encodeRawTick = (t: RawTick): string => {
   if (t.occurrence !== 0) text += `,"occurrence":${t.occurrence}`
   if (t.received_ts !== 0) text += `,"received_ts":${t.received_ts}`
   if (t.session >= 0) text += `,"session":${t.session}`
-  return `${text}}`
+  return text
 }

@@ -8,7 +8,7 @@ import type { Settings } from "../schema/Settings.ts"
 import type { FanOut } from "./fanOut/Hub.ts"
 import { MAX_WAITING } from "./fanOut/StoredBars.ts"
 import { serveLive } from "./fanOut/serveLive.ts"
-import { FOLLOW_DISCARDS } from "./log/follow.ts"
+import { FOLLOW_DISCARDS, quotesOf } from "./log/follow.ts"
 import type { TickLog, Topic } from "./log/TickLog.ts"
 import type { Archive } from "./ports/Archive.ts"
 import type { Checkpoints } from "./ports/Checkpoints.ts"
@@ -134,7 +134,18 @@ const writtenTo = (from: string, settings: TopologySettings): TopologyEdge =>
       )
     : { from, to: "raw_ticks_dlq" }
 
-const FOLLOWS = "drops what was published again"
+/** What reads `normalized_ticks` for a sink or a server; ticks and quotes are counted apart. */
+const follows = (reader: string): Group<never>["nodes"] => [
+  [reader, "stage", "drops what was published again", FOLLOW_DISCARDS],
+  [quotesOf(reader), "stage", "drops quotes that were published again", FOLLOW_DISCARDS]
+]
+/** The way of the quotes, beside that of the ticks. */
+const quotesThrough = (reader: string, to: string): ReadonlyArray<TopologyEdge> => [
+  { from: "normalized_ticks", to: quotesOf(reader) },
+  { from: quotesOf(reader), to }
+]
+/** The stages that ticks go through. */
+const OF_TICKS = STAGE_NODES.filter(([id]) => id !== "quote")
 
 const process: Group<TickLog | Claims | Checkpoints | Readiness> = {
   reads: "raw_ticks",
@@ -143,7 +154,9 @@ const process: Group<TickLog | Claims | Checkpoints | Readiness> = {
   nodes: STAGE_NODES.map(([id, does]) => [id, "stage", does, DISCARDS[id]]),
   edges: (settings) => [
     readFrom("raw_ticks", "decode", settings),
-    ...STAGE_NODES.slice(1).map(([to], i) => ({ from: STAGE_NODES[i]![0], to })),
+    ...OF_TICKS.slice(1).map(([to], i) => ({ from: OF_TICKS[i]![0], to })),
+    { from: "decode", to: "quote" },
+    { from: "quote", to: "publish" },
     { from: "publish", to: "normalized_ticks" },
     writtenTo("publish", settings)
   ]
@@ -158,12 +171,13 @@ const store: Group<TickLog | TickStore | Archive | Readiness | Drain> = {
     { name: "old days", run: retention(settings) }
   ],
   nodes: [
-    ["follow-store", "stage", FOLLOWS, FOLLOW_DISCARDS],
+    ...follows("follow-store"),
     ["store", "sink", "ticks, candles and bookmarks in one transaction", STORE_DISCARDS]
   ],
   edges: (settings) => [
     readFrom("normalized_ticks", "follow-store", settings),
-    buffered("follow-store", "store", "store", settings.STORE_BATCH_TICKS * 2, "ticks", "block")
+    buffered("follow-store", "store", "store", settings.STORE_BATCH_TICKS * 2, "ticks", "block"),
+    ...quotesThrough("follow-store", "store")
   ]
 }
 
@@ -171,13 +185,11 @@ const recent: Group<TickLog | RecentTicks | Readiness | Drain> = {
   reads: "normalized_ticks",
   gathers: false,
   parts: (settings) => [{ name: "ring", run: writeRecentTicks(settings) }],
-  nodes: [
-    ["follow-ring", "stage", FOLLOWS, FOLLOW_DISCARDS],
-    ["ring", "sink", "newest ticks of each instrument", RING_DISCARDS]
-  ],
+  nodes: [...follows("follow-ring"), ["ring", "sink", "newest ticks of each instrument", RING_DISCARDS]],
   edges: (settings) => [
     readFrom("normalized_ticks", "follow-ring", settings),
-    buffered("follow-ring", "ring", "ring", settings.RING_TICKS, "ticks an instrument", "drop-oldest")
+    buffered("follow-ring", "ring", "ring", settings.RING_TICKS, "ticks an instrument", "drop-oldest"),
+    ...quotesThrough("follow-ring", "ring")
   ]
 }
 
@@ -189,12 +201,13 @@ const archive: Group<TickLog | Archive | Readiness | Drain> = {
     { name: "compaction", run: compactDays }
   ],
   nodes: [
-    ["follow-archive", "stage", FOLLOWS, FOLLOW_DISCARDS],
+    ...follows("follow-archive"),
     ["archive", "sink", "Parquet, a range of a partition and a trading day an object", ARCHIVE_DISCARDS]
   ],
   edges: (settings) => [
     readFrom("normalized_ticks", "follow-archive", settings),
-    buffered("follow-archive", "archive", "archive", settings.ARCHIVE_BATCH_TICKS * 2, "ticks a partition", "block")
+    buffered("follow-archive", "archive", "archive", settings.ARCHIVE_BATCH_TICKS * 2, "ticks a partition", "block"),
+    ...quotesThrough("follow-archive", "archive")
   ]
 }
 
@@ -203,7 +216,7 @@ const server: Group<TickLog | Readiness | FanOut | Replays> = {
   gathers: false,
   parts: () => [{ name: "server", run: serveLive }],
   nodes: [
-    ["follow-server", "stage", FOLLOWS, FOLLOW_DISCARDS],
+    ...follows("follow-server"),
     ["reorder-by-watermark", "stage", "puts a replay back in global order by its watermarks"],
     ["fan-out", "server", "WebSocket: backfill, then live, one queue a client"],
     ["rest", "server", "history, quotes, instruments, replays"]
@@ -213,6 +226,7 @@ const server: Group<TickLog | Readiness | FanOut | Replays> = {
     { from: "follow-server", to: "reorder-by-watermark" },
     { from: "reorder-by-watermark", to: "fan-out" },
     buffered("follow-server", "fan-out", "client", settings.CLIENT_CAPACITY, "ticks a client", "evict"),
+    ...quotesThrough("follow-server", "fan-out"),
     { from: "store", to: "rest" },
     { from: "ring", to: "fan-out" },
     buffered("store", "fan-out", "stored_bars", MAX_WAITING, "bars of five minutes", "drop-oldest")
@@ -240,7 +254,7 @@ export const describe = (settings: TopologySettings): TopologyDescription => {
     { id: "ingest", kind: "source", does: "POST /api/v1/ingest and feed commands" },
     { id: "replay", kind: "source", does: "a stored day, paced, in global order" },
     { id: "raw_ticks", kind: "log", does: "every tick as its feed sent it" },
-    { id: "normalized_ticks", kind: "log", does: "every tick once, ordered, gaps marked" },
+    { id: "normalized_ticks", kind: "log", does: "every tick once, ordered, gaps marked; quotes beside" },
     { id: "raw_ticks_dlq", kind: "log", does: "what cannot go on, as it came, with the reason" }
   ]
   return {

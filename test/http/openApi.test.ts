@@ -1,6 +1,6 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Effect } from "effect"
-import { RawTickInput, readRawTick } from "../../src/schema/RawTick.ts"
+import { RawTickInput, rawQuoteFields, readRawRecord, readRawTick } from "../../src/schema/RawTick.ts"
 import { instrumentOf } from "../support/instruments.ts"
 import { memoryStore, Rows, storedTick } from "./memoryStore.ts"
 import { baseOf, described, type Operation, requestOf } from "./openApiClient.ts"
@@ -128,6 +128,22 @@ describe("the description of the API", () => {
         assert.isString(readRawTick(rest), `${field} is required`)
       }
       for (const example of examples!) assert.isObject(readRawTick(example))
+    }).pipe(Effect.scoped)
+  )
+
+  it.live("describes every field of a quote that stands alone, as it is read", () =>
+    Effect.gen(function* () {
+      const { spec } = yield* operations
+      const { properties, required, examples } = spec.components.schemas.RawQuote!
+      assert.sameMembers(Object.keys(properties!), [...rawQuoteFields])
+      for (const field of required!) {
+        const { [field]: _, ...rest } = examples![0] as Record<string, unknown>
+        assert.isString(readRawRecord(rest), `${field} is required`)
+      }
+      for (const example of examples!) {
+        const read = readRawRecord(example)
+        assert.isTrue(typeof read !== "string" && read.tick === undefined && read.quote !== undefined)
+      }
     }).pipe(Effect.scoped)
   )
 

@@ -87,7 +87,7 @@ describe("a quote of normalized_ticks", () => {
     ["exchange_ts", undefined, null, "2026-01-15T03:45:00Z", 1_768_448_700],
     ["feed", undefined, 1, "a\0b", "x".repeat(129)],
     ["received_ts", undefined, 1.5],
-    ["source", undefined, "raw-1", [], ["raw-1", 1], [1, 1, 1], ["raw-1", 1, 1.5]],
+    ["source", undefined, "raw-1", [], ["raw-1", 1], [1, 1, 1], ["raw-1", 1, 1.5], ["raw-1", 1, 0]],
     ["day_volume", -1, 1.5, "1"],
     ["bid", {}, [[1, 2]], [[1, 2, 3, 4]], [["1", 2, 3]], [[1, -2, 3]], Array.from({ length: 6 }, () => [1, 1, 1])],
     ["oi", -1, null, "1", 2 ** 53],

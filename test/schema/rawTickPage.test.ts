@@ -1,6 +1,7 @@
 import { readdirSync, readFileSync } from "node:fs"
 import { assert, describe, it } from "@effect/vitest"
-import { RawTickInput, readRawTick } from "../../src/schema/RawTick.ts"
+import { quoteFields } from "../../src/schema/Quote.ts"
+import { RawTickInput, readRawRecord } from "../../src/schema/RawTick.ts"
 import { MAX_TOKEN } from "../../src/schema/RawValues.ts"
 
 const read = (name: string) => readFileSync(new URL(`../../${name}`, import.meta.url), "utf8")
@@ -18,12 +19,23 @@ describe("the page on the raw tick", () => {
     assert.include(shown, String(MAX_TOKEN))
   })
 
+  it("names every part of a quote, and no other", () => {
+    const shown = page.slice(page.indexOf("## The quote"), page.indexOf("## What becomes"))
+    assert.deepStrictEqual(
+      [...shown.matchAll(/^\| `(\w+)` \| .* \| (.*) \|$/gm)].map((found) => [found[1], found[2]]),
+      Object.entries(quoteFields).map(([name, { description }]) => [name, description])
+    )
+  })
+
   it("has examples that are taken as they stand, among them each kind of feed", () => {
-    const ticks = examples.map((example) => {
-      const tick = readRawTick(JSON.parse(example))
-      if (typeof tick === "string") throw new Error(`${example}: ${tick}`)
-      return tick
+    const records = examples.map((example) => {
+      const record = readRawRecord(JSON.parse(example))
+      if (typeof record === "string") throw new Error(`${example}: ${record}`)
+      return record
     })
+    const ticks = records.flatMap(({ tick }) => tick ?? [])
+    assert.isTrue(records.some(({ tick, quote }) => tick !== undefined && quote !== undefined))
+    assert.isTrue(records.some(({ tick, quote }) => tick === undefined && quote !== undefined))
     assert.isTrue(ticks.some(({ feed, sequence_id }) => feed === "dma" && sequence_id !== undefined))
     assert.isTrue(ticks.some(({ feed, day_volume }) => feed === "snapshot" && day_volume >= 0))
     assert.isTrue(ticks.some(({ sequence_id, occurrence }) => sequence_id === undefined && occurrence > 0))

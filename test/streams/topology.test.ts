@@ -3,6 +3,7 @@ import { assert, describe, it } from "@effect/vitest"
 import { Result } from "effect"
 import { pages, renew } from "../../scripts/pages.ts"
 import { readSettings } from "../../src/schema/Settings.ts"
+import { quotesOf } from "../../src/streams/log/follow.ts"
 import { describe as describeTopology } from "../../src/streams/topology.ts"
 import { toMermaid, toText } from "../../src/streams/topologyText.ts"
 
@@ -54,12 +55,8 @@ describe("the topology as data", () => {
       .join("\n")
     const names = (pattern: RegExp) => [...text.matchAll(pattern)].map((match) => match[1]!)
     const sinks = names(/\bsink: "([\w-]+)"/g)
-    const counted = new Set([
-      ...names(/\bstage(?:\(|: )"([\w-]+)"/g),
-      ...names(/\breader: "([\w-]+)"/g),
-      ...sinks,
-      ...sinks.map((sink) => `follow-${sink}`)
-    ])
+    const readers = [...names(/\breader: "([\w-]+)"/g), ...sinks.map((sink) => `follow-${sink}`)]
+    const counted = new Set([...names(/\bstage(?:\(|: )"([\w-]+)"/g), ...readers, ...readers.map(quotesOf), ...sinks])
     const nodes = topology.nodes.filter(
       ({ kind, id }) => (kind === "stage" || kind === "sink") && id !== "reorder-by-watermark"
     )

@@ -9,8 +9,11 @@ import { FileTimes, type TimeUnit } from "./fileTimes.ts"
 
 type Reading = "number" | "time" | "text" | "flag" | "unused"
 
+const { session: _, quote: __, ...ofFeeds } = rawFields
+type OfFeeds = typeof ofFeeds
+
 /** How a field's text is read, by its kind. */
-const readings: Readonly<Record<(typeof rawFields)[keyof typeof rawFields]["kind"], Reading>> = {
+const readings: Readonly<Record<OfFeeds[keyof OfFeeds]["kind"], Reading>> = {
   token: "number",
   time: "time",
   price: "number",
@@ -20,9 +23,6 @@ const readings: Readonly<Record<(typeof rawFields)[keyof typeof rawFields]["kind
   sequencing: "text",
   flag: "flag"
 }
-
-const { session: _, ...ofFeeds } = rawFields
-type OfFeeds = typeof ofFeeds
 
 /** Vendors send these beside a trade; a raw tick has no field for them, so they are named and not used. */
 const QUOTE_FIELDS = [

@@ -184,17 +184,20 @@ const make = (settings: ReplaySettings) =>
     }
 
     /** Hands a slice to the clients and counts it. */
-    const tell = ({ run, watermark, end, ticks }: Release) => {
+    const tell = ({ run, watermark, end, ticks, quotes }: Release) => {
       const entry = runs.get(run)
       if (entry === undefined) return
       const slice = entry.slices.get(watermark) ?? 0
       entry.onTheWay -= slice
       if (isOver(entry)) return
       entry.sent += slice
-      const last = ticks[ticks.length - 1]
-      if (last !== undefined) {
-        entry.lastOut = last.exchange_ts
-        audience.publish(entry.id, ticks)
+      const last = Math.max(
+        ticks[ticks.length - 1]?.exchange_ts ?? Number.NEGATIVE_INFINITY,
+        quotes[quotes.length - 1]?.exchange_ts ?? Number.NEGATIVE_INFINITY
+      )
+      if (last > Number.NEGATIVE_INFINITY) {
+        entry.lastOut = last
+        audience.publish(entry.id, ticks, quotes)
         if (now() - entry.clockToldAt >= CLOCK_EVERY_MS) tellClock(entry)
       }
       if (end) finish(entry, "ended", undefined, true)

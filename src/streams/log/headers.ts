@@ -10,6 +10,10 @@ export const REPLAY_HEADER = "replay"
 export const WATERMARK_HEADER = "watermark"
 /** On the last watermark of a run. */
 export const END_HEADER = "end"
+/** What a record of `normalized_ticks` holds that is no tick: whoever does not know the word passes it over. */
+export const KIND_HEADER = "kind"
+/** A quote; it takes no position. */
+export const QUOTE_KIND = "quote"
 /** On a tick forwarded from a partition that was not its own. */
 export const MISROUTED_HEADER = "misrouted"
 /** How many bytes a dead letter had that was cut: it cannot be sent again. */

@@ -1,4 +1,5 @@
 /** Decides what travels between the stages of a partition: arrays of ticks, with what was taken out and why. */
+import type { Quote, RawQuote } from "../../schema/Quote.ts"
 import type { RawTick } from "../../schema/RawTick.ts"
 import type { Tick } from "../../schema/Tick.ts"
 import type { LogRecord, NewRecord } from "../log/TickLog.ts"
@@ -11,6 +12,7 @@ export const DISCARDS = {
   normalize: ["future", "defect"],
   deduplicate: ["duplicate", "suppressed", "claimed", "jump", "conflict", "defect"],
   sequence: ["zero_price", "defect"],
+  quote: ["future", "outdated", "unchanged", "published", "defect"],
   publish: ["published"]
 } as const
 export type StageName = keyof typeof DISCARDS
@@ -75,6 +77,25 @@ export interface AdmittedTick extends NormalizedTick {
   isPriceless: boolean
 }
 
+/** One quote on its way, from `decode` to `publish`: the stages fill in what they decide. */
+export interface QuoteCandidate {
+  readonly raw: RawQuote
+  readonly record: LogRecord
+  readonly run: string
+  /** µs; for a replayed quote its exchange_ts. */
+  readonly recordTime: number
+  /** Whether no tick stands beside it in its record. */
+  readonly isAlone: boolean
+  /** Its stamp is too far ahead of record time. */
+  isAhead: boolean
+  day: number
+  /** Undefined where `deduplicate` did not find it. */
+  state: InstrumentDay | undefined
+  isOld: boolean
+  /** All that is known once it has come. */
+  quote: Quote
+}
+
 declare const stage: unique symbol
 
 /** What one array of raw records has become so far. `Through`: the last stage that it has been through. */
@@ -88,6 +109,7 @@ export interface Batch<T, Through extends string> {
   /** The highest record time of the batch, µs. */
   readonly recordTime: number
   readonly ticks: Array<T>
+  readonly quotes: Array<QuoteCandidate>
   readonly watermarks: ReadonlyArray<Watermark>
   readonly dead: Array<DeadLetter>
   readonly forwards: ReadonlyArray<Forward>
@@ -103,6 +125,8 @@ export type Deduplicated = Batch<AdmittedTick, "deduplicate">
 export type Claimed = Batch<AdmittedTick, "claim">
 /** Only ticks with a place are left. */
 export type Sequenced = Batch<AdmittedTick, "sequence">
+/** Only quotes that change something are left. */
+export type Quoted = Batch<AdmittedTick, "quote">
 
 /** What a stage took in, handed on, and took out but for dead letters, which are counted as such. */
 export type StageCount = {
@@ -132,7 +156,7 @@ export interface StateCounts {
 /** A batch that has been read: `decode` hands it on, and so does a test or a benchmark that has no bytes to read. */
 export const decodedBatch = (
   records: ReadonlyArray<LogRecord>,
-  found: Pick<Decoded, "ticks" | "watermarks" | "dead" | "forwards">
+  found: Pick<Decoded, "ticks" | "quotes" | "watermarks" | "dead" | "forwards">
 ): Decoded => {
   const last = records[records.length - 1]
   return {
@@ -162,6 +186,20 @@ export const decodedTick = (raw: RawTick, record: LogRecord, run: string): Decod
   }
   return tick
 }
+
+/** The quote of a record, with room for what the later stages decide. */
+export const decodedQuote = (raw: RawQuote, record: LogRecord, run: string, isAlone: boolean): QuoteCandidate => ({
+  raw,
+  record,
+  run,
+  recordTime: run === "" ? record.recordTime : raw.exchange_ts,
+  isAlone,
+  isAhead: false,
+  day: 0,
+  state: undefined,
+  isOld: false,
+  quote: undefined as never
+})
 
 /** The same batch, for the stages after this one: it counts what it did, and its ticks are what it says. */
 export const passed = <T, Through extends string>(

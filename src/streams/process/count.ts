@@ -1,7 +1,7 @@
 /** Decides what is counted of a partition of `process`: what each stage says of itself, and what happened to the states. */
 import type { Context } from "effect"
 import * as metrics from "../metrics.ts"
-import type { Sequenced, StageCount } from "./batch.ts"
+import type { Quoted, StageCount } from "./batch.ts"
 
 /** Feeds told apart in counters; any other name counts as `other`, so that names cannot grow the metrics. */
 const FEEDS = ["dma", "snapshot", "other"] as const
@@ -26,9 +26,20 @@ export interface Counters {
   /** The later of two copies from different feeds: which feed won, and by how many µs. */
   readonly lead: (winner: string, micros: number) => void
   readonly held: (instruments: number) => void
-  /** A batch through all stages, once it is published: `records` of it now, the others before a recovery; `now` in µs. */
-  readonly published: (batch: Sequenced, records: number, now: number) => void
+  /** A batch through all stages, once it is published: what of it now, the rest before a recovery; `now` in µs. */
+  readonly published: (batch: Quoted, written: Written, now: number) => void
 }
+
+/** What went to `normalized_ticks`. */
+export interface Written {
+  readonly records: number
+  /** Of the records. */
+  readonly quotes: number
+}
+
+/** The count of a stage some of whose output was published before a recovery. */
+const notAgain = (count: StageCount, published: number): StageCount =>
+  ({ ...count, sent: count.sent - published, discarded: { ...count.discarded, published } }) as StageCount
 
 export const counters = (context: Context.Context<never>, partition: number): Counters => {
   const received = byLabel((stage) => metrics.bind(metrics.stageReceived, { stage }, context))
@@ -62,15 +73,16 @@ export const counters = (context: Context.Context<never>, partition: number): Co
   const wins = perFeed(metrics.feedWins)
   const leads = perFeed(metrics.feedLead)
 
-  const countStages = ({ passed, dead, ticks, watermarks }: Sequenced, records: number): void => {
-    const published = Math.max(0, ticks.length + watermarks.length - records)
+  const countStages = ({ passed, dead, ticks, quotes, watermarks }: Quoted, written: Written): void => {
+    const published = Math.max(0, ticks.length + watermarks.length - (written.records - written.quotes))
     const last: StageCount = {
       stage: "publish",
       received: ticks.length,
       sent: ticks.length - published,
       discarded: { published }
     }
-    for (const stage of [...passed, last]) {
+    for (const count of [...passed, last]) {
+      const stage = count.stage === "quote" ? notAgain(count, quotes.length - written.quotes) : count
       received(stage.stage).add(stage.received)
       sent(stage.stage).add(stage.sent)
       const discarded: Readonly<Record<string, number>> = stage.discarded
@@ -81,7 +93,7 @@ export const counters = (context: Context.Context<never>, partition: number): Co
     for (const { stage, kind } of dead) discard(stage, kind, 1)
   }
 
-  const countStates = ({ count }: Sequenced): void => {
+  const countStates = ({ count }: Quoted): void => {
     if (count.gaps > 0) opened.add(count.gaps)
     if (count.fills > 0) filled.add(count.fills)
     if (count.lost > 0) lost.add(count.lost)
@@ -93,9 +105,9 @@ export const counters = (context: Context.Context<never>, partition: number): Co
     held.add(count.instruments)
   }
 
-  const countTicks = ({ ticks }: Sequenced, now: number): void => {
+  const countTicks = ({ ticks }: Quoted, now: number): void => {
     const byFeed = { dma: 0, snapshot: 0, other: 0 }
-    let newest: Sequenced["ticks"][number] | undefined
+    let newest: Quoted["ticks"][number] | undefined
     for (const candidate of ticks) {
       if (candidate.run !== "") continue
       byFeed[feedLabel(candidate.tick.feed)]++
@@ -111,8 +123,8 @@ export const counters = (context: Context.Context<never>, partition: number): Co
   return {
     lead: (winner, micros) => leads[feedLabel(winner)].add(micros / 1e6),
     held: held.add,
-    published: (batch, records, now) => {
-      countStages(batch, records)
+    published: (batch, written, now) => {
+      countStages(batch, written)
       countStates(batch)
       countTicks(batch, now)
     }

@@ -1,7 +1,7 @@
-/** Decides which raw records are ticks: what cannot be read goes to the DLQ with its reason, and the rest goes on. */
+/** Decides which raw records are ticks and quotes: what cannot be read goes to the DLQ with its reason, and the rest goes on. */
 import { showText, showValue } from "../../schema/Explain.ts"
 import { partitionOf } from "../../schema/Partition.ts"
-import { encodeRawTick, type RawTick, readRawTick } from "../../schema/RawTick.ts"
+import { encodeRawRecord, type RawRecord, readRawRecord } from "../../schema/RawTick.ts"
 import { isRun, MISROUTED_HEADER, REPLAY_HEADER, readWatermark, WATERMARK_HEADER } from "../log/headers.ts"
 import type { LogRecord, NewRecord } from "../log/TickLog.ts"
 import {
@@ -9,14 +9,16 @@ import {
   type Decoded,
   type DecodedTick,
   decodedBatch,
+  decodedQuote,
   decodedTick,
   type Forward,
   passed,
+  type QuoteCandidate,
   type Watermark
 } from "./batch.ts"
 import { defectOf } from "./defect.ts"
 
-/** Why a record is no tick; `misrouted`: found in a wrong partition again. */
+/** Why a record is neither tick nor quote; `misrouted`: found in a wrong partition again. */
 type Reason = "tombstone" | "too_large" | "undecodable" | "header" | "invalid" | "misrouted"
 
 /** A record larger than this is refused, in bytes. */
@@ -34,8 +36,8 @@ const MAX_JSON_ERROR_CHARS = 200
 const MAX_ROUTES = 65_536
 
 /**
- * An array of raw records as a batch of ticks, in order. A tick found in a wrong partition is to be forwarded to
- * the right one, once, with the time it was first received.
+ * An array of raw records as a batch of ticks, in order. A record found in a wrong partition is to be forwarded to
+ * the right one, once, with the time it was first received. What is counted is ticks: of a quote, `quote` tells.
  */
 export const decode = ({ partition, partitions }: DecodeOptions) => {
   const routes = new Map<number, number>()
@@ -55,6 +57,7 @@ export const decode = ({ partition, partitions }: DecodeOptions) => {
 interface Decoding {
   readonly forwards: Array<Forward>
   readonly ticks: Array<DecodedTick>
+  readonly quotes: Array<QuoteCandidate>
   readonly dead: Array<DeadLetter>
   readonly watermarks: Array<Watermark>
 }
@@ -64,7 +67,7 @@ const decodeRecords = (
   partition: number,
   route: (token: number) => number
 ): Decoded => {
-  const out: Decoding = { forwards: [], ticks: [], dead: [], watermarks: [] }
+  const out: Decoding = { forwards: [], ticks: [], quotes: [], dead: [], watermarks: [] }
   for (const record of records) {
     try {
       const dead = decodeRecord(record, partition, route, out)
@@ -92,7 +95,7 @@ const decodeRecord = (
   record: LogRecord,
   partition: number,
   route: (token: number) => number,
-  { forwards, ticks, watermarks }: Decoding
+  { forwards, ticks, quotes, watermarks }: Decoding
 ): DeadLetter | undefined => {
   const { headers, unreadable, value } = record
   if (unreadable !== undefined) return letter(record, "undecodable", unreadable.message)
@@ -128,27 +131,39 @@ const decodeRecord = (
       `record: not JSON: ${showText((error as Error).message, MAX_JSON_ERROR_CHARS)}`
     )
   }
-  const raw = readRawTick(json, run !== "")
+  const raw = readRawRecord(json, run !== "")
   if (typeof raw === "string") return letter(record, "invalid", raw)
-  const to = run === "" ? route(raw.instrument_token) : partition
+  const { tick, quote } = raw
+  const { instrument_token } = tick ?? quote!
+  const to = run === "" ? route(instrument_token) : partition
   if (to === partition) {
-    ticks.push(decodedTick(raw, record, run))
+    if (tick !== undefined) ticks.push(decodedTick(tick, record, run))
+    if (quote !== undefined) quotes.push(decodedQuote(quote, record, run, tick === undefined))
     return undefined
   }
   if (headers?.[MISROUTED_HEADER] === undefined) {
     forwards.push({ to, record: forwardedRecord(raw, record) })
     return undefined
   }
-  const where = `expected partition ${to} for instrument_token ${raw.instrument_token}, got ${partition} again`
+  const where = `expected partition ${to} for instrument_token ${instrument_token}, got ${partition} again`
   return letter(record, "misrouted", where)
 }
 
 /**
- * The raw tick with the time it was received here, since the other partition's record time is later: its fields, and
+ * The raw record with the time it was received here, since the other partition's record time is later: its fields, and
  * nothing else that came with them.
  */
-const forwardedRecord = (raw: RawTick, record: LogRecord): NewRecord => ({
-  key: String(raw.instrument_token),
-  value: Buffer.from(encodeRawTick({ ...raw, received_ts: raw.received_ts > 0 ? raw.received_ts : record.recordTime })),
-  headers: { [MISROUTED_HEADER]: "1" }
-})
+const forwardedRecord = ({ tick, quote }: RawRecord, record: LogRecord): NewRecord => {
+  const { instrument_token, received_ts } = tick ?? quote!
+  const received = { received_ts: received_ts > 0 ? received_ts : record.recordTime }
+  return {
+    key: String(instrument_token),
+    value: Buffer.from(
+      encodeRawRecord({
+        tick: tick === undefined ? undefined : { ...tick, ...received },
+        quote: quote === undefined ? undefined : { ...quote, ...received }
+      })
+    ),
+    headers: { [MISROUTED_HEADER]: "1" }
+  }
+}

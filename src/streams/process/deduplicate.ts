@@ -1,9 +1,10 @@
 /**
  * Decides which copy of a tick goes on: the numbering it belongs to, whether a snapshot without numbers is needed now,
  * and whether its identity has been seen: with the same content it is a duplicate, with another it is none. From the
- * partition's own state.
+ * partition's own state, which is gone through here once, in the order of the partition: so quotes find their day here too.
  */
 
+import { QUOTE_SOURCE_INDEX } from "../../schema/Quote.ts"
 import type { RawTick } from "../../schema/RawTick.ts"
 import {
   type AdmittedTick,
@@ -13,8 +14,8 @@ import {
   type NormalizedTick,
   type PartitionStates,
   passed,
-  type StateCounts,
-  type Watermark
+  type QuoteCandidate,
+  type StateCounts
 } from "./batch.ts"
 import { defectOf } from "./defect.ts"
 import { contentPrint } from "./identityHash.ts"
@@ -34,23 +35,61 @@ export interface DeduplicateOptions {
 }
 
 /**
- * The state that a candidate belongs to: live, or its run's own, begun on its first tick. Watermarks before it have
- * their effect on the runs first, wherever the partition is cut.
+ * The state that a candidate belongs to: live, or its run's own, begun on its first packet. Watermarks and quotes before
+ * a tick have their effect on the states first, wherever the partition is cut.
  */
-const stateAt = ({ live, runs }: PartitionStates, watermarks: ReadonlyArray<Watermark>) => {
-  let next = 0
-  const passUpTo = (offset: number) => {
-    while (next < watermarks.length && watermarks[next]!.offset < offset) {
-      const { run, end, recordTime } = watermarks[next++]!
-      runs.mark(run, end, recordTime)
+class InOrder {
+  /** The offset of the next quote that has not found its day. */
+  nextQuote: number
+  readonly #states: PartitionStates
+  readonly #batch: Normalized
+  #marks = 0
+  #quotes = 0
+
+  constructor(states: PartitionStates, batch: Normalized) {
+    this.#states = states
+    this.#batch = batch
+    this.nextQuote = batch.quotes[0]?.record.offset ?? Number.POSITIVE_INFINITY
+  }
+
+  stateOf({ run, record }: Pick<NormalizedTick, "run" | "record">): PartitionState {
+    if (run === "") return this.#states.live
+    this.#markUpTo(record.offset)
+    return this.#states.runs.of(run, record.offset, record.recordTime)
+  }
+
+  /** Finds the days of the quotes before an offset. */
+  placeUpTo(offset: number): void {
+    const { quotes } = this.#batch
+    while (this.#quotes < quotes.length && quotes[this.#quotes]!.record.offset < offset) {
+      this.#place(quotes[this.#quotes++]!)
+    }
+    this.nextQuote = quotes[this.#quotes]?.record.offset ?? Number.POSITIVE_INFINITY
+  }
+
+  passAll(): void {
+    this.placeUpTo(Number.POSITIVE_INFINITY)
+    this.#markUpTo(Number.POSITIVE_INFINITY)
+  }
+
+  #place(quote: QuoteCandidate): void {
+    if (quote.isAhead) return
+    try {
+      const state = this.stateOf(quote)
+      quote.state = state.held(quote.raw.instrument_token, quote.day, quote.recordTime)
+      quote.isOld = quote.day < state.newestDay
+    } catch (error) {
+      this.#batch.dead.push(defectOf("quote", { record: quote.record, index: QUOTE_SOURCE_INDEX }, error))
     }
   }
-  const stateOf = ({ run, record }: NormalizedTick): PartitionState => {
-    if (run === "") return live
-    passUpTo(record.offset)
-    return runs.of(run, record.offset, record.recordTime)
+
+  #markUpTo(offset: number): void {
+    const { watermarks } = this.#batch
+    while (this.#marks < watermarks.length && watermarks[this.#marks]!.offset < offset) {
+      const { run, end, recordTime } = watermarks[this.#marks++]!
+      this.#states.runs.mark(run, end, recordTime)
+    }
   }
-  return { stateOf, passAll: () => passUpTo(Number.POSITIVE_INFINITY) }
 }
 
 /** Found beside `NEW`, `SAME` and `OTHER`: a number above all that the session may hold. */
@@ -133,7 +172,7 @@ export const deduplicate =
     const { gapHoldMicros, dmaSilenceMicros, maxSequenceJump, keepsZeroPrice } = options
     const { count } = batch
     const uncounted = { gaps: 0, fills: 0, lost: 0 }
-    const { stateOf, passAll } = stateAt(states, batch.watermarks)
+    const order = new InOrder(states, batch)
     const ticks = batch.ticks as Array<AdmittedTick>
     const { length } = ticks
     let kept = 0
@@ -141,10 +180,11 @@ export const deduplicate =
     let suppressed = 0
     for (let i = 0; i < length; i++) {
       const candidate = ticks[i]!
+      if (candidate.record.offset > order.nextQuote) order.placeUpTo(candidate.record.offset)
       try {
         const { raw, tick, recordTime } = candidate
         const isReplayed = candidate.run !== ""
-        const state = stateOf(candidate)
+        const state = order.stateOf(candidate)
         const day = state.day(candidate.day, recordTime, raw)
         const { newestDay } = state
         const { sequencing } = raw
@@ -245,7 +285,7 @@ export const deduplicate =
         batch.dead.push(defectOf("deduplicate", candidate, error))
       }
     }
-    passAll()
+    order.passAll()
     ticks.length = kept
     states.live.expire(batch.recordTime - gapHoldMicros, count)
     count.epochs += states.live.begun

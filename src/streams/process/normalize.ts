@@ -1,9 +1,18 @@
 /**
  * Decides the one form of a tick, whatever feed it came from: its trading day, its identity where the feed has no
- * numbers, its times. A stamp too far ahead of record time goes to the DLQ.
+ * numbers, its times. A stamp too far ahead of record time goes to the DLQ, also a quote's.
  */
+import { QUOTE_SOURCE_INDEX } from "../../schema/Quote.ts"
 import { tradingDay } from "../../schema/Tick.ts"
-import { type Decoded, type Normalized, type NormalizedTick, passed } from "./batch.ts"
+import {
+  type DeadLetter,
+  type Decoded,
+  type DecodedTick,
+  type Normalized,
+  type NormalizedTick,
+  passed,
+  type QuoteCandidate
+} from "./batch.ts"
 import { defectOf } from "./defect.ts"
 import { identityHash } from "./identityHash.ts"
 
@@ -12,6 +21,33 @@ export interface NormalizeOptions {
   readonly incarnation: string
   /** How far ahead of record time an exchange_ts may be, µs. */
   readonly maxFutureSkewMicros: number
+}
+
+/** The letter of a record whose stamp is too far ahead. */
+const future = (
+  stage: "normalize" | "quote",
+  { raw, record, recordTime }: Pick<DecodedTick | QuoteCandidate, "raw" | "record" | "recordTime">,
+  index: number,
+  maxFutureSkewMicros: number
+): DeadLetter => ({
+  record,
+  index,
+  stage,
+  kind: "future",
+  clock: { feed: raw.feed, aheadMicros: raw.exchange_ts - recordTime },
+  reason:
+    `exchange_ts: expected at most ${maxFutureSkewMicros / 1000} ms ahead of record time ${recordTime}, ` +
+    `got ${raw.exchange_ts}`
+})
+
+/** A quote beside a tick has no letter of its own: the tick's has the record. */
+const dateQuotes = ({ quotes, dead }: Decoded, maxFutureSkewMicros: number): void => {
+  for (const quote of quotes) {
+    const { raw, recordTime, isAlone } = quote
+    quote.day = tradingDay(raw.exchange_ts)
+    quote.isAhead = raw.exchange_ts > recordTime + maxFutureSkewMicros
+    if (quote.isAhead && isAlone) dead.push(future("quote", quote, QUOTE_SOURCE_INDEX, maxFutureSkewMicros))
+  }
 }
 
 export const normalize =
@@ -26,16 +62,7 @@ export const normalize =
       try {
         const { raw, record, recordTime } = candidate
         if (raw.exchange_ts > recordTime + maxFutureSkewMicros) {
-          batch.dead.push({
-            record,
-            index: candidate.index,
-            stage: "normalize",
-            kind: "future",
-            clock: { feed: raw.feed, aheadMicros: raw.exchange_ts - recordTime },
-            reason:
-              `exchange_ts: expected at most ${maxFutureSkewMicros / 1000} ms ahead of record time ${recordTime}, ` +
-              `got ${raw.exchange_ts}`
-          })
+          batch.dead.push(future("normalize", candidate, candidate.index, maxFutureSkewMicros))
           continue
         }
         const isReplayed = candidate.run !== ""
@@ -65,5 +92,6 @@ export const normalize =
       }
     }
     ticks.length = kept
+    if (batch.quotes.length > 0) dateQuotes(batch, maxFutureSkewMicros)
     return passed(batch, { stage: "normalize", received: length, sent: kept, discarded: {} })
   }

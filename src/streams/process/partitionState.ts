@@ -1,8 +1,9 @@
 /**
  * Decides what a partition remembers of its instruments: per instrument and trading day the sessions with their seen
- * ids and open gaps, the volume accounted for and the position given; and which instruments are forgotten where there are
- * too many. All of it follows from the raw partition alone.
+ * ids and open gaps, the volume accounted for, the position given and what is known of book and day; and which
+ * instruments are forgotten where there are too many. All of it follows from the raw partition alone.
  */
+import { type QuoteState, unknownQuote } from "../../schema/Quote.ts"
 import type { RawTick } from "../../schema/RawTick.ts"
 import { epochOf, type Sequencing, tradingDayStart } from "../../schema/Tick.ts"
 import { Contents } from "./Contents.ts"
@@ -160,13 +161,18 @@ type FirstPacket = Pick<RawTick, "instrument_token" | "connection" | "sequence_i
 /** What tells one numbered packet from another. */
 type Numbered = Pick<RawTick, "connection" | "sequencing" | "exchange_ts" | "price">
 
-/** An instrument's trading day. */
+/** What is known of book and day before the first quote; it is never written to. */
+const UNKNOWN: QuoteState = unknownQuote()
+
+/** An instrument's trading day: quotes alone do not begin it, its first tick does. */
 export class InstrumentDay {
   readonly token: number
   readonly day: number
-  readonly epoch: number
+  /** 0 until it has begun. */
+  epoch: number
   position = 0
-  readonly sessions: Array<Session>
+  /** None until it has begun. */
+  sessions: Array<Session>
   /** In the order in which they came: there are one or two, and seldom more. */
   connections: ReadonlyArray<Connection> = []
   /** Record time of the last tick of feed `dma`. */
@@ -175,6 +181,10 @@ export class InstrumentDay {
   published = 0
   /** What the day's total had counted that was traded before we came; -1 before the first total. */
   volumeBase = -1
+  /** What its quotes have said so far; it is never changed in place. */
+  quote: QuoteState = UNKNOWN
+  /** The newest stamp of a quote (µs); −1 before the first. */
+  quotedAt = -1
   touched: number
 
   constructor(token: number, day: number, epoch: number, touched: number, sessions: Array<Session>) {
@@ -185,24 +195,21 @@ export class InstrumentDay {
     this.sessions = sessions
   }
 
-  /** A day that begins with a packet. */
-  static begin(day: number, epoch: number, recordTime: number, first: FirstPacket): InstrumentDay {
-    const session = new Session(recordTime, first.connection, first.sequence_id ?? -1, first.exchange_ts)
-    return new InstrumentDay(first.instrument_token, day, epoch, recordTime, [session])
+  get hasBegun(): boolean {
+    return this.sessions.length > 0
   }
 
-  /** A day that went on before with a state that was lost: in its newest session, and in a later epoch. */
-  static resume(
-    day: number,
-    epoch: number,
-    recordTime: number,
-    first: FirstPacket,
-    seen: Seen | undefined
-  ): InstrumentDay {
+  /** Begins with a tick. */
+  begin(epoch: number, recordTime: number, first: FirstPacket): void {
+    this.epoch = epoch
+    this.sessions = [new Session(recordTime, first.connection, first.sequence_id ?? -1, first.exchange_ts)]
+  }
+
+  /** Goes on as it did before its state was lost: in its newest session, and in a later epoch. */
+  resume(epoch: number, seen: Seen | undefined): void {
     const length = 1 + (seen?.session ?? 0)
-    const sessions = Array.from({ length }, () => new Session(BEFORE, "", -1, -1))
-    const later = Math.max(epoch, 1 + (seen?.epoch ?? 0))
-    return new InstrumentDay(first.instrument_token, day, later, recordTime, sessions)
+    this.epoch = Math.max(epoch, 1 + (seen?.epoch ?? 0))
+    this.sessions = Array.from({ length }, () => new Session(BEFORE, "", -1, -1))
   }
 
   /** The connection of a packet, in the session that it belongs to, opening one where its `reset` asks for it. */
@@ -363,7 +370,7 @@ export class PartitionState {
   readonly instruments = new Map<number, InstrumentDays>()
   /** Sessions with numbers missing, so that gaps can be given up without a tick of theirs. */
   readonly open = new Set<Session>()
-  /** The newest day of the instrument that `day` was last asked for. */
+  /** The newest day of the instrument that a day was last asked of. */
   newestDay = 0
   /** Days begun since it was last read, for the count of epochs. */
   begun = 0
@@ -385,16 +392,22 @@ export class PartitionState {
     this.maxInstruments = maxInstruments
   }
 
-  /** The state of an instrument's day at a record time, begun afresh where it is not held (any more). */
+  /** The state of an instrument's day at the record time of a tick, which begins it where it has not begun. */
   day(day: number, recordTime: number, first: FirstPacket): InstrumentDay {
-    const token = first.instrument_token
+    const held = this.held(first.instrument_token, day, recordTime)
+    if (!held.hasBegun) this.#begin(held, recordTime, first)
+    return held
+  }
+
+  /** The state of an instrument's day at a record time, afresh where it is not held (any more). */
+  held(token: number, day: number, recordTime: number): InstrumentDay {
     const days = this.instruments.get(token)
     if (days === undefined) {
       this.newestDay = day
       if (this.instruments.size >= this.maxInstruments) this.#forgetSilent()
-      const begun = this.#begin(day, recordTime, first)
-      this.instruments.set(token, { newest: begun, others: NONE })
-      return begun
+      const newest = new InstrumentDay(token, day, 0, recordTime, [])
+      this.instruments.set(token, { newest, others: NONE })
+      return newest
     }
     const { newest } = days
     this.newestDay = Math.max(newest.day, day)
@@ -406,7 +419,7 @@ export class PartitionState {
       if (other.touched + OLD_DAY_HOLD_MICROS <= recordTime) this.#drop(days, other)
     }
     if (day > newest.day) {
-      days.newest = this.#begin(day, recordTime, first)
+      days.newest = new InstrumentDay(token, day, 0, recordTime, [])
       this.#keep(days, newest)
       return days.newest
     }
@@ -415,9 +428,9 @@ export class PartitionState {
       held.touched = recordTime
       return held
     }
-    const begun = this.#begin(day, recordTime, first)
-    this.#keep(days, begun)
-    return begun
+    const fresh = new InstrumentDay(token, day, 0, recordTime, [])
+    this.#keep(days, fresh)
+    return fresh
   }
 
   /** Puts back what a checkpoint held, less the gaps given up since its instrument last changed: they are counted. */
@@ -449,15 +462,18 @@ export class PartitionState {
     }
   }
 
-  #begin(day: number, recordTime: number, first: FirstPacket): InstrumentDay {
+  #begin(held: InstrumentDay, recordTime: number, first: FirstPacket): void {
     this.begun++
+    const { token, day } = held
     const second = this.floor - tradingDayStart(day) / 1e6
     const epoch = Math.max(epochOf(day, recordTime), day * 1_000_000_000 + second)
-    if (this.lost?.day !== day) return InstrumentDay.begin(day, epoch, recordTime, first)
+    if (this.lost?.day !== day) {
+      held.begin(epoch, recordTime, first)
+      return
+    }
     const { seen } = this.lost
-    const begun = InstrumentDay.resume(day, epoch, recordTime, first, seen.get(first.instrument_token))
-    seen.delete(first.instrument_token)
-    return begun
+    held.resume(epoch, seen.get(token))
+    seen.delete(token)
   }
 
   /** Forgets the instruments silent longest, by the record time of their last packet; of one time, the lowest tokens. */
@@ -477,7 +493,8 @@ export class PartitionState {
     if (this.gone !== "others" && this.gone.size > maxInstruments) this.gone = "others"
   }
 
-  #raiseFloor({ day, epoch }: InstrumentDay): void {
+  #raiseFloor({ day, epoch, hasBegun }: InstrumentDay): void {
+    if (!hasBegun) return
     this.floor = Math.max(this.floor, tradingDayStart(day) / 1e6 + (epoch - day * 1_000_000_000) + 1)
   }
 

@@ -12,7 +12,7 @@ import type { Checkpoints } from "../ports/Checkpoints.ts"
 import type { Claims } from "../ports/Claims.ts"
 import { crashPoint } from "../run/crashPoint.ts"
 import type { LostOffsets } from "../run/lostOffsets.ts"
-import type { PartitionStates, Sequenced } from "./batch.ts"
+import type { PartitionStates, Quoted } from "./batch.ts"
 import { checkpoint } from "./checkpoint.ts"
 import { claim } from "./claim.ts"
 import { counters } from "./count.ts"
@@ -22,6 +22,7 @@ import type { FeedClocks } from "./feedClocks.ts"
 import { normalize } from "./normalize.ts"
 import { PartitionState } from "./partitionState.ts"
 import { publish } from "./publish.ts"
+import { quote } from "./quote.ts"
 import { RunStates } from "./RunStates.ts"
 import { type Recovered, recover } from "./recover.ts"
 import { sequence } from "./sequence.ts"
@@ -43,7 +44,8 @@ export const STAGE_NODES = [
   ["normalize", "one form, identity, trading day; stamps too far ahead go to the DLQ"],
   ["deduplicate", "sessions, arbitration between feeds, each identity once"],
   ["sequence", "gaps, status, volume, epoch and position"],
-  ["publish", "writes clean ticks and dead letters, then commits"]
+  ["quote", "what packets say of book and day: the whole of it, where something changed"],
+  ["publish", "writes clean ticks, quotes and dead letters, then commits"]
 ] as const
 
 /** The pure stages of a partition, joined: an array of raw records in, what is to be published out. */
@@ -63,7 +65,8 @@ export const stages = (
     keepsZeroPrice: settings.ZERO_PRICE === "keep",
     onFeedLead
   }),
-  sequence
+  sequence,
+  quote: quote({ incarnation })
 })
 
 /** The states of a partition that was never processed, with so many instruments at most. */
@@ -138,10 +141,10 @@ export const processPartition = (
     /** Where the next owner looks for what was published beyond a checkpoint: never past it while it is run again. */
     let normalizedOffset = recovered.normalizedFrom
 
-    const write = Effect.fnUntraced(function* (batch: Sequenced) {
-      const { records, first } = yield* publishBatch(batch)
-      if (first !== undefined) normalizedOffset = first + records
-      count.published(batch, records, clock.currentTimeMillisUnsafe() * 1000)
+    const write = Effect.fnUntraced(function* (batch: Quoted) {
+      const { first, ...written } = yield* publishBatch(batch)
+      if (first !== undefined) normalizedOffset = first + written.records
+      count.published(batch, written, clock.currentTimeMillisUnsafe() * 1000)
       const { nextOffset: rawOffset, recordTime } = batch
       if (rawOffset <= liveFrom) return
       commits.commit({ offset: rawOffset, metadata: "" })
@@ -157,6 +160,7 @@ export const processPartition = (
       Stream.map(stage.deduplicate),
       Stream.mapEffect(askClaims),
       Stream.map(stage.sequence),
+      Stream.map(stage.quote),
       Stream.runForEach(write)
     )
     yield* commits.settled

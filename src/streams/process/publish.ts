@@ -1,40 +1,61 @@
 /**
- * Decides what of a batch is written: clean ticks and watermarks to `normalized_ticks`, in source order, and what
- * cannot go on to the DLQ, the latter first. A batch is done once both are acknowledged.
+ * Decides what of a batch is written: clean ticks, quotes and watermarks to `normalized_ticks`, in source order, and
+ * what cannot go on to the DLQ, the latter first. A batch is done once both are acknowledged.
  */
 import { Clock, Effect } from "effect"
 import { showText } from "../../schema/Explain.ts"
+import { encodeQuote, QUOTE_SOURCE_INDEX } from "../../schema/Quote.ts"
 import { encodeTick } from "../../schema/TickJson.ts"
-import { BATCH_HEADER, CUT_HEADER, REPLAY_HEADER, watermarkRecord } from "../log/headers.ts"
+import { BATCH_HEADER, CUT_HEADER, KIND_HEADER, QUOTE_KIND, REPLAY_HEADER, watermarkRecord } from "../log/headers.ts"
 import { BEFORE_ALL, isUpTo, type SourcePlace } from "../log/source.ts"
 import { type LogRecord, type NewRecord, TickLog } from "../log/TickLog.ts"
 import { crashPoint } from "../run/crashPoint.ts"
-import type { DeadLetter, Sequenced } from "./batch.ts"
+import type { DeadLetter, QuoteCandidate, Quoted } from "./batch.ts"
 import type { FeedClocks } from "./feedClocks.ts"
 
 const encoder = new TextEncoder()
 
+const HEADERS = { [KIND_HEADER]: QUOTE_KIND }
+
+const quoteRecord = ({ quote, run }: QuoteCandidate): NewRecord => ({
+  key: String(quote.instrument_token),
+  value: Buffer.from(encodeQuote(quote)),
+  headers: run === "" ? HEADERS : { ...HEADERS, [REPLAY_HEADER]: run }
+})
+
+/** The quotes of a batch that were not published before. */
+const newQuotes = ({ quotes }: Quoted, through: SourcePlace): ReadonlyArray<QuoteCandidate> =>
+  quotes.filter(({ record }) => !isUpTo(through, record.offset, QUOTE_SOURCE_INDEX))
+
+/** What goes between the ticks, by the raw offset after which it stands: watermarks, and quotes, right after their tick. */
+const between = (batch: Quoted, through: SourcePlace) => {
+  const records = batch.watermarks
+    .filter(({ offset }) => offset > through.offset)
+    .map((watermark) => ({ offset: watermark.offset, record: watermarkRecord(watermark) }))
+  if (batch.quotes.length === 0) return records
+  for (const one of newQuotes(batch, through)) records.push({ offset: one.record.offset, record: quoteRecord(one) })
+  return records.sort((a, b) => a.offset - b.offset)
+}
+
 /**
- * The records of `normalized_ticks` that a batch becomes, in the order of their raw offsets; none of what was
- * published before, up to `through`.
+ * The records of `normalized_ticks` that a batch becomes, in the order of their sources; none of what was published
+ * before, up to `through`.
  */
-export const toRecords = (batch: Sequenced, through: SourcePlace = BEFORE_ALL): ReadonlyArray<NewRecord> => {
+export const toRecords = (batch: Quoted, through: SourcePlace = BEFORE_ALL): ReadonlyArray<NewRecord> => {
   const records: Array<NewRecord> = []
   const { ticks } = batch
-  const watermarks = batch.watermarks.filter(({ offset }) => offset > through.offset)
+  const others = between(batch, through)
   let next = 0
   for (const { tick, run, record, index } of ticks) {
     if (isUpTo(through, record.offset, index)) continue
-    while (next < watermarks.length && watermarks[next]!.offset < record.offset) {
-      records.push(watermarkRecord(watermarks[next++]!))
-    }
+    while (next < others.length && others[next]!.offset < record.offset) records.push(others[next++]!.record)
     records.push({
       key: String(tick.instrument_token),
       value: Buffer.from(encodeTick(tick)),
       headers: run === "" ? undefined : { [REPLAY_HEADER]: run }
     })
   }
-  while (next < watermarks.length) records.push(watermarkRecord(watermarks[next++]!))
+  while (next < others.length) records.push(others[next++]!.record)
   return records
 }
 
@@ -105,7 +126,8 @@ export interface PublishOptions {
 
 /**
  * Writes what a batch has become: dead letters first, since ticks that are published show that the rest is done; then
- * what belongs elsewhere, then its ticks. Answers how many records went to `normalized_ticks` from which offset on.
+ * what belongs elsewhere, then its ticks and quotes. Answers how many records went to `normalized_ticks` from which
+ * offset on, and how many of them are quotes.
  */
 export const publish = ({ partition, through, incarnation, clocks }: PublishOptions) =>
   Effect.gen(function* () {
@@ -114,7 +136,7 @@ export const publish = ({ partition, through, incarnation, clocks }: PublishOpti
 
     /** A stage failing is a fault of the platform: one of its letters is said aloud now and then, all are counted. */
     let defectSaidAt = Number.NEGATIVE_INFINITY
-    const sayDefect = ({ dead }: Sequenced) => {
+    const sayDefect = ({ dead }: Quoted) => {
       const defect = dead.find(({ kind }) => kind === "defect")
       const now = clock.currentTimeMillisUnsafe()
       if (defect === undefined || now - defectSaidAt < SAY_DEFECT_MS) return Effect.void
@@ -123,7 +145,7 @@ export const publish = ({ partition, through, incarnation, clocks }: PublishOpti
       return Effect.logError(`${place} went to the dead letters, which is a defect: ${defect.reason}`)
     }
 
-    const putAside = Effect.fnUntraced(function* (batch: Sequenced) {
+    const putAside = Effect.fnUntraced(function* (batch: Quoted) {
       const dead = toDeadRecords(batch.dead, partition, through)
       if (dead.length === 0) return
       yield* log.append("raw_ticks_dlq", partition, dead).pipe(
@@ -137,7 +159,7 @@ export const publish = ({ partition, through, incarnation, clocks }: PublishOpti
       yield* clocks.note(batch.dead)
     })
 
-    const forward = Effect.fnUntraced(function* ({ forwards }: Sequenced) {
+    const forward = Effect.fnUntraced(function* ({ forwards }: Quoted) {
       for (const [to, mine] of Map.groupBy(forwards, (one) => one.to)) {
         yield* log.append(
           "raw_ticks",
@@ -148,13 +170,13 @@ export const publish = ({ partition, through, incarnation, clocks }: PublishOpti
       }
     })
 
-    return Effect.fnUntraced(function* (batch: Sequenced) {
+    return Effect.fnUntraced(function* (batch: Quoted) {
       if (batch.dead.length > 0) yield* putAside(batch)
       if (batch.forwards.length > 0) yield* forward(batch)
       const records = toRecords(batch, through)
-      if (records.length === 0) return { records: 0, first: undefined }
+      if (records.length === 0) return { records: 0, quotes: 0, first: undefined }
       const first = yield* log.append("normalized_ticks", partition, records, incarnation)
       crashPoint("after-publish")
-      return { records: records.length, first }
+      return { records: records.length, quotes: newQuotes(batch, through).length, first }
     })
   })

@@ -4,9 +4,10 @@
  */
 import { Clock, Effect } from "effect"
 import type { LogError } from "../../schema/Errors.ts"
-import { EPOCHS_PER_DAY, type Tick, tradingDay, tradingDayStart } from "../../schema/Tick.ts"
+import { decodeQuote, QUOTE_SOURCE_INDEX } from "../../schema/Quote.ts"
+import { EPOCHS_PER_DAY, type Source, type Tick, tradingDay, tradingDayStart } from "../../schema/Tick.ts"
 import { decodeTick } from "../../schema/TickJson.ts"
-import { REPLAY_HEADER } from "../log/headers.ts"
+import { KIND_HEADER, QUOTE_KIND, REPLAY_HEADER } from "../log/headers.ts"
 import { END_SLACK } from "../log/rawSources.ts"
 import { BEFORE_ALL, isUpTo, type SourcePlace, sourceKey } from "../log/source.ts"
 import { type AssignedPartition, type LogRecord, TickLog } from "../log/TickLog.ts"
@@ -104,10 +105,26 @@ const restoreIfSound = (checkpoint: Checkpoint, maxInstruments: number) => {
 /** Records of `normalized_ticks` looked at in a turn. */
 const PIECE = 2000
 
+/** What a record of `normalized_ticks` says of where it came from: the tick that it holds, or the source of its quote. */
+const sourceIn = ({
+  value,
+  headers,
+  unreadable
+}: LogRecord): { readonly tick: Tick | undefined; readonly source: Source } | undefined => {
+  if (value === null || value.length === 0 || unreadable !== undefined) return undefined
+  const kind = headers?.[KIND_HEADER]
+  if (kind === undefined) {
+    const tick = decodeTick(value)
+    return tick && { tick, source: tick.source }
+  }
+  const quote = kind === QUOTE_KIND ? decodeQuote(value) : undefined
+  return quote && { tick: undefined, source: quote.source }
+}
+
 /**
  * The highest source of a raw incarnation in a normalized partition, from an offset to its end, and whether all from
- * that offset on was still there. Each live tick of it is shown to `onTick`. Sources that the raw log cannot have given
- * are passed over: somebody else wrote them.
+ * that offset on was still there: of ticks and of quotes. Each live tick of it is shown to `onTick`. Sources that the raw
+ * log cannot have given are passed over: somebody else wrote them.
  */
 const highestSource = (
   partition: number,
@@ -124,19 +141,18 @@ const highestSource = (
     const limit = (yield* log.bounds("raw_ticks", partition)).end + END_SLACK
     let through = BEFORE_ALL
     let isMet = false
-    const see = ({ value, headers, unreadable, recordTime }: LogRecord) => {
-      const isNone = value === null || value.length === 0 || unreadable !== undefined
-      const tick = isNone ? undefined : decodeTick(value)
-      if (tick === undefined) return
-      const { source } = tick
-      const isLive = (headers?.[REPLAY_HEADER] ?? "") === ""
+    const see = (record: LogRecord) => {
+      const found = sourceIn(record)
+      if (found === undefined) return
+      const { tick, source } = found
+      const isLiveTick = tick !== undefined && (record.headers?.[REPLAY_HEADER] ?? "") === ""
       if (source[0] !== rawIncarnation) {
-        if (isLive && !isMet) onOther(tick, recordTime)
+        if (isLiveTick && !isMet) onOther(tick, record.recordTime)
         return
       }
       if (source[1] >= limit) return
       isMet = true
-      if (isLive) onTick(tick)
+      if (isLiveTick) onTick(tick)
       if (!isUpTo(through, source[1], source[2])) through = { offset: source[1], index: source[2] }
     }
     // In pieces, not as a stream: what lies last may be no record, and none comes after it while this goes on.
@@ -201,7 +217,10 @@ export const recover = (
         from: Math.max(raw.start, Math.min(checkpoint.rawOffset, ...runsFrom)),
         liveFrom: checkpoint.rawOffset,
         // All below the checkpoint is published, also what a replay's records are run again for.
-        through: through.offset >= checkpoint.rawOffset ? through : { offset: checkpoint.rawOffset - 1, index: 0 },
+        through:
+          through.offset >= checkpoint.rawOffset
+            ? through
+            : { offset: checkpoint.rawOffset - 1, index: QUOTE_SOURCE_INDEX },
         normalizedFrom: checkpoint.normalizedOffset,
         runs: restored.runs,
         fromCheckpoint: true,

@@ -1,19 +1,22 @@
 /**
  * Decides how state is kept in a checkpoint: an instrument's scalars as JSON, its sets of ids as bytes behind it; what
  * belongs to the partition as JSON.
- * A change here is a new format. Format 1, which had no contents, is read as well: of its numbers none is known. Any
- * other is passed over, and the retained raw is run again.
+ * A change here is a new format. Format 2, which had no quotes, is read as well, and format 1, which had no contents
+ * either: of its numbers none is known. Any other is passed over, and the retained raw is run again.
  */
+import { type QuoteState, unknownQuote } from "../../schema/Quote.ts"
 import { Contents } from "./Contents.ts"
 import { IdSet } from "./IdSet.ts"
 import { NumberSet } from "./NumberSet.ts"
 import { InstrumentDay, type InstrumentDays, type LostDay, Session } from "./partitionState.ts"
 
 /** First byte of every encoded state. */
-const FORMAT = 2
+const FORMAT = 3
+const WITHOUT_QUOTES = 2
 const WITHOUT_CONTENTS = 1
 
-const isRead = (format: number | undefined): boolean => format === FORMAT || format === WITHOUT_CONTENTS
+const isRead = (format: number | undefined): boolean =>
+  format === FORMAT || format === WITHOUT_QUOTES || format === WITHOUT_CONTENTS
 const HEADER_BYTES = 5
 
 interface SessionWire {
@@ -50,6 +53,9 @@ interface DayWire {
   readonly touched: number
   readonly connections: ReadonlyArray<ConnectionWire>
   readonly sessions: ReadonlyArray<SessionWire>
+  /** The newest stamp of a quote, and what they have said; only where one came, from format 3 on. */
+  readonly quoted?: number
+  readonly quote?: Partial<QuoteState>
 }
 
 /** What a partition's state holds besides its instruments. */
@@ -163,7 +169,9 @@ export const encodeInstrument = (days: InstrumentDays): Uint8Array => {
         missing: s.missing.ranges.map(({ from, to, openedAt }) => [from, to, openedAt]),
         late: s.latest,
         sizes: sizesOf(s.encode())
-      }))
+      })),
+      // JSON leaves out what is not known.
+      ...(d.quotedAt < 0 ? {} : { quoted: d.quotedAt, quote: d.quote })
     })
   )
   const json = encoder.encode(JSON.stringify(wire))
@@ -217,6 +225,10 @@ export const decodeInstrument = (bytes: Uint8Array): InstrumentDays | undefined 
       const run = kept === undefined ? undefined : { first: kept[0], last: kept[1], count: kept[2] }
       return { name, session, resetId, resetTs, run, isMet: true }
     })
+    if (w.quoted !== undefined) {
+      day.quotedAt = w.quoted
+      day.quote = { ...unknownQuote(), ...w.quote }
+    }
     return day
   })
   return newest === undefined ? undefined : { newest, others }

@@ -1,5 +1,6 @@
 /** Decides what a replay needs of those who listen to it: whether anyone does, and a way to tell them. */
 import { Context } from "effect"
+import type { Quote } from "../../schema/Quote.ts"
 import type { Tick } from "../../schema/Tick.ts"
 import type { ReplayState } from "./Replays.ts"
 
@@ -19,8 +20,8 @@ export class ReplayAudience extends Context.Service<
   {
     /** From here on clients may subscribe to this replay of a trading day (since 1970). */
     readonly open: (id: string, day: number) => void
-    /** Ticks in global order. */
-    readonly publish: (id: string, ticks: ReadonlyArray<Tick>) => void
+    /** Ticks, and the quotes of the same stretch of time, each in global order. */
+    readonly publish: (id: string, ticks: ReadonlyArray<Tick>, quotes: ReadonlyArray<Quote>) => void
     readonly clock: (id: string, clock: ReplayClock) => void
     /** No more will come; what is queued is still sent. */
     readonly close: (id: string) => void

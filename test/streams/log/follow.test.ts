@@ -1,5 +1,6 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Effect, Metric, Stream } from "effect"
+import { encodeQuote, type Quote, unknownQuote } from "../../../src/schema/Quote.ts"
 import type { Tick } from "../../../src/schema/Tick.ts"
 import { encodeTick } from "../../../src/schema/TickJson.ts"
 import { type FollowOptions, follow } from "../../../src/streams/log/follow.ts"
@@ -30,6 +31,24 @@ const record = (offset: number, of: Tick, headers?: Record<string, string>): Log
   key: "1",
   value: Buffer.from(encodeTick(of)),
   headers
+})
+
+const quote = (offset: number, more: Partial<Quote> = {}): Quote => ({
+  ...unknownQuote(),
+  bid: [[1.05, 3, 1]],
+  instrument_token: 1,
+  exchange_ts: 1_768_448_700_000_000 + offset,
+  feed: "snapshot",
+  received_ts: 1_768_448_700_000_000,
+  source: ["raw", offset, 1],
+  old: false,
+  ...more
+})
+
+const quoteRecord = (offset: number, of: Quote, headers: Record<string, string> = {}): LogRecord => ({
+  ...record(offset, tick(0, 0)),
+  value: Buffer.from(encodeQuote(of)),
+  headers: { kind: "quote", ...headers }
 })
 
 /** A raw topic with its incarnations one after the other, each known from the look on that tells of it. */
@@ -63,7 +82,9 @@ const run = (records: ReadonlyArray<LogRecord>, more: Partial<FollowOptions> = {
     )
     const figures = Object.fromEntries(
       (yield* Metric.snapshot).map((m) => [
-        [m.id, m.attributes?.reason].filter((part) => part !== undefined).join(" "),
+        [m.id, m.attributes?.stage === "test-quotes" ? "of quotes" : undefined, m.attributes?.reason]
+          .filter((part) => part !== undefined)
+          .join(" "),
         (m.state as { readonly count?: number }).count
       ])
     )
@@ -143,7 +164,7 @@ describe("a reader of normalized ticks", () => {
       assert.strictEqual(batch.ticks.length, 2)
       assert.deepStrictEqual(
         batch.replays.map((r) =>
-          "tick" in r ? ["tick", r.run, r.tick.source[1]] : ["mark", r.run, r.watermark, r.end]
+          "tick" in r ? ["tick", r.run, r.tick.source[1]] : "watermark" in r && ["mark", r.run, r.watermark, r.end]
         ),
         [
           ["tick", "r.1", 1],
@@ -325,5 +346,94 @@ describe("a reader of normalized ticks", () => {
         [7, 2, 5]
       )
     })
+  )
+
+  it.effect("takes each quote once, right after its tick, and counts them apart", () =>
+    Effect.gen(function* () {
+      const { batch, figures } = yield* run([
+        record(10, tick(5, 1)),
+        quoteRecord(11, quote(5)),
+        record(12, tick(6, 2)),
+        // What a retry published again.
+        record(13, tick(5, 1)),
+        quoteRecord(14, quote(5)),
+        record(15, tick(6, 2)),
+        quoteRecord(16, quote(6, { old: true }))
+      ])
+      assert.deepStrictEqual(
+        batch.ticks.map(({ position }) => position),
+        [1, 2]
+      )
+      assert.deepStrictEqual(batch.quotes, [quote(5), quote(6, { old: true })])
+      assert.deepStrictEqual(batch.bookmark.mark, { incarnation: "raw", offset: 6, index: 1, left: [] })
+      assert.strictEqual(figures.topology_order_alarms_total, 0)
+      assert.deepStrictEqual(
+        ["received", "sent"].map((what) => [
+          figures[`topology_stage_${what}_events_total`],
+          figures[`topology_stage_${what}_events_total of quotes`]
+        ]),
+        [
+          [4, 3],
+          [2, 2]
+        ]
+      )
+      assert.deepStrictEqual(
+        [figures[REPEATED], figures["topology_stage_discarded_events_total of quotes repeated"]],
+        [2, 1]
+      )
+    })
+  )
+
+  it.effect("goes on behind a quote that a mark was set at, and takes nothing of its record again", () =>
+    Effect.gen(function* () {
+      const mark = { incarnation: "raw", offset: 5, index: 1, left: [] }
+      const bookmark = { partition: 3, incarnation: "n", offset: 10, mark }
+      const { batch } = yield* run([record(10, tick(5, 1)), quoteRecord(11, quote(5)), quoteRecord(12, quote(6))], {
+        bookmark
+      })
+      assert.deepStrictEqual([batch.ticks.length, batch.quotes], [0, [quote(6)]])
+    })
+  )
+
+  it.effect("keeps a replay's quotes apart, among its ticks", () =>
+    Effect.gen(function* () {
+      const { batch } = yield* run([
+        record(0, tick(0, 1), { replay: "r.1" }),
+        quoteRecord(1, quote(0), { replay: "r.1" }),
+        record(2, tick(2, 1))
+      ])
+      assert.deepStrictEqual(batch.quotes, [])
+      assert.deepStrictEqual(batch.replays, [
+        { run: "r.1", tick: tick(0, 1) },
+        { run: "r.1", quote: quote(0) }
+      ])
+    })
+  )
+
+  it.effect(
+    "counts and passes quotes that are none, or not the platform's, and records of a kind that is yet to be",
+    () =>
+      Effect.gen(function* () {
+        const { batch, figures } = yield* run([
+          record(9, tick(4, 1)),
+          { ...record(10, tick(5, 2)), headers: { kind: "quote" } },
+          quoteRecord(11, quote(0, { source: ["mirrored", 9e15, 1] })),
+          quoteRecord(12, quote(0, { source: ["raw", 9e15, 1] })),
+          quoteRecord(13, quote(6), { replay: "x y" }),
+          record(14, tick(6, 2), { kind: "candle" }),
+          { ...record(15, tick(6, 2)), value: Buffer.from(encodeQuote(quote(6))), headers: {} },
+          record(16, tick(7, 2))
+        ])
+        assert.deepStrictEqual([batch.ticks.length, batch.quotes, batch.replays], [2, [], []])
+        assert.deepStrictEqual(
+          [
+            figures["topology_stage_discarded_events_total of quotes undecodable"],
+            figures["topology_stage_discarded_events_total of quotes foreign"],
+            figures[FOREIGN],
+            figures["topology_stage_discarded_events_total undecodable"]
+          ],
+          [1, 3, 1, 1]
+        )
+      })
   )
 })

@@ -8,6 +8,7 @@ import { gather } from "../../../src/streams/log/gather.ts"
 const batch = (ticks: number, offset: number): TickBatch => ({
   partition: 0,
   ticks: Array.from({ length: ticks }, () => ({}) as Tick),
+  quotes: [],
   replays: [],
   publishedAt: 0,
   bookmark: { partition: 0, incarnation: "n", offset, mark: undefined }

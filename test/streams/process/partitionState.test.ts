@@ -10,7 +10,7 @@ const marks = { rawIncarnation: "raw", rawOffset: 0, normalizedIncarnation: "nor
 const pipeline = (states = makeStates()) => {
   const stage = stages(states, "raw", { partition: 0, partitions: 1 }, settings, () => {})
   const run = (records: ReadonlyArray<LogRecord>) =>
-    stage.sequence(unclaimed(stage.deduplicate(stage.normalize(stage.decode(records)))))
+    stage.quote(stage.sequence(unclaimed(stage.deduplicate(stage.normalize(stage.decode(records))))))
   return { run, states }
 }
 

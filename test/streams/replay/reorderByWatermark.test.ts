@@ -178,7 +178,7 @@ describe("WatermarkReorder", () => {
     )
     assert.deepStrictEqual(reorder.take(0, [{ run: RUN, watermark: 1, end: false }]), [])
     const [first, second, ...more] = reorder.take(1, [{ run: RUN, watermark: 3, end: true }])
-    assert.deepStrictEqual(first, { run: RUN, watermark: 1, end: false, ticks: [one] })
+    assert.deepStrictEqual(first, { run: RUN, watermark: 1, end: false, ticks: [one], quotes: [] })
     assert.isUndefined(second)
     assert.deepStrictEqual(more, [])
     assert.deepStrictEqual(
