@@ -94,6 +94,26 @@ describe("the state of a partition, kept and put back", () => {
     assert.strictEqual(tookOut(after, "duplicate"), 1)
   })
 
+  it("reads a state of before quotes were kept: nothing is known of book and day, and all else is", () => {
+    const { run, states } = pipeline()
+    run([tick(0, 1, { sequence_id: 1 })])
+    const { instruments } = checkpointOf(states, [1], TEN, marks)
+    const before = new Map([...instruments].map(([token, bytes]) => [token, Uint8Array.from(bytes)]))
+    for (const bytes of before.values()) bytes[0] = 2
+    const kept = restore({ instruments: before })!
+    const after = pipeline(kept.states).run([tick(1, 1, { sequence_id: 2, quote: { oi: 1 } })])
+    assert.deepStrictEqual(
+      after.ticks.map(({ tick }) => tick.position),
+      [2]
+    )
+    assert.deepStrictEqual(
+      after.quotes.map(({ quote }) => [quote.oi, quote.bid]),
+      [[1, undefined]]
+    )
+    for (const bytes of before.values()) bytes[0] = 4
+    assert.isUndefined(restore({ instruments: before }))
+  })
+
   it("knows the content of numbers again, contiguous or not", () => {
     const { run, states } = pipeline()
     const before = [

@@ -5,6 +5,7 @@ import * as MemoryClaims from "../../../src/layers/memory/MemoryClaims.ts"
 import * as MemoryLog from "../../../src/layers/memory/MemoryLog.ts"
 import { CacheError, LogError } from "../../../src/schema/Errors.ts"
 import { partitionOf } from "../../../src/schema/Partition.ts"
+import { decodeQuote } from "../../../src/schema/Quote.ts"
 import { readSettings } from "../../../src/schema/Settings.ts"
 import { decodeTick } from "../../../src/schema/TickJson.ts"
 import { TickLog, type Topic } from "../../../src/streams/log/TickLog.ts"
@@ -143,6 +144,55 @@ describe("the group process on the embedded log", () => {
       assert.strictEqual(figures.get("topology_stage_received_events_total decode"), 6)
       assert.strictEqual(figures.get("topology_stage_sent_events_total publish"), 2)
       assert.strictEqual(figures.get("topology_feed_wins_total dma"), 2)
+    })
+  )
+
+  live(
+    "publishes quotes right after their ticks, counts them apart, and keeps them where the record is sent again",
+    Effect.gen(function* () {
+      const quote = (oi: number) => ({ quote: { bid: [[99.95, 10, 2]], oi } })
+      const alone = (fields: object) => ({
+        key: "1",
+        value: Buffer.from(JSON.stringify({ instrument_token: 1, exchange_ts: NOW, ...fields }))
+      })
+      yield* send([
+        raw(1, 1, quote(1)),
+        raw(1, 1, quote(2)),
+        alone(quote(2)),
+        alone(quote(3)),
+        alone({ ...quote(4), exchange_ts: NOW - 1 }),
+        alone({ quote: { bid: [[99.95, -10, 2]] } })
+      ])
+      // What a producer with another partitioner wrote.
+      const log = yield* TickLog
+      yield* log.append("raw_ticks", (partitionOf(1, PARTITIONS) + 1) % PARTITIONS, [raw(1, 2, quote(5))])
+      yield* settled
+      const found = yield* all("normalized_ticks")
+      assert.deepStrictEqual(
+        found.map(({ headers, value }) =>
+          headers?.kind === "quote" ? ["quote", decodeQuote(value!)!.oi] : ["tick", decodeTick(value!)!.sequence_id]
+        ),
+        [
+          ["tick", 1],
+          ["quote", 1],
+          ["quote", 2],
+          ["quote", 3],
+          ["tick", 2],
+          ["quote", 5]
+        ]
+      )
+      assert.deepStrictEqual(
+        (yield* all("raw_ticks_dlq")).map(({ headers }) => headers!.reason!.slice(0, 16)),
+        ["quote.bid.0.1: e"]
+      )
+      const figures = yield* counts
+      const figure = (name: string) => figures.get(`topology_stage_${name}`)
+      assert.deepStrictEqual([figure("received_events_total quote"), figure("sent_events_total quote")], [6, 4])
+      assert.deepStrictEqual(
+        ["unchanged", "outdated", "future"].map((reason) => figure(`discarded_events_total quote ${reason}`)),
+        [1, 1, undefined]
+      )
+      assert.deepStrictEqual([figure("received_events_total publish"), figure("sent_events_total publish")], [2, 2])
     })
   )
 
