@@ -10,7 +10,7 @@ import { MAX_MICROS, MIN_MICROS } from "../schema/Time.ts"
 import { History } from "../streams/ports/History.ts"
 import { Instruments } from "../streams/ports/Instruments.ts"
 import { LastPrices } from "../streams/ports/LastPrices.ts"
-import { type Quote, TickStore } from "../streams/ports/TickStore.ts"
+import { type DaySoFar, TickStore } from "../streams/ports/TickStore.ts"
 import { Api, type Bar, DEFAULT_UDF_RESULTS, MAX_UDF_BARS, type UdfSymbol, udfResolutions, udfTypes } from "./Api.ts"
 import { Caller, type Days } from "./caller.ts"
 import { BadRequest } from "./errors.ts"
@@ -80,7 +80,7 @@ const refuseOrder = ({ from, to }: Asked): Effect.Effect<void, BadRequest> =>
 const rounded = (value: number): number => Number(value.toFixed(MAX_DECIMALS))
 
 /** What a library shows of a quote; without the day before there is no change. */
-const quoteValues = (quote: Quote, before: number | undefined) => ({
+const quoteValues = (quote: DaySoFar, before: number | undefined) => ({
   lp: quote.last.price,
   open_price: quote.open,
   high_price: quote.high,
@@ -152,7 +152,7 @@ export const udfRoutes = HttpApiBuilder.group(
     const quoteOf = (symbol: string) =>
       Effect.gen(function* () {
         const { from, through, token } = yield* meaningOf(symbol)
-        const quote = (yield* Effect.mapError(store.quotes([token]), storeFailure)).get(token)
+        const quote = (yield* Effect.mapError(store.daysSoFar([token]), storeFailure)).get(token)
         const day = quote === undefined ? Number.NaN : tradingDay(quote.last.exchange_ts)
         // The last tick may be of what the token means now.
         if (quote === undefined || day < from || day > through)

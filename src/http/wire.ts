@@ -6,7 +6,7 @@ import { HttpServerResponse } from "effect/http"
 import { boundedVolume } from "../schema/Candle.ts"
 import { type BarRow, barFields } from "../schema/tables.ts"
 import { composed, type FieldTable, mayBeNull, storedOf, tickFields, type ValueField } from "../schema/tickFields.ts"
-import type { Quote, StoredTick } from "../streams/ports/TickStore.ts"
+import type { DaySoFar, StoredTick } from "../streams/ports/TickStore.ts"
 import type { Bar } from "./Api.ts"
 
 /** JSON knows no NaN and no infinity: null stands for what is no number. */
@@ -57,7 +57,7 @@ export const barCsvLine = (b: BarRow): string =>
   `${b.instrument_token},${b.ts},${b.open},${b.high},${b.low},${b.close},${boundedVolume(b.volume)},` +
   `${b.phase ?? ""},${b.final},${b.known}\n`
 
-export const encodeQuote = (token: number, quote: Quote | undefined): string =>
+export const encodeQuote = (token: number, quote: DaySoFar | undefined): string =>
   quote === undefined
     ? `{"instrument_token":${token},"last":null,"open":null,"high":null,"low":null,"volume":null}`
     : `{"instrument_token":${token},"last":${encodeTick(quote.last)},"open":${number(quote.open)},` +

@@ -122,7 +122,7 @@ describe("sums", () => {
         [7, { last, open: Number.NaN, high: Number.POSITIVE_INFINITY, low: -1e300, volume: 2 ** 70 }]
       ])
       const store = memoryStore(new Rows(), {
-        quotes: () => Effect.succeed(quotes),
+        daysSoFar: () => Effect.succeed(quotes),
         ticks: () => Effect.succeed([last]),
         candles: () => Effect.succeed([{ ts: OPEN, open: Number.NaN, high: 1, low: 1, close: 1, volume: 2 ** 70 }])
       })
@@ -175,8 +175,8 @@ describe("work and texts", () => {
   it.live("what a store says of its failure is told in one line, cut", () =>
     Effect.gen(function* () {
       const message = `${"\n\u001b[31m".repeat(10)}${"x".repeat(100_000)}`
-      const failure = new StoreError({ operation: "quotes", message, transient: true })
-      const { port } = yield* serve({ store: memoryStore(new Rows(), { quotes: () => Effect.fail(failure) }) })
+      const failure = new StoreError({ operation: "daysSoFar", message, transient: true })
+      const { port } = yield* serve({ store: memoryStore(new Rows(), { daysSoFar: () => Effect.fail(failure) }) })
       const answer = yield* ask(port, "/api/v1/quotes?tokens=1")
       assert.strictEqual(answer.status, 503)
       const told = (answer.json as { readonly message: string }).message

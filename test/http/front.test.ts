@@ -127,7 +127,7 @@ describe("the places for requests", () => {
       const started = yield* Deferred.make<void>()
       const { port } = yield* open(
         { settings: { HTTP_REQUESTS: 4, HTTP_ADDRESS_PERCENT: 25 } },
-        { quotes: () => Effect.andThen(Deferred.succeed(started, undefined), Effect.never) }
+        { daysSoFar: () => Effect.andThen(Deferred.succeed(started, undefined), Effect.never) }
       )
       yield* rawClient(port, `GET /api/v1/quotes?tokens=1 HTTP/1.1\r\n${HOST}\r\n`)
       yield* Deferred.await(started)
@@ -443,7 +443,7 @@ describe("requests on one connection", () => {
       const { port } = yield* open(
         {},
         {
-          quotes: () =>
+          daysSoFar: () =>
             Deferred.succeed(asked, undefined).pipe(
               Effect.andThen(Effect.never),
               Effect.onInterrupt(() => Deferred.succeed(interrupted, undefined))

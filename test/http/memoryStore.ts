@@ -4,7 +4,7 @@ import { barStart, boundedVolume, type Candle } from "../../src/schema/Candle.ts
 import type { Instrument } from "../../src/schema/Instrument.ts"
 import { meaningsOf, type Sighting, sighted } from "../../src/schema/Meaning.ts"
 import { compareTicks, tradingDay } from "../../src/schema/Tick.ts"
-import { type KnownInstrument, type Quote, type StoredTick, TickStore } from "../../src/streams/ports/TickStore.ts"
+import { type DaySoFar, type KnownInstrument, type StoredTick, TickStore } from "../../src/streams/ports/TickStore.ts"
 import { minutesOf } from "../support/candles.ts"
 
 export class Rows {
@@ -91,18 +91,18 @@ export const memoryStore = (rows: Rows, change: Partial<TickStore["Service"]> = 
           .slice(0, limit)
       ),
     minutes: (query) => Effect.sync(() => minutesOf(rows.ticks, query)),
-    quotes: (tokens) =>
+    daysSoFar: (tokens) =>
       Effect.sync(() => {
-        const quotes = new Map<number, Quote>()
+        const found = new Map<number, DaySoFar>()
         for (const token of tokens) {
           const all = rows.of(token, 0, Number.MAX_SAFE_INTEGER)
           const last = all.at(-1)
           if (last === undefined) continue
           const day = all.filter((t) => tradingDay(t.exchange_ts) === tradingDay(last.exchange_ts))
           const [bar] = barsOf(day, "1d")
-          quotes.set(token, { last, open: bar!.open, high: bar!.high, low: bar!.low, volume: bar!.volume })
+          found.set(token, { last, open: bar!.open, high: bar!.high, low: bar!.low, volume: bar!.volume })
         }
-        return quotes
+        return found
       }),
     ticksAfter: () => Effect.succeed([]),
     count: (tokens, from, to) =>

@@ -274,7 +274,7 @@ describe("the server", () => {
   it.live("answers a defect with a typed 500 that tells nothing, and a silent store with 503 and Retry-After", () =>
     Effect.gen(function* () {
       const { port } = yield* open({
-        quotes: () => Effect.die(new Error("password=hunter2")),
+        daysSoFar: () => Effect.die(new Error("password=hunter2")),
         ticks: () => Effect.fail(new StoreError({ operation: "ticks", message: "gone", transient: true }))
       })
       const defect = yield* ask(port, "/api/v1/quotes?tokens=1")
@@ -457,7 +457,7 @@ describe("the server", () => {
       const started = yield* Deferred.make<void>()
       const interrupted = yield* Deferred.make<void>()
       const { port } = yield* open({
-        quotes: () =>
+        daysSoFar: () =>
           Deferred.succeed(started, undefined).pipe(
             Effect.andThen(Effect.never),
             Effect.onInterrupt(() => Deferred.succeed(interrupted, undefined))
@@ -476,7 +476,7 @@ describe("the server", () => {
       const go = yield* Deferred.make<void>()
       const scope = yield* Scope.make()
       const { port } = yield* open({
-        quotes: () =>
+        daysSoFar: () =>
           Deferred.succeed(started, undefined).pipe(
             Effect.andThen(Deferred.await(go)),
             Effect.as(new Map<number, never>())

@@ -10,9 +10,9 @@ import type { StartError } from "../../schema/Errors.ts"
 import { tradingDay } from "../../schema/Tick.ts"
 import {
   type CandleQuery,
+  type DaySoFar,
   type MinuteSum,
   type MinutesQuery,
-  type Quote,
   TickStore
 } from "../../streams/ports/TickStore.ts"
 import { int4Array, int8Array, timestampArray, timestampText } from "./arrays.ts"
@@ -116,14 +116,14 @@ const makeBarReader = (pool: pg.Pool, bars: Bars) => {
     )
   }
 
-  const quotes = async (tokens: ReadonlyArray<number>): Promise<ReadonlyMap<number, Quote>> => {
-    const answer = new Map<number, Quote>()
+  const daysSoFar = async (tokens: ReadonlyArray<number>): Promise<ReadonlyMap<number, DaySoFar>> => {
+    const answer = new Map<number, DaySoFar>()
     if (tokens.length === 0) return answer
     const distinct = [...new Set(tokens)]
     const found = await rows<readonly [tick: string, open: number, high: number, low: number, volume: number]>(
       pool,
-      "quotes",
-      bars.quotes,
+      "daysSoFar",
+      bars.daysSoFar,
       [int4Array(distinct, (token) => token)]
     )
     for (const row of found) {
@@ -139,7 +139,7 @@ const makeBarReader = (pool: pg.Pool, bars: Bars) => {
     return answer
   }
 
-  return { candles, minutes, quotes }
+  return { candles, minutes, daysSoFar }
 }
 
 const dropper = (days: Days): TickStore["Service"]["dropDays"] => {
@@ -163,7 +163,7 @@ const makeStore = (pool: pg.Pool, level: Level, keepDays: number): TickStore["Se
   const days: Days = (level === "plain" ? makePartitions : makeChunks)(pool, bars.settled)
   const write = makeWriter(pool, days, bars)
   const { bookmarks, ticks, ticksAfter, count, revision, tokens } = makeReader(pool, days, bars)
-  const { candles, minutes, quotes } = makeBarReader(pool, bars)
+  const { candles, minutes, daysSoFar } = makeBarReader(pool, bars)
   const { instruments, instrumentsVersion, putInstruments } = makeInstruments(pool)
 
   return TickStore.of({
@@ -172,7 +172,7 @@ const makeStore = (pool: pg.Pool, level: Level, keepDays: number): TickStore["Se
     ticks: (query) => ask("ticks", () => ticks(query)),
     candles: (query) => ask("candles", () => candles(query)),
     minutes: (query) => ask("minutes", () => minutes(query)),
-    quotes: (of) => ask("quotes", () => quotes(of)),
+    daysSoFar: (of) => ask("daysSoFar", () => daysSoFar(of)),
     ticksAfter: (token, epoch, position, limit) => ask("ticksAfter", () => ticksAfter(token, epoch, position, limit)),
     count: (of, from, to) => ask("count", () => count(of, from, to)),
     revision: (of, from, to) => ask("revision", () => revision(of, from, to)),

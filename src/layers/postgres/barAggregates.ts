@@ -13,11 +13,11 @@ import { timestampText } from "./arrays.ts"
 import {
   type Bars,
   barsOfOne,
+  daysSoFarOf,
   type Materialised,
   MINUTE_BARS,
   markMinutes,
   NO_MARKS_BEFORE_TICKS,
-  quotesOf,
   unmark
 } from "./bars.ts"
 import { advisory, TRANSACTION_LIMIT_SECONDS } from "./connection.ts"
@@ -213,7 +213,7 @@ export const barAggregates: Bars = {
     const level = interval === "1m" ? MINUTE_BARS : FIVE_MINUTE_BARS
     return { text: barsOfOne(level, interval), sourceMinutes: level.minutes }
   },
-  quotes: quotesOf(LATEST),
+  daysSoFar: daysSoFarOf(LATEST),
   tokens: TOKENS,
   settled: `${NO_MARKS_BEFORE_TICKS} AND s.bars_through >= s.ticks_from`,
   refresh

@@ -3,7 +3,7 @@
  * ticks touch is marked, and a marked minute is recomputed into it once it is over.
  */
 import type pg from "pg"
-import { type Bars, barsOfOne, MINUTE_BARS, markMinutes, NO_MARKS_BEFORE_TICKS, quotesOf, unmark } from "./bars.ts"
+import { type Bars, barsOfOne, daysSoFarOf, MINUTE_BARS, markMinutes, NO_MARKS_BEFORE_TICKS, unmark } from "./bars.ts"
 import { advisory, transaction } from "./connection.ts"
 import { dayOf, rows } from "./rows.ts"
 
@@ -50,7 +50,7 @@ const LATEST = `greatest(
 export const barTable: Bars = {
   mark: markMinutes("true"),
   candles: (interval) => ({ text: barsOfOne(MINUTE_BARS, interval), sourceMinutes: MINUTE_BARS.minutes }),
-  quotes: quotesOf(LATEST),
+  daysSoFar: daysSoFarOf(LATEST),
   tokens: TOKENS,
   settled: NO_MARKS_BEFORE_TICKS,
   refresh: (pool: pg.Pool) =>

@@ -188,7 +188,7 @@ export const MINUTES = `
  * The last tick of each of the instruments $1 and its trading day; `latest` is SQL for the last minute of `k.token`.
  * The bars are asked for one instrument after the other: a condition from outside reaches into an aggregate only so.
  */
-export const quotesOf = (latest: string): string => `
+export const daysSoFarOf = (latest: string): string => `
   WITH latest AS MATERIALIZED (
     SELECT k.token, ${latest} AS bucket FROM unnest($1::integer[]) AS k (token)),
   days AS MATERIALIZED (
@@ -250,7 +250,7 @@ export interface Bars {
   /** Marks minutes in the transaction that touched them; $1 tokens, $2 starts. */
   readonly mark: string
   readonly candles: (interval: Interval) => { readonly text: string; readonly sourceMinutes: number }
-  readonly quotes: string
+  readonly daysSoFar: string
   /** Every token with ticks in [$1, $2). */
   readonly tokens: string
   /** SQL that holds once nothing before `ticks_from` of `store_state` waits to be materialised. */

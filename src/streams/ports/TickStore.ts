@@ -97,7 +97,7 @@ export interface MinutesQuery {
 }
 
 /** The last tick of an instrument and its trading day so far. */
-export interface Quote {
+export interface DaySoFar {
   readonly last: StoredTick
   readonly open: number
   readonly high: number
@@ -124,7 +124,7 @@ export class TickStore extends Context.Service<
      * stay as they are, whatever still comes.
      */
     readonly minutes: (query: MinutesQuery) => Effect.Effect<ReadonlyArray<MinuteSum> | undefined, StoreError>
-    readonly quotes: (tokens: ReadonlyArray<number>) => Effect.Effect<ReadonlyMap<number, Quote>, StoreError>
+    readonly daysSoFar: (tokens: ReadonlyArray<number>) => Effect.Effect<ReadonlyMap<number, DaySoFar>, StoreError>
     /**
      * Ticks of one instrument's trading day (the one that `epoch` names) that come after (epoch, position) in the
      * order of the resume token, ascending, at most `limit`: how a resuming client is served from the store.

@@ -37,7 +37,7 @@ onEachStore(
     it.effect("leave their bars, which no later tick of theirs changes", () =>
       Effect.gen(function* () {
         yield* Effect.promise(() => withinOneDay(20_000))
-        const { bookmarks, count, minutes, quotes, ticks } = yield* TickStore
+        const { bookmarks, count, minutes, daysSoFar, ticks } = yield* TickStore
         const [token, gone] = [newToken(), newToken()]
         const rows = new Rows()
         let position = 0
@@ -82,7 +82,7 @@ onEachStore(
         assert.strictEqual(yield* count([token], to, tradingDayStart(today())), kept.length)
         assert.strictEqual(yield* dropOldDays, 0)
         yield* assertBars(token, rows)
-        assert.deepStrictEqual([...(yield* quotes([token, gone])).keys()], [token])
+        assert.deepStrictEqual([...(yield* daysSoFar([token, gone])).keys()], [token])
 
         // Nobody takes what a dropped minute has no ticks of for an empty one.
         const minuteOf = ({ exchange_ts }: Tick) => ({ ts: exchange_ts - (exchange_ts % MINUTE), before: undefined })

@@ -173,7 +173,7 @@ onEachStore("candles that are materialised", (it, { name, level }) => {
     Effect.gen(function* () {
       const [one, two] = [newToken(), newToken()]
       const rows = new Rows()
-      const { count, quotes, ticksAfter, tokens } = yield* TickStore
+      const { count, daysSoFar, ticksAfter, tokens } = yield* TickStore
       const start = OPEN + 60 * 24 * HOUR
       const epoch = epochOf(DAY + 60, start)
       const tick = (n: number): Tick =>
@@ -195,7 +195,7 @@ onEachStore("candles that are materialised", (it, { name, level }) => {
           yield* assertBars(token, rows)
           assert.deepStrictEqual(yield* pages(token, 700), rows.of(token))
           assert.strictEqual(yield* count([token], start, start + HOUR), rows.of(token).length)
-          const { last } = (yield* quotes([token])).get(token)!
+          const { last } = (yield* daysSoFar([token])).get(token)!
           assert.deepStrictEqual(last, rows.of(token).at(-1))
         }
         assert.includeMembers([...(yield* tokens(start, start + HOUR))], [one, two])

@@ -1,4 +1,4 @@
-/** Decides, for the store on every database, what a quote is. */
+/** Decides, for the store on every database, what the day so far is. */
 import { assert } from "@effect/vitest"
 import { Effect } from "effect"
 import { Interval } from "../../../src/schema/Candle.ts"
@@ -7,10 +7,10 @@ import { makeTick, OPEN } from "../ticks.ts"
 import { asStored, HOUR, newToken, write } from "./rows.ts"
 import { onEachStore } from "./stores.ts"
 
-onEachStore("quotes", (it) => {
+onEachStore("days so far", (it) => {
   it.effect("show the last tick and its trading day, refreshed or not", () =>
     Effect.gen(function* () {
-      const { quotes, refreshCandles } = yield* TickStore
+      const { daysSoFar, refreshCandles } = yield* TickStore
       const [one, two, none] = [newToken(), newToken(), newToken()]
       const tick = (instrument_token: number, at: number, price: number, sequence_id: number) =>
         makeTick({
@@ -36,16 +36,16 @@ onEachStore("quotes", (it) => {
         [one, { last: asStored(last), open: 101, high: 110, low: 95, volume: 50 }],
         [two, { last: asStored(ticks[6]!), open: 7, high: 7, low: 7, volume: 10 }]
       ])
-      assert.deepStrictEqual(yield* quotes([one, none, two, one]), expected)
+      assert.deepStrictEqual(yield* daysSoFar([one, none, two, one]), expected)
       yield* refreshCandles
-      assert.deepStrictEqual(yield* quotes([one, two]), expected)
-      assert.deepStrictEqual(yield* quotes([]), new Map())
+      assert.deepStrictEqual(yield* daysSoFar([one, two]), expected)
+      assert.deepStrictEqual(yield* daysSoFar([]), new Map())
     })
   )
 
   it.effect("sum volumes up to the largest safe integer, as bars of every interval do, refreshed or not", () =>
     Effect.gen(function* () {
-      const { quotes, candles, refreshCandles } = yield* TickStore
+      const { daysSoFar, candles, refreshCandles } = yield* TickStore
       const token = newToken()
       const large = { instrument_token: token, volume: Number.MAX_SAFE_INTEGER }
       yield* write([
@@ -54,7 +54,7 @@ onEachStore("quotes", (it) => {
         makeTick({ ...large, sequence_id: 3, position: 3, exchange_ts: OPEN + 60_000_000 })
       ])
       const check = Effect.gen(function* () {
-        assert.strictEqual((yield* quotes([token])).get(token)?.volume, Number.MAX_SAFE_INTEGER)
+        assert.strictEqual((yield* daysSoFar([token])).get(token)?.volume, Number.MAX_SAFE_INTEGER)
         for (const interval of Interval.literals) {
           const query = { instrument_token: token, interval, from: OPEN - 24 * HOUR, to: OPEN + HOUR, limit: 1 }
           assert.strictEqual((yield* candles(query))[0]?.volume, Number.MAX_SAFE_INTEGER, interval)
