@@ -39,7 +39,7 @@ const fill = (url: string): Promise<void> =>
         const n = from + i
         return cleanTick(n, 1000 + (n % INSTRUMENTS), Math.floor(n / INSTRUMENTS) + 1, SPACING_MICROS)
       })
-      yield* store.write({ ticks, replayed: [], bookmarks: [] })
+      yield* store.write({ ticks, replayed: [], quotes: [], replayedQuotes: [], bookmarks: [] })
     }
   }).pipe(Effect.scoped, Effect.runPromise)
 

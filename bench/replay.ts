@@ -33,7 +33,13 @@ export const run = (): Promise<Row> => {
     const replays = Context.get(services, Replays)
     const ticks = day()
     for (let i = 0; i < TICKS; i += BATCH) {
-      yield* store.write({ ticks: ticks.slice(i, i + BATCH), replayed: [], bookmarks: [] })
+      yield* store.write({
+        ticks: ticks.slice(i, i + BATCH),
+        replayed: [],
+        quotes: [],
+        replayedQuotes: [],
+        bookmarks: []
+      })
     }
     let peak = 0
     const once = Effect.gen(function* () {

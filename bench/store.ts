@@ -41,7 +41,7 @@ const product = (url: string, work: ReadonlyArray<ReadonlyArray<Tick>>): Promise
         offset: (b + 1) * BATCH,
         mark: undefined
       }))
-      added += (yield* store.write({ ticks: work[b]!, replayed: [], bookmarks })).added
+      added += (yield* store.write({ ticks: work[b]!, replayed: [], quotes: [], replayedQuotes: [], bookmarks })).added
     }
     if (added !== BATCHES * BATCH) throw new Error(`${added} rows were added, not ${BATCHES * BATCH}`)
     return added / ((performance.now() - started) / 1000)

@@ -13,6 +13,7 @@ import * as MemoryCheckpoints from "../layers/memory/MemoryCheckpoints.ts"
 import * as MemoryClaims from "../layers/memory/MemoryClaims.ts"
 import * as MemoryCounters from "../layers/memory/MemoryCounters.ts"
 import * as MemoryLog from "../layers/memory/MemoryLog.ts"
+import * as MemoryRecentQuotes from "../layers/memory/MemoryRecentQuotes.ts"
 import * as MemoryRing from "../layers/memory/MemoryRing.ts"
 import * as PgliteLayer from "../layers/postgres/Pglite.ts"
 import { Pglite } from "../layers/postgres/Pglite.ts"
@@ -21,6 +22,7 @@ import * as Redis from "../layers/redis/connection.ts"
 import * as RedisCheckpoints from "../layers/redis/RedisCheckpoints.ts"
 import * as RedisClaims from "../layers/redis/RedisClaims.ts"
 import * as RedisCounters from "../layers/redis/RedisCounters.ts"
+import * as RedisRecentQuotes from "../layers/redis/RedisRecentQuotes.ts"
 import * as RedisRing from "../layers/redis/RedisRing.ts"
 import { SettingError, StartError } from "../schema/Errors.ts"
 import { readSettings, type Settings } from "../schema/Settings.ts"
@@ -89,11 +91,12 @@ export const log = (given: Settings) =>
         }
       })
 
-/** Claims, rings, checkpoints and workers' figures: in Redis where REDIS_URL names it, else in this process's memory. */
+/** Claims, rings, latest quotes, checkpoints and workers' figures: in Redis where REDIS_URL names it, else in this process's memory. */
 export const caches = (given: Settings) => {
   if (given.REDIS_URL === undefined) {
     return Layer.mergeAll(
       MemoryRing.layer({ perInstrument: given.RING_TICKS, total: given.HUB_TICKS, instruments: given.HUB_INSTRUMENTS }),
+      MemoryRecentQuotes.layer(),
       MemoryClaims.layer(),
       MemoryCheckpoints.layer,
       MemoryCounters.layer
@@ -101,6 +104,7 @@ export const caches = (given: Settings) => {
   }
   return Layer.mergeAll(
     RedisRing.layer({ perInstrument: given.RING_TICKS, keep: `${given.RING_DAYS} days` }),
+    RedisRecentQuotes.layer({ keep: `${given.RING_DAYS} days` }),
     RedisClaims.layer({ keep: `${given.CLAIM_DAYS} days` }),
     RedisCheckpoints.layer({ keep: `${given.STATE_DAYS} days` }),
     RedisCounters.layer
@@ -171,11 +175,13 @@ export class Crashed extends Context.Service<Crashed, { readonly wait: Effect.Ef
   "market-data-platform/commands/Crashed"
 ) {}
 
-const embeddedStore = (folder: string, keepDays: number) =>
+const storeOptions = (given: Settings) => ({ keepDays: given.STORE_DAYS, depth: given.STORE_DEPTH === "true" })
+
+const embeddedStore = (folder: string, given: Settings) =>
   Layer.unwrap(
     Effect.map(Pglite, ({ url, crashed }) =>
       Layer.merge(
-        Timescale.layer({ url, embedded: true, keepDays }),
+        Timescale.layer({ ...storeOptions(given), url, embedded: true }),
         Layer.succeed(Crashed, {
           wait: Effect.flatMap(crashed, (reason) =>
             Effect.fail(new StartError({ message: `the embedded database died: ${reason}` }))
@@ -192,16 +198,14 @@ const embeddedStore = (folder: string, keepDays: number) =>
 export const store = (given: Settings, dataDir: string | undefined) => {
   if (given.DATABASE_URL === undefined) {
     return Layer.unwrap(
-      Effect.map(dataDir === undefined ? temporary : Effect.succeed(dataDir), (folder) =>
-        embeddedStore(folder, given.STORE_DAYS)
-      )
+      Effect.map(dataDir === undefined ? temporary : Effect.succeed(dataDir), (folder) => embeddedStore(folder, given))
     )
   }
   const place = placeOf(given.DATABASE_URL)
   const server = Timescale.layer({
     url: Redacted.make(given.DATABASE_URL, { label: "DATABASE_URL" }),
     embedded: false,
-    keepDays: given.STORE_DAYS
+    ...storeOptions(given)
   }).pipe(
     Layer.catch((error) => Layer.effectContext(Effect.fail(at(place, error)))),
     awaited(`PostgreSQL at ${place} (DATABASE_URL)`, ATTEMPTS)

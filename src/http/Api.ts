@@ -177,6 +177,9 @@ export const Bar = Schema.Struct({
   low: Schema.Finite,
   close: Schema.Finite,
   volume: Schema.Int,
+  oi: Schema.optionalKey(Schema.Int).annotate({
+    description: "the last open interest that quotes of the bar's time told; absent where none did"
+  }),
   phase: Schema.NullOr(Schema.Literals(["PRE_OPEN", "CONTINUOUS", "CAS", "POST_CLOSE", "CLOSED"])).annotate({
     description:
       "the trading phase at the bar's start; where nothing trades there, as at a day's midnight, continuous trading if the bar has any, else its first phase; null where the exchange's hours are not known"

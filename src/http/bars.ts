@@ -1,6 +1,7 @@
 /** Decides which bars a candle request answers: the session it asks for, gaps filled or not, by pages. */
 import { Effect } from "effect"
-import { addToBars, barStart, type Candle, type Interval, intervalMicros, isFinal } from "../schema/Candle.ts"
+import { withLastOi } from "../layers/history/lastOi.ts"
+import { addToBars, barStart, type Candle, type Interval, intervalMicros, isFinal, withOi } from "../schema/Candle.ts"
 import type { StoreError } from "../schema/Errors.ts"
 import { barOpen, barPhase, type Phase, type Segment, sessionDay } from "../schema/Sessions.ts"
 import { tradingDay, tradingDayStart } from "../schema/Tick.ts"
@@ -41,7 +42,7 @@ export interface Bars {
   readonly known: boolean | undefined
 }
 
-type Store = Pick<TickStore["Service"], "candles" | "ticks">
+type Store = Pick<TickStore["Service"], "candles" | "ticks" | "minuteOi">
 
 const REGULAR: ReadonlySet<Phase> = new Set(["CONTINUOUS", "CAS"])
 const OPEN: ReadonlySet<Phase> = new Set(["CONTINUOUS"])
@@ -136,7 +137,7 @@ const regularBars =
 
 /** Bars made of shorter ones. */
 const rolledUp =
-  (parts: BarSource, query: BarsQuery, part: Interval): BarSource =>
+  (store: Store, parts: BarSource, query: BarsQuery, part: Interval): BarSource =>
   (from, to, count) =>
     Effect.gen(function* () {
       const width = intervalMicros(query.interval)
@@ -152,7 +153,14 @@ const rolledUp =
         if (page.length < limit) break
         at = page[page.length - 1]!.ts + 1
       }
-      return made.slice(0, count)
+      const { token, segment, interval, session } = query
+      const isOut = (minute: number): boolean =>
+        session === "regular" && segment !== undefined && !meets(segment, minute, "1m", REGULAR)
+      return yield* withLastOi(
+        store,
+        { token, interval, start: (minute) => (isOut(minute) ? undefined : start(minute)) },
+        made.slice(0, count)
+      )
     })
 
 /** Where the bar that holds an instant starts: as the segment opens. */
@@ -168,13 +176,13 @@ const sourceOf = (store: Store, query: BarsQuery, read: (ts: number) => void): B
   if (session === "regular") {
     const part = interval === "1m" ? interval : SESSION_PARTS
     const parts = regularBars(store, token, segment, part, read)
-    return part === interval ? parts : rolledUp(parts, query, part)
+    return part === interval ? parts : rolledUp(store, parts, query, part)
   }
   const width = intervalMicros(interval)
   const storesIt = interval === "1d" || (barStart(0, interval, barOpen(segment)) - barStart(0, interval)) % width === 0
   return storesIt
     ? storedBars(store, token, interval)
-    : rolledUp(storedBars(store, token, OPEN_PARTS), query, OPEN_PARTS)
+    : rolledUp(store, storedBars(store, token, OPEN_PARTS), query, OPEN_PARTS)
 }
 
 /** Where filling after a bar must stop, whatever comes next. */
@@ -229,13 +237,8 @@ export const bars = (store: Store, query: BarsQuery): Effect.Effect<Bars, StoreE
     const page = out.slice(0, limit)
     const next = out[limit]?.ts
     return {
-      bars: page.map((bar) => ({
-        ts: bar.ts,
-        open: bar.open,
-        high: bar.high,
-        low: bar.low,
-        close: bar.close,
-        volume: bar.volume,
+      bars: page.map(({ oi, ...bar }) => ({
+        ...withOi(bar, oi),
         phase: segment === undefined ? null : barPhase(segment, bar.ts, intervalMicros(interval)),
         final: isFinal(bar.ts, interval, now)
       })),

@@ -14,7 +14,7 @@ const FIRST_DAYS = 8
 /** Days in one look: a day has one bar of a day. */
 const MAX_DAYS = 8192
 
-type Store = Pick<TickStore["Service"], "candles" | "ticks">
+type Store = Pick<TickStore["Service"], "candles" | "ticks" | "minuteOi">
 
 /** The newest days, up to `count`, that have a tick and begin in [from, to), descending, by their start. */
 const daysBefore = function* (store: Store, token: number, from: number, to: number, count: number) {

@@ -16,7 +16,7 @@ const PAGE = 1000
 const MICROS_PER_SECOND = 1_000_000
 const MICROS_PER_DAY = 86_400_000_000
 
-type Store = Pick<TickStore["Service"], "candles" | "ticks">
+type Store = Pick<TickStore["Service"], "candles" | "ticks" | "minuteOi">
 
 export interface MarksQuery {
   readonly token: number

@@ -43,7 +43,7 @@ export const { json: encodeTick, csvHeader: CSV_HEADER, csvLine } = writersOf(ti
 
 const barMembers = (b: Bar): string =>
   `"ts":${b.ts},"open":${number(b.open)},"high":${number(b.high)},"low":${number(b.low)},"close":${number(b.close)},` +
-  `"volume":${volume(b.volume)},"phase":${b.phase === null ? "null" : `"${b.phase}"`},"final":${b.final}`
+  `"volume":${volume(b.volume)},${b.oi === undefined ? "" : `"oi":${b.oi},`}"phase":${b.phase === null ? "null" : `"${b.phase}"`},"final":${b.final}`
 
 export const encodeBar = (b: Bar): string => `{${barMembers(b)}}`
 
@@ -54,7 +54,7 @@ export const encodeBarRow = (b: BarRow): string =>
 export const BAR_CSV_HEADER = `${Object.keys(barFields).join(",")}\n`
 
 export const barCsvLine = (b: BarRow): string =>
-  `${b.instrument_token},${b.ts},${b.open},${b.high},${b.low},${b.close},${boundedVolume(b.volume)},` +
+  `${b.instrument_token},${b.ts},${b.open},${b.high},${b.low},${b.close},${boundedVolume(b.volume)},${b.oi ?? ""},` +
   `${b.phase ?? ""},${b.final},${b.known}\n`
 
 export const encodeQuote = (token: number, quote: DaySoFar | undefined): string =>

@@ -52,18 +52,24 @@ export interface Candle {
   readonly close: number
   /** At most `MAX_VOLUME`. */
   readonly volume: number
+  /** The last open interest that quotes of its time told; absent where none did. */
+  readonly oi?: number
 }
+
+/** A bar with the open interest of its time, where that is known. */
+export const withOi = <A extends object>(bar: A, oi: number | null | undefined): A & Pick<Candle, "oi"> =>
+  oi === undefined || oi === null ? bar : { ...bar, oi }
 
 /** Puts a bar's content behind what `bars` end with: into the last of them where both start at `ts`. */
 export const addToBars = (
   bars: Array<Candle>,
   ts: number,
-  { open, high, low, close, volume }: Omit<Candle, "ts">
+  { open, high, low, close, volume, oi }: Omit<Candle, "ts">
 ): void => {
   const last = bars.at(-1)
-  if (last?.ts !== ts) bars.push({ ts, open, high, low, close, volume })
+  if (last?.ts !== ts) bars.push(withOi({ ts, open, high, low, close, volume }, oi))
   else {
-    bars[bars.length - 1] = {
+    const whole = {
       ts,
       open: last.open,
       high: Math.max(last.high, high),
@@ -71,5 +77,6 @@ export const addToBars = (
       close,
       volume: boundedVolume(last.volume + volume)
     }
+    bars[bars.length - 1] = withOi(whole, oi ?? last.oi)
   }
 }

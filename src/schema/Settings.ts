@@ -262,6 +262,11 @@ const defaulted = {
     "0",
     "days before today whose ticks the store keeps; older ones are dropped once the archive was read back and holds them, their bars stay; 0: all are kept"
   ),
+  STORE_DEPTH: setting(
+    Schema.Literals(["true", "false"]),
+    "false",
+    "whether the store keeps all levels of a quote's book; false: the best of each side, as columns"
+  ),
   CANDLE_REFRESH_MS: setting(whole(10, 600_000), "1000", "how often ended bars marked dirty are recomputed"),
   ARCHIVE_BATCH_TICKS: setting(
     whole(1, 10_000_000),

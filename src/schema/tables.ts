@@ -26,6 +26,7 @@ export const barFields = {
   low: { kind: "price" },
   close: { kind: "price" },
   volume: { kind: "quantity" },
+  oi: { kind: "quantity", absent: null },
   phase: { kind: "name", absent: null },
   final: { kind: "flag", absent: false },
   known: { kind: "flag", absent: false }

@@ -13,6 +13,7 @@ import type { TickLog, Topic } from "./log/TickLog.ts"
 import type { Archive } from "./ports/Archive.ts"
 import type { Checkpoints } from "./ports/Checkpoints.ts"
 import type { Claims } from "./ports/Claims.ts"
+import type { RecentQuotes } from "./ports/RecentQuotes.ts"
 import type { RecentTicks } from "./ports/RecentTicks.ts"
 import type { TickStore } from "./ports/TickStore.ts"
 import { DISCARDS } from "./process/batch.ts"
@@ -172,24 +173,29 @@ const store: Group<TickLog | TickStore | Archive | Readiness | Drain> = {
   ],
   nodes: [
     ...follows("follow-store"),
-    ["store", "sink", "ticks, candles and bookmarks in one transaction", STORE_DISCARDS]
+    ["store", "sink", "ticks, candles and bookmarks in one transaction", STORE_DISCARDS],
+    [quotesOf("store"), "sink", "quotes, and the open interest of bars, in the same one", STORE_DISCARDS]
   ],
   edges: (settings) => [
     readFrom("normalized_ticks", "follow-store", settings),
     buffered("follow-store", "store", "store", settings.STORE_BATCH_TICKS * 2, "ticks", "block"),
-    ...quotesThrough("follow-store", "store")
+    ...quotesThrough("follow-store", quotesOf("store"))
   ]
 }
 
-const recent: Group<TickLog | RecentTicks | Readiness | Drain> = {
+const recent: Group<TickLog | RecentTicks | RecentQuotes | Readiness | Drain> = {
   reads: "normalized_ticks",
   gathers: false,
   parts: (settings) => [{ name: "ring", run: writeRecentTicks(settings) }],
-  nodes: [...follows("follow-ring"), ["ring", "sink", "newest ticks of each instrument", RING_DISCARDS]],
+  nodes: [
+    ...follows("follow-ring"),
+    ["ring", "sink", "newest ticks of each instrument", RING_DISCARDS],
+    [quotesOf("ring"), "sink", "latest quote of each instrument", RING_DISCARDS]
+  ],
   edges: (settings) => [
     readFrom("normalized_ticks", "follow-ring", settings),
     buffered("follow-ring", "ring", "ring", settings.RING_TICKS, "ticks an instrument", "drop-oldest"),
-    ...quotesThrough("follow-ring", "ring")
+    ...quotesThrough("follow-ring", quotesOf("ring"))
   ]
 }
 
@@ -202,12 +208,13 @@ const archive: Group<TickLog | Archive | Readiness | Drain> = {
   ],
   nodes: [
     ...follows("follow-archive"),
-    ["archive", "sink", "Parquet, a range of a partition and a trading day an object", ARCHIVE_DISCARDS]
+    ["archive", "sink", "Parquet, a range of a partition and a trading day an object", ARCHIVE_DISCARDS],
+    [quotesOf("archive"), "sink", "quotes of the same ranges, in objects of their own", ARCHIVE_DISCARDS]
   ],
   edges: (settings) => [
     readFrom("normalized_ticks", "follow-archive", settings),
     buffered("follow-archive", "archive", "archive", settings.ARCHIVE_BATCH_TICKS * 2, "ticks a partition", "block"),
-    ...quotesThrough("follow-archive", "archive")
+    ...quotesThrough("follow-archive", quotesOf("archive"))
   ]
 }
 

@@ -8,7 +8,7 @@ import { newestBars } from "../../src/http/newestBars.ts"
 import * as ParquetFiles from "../../src/layers/archive/ParquetFiles.ts"
 import * as S3 from "../../src/layers/archive/S3.ts"
 import * as HistoryLayer from "../../src/layers/history/History.ts"
-import { Interval } from "../../src/schema/Candle.ts"
+import { barStart, Interval, withOi } from "../../src/schema/Candle.ts"
 import { compareTicks, type Tick, tradingDay, tradingDayStart } from "../../src/schema/Tick.ts"
 import { toColumns } from "../../src/schema/TickColumns.ts"
 import { MAX_MICROS, MIN_MICROS } from "../../src/schema/Time.ts"
@@ -21,9 +21,9 @@ import { dropOldDays } from "../../src/streams/sinks/retention.ts"
 import { emptyBucket } from "../support/buckets.ts"
 import { withinOneDay } from "../support/oneDay.ts"
 import { s3 } from "../support/services.ts"
-import { HOUR, MINUTE, newToken, range, recompute, refreshAll, write } from "./tickStore/rows.ts"
+import { HOUR, MINUTE, newToken, range, recompute, refreshAll } from "./tickStore/rows.ts"
 import { onEachStore, sql } from "./tickStore/stores.ts"
-import { makeTick } from "./ticks.ts"
+import { makeQuote, makeTick, storeBatch } from "./ticks.ts"
 
 const access = await s3()
 
@@ -132,7 +132,31 @@ for (const { name, layer } of places) {
               tick(3, -10 * 60 + 9)
             ]
             const unplaced = tick(6, 7, { instrument_token: tokens[0], sequence_id: 9_000_001 })
-            yield* write([...old, ...kept], [unplaced])
+            // Minutes with a tick and minutes without one, several in a minute, at both ends of a day that goes.
+            const quote = (daysAgo: number, minute: number, offset = 0) =>
+              makeQuote({
+                instrument_token: tokens[0],
+                exchange_ts: tradingDayStart(today() - daysAgo) + 10 * HOUR + minute * MINUTE + offset,
+                oi: 1000 + daysAgo * 100 + ((minute * 7 + offset) % 97),
+                source: ["raw-1", daysAgo * 1000 + minute + offset, 1]
+              })
+            const quotes = [
+              ...range(60).map((n) => quote(9, (n * 13) % 310, n % 3)),
+              quote(9, 14 * 60 - 1),
+              quote(3, -10 * 60 - 1),
+              quote(3, -10 * 60 + 5),
+              ...range(20).map((n) => quote(1 + (n % 2), n * 9))
+            ]
+            /** The bars of ticks with the last open interest of their time. */
+            const expected = (ticks: ReadonlyArray<StoredTick>, interval: Interval) => {
+              const oi = new Map(
+                quotes
+                  .toSorted((a, b) => a.exchange_ts - b.exchange_ts)
+                  .map((one) => [barStart(one.exchange_ts, interval), one.oi])
+              )
+              return recompute(ticks, interval).map((bar) => withOi(bar, oi.get(bar.ts)))
+            }
+            yield* store.write(storeBatch({ ticks: [...old, ...kept], replayed: [unplaced], quotes }))
             const incarnation = `normalized-${tokens[0]}`
             // Of what came last before a kill, and of what replays added, the archive has nothing.
             const archived = [...old, ...kept].filter((_, i) => i % 10 !== 7)
@@ -142,10 +166,7 @@ for (const { name, layer } of places) {
 
             const history = HistoryLayer.make(store, archive)
             const before = yield* everything(history, tokens)
-            assert.deepStrictEqual(
-              before["1m by 2"],
-              recompute(before["ticks by 7"] as ReadonlyArray<StoredTick>, "1m")
-            )
+            assert.deepStrictEqual(before["1m by 2"], expected(before["ticks by 7"] as ReadonlyArray<StoredTick>, "1m"))
             assert.strictEqual(
               (before["ticks by 7"] as ReadonlyArray<unknown>).length,
               [...old, ...kept, unplaced].filter((t) => t.instrument_token === tokens[0]).length
@@ -169,14 +190,19 @@ for (const { name, layer } of places) {
 
             // A tick that comes after its day was dropped is the archive's, and in its bar at once.
             const late = tick(9, 5, { instrument_token: tokens[0], sequence_id: 9_000_002, price: 5000 })
-            assert.deepStrictEqual(yield* write([late]), { added: 0, dropped: 1 })
+            quotes.push(quote(9, 299, 50), quote(9, 600))
+            assert.deepStrictEqual(yield* store.write(storeBatch({ ticks: [late], quotes: quotes.slice(-2) })), {
+              added: 0,
+              dropped: 1,
+              quotes: { added: 0, dropped: 2 }
+            })
             yield* archive.write({ incarnation, partition: 0, first: 301, last: 301 }, toColumns([late]))
             const ticks = yield* pages(history, tokens[0], 100, MIN_MICROS)
             assert.deepStrictEqual(ticks, [...ticks].sort(compareTicks))
             assert.isTrue(ticks.some(({ sequence_id }) => sequence_id === 9_000_002))
             for (const interval of Interval.literals) {
               const asked = { instrument_token: tokens[0], interval, from: MIN_MICROS, to: MAX_MICROS, limit: 10_000 }
-              assert.deepStrictEqual(yield* history.candles(asked), recompute(ticks, interval), interval)
+              assert.deepStrictEqual(yield* history.candles(asked), expected(ticks, interval), interval)
             }
           }).pipe(Effect.provide([Layer.unwrap(layer), Readiness.layer]))
       )

@@ -1,6 +1,7 @@
-// Ticks for the contract suites: whole, plain and told apart by what a case gives.
+// Ticks and quotes for the contract suites: whole, plain and told apart by what a case gives.
+import { type Quote, unknownQuote } from "../../src/schema/Quote.ts"
 import { epochOf, type Tick, tradingDay, tradingDayStart } from "../../src/schema/Tick.ts"
-import type { StoredTick } from "../../src/streams/ports/TickStore.ts"
+import type { StoreBatch, StoredTick } from "../../src/streams/ports/TickStore.ts"
 
 /** 2026-01-15, a Thursday. */
 export const DAY = tradingDay(1_768_448_700_000_000)
@@ -24,6 +25,27 @@ export const makeTick = (given: Partial<Tick> = {}): Tick => ({
   received_ts: (given.exchange_ts ?? OPEN) + 1500,
   source: ["raw-1", 0, 0],
   old: false,
+  ...given
+})
+
+export const makeQuote = (given: Partial<Quote> = {}): Quote => ({
+  ...unknownQuote(),
+  instrument_token: 738561,
+  exchange_ts: OPEN,
+  feed: "snapshot",
+  received_ts: (given.exchange_ts ?? OPEN) + 1500,
+  source: ["raw-1", 0, 1],
+  old: false,
+  ...given
+})
+
+/** What a transaction of the store writes, of which a case says what it is about. */
+export const storeBatch = (given: Partial<StoreBatch>): StoreBatch => ({
+  ticks: [],
+  replayed: [],
+  quotes: [],
+  replayedQuotes: [],
+  bookmarks: [],
   ...given
 })
 

@@ -8,6 +8,7 @@ import { Effect, Fiber, Layer, Metric, References, Result, Stream } from "effect
 import * as Kafka from "../../src/layers/kafka/KafkaLog.ts"
 import * as MemoryCheckpoints from "../../src/layers/memory/MemoryCheckpoints.ts"
 import * as MemoryClaims from "../../src/layers/memory/MemoryClaims.ts"
+import * as MemoryRecentQuotes from "../../src/layers/memory/MemoryRecentQuotes.ts"
 import { partitionOf } from "../../src/schema/Partition.ts"
 import { readSettings } from "../../src/schema/Settings.ts"
 import { encodeTick } from "../../src/schema/TickJson.ts"
@@ -103,7 +104,7 @@ const working = (places: Record<"store" | "archive" | "ring" | "server", Arrived
     ],
     { concurrency: "unbounded", discard: true }
   )
-  const states = Layer.mergeAll(MemoryClaims.layer(), MemoryCheckpoints.layer)
+  const states = Layer.mergeAll(MemoryClaims.layer(), MemoryCheckpoints.layer, MemoryRecentQuotes.layer())
   return Effect.provide(parts, Layer.fresh(Layer.mergeAll(store, archive, ring, states, Drain.layer)))
 }
 

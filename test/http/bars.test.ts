@@ -1,10 +1,12 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Context, Effect, Layer, Schema } from "effect"
 import { type BarsQuery, bars } from "../../src/http/bars.ts"
-import { barStart, type Interval, intervalMinutes } from "../../src/schema/Candle.ts"
+import { barStart, type Interval, intervalMinutes, withOi } from "../../src/schema/Candle.ts"
+import type { Quote } from "../../src/schema/Quote.ts"
 import { barOpen, barPhase, sessionDay } from "../../src/schema/Sessions.ts"
 import { tradingDay, tradingDayStart } from "../../src/schema/Tick.ts"
 import { type StoredTick, TickStore } from "../../src/streams/ports/TickStore.ts"
+import { makeQuote } from "../contract/ticks.ts"
 import { barsOf, memoryStore, Rows } from "./memoryStore.ts"
 
 const MINUTE = 60_000_000
@@ -28,9 +30,10 @@ const tick = (exchange_ts: number, price: number, sequence_id: number): StoredTi
   received_ts: exchange_ts
 })
 
-const stored = (ticks: ReadonlyArray<StoredTick>) => {
+const stored = (ticks: ReadonlyArray<StoredTick>, quotes: ReadonlyArray<Quote> = []) => {
   const rows = new Rows()
   rows.ticks.push(...ticks)
+  rows.quotes.push(...quotes)
   return Effect.map(Layer.build(memoryStore(rows)), (context) => Context.get(context, TickStore))
 }
 
@@ -152,6 +155,9 @@ describe("bars of a candle request", () => {
     minutes: Schema.Array(Schema.Int.pipe(Schema.check(Schema.isBetween({ minimum: 0, maximum: 2 * 1440 - 1 })))).pipe(
       Schema.check(Schema.isBetweenLength(1, 40))
     ),
+    quoted: Schema.Array(Schema.Int.pipe(Schema.check(Schema.isBetween({ minimum: 0, maximum: 2 * 1440 - 1 })))).pipe(
+      Schema.check(Schema.isMaxLength(40))
+    ),
     interval: Schema.Literals(["1m", "5m", "15m", "30m", "1h", "1d"]),
     fill: Schema.Literals(["none", "previous"]),
     session: Schema.Literals(["all", "regular"]),
@@ -166,7 +172,11 @@ describe("bars of a candle request", () => {
     ([asked]) =>
       Effect.gen(function* () {
         const ticks = asked.minutes.map((minute, i) => tick(DAY + minute * MINUTE + i + 1, 100 + (i % 7), i + 1))
-        const store = yield* stored(ticks)
+        // In minutes of ticks and in others.
+        const quotes = [...asked.minutes.slice(0, 10), ...asked.quoted].map((minute, i) =>
+          makeQuote({ instrument_token: 1, exchange_ts: DAY + minute * MINUTE + 60 * i, oi: i % 9 })
+        )
+        const store = yield* stored(ticks, quotes)
         const interval: Interval = asked.interval
         const q = query({
           interval,
@@ -200,12 +210,23 @@ describe("bars of a candle request", () => {
             const minute = barStart(exchange_ts, "1m")
             return asked.session === "all" || isRegular(minute, minute + MINUTE)
           })
+        const oi = new Map(
+          quotes
+            .toSorted((a, b) => a.exchange_ts - b.exchange_ts)
+            .map((quote) => [barStart(quote.exchange_ts, "1m"), quote.oi] as const)
+            .filter(([minute]) => asked.session === "all" || isRegular(minute, minute + MINUTE))
+            .map(([minute, oi]) => [start(minute), oi] as const)
+        )
         const first = interval === "1d" ? barStart(q.from, "1d") : q.from
         const expected = barsOf(counted, interval, start).filter(({ ts }) => ts >= first && ts < q.to)
         const traded = whole.bars.filter(({ volume }) => volume > 0)
         assert.deepStrictEqual(
           traded,
-          expected.map((bar) => ({ ...bar, phase: barPhase(asked.segment, bar.ts, width), final: true }))
+          expected.map((bar) => ({
+            ...withOi(bar, oi.get(bar.ts)),
+            phase: barPhase(asked.segment, bar.ts, width),
+            final: true
+          }))
         )
         if (asked.fill === "none") assert.strictEqual(traded.length, whole.bars.length)
         for (const [i, bar] of whole.bars.entries()) {

@@ -15,7 +15,7 @@ import { Archive } from "../../src/streams/ports/Archive.ts"
 import { TickStore } from "../../src/streams/ports/TickStore.ts"
 import { Readiness } from "../../src/streams/run/Readiness.ts"
 import { dropOldDays } from "../../src/streams/sinks/retention.ts"
-import { makeTick } from "../contract/ticks.ts"
+import { makeTick, storeBatch } from "../contract/ticks.ts"
 import { emptyBucket } from "../support/buckets.ts"
 import { instrumentOf } from "../support/instruments.ts"
 import { withinOneDay } from "../support/oneDay.ts"
@@ -68,7 +68,7 @@ describe("history of days that the store has dropped", () => {
             })
           )
         )
-        yield* store.write({ ticks, replayed: [], bookmarks: [] })
+        yield* store.write(storeBatch({ ticks }))
         yield* archive.write({ incarnation: "n", partition: 0, first: 0, last: 999 }, toColumns(ticks.slice(0, 1000)))
         yield* archive.write({ incarnation: "n", partition: 0, first: 1000, last: 2999 }, toColumns(ticks.slice(1000)))
         while ((yield* store.refreshCandles) > 0);

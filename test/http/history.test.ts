@@ -3,10 +3,10 @@ import { assert, layer } from "@effect/vitest"
 import { Effect, Layer } from "effect"
 import * as Pglite from "../../src/layers/postgres/Pglite.ts"
 import * as Timescale from "../../src/layers/postgres/Timescale.ts"
-import { barStart } from "../../src/schema/Candle.ts"
+import { barStart, withOi } from "../../src/schema/Candle.ts"
 import { compareTicks, type Tick, tradingDate, tradingDay, tradingDayStart } from "../../src/schema/Tick.ts"
 import { type StoredTick, TickStore } from "../../src/streams/ports/TickStore.ts"
-import { toStored } from "../contract/ticks.ts"
+import { makeQuote, storeBatch, toStored } from "../contract/ticks.ts"
 import { instrumentOf } from "../support/instruments.ts"
 import { barsOf, memoryStore, OPEN, Rows } from "./memoryStore.ts"
 import { ask, serve } from "./serving.ts"
@@ -40,6 +40,12 @@ const recorded = (token: number, count: number): ReadonlyArray<Tick> =>
 const TICKS = recorded(408065, 2500)
 const SORTED = TICKS.map(toStored).toSorted(compareTicks)
 
+/** Every other minute, the last of it without an open interest. */
+const QUOTES = Array.from({ length: 20 }, (_, n) => {
+  const exchange_ts = OPEN + n * 2 * MINUTE + 7
+  return makeQuote({ instrument_token: 408065, exchange_ts, oi: n === 19 ? undefined : 1000 + n, source: ["r", n, 1] })
+})
+
 /** The real store, with two thousand and a half ticks of one instrument. */
 const Filled = Layer.effect(
   TickStore,
@@ -47,11 +53,13 @@ const Filled = Layer.effect(
     const { url } = yield* Pglite.Pglite
     const store = yield* Timescale.make({ url, embedded: true })
     yield* store.putInstruments([instrumentOf(408065, "INFY"), instrumentOf(7, "TCS"), instrumentOf(8, "TCS", "BSE")])
-    yield* store.write({
-      ticks: TICKS,
-      replayed: [],
-      bookmarks: [{ partition: 0, incarnation: "n", offset: TICKS.length, mark: undefined }]
-    })
+    yield* store.write(
+      storeBatch({
+        ticks: TICKS,
+        quotes: QUOTES,
+        bookmarks: [{ partition: 0, incarnation: "n", offset: TICKS.length, mark: undefined }]
+      })
+    )
     return store
   })
 ).pipe(Layer.provide(Pglite.layer({ dataDir: undefined })))
@@ -161,7 +169,14 @@ layer(Filled, { excludeTestServices: true })("history over REST", (it) => {
     Effect.gen(function* () {
       const { port } = yield* served
       for (const interval of ["1m", "5m", "15m", "30m", "1h", "1d"] as const) {
-        const expected = barsOf(SORTED, interval)
+        const oi = new Map(
+          QUOTES.filter((quote) => quote.oi !== undefined).map((quote) => [
+            barStart(quote.exchange_ts, interval),
+            quote.oi
+          ])
+        )
+        const expected = barsOf(SORTED, interval).map((bar) => withOi(bar, oi.get(bar.ts)))
+        assert.isTrue(expected.some((bar) => bar.oi !== undefined))
         const found: Array<CandlesPage["candles"][number]> = []
         let cursor: string | null = ""
         while (cursor !== null) {

@@ -1,14 +1,17 @@
 /** Decides what a store answers that holds its rows in an array: small enough to be judged by eye, and to be broken. */
 import { Clock, Effect, Layer } from "effect"
-import { barStart, boundedVolume, type Candle } from "../../src/schema/Candle.ts"
+import { barStart, boundedVolume, type Candle, withOi } from "../../src/schema/Candle.ts"
 import type { Instrument } from "../../src/schema/Instrument.ts"
 import { meaningsOf, type Sighting, sighted } from "../../src/schema/Meaning.ts"
+import { compareQuotes, type Quote } from "../../src/schema/Quote.ts"
 import { compareTicks, tradingDay } from "../../src/schema/Tick.ts"
 import { type DaySoFar, type KnownInstrument, type StoredTick, TickStore } from "../../src/streams/ports/TickStore.ts"
 import { minutesOf } from "../support/candles.ts"
 
 export class Rows {
   readonly ticks: Array<StoredTick> = []
+  /** One an instrument and stamp. */
+  readonly quotes: Array<Quote> = []
   readonly sightings = new Map<number, ReadonlyArray<Sighting>>()
   /** Instruments that are all that their token ever meant. */
   readonly instruments = {
@@ -27,6 +30,21 @@ export class Rows {
     return this.ticks
       .filter((t) => t.instrument_token === token && t.exchange_ts >= from && t.exchange_ts < to)
       .sort(compareTicks)
+  }
+
+  quotesOf(token: number, from = 0, to = Number.MAX_SAFE_INTEGER): Array<Quote> {
+    return this.quotes
+      .filter((quote) => quote.instrument_token === token && quote.exchange_ts >= from && quote.exchange_ts < to)
+      .sort(compareQuotes)
+  }
+
+  /** The last open interest of each bar's time that has one. */
+  oiOf(token: number, interval: Parameters<typeof barStart>[1]): ReadonlyMap<number, number> {
+    return new Map(
+      this.quotesOf(token).flatMap(({ exchange_ts, oi }) =>
+        oi === undefined ? [] : [[barStart(exchange_ts, interval), oi] as const]
+      )
+    )
   }
 }
 
@@ -85,12 +103,35 @@ export const memoryStore = (rows: Rows, change: Partial<TickStore["Service"]> = 
           .slice(0, limit)
       ),
     candles: ({ instrument_token, interval, from, to, limit }) =>
-      Effect.sync(() =>
-        barsOf(rows.of(instrument_token, 0, Number.MAX_SAFE_INTEGER), interval)
+      Effect.sync(() => {
+        const oi = rows.oiOf(instrument_token, interval)
+        return barsOf(rows.of(instrument_token, 0, Number.MAX_SAFE_INTEGER), interval)
           .filter(({ ts }) => ts >= from && ts < to)
           .slice(0, limit)
-      ),
+          .map((bar) => withOi(bar, oi.get(bar.ts)))
+      }),
     minutes: (query) => Effect.sync(() => minutesOf(rows.ticks, query)),
+    minuteOi: ({ instrument_token, from, to, limit }) =>
+      Effect.sync(() =>
+        [...rows.oiOf(instrument_token, "1m")]
+          .filter(([ts]) => ts >= from && ts < to)
+          .slice(0, limit)
+          .map(([ts, oi]) => ({ ts, oi }))
+      ),
+    latestQuotes: (tokens) =>
+      Effect.sync(
+        () =>
+          new Map(
+            tokens.flatMap((token) =>
+              rows
+                .quotesOf(token)
+                .slice(-1)
+                .map((quote) => [token, quote] as const)
+            )
+          )
+      ),
+    quotePage: ({ instrument_token, from, to, limit, after = Number.NEGATIVE_INFINITY }) =>
+      Effect.sync(() => rows.quotesOf(instrument_token, Math.max(from, after + 1), to).slice(0, limit)),
     daysSoFar: (tokens) =>
       Effect.sync(() => {
         const found = new Map<number, DaySoFar>()
@@ -110,7 +151,8 @@ export const memoryStore = (rows: Rows, change: Partial<TickStore["Service"]> = 
     revision: (tokens, from, to) =>
       Effect.sync(() => {
         const all = tokens.flatMap((token) => rows.of(token, from, to))
-        return `${all.length} ${all.filter(({ epoch }) => epoch !== null).length}`
+        const oi = tokens.flatMap((token) => rows.quotesOf(token, from, to).map((quote) => quote.oi))
+        return `${all.length} ${all.filter(({ epoch }) => epoch !== null).length} ${oi.join()}`
       }),
     tokens: (from, to) =>
       Effect.sync(() => [

@@ -56,7 +56,8 @@ describe("the topology as data", () => {
     const names = (pattern: RegExp) => [...text.matchAll(pattern)].map((match) => match[1]!)
     const sinks = names(/\bsink: "([\w-]+)"/g)
     const readers = [...names(/\breader: "([\w-]+)"/g), ...sinks.map((sink) => `follow-${sink}`)]
-    const counted = new Set([...names(/\bstage(?:\(|: )"([\w-]+)"/g), ...readers, ...readers.map(quotesOf), ...sinks])
+    const counting = [...readers, ...sinks]
+    const counted = new Set([...names(/\bstage(?:\(|: )"([\w-]+)"/g), ...counting, ...counting.map(quotesOf)])
     const nodes = topology.nodes.filter(
       ({ kind, id }) => (kind === "stage" || kind === "sink") && id !== "reorder-by-watermark"
     )

@@ -24,13 +24,14 @@ const PAGES = 2
 const pageRows = (instruments: number): number =>
   Math.min(PAGE_ROWS, Math.max(MIN_PAGE_ROWS, Math.floor(PAGES_ROWS / (2 * Math.max(1, instruments)))))
 
-type Readable = Pick<History["Service"], "ticks" | "candles">
+type Readable = Pick<History["Service"], "ticks" | "candles" | "minuteOi">
 
 /** History as exports read it: a few pages at a time of all of them. */
 export const gently = (store: History["Service"]): Effect.Effect<History["Service"]> =>
   Effect.map(Semaphore.make(PAGES), (pages) => ({
     ...store,
     ticks: (query) => pages.withPermits(1)(store.ticks(query)),
+    minuteOi: (query) => pages.withPermits(1)(store.minuteOi(query)),
     candles: (query) => pages.withPermits(1)(store.candles(query)),
     revision: (tokens, from, to) => pages.withPermits(1)(store.revision(tokens, from, to))
   }))

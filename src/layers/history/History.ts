@@ -4,11 +4,12 @@
  * read, and what was read in vain is read again.
  */
 import { Effect, Layer } from "effect"
-import { addToBars, barStart, type Candle, intervalMicros } from "../../schema/Candle.ts"
+import { addToBars, barStart, type Candle, type Interval, intervalMicros } from "../../schema/Candle.ts"
 import { type ArchiveError, StoreError } from "../../schema/Errors.ts"
 import { Archive } from "../../streams/ports/Archive.ts"
 import { History, type PastTicks } from "../../streams/ports/History.ts"
 import { type CandleQuery, type TickQuery, TickStore } from "../../streams/ports/TickStore.ts"
+import { withLastOi } from "./lastOi.ts"
 
 const MICROS_PER_MINUTE = 60_000_000
 /** Minutes read at a time: several days of one instrument. */
@@ -64,6 +65,10 @@ export const make = (store: TickStore["Service"], archive: Archive["Service"]): 
       ]
     })
 
+  /** Bars of the archive's ticks with their open interest, of which the store keeps what it was told of any day. */
+  const withStoredOi = (token: number, interval: Interval, bars: ReadonlyArray<Candle>) =>
+    withLastOi(store, { token, interval, start: (minute) => barStart(minute, interval) }, bars)
+
   const candlesOfBoth = (query: CandleQuery, start: number, known: number) =>
     Effect.gen(function* () {
       const { instrument_token, interval, to, limit } = query
@@ -82,7 +87,9 @@ export const make = (store: TickStore["Service"], archive: Archive["Service"]): 
         for (const minute of page) addToBars(bars, barStart(minute.ts, interval), minute)
         at = page.length < MINUTES ? until : page[page.length - 1]!.ts + MICROS_PER_MINUTE
       }
-      if (bars.length > limit || end <= known) return bars.slice(0, limit)
+      if (bars.length > limit || end <= known) {
+        return yield* withStoredOi(instrument_token, interval, bars.slice(0, limit))
+      }
       // The bar in whose time the store begins is of both.
       const shared = barStart(known, interval)
       if (shared < known) {
@@ -95,10 +102,12 @@ export const make = (store: TickStore["Service"], archive: Archive["Service"]): 
         })
         for (const minute of minutes) addToBars(bars, shared, minute)
       }
-      const left = limit - bars.length
+      const archived = yield* withStoredOi(instrument_token, interval, bars.slice(0, limit))
+      const left = limit - archived.length
       const from = shared < known ? shared + width : known
-      if (left > 0 && from < to) bars.push(...(yield* store.candles({ ...query, from, limit: left })))
-      return bars.slice(0, limit)
+      return left > 0 && from < to
+        ? [...archived, ...(yield* store.candles({ ...query, from, limit: left }))]
+        : archived
     })
 
   return {
@@ -111,6 +120,7 @@ export const make = (store: TickStore["Service"], archive: Archive["Service"]): 
       const start = barStart(query.from + intervalMicros(query.interval) - 1, query.interval)
       return across(start, store.candles(query), (known) => candlesOfBoth(query, start, known))
     },
+    minuteOi: store.minuteOi,
     count: (tokens, from, to) =>
       across(from, store.count(tokens, from, to), (known) =>
         Effect.zipWith(
@@ -131,7 +141,8 @@ export const make = (store: TickStore["Service"], archive: Archive["Service"]): 
       across(from, store.revision(tokens, from, to), (known) =>
         Effect.zipWith(
           cold.count(tokens, from, Math.min(to, known)),
-          to <= known ? Effect.succeed("") : store.revision(tokens, known, to),
+          // Of dropped days too: their open interest is still the store's.
+          store.revision(tokens, from, to),
           // What is archived never changes, and has its place or never gets one.
           (old, kept) => `archived ${old} ${kept}`
         )
@@ -156,6 +167,7 @@ export const layerOfStore: Layer.Layer<History, never, TickStore> = Layer.effect
     History.of({
       ticks: store.ticks,
       candles: store.candles,
+      minuteOi: store.minuteOi,
       count: store.count,
       tokens: store.tokens,
       revision: store.revision,

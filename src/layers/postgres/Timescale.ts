@@ -5,7 +5,7 @@
  */
 import { Clock, Effect, Layer, type Scope } from "effect"
 import type pg from "pg"
-import { barStart, boundedVolume, type Candle, intervalMinutes } from "../../schema/Candle.ts"
+import { barStart, boundedVolume, type Candle, intervalMinutes, withOi } from "../../schema/Candle.ts"
 import type { StartError } from "../../schema/Errors.ts"
 import { tradingDay } from "../../schema/Tick.ts"
 import {
@@ -23,6 +23,7 @@ import { ask, type Connection, connect } from "./connection.ts"
 import { type Days, makeChunks, makePartitions } from "./days.ts"
 import { makeInstruments } from "./instruments.ts"
 import { migrate } from "./migrations.ts"
+import { makeQuoteReader } from "./quotes.ts"
 import { micros, rows, storedTick } from "./rows.ts"
 import type { Level } from "./serverLevel.ts"
 import { makeReader, makeWriter } from "./ticks.ts"
@@ -30,6 +31,8 @@ import { makeReader, makeWriter } from "./ticks.ts"
 export interface StoreOptions extends Connection {
   /** Days before today whose ticks are kept; older ones are dropped. Zero or undefined: all are. */
   readonly keepDays?: number
+  /** Whether all levels of a quote's book are stored, beside the best of each side. */
+  readonly depth?: boolean
 }
 
 /**
@@ -60,7 +63,7 @@ const makeBarReader = (pool: pg.Pool, bars: Bars) => {
       const start = barStart(time, interval)
       return start === time ? start : start + width * MICROS_PER_MINUTE
     }
-    const found = await rows<readonly [number, number, number, number, number, number]>(
+    const found = await rows<readonly [number, number, number, number, number, number, number | null]>(
       pool,
       `candles_${interval}`,
       text,
@@ -72,14 +75,9 @@ const makeBarReader = (pool: pg.Pool, bars: Bars) => {
         limit
       ]
     )
-    return found.map(([ts, open, high, low, close, volume]) => ({
-      ts: micros(ts),
-      open,
-      high,
-      low,
-      close,
-      volume: boundedVolume(volume)
-    }))
+    return found.map(([ts, open, high, low, close, volume, oi]) =>
+      withOi({ ts: micros(ts), open, high, low, close, volume: boundedVolume(volume) }, oi)
+    )
   }
 
   const minutes = async ({
@@ -158,12 +156,17 @@ const dropper = (days: Days): TickStore["Service"]["dropDays"] => {
     })
 }
 
-const makeStore = (pool: pg.Pool, level: Level, keepDays: number): TickStore["Service"] => {
+const makeStore = (
+  pool: pg.Pool,
+  level: Level,
+  { keepDays = 0, depth = false }: StoreOptions
+): TickStore["Service"] => {
   const bars = barsAt[level]
   const days: Days = (level === "plain" ? makePartitions : makeChunks)(pool, bars.settled)
-  const write = makeWriter(pool, days, bars)
+  const write = makeWriter(pool, days, bars, depth)
   const { bookmarks, ticks, ticksAfter, count, revision, tokens } = makeReader(pool, days, bars)
   const { candles, minutes, daysSoFar } = makeBarReader(pool, bars)
+  const { quotePage, latestQuotes, minuteOi, oiRevision } = makeQuoteReader(pool, days)
   const { instruments, instrumentsVersion, putInstruments } = makeInstruments(pool)
 
   return TickStore.of({
@@ -172,10 +175,14 @@ const makeStore = (pool: pg.Pool, level: Level, keepDays: number): TickStore["Se
     ticks: (query) => ask("ticks", () => ticks(query)),
     candles: (query) => ask("candles", () => candles(query)),
     minutes: (query) => ask("minutes", () => minutes(query)),
+    minuteOi: (query) => ask("minuteOi", () => minuteOi(query)),
+    latestQuotes: (of) => ask("latestQuotes", () => latestQuotes(of)),
+    quotePage: (query) => ask("quotePage", () => quotePage(query)),
     daysSoFar: (of) => ask("daysSoFar", () => daysSoFar(of)),
     ticksAfter: (token, epoch, position, limit) => ask("ticksAfter", () => ticksAfter(token, epoch, position, limit)),
     count: (of, from, to) => ask("count", () => count(of, from, to)),
-    revision: (of, from, to) => ask("revision", () => revision(of, from, to)),
+    revision: (of, from, to) =>
+      ask("revision", async () => [await revision(of, from, to), await oiRevision(of, from, to)].join(" ").trim()),
     tokens: (from, to) => ask("tokens", () => tokens(from, to)),
     held: ask("held", days.held),
     refreshCandles: ask("refreshCandles", () => bars.refresh(pool)),
@@ -215,7 +222,7 @@ const maintain = (pool: pg.Pool): Effect.Effect<never> =>
       )
       if (look % LOOKS_PER_VACUUM === 0) {
         yield* Effect.ignore(
-          ask("vacuum", () => pool.query("VACUUM (ANALYZE) candle_marks, candle_bars, sink_offsets"))
+          ask("vacuum", () => pool.query("VACUUM (ANALYZE) candle_marks, candle_bars, oi_1m, sink_offsets"))
         )
       }
     }
@@ -229,7 +236,7 @@ export const make = (options: StoreOptions): Effect.Effect<TickStore["Service"],
     yield* options.embedded ? Effect.logDebug(`store: ${says}`) : Effect.logInfo(`store: ${says}`)
     yield* Effect.ignore(forgetOldBookmarks(pool))
     if (options.embedded) yield* Effect.forkScoped(maintain(pool))
-    return makeStore(pool, level, options.keepDays ?? 0)
+    return makeStore(pool, level, options)
   })
 
 export const layer = (options: StoreOptions): Layer.Layer<TickStore, StartError> =>

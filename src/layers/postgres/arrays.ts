@@ -6,6 +6,7 @@
 import { quotedOnce } from "../../schema/quotedOnce.ts"
 
 const HEADER_BYTES = 20
+const BYTEA = 17
 const INT2 = 21
 const INT4 = 23
 const INT8 = 20
@@ -75,8 +76,25 @@ export const int8Array = <A>(rows: ReadonlyArray<A>, of: (row: A, index: number)
   eightBytes(INT8, rows, of, 0)
 
 /** Epoch microseconds as timestamptz. */
-export const timestampArray = <A>(rows: ReadonlyArray<A>, of: (row: A) => number): Buffer =>
+export const timestampArray = <A>(rows: ReadonlyArray<A>, of: (row: A) => number | null): Buffer =>
   eightBytes(TIMESTAMPTZ, rows, of, EPOCH_2000_MICROS)
+
+export const byteaArray = <A>(rows: ReadonlyArray<A>, of: (row: A) => Uint8Array | null): Buffer => {
+  const values = rows.map(of)
+  const buffer = array(
+    BYTEA,
+    rows.length,
+    values.reduce((sum, value) => sum + 4 + (value?.length ?? 0), 0)
+  )
+  let at = HEADER_BYTES
+  for (const value of values) {
+    at = buffer.writeInt32BE(value?.length ?? -1, at)
+    if (value === null) continue
+    buffer.set(value, at)
+    at += value.length
+  }
+  return buffer
+}
 
 /** Words without quotes, commas, braces or backslashes: numbers and the contract's own literals. */
 export const wordArray = <A>(rows: ReadonlyArray<A>, of: (row: A) => string | number): string => {

@@ -123,6 +123,13 @@ BEGIN
     ORDER BY ${TICK_ORDER_REVERSED} LIMIT 1) l;
 END $$;`
 
+/** SQL for the last open interest of the bar `c` of so many minutes, null where none is known. */
+const lastOi = (minutes: number): string => `(
+    SELECT o.oi FROM oi_1m o
+    WHERE o.instrument_token = c.instrument_token
+      AND o.minute >= c.bucket AND o.minute < c.bucket + INTERVAL '${minutes} minutes'
+    ORDER BY o.minute DESC LIMIT 1)`
+
 /**
  * One instrument's bars that start in [$2, $3), at most $5. Of the materialised ones at most $4 are read: a bar has no
  * more of them than its length.
@@ -135,9 +142,11 @@ export const barsOfOne = (from: Materialised, interval: Interval): string => {
   })
   const minutes = intervalMinutes[interval]
   return `
-  SELECT ${seconds("c.bucket")}, c.open, c.high, c.low, c.close, c.volume
-  FROM (${minutes === from.minutes ? source : widerBars(minutes, source)}) c
-  ORDER BY c.bucket LIMIT $5::bigint`
+  SELECT ${seconds("c.bucket")}, c.open, c.high, c.low, c.close, c.volume, ${lastOi(minutes)}
+  FROM (
+    SELECT * FROM (${minutes === from.minutes ? source : widerBars(minutes, source)}) b
+    ORDER BY b.bucket LIMIT $5::bigint) c
+  ORDER BY c.bucket`
 }
 
 /** A minute: `ticks_from`, its start, sums, the one epoch and session of its ticks or null, and its first and last tick. */

@@ -1,6 +1,6 @@
 /**
- * Decides where the ticks of a day are and how old days go. On plain PostgreSQL a trading day is a partition, made as
- * its first tick comes; on TimescaleDB a chunk is a day of UTC and makes itself.
+ * Decides where the ticks and quotes of a day are and how old days go. On plain PostgreSQL a trading day is a partition of
+ * each table, both made as its first tick or quote comes; on TimescaleDB a chunk is a day of UTC and makes itself.
  *
  * `ticks_from` in `store_state` is the earliest time whose ticks the store takes. It only grows, and days before it are
  * dropped once no transaction can be under way that began under an older one, and once their bars are final: the bars
@@ -45,12 +45,12 @@ export interface Days {
   readonly drop: (before: number) => Promise<number | undefined>
 }
 
-export const daysOf = (...lists: ReadonlyArray<ReadonlyArray<Tick>>): Set<number> => {
+export const daysOf = (...lists: ReadonlyArray<ReadonlyArray<Pick<Tick, "exchange_ts">>>): Set<number> => {
   const days = new Set<number>()
   let last = Number.NaN
   for (const ticks of lists) {
-    for (const tick of ticks) {
-      const day = tradingDay(tick.exchange_ts)
+    for (const { exchange_ts } of ticks) {
+      const day = tradingDay(exchange_ts)
       if (day === last) continue
       last = day
       days.add(day)
@@ -167,12 +167,15 @@ const PARTITIONS = `
   SELECT to_date(right(c.relname, 8), 'YYYYMMDD') - DATE '1970-01-01'
   FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
   WHERE i.inhparent = 'ticks'::regclass ORDER BY 1`
-const partitionOf = (day: number): string => `ticks_${tradingDate(day).replaceAll("-", "")}`
+/** Every day has a partition of each, so those of ticks tell the days there are. */
+const TABLES = ["ticks", "quotes"] as const
+const partitionOf = (table: (typeof TABLES)[number], day: number): string =>
+  `${table}_${tradingDate(day).replaceAll("-", "")}`
 const FIRST_PARTITION = `
   SELECT (min(to_date(right(c.relname, 8), 'YYYYMMDD'))::timestamp AT TIME ZONE 'UTC') - INTERVAL '330 minutes'
   FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid WHERE i.inhparent = 'ticks'::regclass`
-/** Each drop locks a partition and its indexes: so many fit in one transaction. */
-const MAX_DROPS = 100
+/** Each drop locks the partitions of a day and their indexes: so many fit in one transaction. */
+const MAX_DROPS = 50
 
 export const makePartitions = (pool: pg.Pool, settled: string): Days => {
   /** Days known to be there: at most one for each day of the calendar. */
@@ -185,13 +188,14 @@ export const makePartitions = (pool: pg.Pool, settled: string): Days => {
       ticksFrom = Math.max(ticksFrom, takenFrom)
       if (isDropped(day)) return
       await client.query(`SELECT pg_advisory_xact_lock(${advisory("days")})`)
-      const name = partitionOf(day)
-      const found = await client.query<{ there: boolean }>("SELECT to_regclass($1) IS NOT NULL AS there", [name])
-      if (!found.rows[0]!.there) {
+      for (const table of TABLES) {
+        const name = partitionOf(table, day)
+        const found = await client.query<{ there: boolean }>("SELECT to_regclass($1) IS NOT NULL AS there", [name])
+        if (found.rows[0]!.there) continue
         // Made apart and then attached: readers and writers of other days go on meanwhile.
-        await client.query(`CREATE TABLE ${name} (LIKE ticks INCLUDING ALL)`)
+        await client.query(`CREATE TABLE ${name} (LIKE ${table} INCLUDING ALL)`)
         await client.query(
-          `ALTER TABLE ticks ATTACH PARTITION ${name} FOR VALUES ` +
+          `ALTER TABLE ${table} ATTACH PARTITION ${name} FOR VALUES ` +
             `FROM ('${timestampText(tradingDayStart(day))}') TO ('${timestampText(tradingDayStart(day + 1))}')`
         )
       }
@@ -209,7 +213,8 @@ export const makePartitions = (pool: pg.Pool, settled: string): Days => {
       const all = (await days(client)).filter((day) => tradingDayStart(day + 1) <= before)
       const old = all.slice(0, MAX_DROPS)
       for (const day of old) {
-        await client.query(`DROP TABLE ${partitionOf(day)}`)
+        // A day of before there were quotes has none of them.
+        for (const table of TABLES) await client.query(`DROP TABLE IF EXISTS ${partitionOf(table, day)}`)
         known.delete(day)
       }
       return [old.length, old.length < all.length ? tradingDayStart(all[old.length]!) : before]
@@ -228,12 +233,12 @@ export const makePartitions = (pool: pg.Pool, settled: string): Days => {
 // --- TimescaleDB ------------------------------------------------------------------------------------------------
 
 const CHUNKS = `
-  SELECT ${seconds("range_start")}, ${seconds("range_end")} FROM timescaledb_information.chunks
-  WHERE hypertable_schema = current_schema() AND hypertable_name = 'ticks' ORDER BY 1`
+  SELECT DISTINCT ${seconds("range_start")}, ${seconds("range_end")} FROM timescaledb_information.chunks
+  WHERE hypertable_schema = current_schema() AND hypertable_name IN ('ticks', 'quotes') ORDER BY 1`
 
 const FIRST_CHUNK = `
   SELECT min(range_start) FROM timescaledb_information.chunks
-  WHERE hypertable_schema = current_schema() AND hypertable_name = 'ticks'`
+  WHERE hypertable_schema = current_schema() AND hypertable_name IN ('ticks', 'quotes')`
 
 export const makeChunks = (pool: pg.Pool, settled: string): Days => {
   const layout: Layout = {
@@ -243,10 +248,13 @@ export const makeChunks = (pool: pg.Pool, settled: string): Days => {
     // A chunk goes as a whole: the day that is kept first may keep what lies before it in its chunk.
     dropsBefore: (time) => `date_bin(INTERVAL '1 day', ${time}, TIMESTAMPTZ '1970-01-01 00:00:00+00')`,
     drop: async (client, before) => {
-      const gone = await client.query(
-        `SELECT drop_chunks('ticks', older_than => TIMESTAMPTZ '${timestampText(before)}')`
-      )
-      return [gone.rowCount ?? 0, before]
+      const gone = async (table: string): Promise<number> => {
+        const chunks = await client.query(
+          `SELECT drop_chunks('${table}', older_than => TIMESTAMPTZ '${timestampText(before)}')`
+        )
+        return chunks.rowCount ?? 0
+      }
+      return [Math.max(await gone("ticks"), await gone("quotes")), before]
     }
   }
   return {

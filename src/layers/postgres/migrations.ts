@@ -218,13 +218,80 @@ COMMENT ON COLUMN store_state.dropped_before IS 'ticks before it are dropped; la
 UPDATE store_state SET dropped_before = least(ticks_from, coalesce((${EARLIEST_DAY[level]}), ticks_from));
 `
 
+/** See `quotes.ts`: who says what, and which of two stays. */
+const QUOTES_TABLE = `
+CREATE TABLE quotes (
+  instrument_token integer NOT NULL,
+  exchange_ts timestamptz NOT NULL,
+  bid_price numeric,
+  bid_quantity bigint,
+  bid_orders bigint,
+  ask_price numeric,
+  ask_quantity bigint,
+  ask_orders bigint,
+  total_buy_quantity bigint,
+  total_sell_quantity bigint,
+  oi bigint,
+  oi_day_high bigint,
+  oi_day_low bigint,
+  average_price numeric,
+  last_quantity bigint,
+  last_trade_ts timestamptz,
+  open numeric,
+  high numeric,
+  low numeric,
+  previous_close numeric,
+  lower_circuit numeric,
+  upper_circuit numeric,
+  day_volume bigint,
+  feed text NOT NULL,
+  received_ts timestamptz NOT NULL,
+  source_incarnation text NOT NULL,
+  source_offset bigint NOT NULL,
+  depth bytea,
+  PRIMARY KEY (instrument_token, exchange_ts)
+)`
+
+const QUOTES_LAYOUT: Record<Level, string> = {
+  plain: " PARTITION BY RANGE (exchange_ts);",
+  apache: `;
+SELECT create_hypertable('quotes', by_range('exchange_ts', INTERVAL '1 day'), create_default_indexes => false);`,
+  community: `;
+SELECT create_hypertable('quotes', by_range('exchange_ts', INTERVAL '1 day'), create_default_indexes => false);
+ALTER TABLE quotes SET (
+  timescaledb.enable_columnstore, timescaledb.segmentby = 'instrument_token', timescaledb.orderby = 'exchange_ts');
+CALL add_columnstore_policy('quotes', after => INTERVAL '3 days');`
+}
+
+const quotes = (level: Level): string => `
+${QUOTES_TABLE}${QUOTES_LAYOUT[level]}
+COMMENT ON TABLE quotes IS 'all that was known of book and day at a stamp: the last of each';
+COMMENT ON COLUMN quotes.bid_quantity IS '0 without a price: nobody bids; null: not known';
+COMMENT ON COLUMN quotes.ask_quantity IS '0 without a price: nobody offers; null: not known';
+COMMENT ON COLUMN quotes.source_offset IS 'in raw_ticks; -1 where a replay added the row';
+COMMENT ON COLUMN quotes.depth IS
+  'with STORE_DEPTH: number of bids and of asks, a byte each (255: not known), then bids and asks, best first, as three 64-bit big-endian integers: price in 0.0000001, quantity, orders';
+
+CREATE TABLE oi_1m (
+  instrument_token integer NOT NULL,
+  minute timestamptz NOT NULL,
+  exchange_ts timestamptz NOT NULL,
+  oi bigint NOT NULL,
+  source_incarnation text NOT NULL,
+  source_offset bigint NOT NULL,
+  PRIMARY KEY (instrument_token, minute)
+) WITH (fillfactor = 50);
+COMMENT ON TABLE oi_1m IS 'the last open interest of each minute, for bars; it stays when the quotes of its day are dropped';
+`
+
 /** Statements of each version; version n is entry n - 1. One that was released is never edited, only followed. */
 const VERSIONS: ReadonlyArray<(level: Level) => string> = [
   (level) => VERSION_1[level],
   version2,
   () => INSTRUMENTS_VERSION,
   () => INSTRUMENT_DAYS,
-  droppedBefore
+  droppedBefore,
+  quotes
 ]
 
 /** The schema version that this program reads and writes. */

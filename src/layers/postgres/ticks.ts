@@ -1,14 +1,18 @@
-/** Decides how ticks are written to PostgreSQL and read from it: each row once, with its bookmark, in the order of ticks. */
+/**
+ * Decides how ticks are written to PostgreSQL and read from it: each row once, with its bookmark and the quotes beside it,
+ * in the order of ticks.
+ */
 import type pg from "pg"
 import { type Tick, tradingDay, tradingDayStart } from "../../schema/Tick.ts"
 import { composed, firstThatHolds, storedOf, storedWord, tickFields, type ValueField } from "../../schema/tickFields.ts"
 import type { Bookmark, Mark } from "../../streams/log/bookmark.ts"
-import type { StoreBatch, StoredTick, TickQuery, WriteResult } from "../../streams/ports/TickStore.ts"
+import type { QuotesWritten, StoreBatch, StoredTick, TickQuery, WriteResult } from "../../streams/ports/TickStore.ts"
 import { turn } from "../../streams/run/turns.ts"
 import { int2Array, int4Array, int8Array, textArray, timestampArray, timestampText, wordArray } from "./arrays.ts"
 import type { Bars } from "./bars.ts"
 import { NO_PARTITION, stateOf, tickTransaction, UNIQUE_VIOLATION } from "./connection.ts"
 import { type Days, daysOf } from "./days.ts"
+import { makeQuoteWriter, type QuotesOf } from "./quotes.ts"
 import { barOf, micros, rows, seconds, storedTick, TICK, TICK_ORDER, type TickRow } from "./rows.ts"
 
 /** A transaction that inserts into more days than this would hold too many locks; it is split. */
@@ -208,9 +212,17 @@ const keysOf = (ticks: ReadonlyArray<Tick>): Array<unknown> => {
   ]
 }
 
-const resultOf = (added: number, dropped: number): WriteResult => (dropped === 0 ? { added } : { added, dropped })
+const resultOf = (added: number, dropped: number, quotes: QuotesWritten | undefined): WriteResult => ({
+  added,
+  ...(dropped === 0 ? {} : { dropped }),
+  ...(quotes === undefined ? {} : { quotes })
+})
 
-export const makeWriter = (pool: pg.Pool, days: Days, bars: Bars) => {
+const both = (a: QuotesWritten | undefined, b: QuotesWritten | undefined): QuotesWritten | undefined =>
+  a === undefined || b === undefined ? (a ?? b) : { added: a.added + b.added, dropped: a.dropped + b.dropped }
+
+export const makeWriter = (pool: pg.Pool, days: Days, bars: Bars, storesDepth: boolean) => {
+  const putQuotes = makeQuoteWriter(storesDepth)
   let careful = 0
 
   const mark = async (client: pg.PoolClient, minutes: Minutes): Promise<void> => {
@@ -223,7 +235,11 @@ export const makeWriter = (pool: pg.Pool, days: Days, bars: Bars) => {
   }
 
   /** Every row is new, else it fails with a unique violation: a third faster than asking row by row. */
-  const insertNew = (given: ReadonlyArray<Tick>, bookmarks: ReadonlyArray<Bookmark>): Promise<WriteResult> =>
+  const insertNew = (
+    given: ReadonlyArray<Tick>,
+    quotes: QuotesOf,
+    bookmarks: ReadonlyArray<Bookmark>
+  ): Promise<WriteResult> =>
     tickTransaction(pool, async (client, ticksFrom) => {
       const ticks = takenFrom(given, ticksFrom)
       if (ticks.length > 0) {
@@ -233,8 +249,9 @@ export const makeWriter = (pool: pg.Pool, days: Days, bars: Bars) => {
         await client.query({ name: "insert", text: INSERT, values: tickColumns(ticks, []) })
         await mark(client, minutes)
       }
+      const quoted = await putQuotes(client, quotes, ticksFrom)
       await putBookmarks(client, bookmarks)
-      return resultOf(ticks.length, given.length - ticks.length)
+      return resultOf(ticks.length, given.length - ticks.length, quoted)
     })
 
   /** Rows that a replay added get the places that their live ticks bring. */
@@ -272,16 +289,17 @@ export const makeWriter = (pool: pg.Pool, days: Days, bars: Bars) => {
       }
       if (live < ticks.length) await fillPositions(client, ticks, minutes)
       await mark(client, minutes)
+      const quoted = await putQuotes(client, batch, ticksFrom)
       await putBookmarks(client, batch.bookmarks)
       const taken = given[0]!.length + given[1]!.length
-      return resultOf(added, batch.ticks.length + batch.replayed.length - taken)
+      return resultOf(added, batch.ticks.length + batch.replayed.length - taken, quoted)
     })
 
   const writeOnce = async (batch: StoreBatch): Promise<WriteResult> => {
     const { ticks, replayed, bookmarks } = batch
     if (ticks.length > 0 && replayed.length === 0 && careful === 0) {
       try {
-        return await insertNew(ticks, bookmarks)
+        return await insertNew(ticks, batch, bookmarks)
       } catch (cause) {
         if (stateOf(cause) !== UNIQUE_VIOLATION) throw cause
         careful = CAREFUL_WRITES
@@ -307,23 +325,31 @@ export const makeWriter = (pool: pg.Pool, days: Days, bars: Bars) => {
   }
 
   return async (batch: StoreBatch): Promise<WriteResult> => {
-    if (batch.ticks.length + batch.replayed.length + batch.bookmarks.length === 0) return { added: 0 }
-    const of = daysOf(batch.ticks, batch.replayed)
+    const lists = [batch.ticks, batch.replayed, batch.quotes, batch.replayedQuotes]
+    if (lists.every(({ length }) => length === 0) && batch.bookmarks.length === 0) return { added: 0 }
+    const of = daysOf(...lists)
     if (of.size <= MAX_DAYS_PER_TRANSACTION) return writeDays(batch, of)
     // Only a file of very many days comes here. The bookmarks go with the last piece, so none runs ahead of its rows.
     const ordered = [...of].sort((a, b) => a - b)
     let added = 0
     let dropped = 0
+    let quoted: QuotesWritten | undefined
     for (let i = 0; i < ordered.length; i += MAX_DAYS_PER_TRANSACTION) {
       const piece = new Set(ordered.slice(i, i + MAX_DAYS_PER_TRANSACTION))
-      const within = (tick: Tick) => piece.has(tradingDay(tick.exchange_ts))
-      const bookmarks = i + MAX_DAYS_PER_TRANSACTION < ordered.length ? [] : batch.bookmarks
-      const part = { ticks: batch.ticks.filter(within), replayed: batch.replayed.filter(within), bookmarks }
+      const within = ({ exchange_ts }: Pick<Tick, "exchange_ts">) => piece.has(tradingDay(exchange_ts))
+      const part: StoreBatch = {
+        ticks: batch.ticks.filter(within),
+        replayed: batch.replayed.filter(within),
+        quotes: batch.quotes.filter(within),
+        replayedQuotes: batch.replayedQuotes.filter(within),
+        bookmarks: i + MAX_DAYS_PER_TRANSACTION < ordered.length ? [] : batch.bookmarks
+      }
       const result = await writeDays(part, piece)
       added += result.added
       dropped += result.dropped ?? 0
+      quoted = both(quoted, result.quotes)
     }
-    return resultOf(added, dropped)
+    return resultOf(added, dropped, quoted)
   }
 }
 

@@ -1,5 +1,6 @@
 /** Decides the headers of the log's records: their names, what a replay's may say, and how a watermark is written. */
 import { showText, showValue } from "../../schema/Explain.ts"
+import { encodeQuote, type Quote } from "../../schema/Quote.ts"
 import type { Tick } from "../../schema/Tick.ts"
 import { encodeTick } from "../../schema/TickJson.ts"
 import type { NewRecord } from "./TickLog.ts"
@@ -70,13 +71,17 @@ export const watermarkRecord = (watermark: {
 /** Characters of a sink's reason that a letter says. */
 const MAX_SINK_REASON_CHARS = 500
 
-/** The letter of a clean tick that a sink refuses for good. */
-export const setAsideRecord = (tick: Tick, sink: string, reason: string): NewRecord => ({
-  key: String(tick.instrument_token),
-  value: new TextEncoder().encode(encodeTick(tick)),
-  headers: {
-    reason: `${sink}: ${showText(reason, MAX_SINK_REASON_CHARS)}`,
-    topic: "normalized_ticks",
-    [SINK_HEADER]: sink
+/** The letter of a clean tick or quote that a sink refuses for good. */
+export const setAsideRecord = (row: Tick | Quote, sink: string, reason: string): NewRecord => {
+  const isTick = "price" in row
+  return {
+    key: String(row.instrument_token),
+    value: new TextEncoder().encode(isTick ? encodeTick(row) : encodeQuote(row)),
+    headers: {
+      reason: `${sink}: ${showText(reason, MAX_SINK_REASON_CHARS)}`,
+      topic: "normalized_ticks",
+      [SINK_HEADER]: sink,
+      ...(isTick ? {} : { [KIND_HEADER]: QUOTE_KIND })
+    }
   }
-})
+}

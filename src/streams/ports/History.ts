@@ -9,7 +9,7 @@ export interface PastTicks extends Pick<TickStore["Service"], "ticks" | "count" 
 export class History extends Context.Service<
   History,
   PastTicks &
-    Pick<TickStore["Service"], "candles" | "revision"> & {
+    Pick<TickStore["Service"], "candles" | "minuteOi" | "revision"> & {
       /** One of the two alone; undefined where there is no archive. */
       readonly of: (source: "store" | "archive") => PastTicks | undefined
       /** What the archive's own objects are; undefined where there is none. */

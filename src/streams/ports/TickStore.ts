@@ -1,9 +1,10 @@
-/** Decides what the platform needs of the database: ticks, candles and bookmarks that agree, and instruments. */
+/** Decides what the platform needs of the database: ticks, quotes, candles and bookmarks that agree, and instruments. */
 import { Context, type Effect } from "effect"
 import type { Candle, Interval } from "../../schema/Candle.ts"
 import type { StoreError } from "../../schema/Errors.ts"
 import type { Instrument } from "../../schema/Instrument.ts"
 import type { Sighting } from "../../schema/Meaning.ts"
+import type { Quote } from "../../schema/Quote.ts"
 import type { Tick, TickOrder } from "../../schema/Tick.ts"
 import type { StoredName, tickFields } from "../../schema/tickFields.ts"
 import type { Bookmark } from "../log/bookmark.ts"
@@ -15,11 +16,15 @@ type StoredValues = {
 /** A tick as the store has it: `epoch` and `position` are null where a replay added the row. */
 export interface StoredTick extends StoredValues {}
 
-/** What one transaction writes: ticks, and how far each partition has come with them. */
+/** What one transaction writes: ticks, quotes, and how far each partition has come with them. */
 export interface StoreBatch {
   readonly ticks: ReadonlyArray<Tick>
   /** Ticks of replays: a missing row is added, without epoch and position. */
   readonly replayed: ReadonlyArray<Tick>
+  /** Live quotes, those of old days included: of those of one instrument and stamp the later stays. */
+  readonly quotes: ReadonlyArray<Quote>
+  /** Quotes of replays: each is added where its stamp has none. */
+  readonly replayedQuotes: ReadonlyArray<Quote>
   readonly bookmarks: ReadonlyArray<Bookmark>
 }
 
@@ -28,6 +33,15 @@ export interface WriteResult {
   readonly added: number
   /** Ticks of days that the store has dropped, if any: they are the archive's only, and leave those days' bars alone. */
   readonly dropped?: number
+  /** What became of quotes, where there were any: a later one of their stamp is there instead of the rest. */
+  readonly quotes?: QuotesWritten
+}
+
+export interface QuotesWritten {
+  /** Rows that were new, or say something else now. */
+  readonly added: number
+  /** Of days that the store has dropped: it keeps their open interest alone. */
+  readonly dropped: number
 }
 
 /** Times before `before` that have ticks, each of a day or so, ascending. */
@@ -54,6 +68,15 @@ export interface TickQuery {
   readonly after?: TickCursor
 }
 
+/** Quotes of one instrument stamped in [from, to), after the one stamped `after`. */
+export interface QuoteQuery {
+  readonly instrument_token: number
+  readonly from: number
+  readonly to: number
+  readonly limit: number
+  readonly after?: number
+}
+
 export interface CandleQuery {
   readonly instrument_token: number
   readonly interval: Interval
@@ -61,6 +84,12 @@ export interface CandleQuery {
   readonly from: number
   readonly to: number
   readonly limit: number
+}
+
+/** The last open interest that was known in a minute, by its start. */
+export interface MinuteOi {
+  readonly ts: number
+  readonly oi: number
 }
 
 /** The first or the last tick of a bar, with its place in the order of ticks. */
@@ -124,6 +153,12 @@ export class TickStore extends Context.Service<
      * stay as they are, whatever still comes.
      */
     readonly minutes: (query: MinutesQuery) => Effect.Effect<ReadonlyArray<MinuteSum> | undefined, StoreError>
+    /** The last open interest of each minute that starts in the range, ascending; also of days that are dropped. */
+    readonly minuteOi: (query: Omit<CandleQuery, "interval">) => Effect.Effect<ReadonlyArray<MinuteOi>, StoreError>
+    /** The latest quote of each instrument that has one: with the levels that are stored, the best one at least. */
+    readonly latestQuotes: (tokens: ReadonlyArray<number>) => Effect.Effect<ReadonlyMap<number, Quote>, StoreError>
+    /** A page of one instrument's quotes, ascending, one a stamp. One that a replay added has no source. */
+    readonly quotePage: (query: QuoteQuery) => Effect.Effect<ReadonlyArray<Quote>, StoreError>
     readonly daysSoFar: (tokens: ReadonlyArray<number>) => Effect.Effect<ReadonlyMap<number, DaySoFar>, StoreError>
     /**
      * Ticks of one instrument's trading day (the one that `epoch` names) that come after (epoch, position) in the
@@ -137,7 +172,10 @@ export class TickStore extends Context.Service<
     ) => Effect.Effect<ReadonlyArray<StoredTick>, StoreError>
     /** How many ticks there are of these instruments in [from, to). */
     readonly count: (tokens: ReadonlyArray<number>, from: number, to: number) => Effect.Effect<number, StoreError>
-    /** Another text after every change of these instruments' ticks in [from, to), and as a rule the same without one. */
+    /**
+     * Another text after every change of these instruments' ticks in [from, to), or of what bars of that time tell of
+     * open interest, and as a rule the same without one.
+     */
     readonly revision: (tokens: ReadonlyArray<number>, from: number, to: number) => Effect.Effect<string, StoreError>
     /** Every token that has ticks in [from, to). */
     readonly tokens: (from: number, to: number) => Effect.Effect<ReadonlyArray<number>, StoreError>
@@ -153,7 +191,7 @@ export class TickStore extends Context.Service<
      * it can change any more, and its bars are final.
      */
     readonly oldDays: Effect.Effect<OldDays | undefined, StoreError>
-    /** Drops the ticks of old days that end by this time; their bars stay. Answers how many days went. */
+    /** Drops the ticks and quotes of old days that end by this time; their bars stay. Answers how many days went. */
     readonly dropDays: (before: number) => Effect.Effect<number, StoreError>
     /**
      * At most `limit` instruments by token and day, also what tokens meant before; where there are more, these are left

@@ -7,7 +7,7 @@ import { Clock, Effect, Scope, Stream } from "effect"
 import type { LogError } from "../../schema/Errors.ts"
 import { type Bookmark, fromMetadata, toMetadata } from "../log/bookmark.ts"
 import { commitLater } from "../log/commitLater.ts"
-import { follow, type TickBatch } from "../log/follow.ts"
+import { follow, quotesOf, type TickBatch } from "../log/follow.ts"
 import { type AssignedPartition, type Commit, type LogRecord, TickLog } from "../log/TickLog.ts"
 import * as metrics from "../metrics.ts"
 import { crashPoint } from "../run/crashPoint.ts"
@@ -29,11 +29,15 @@ export interface SinkOptions<Reason extends string> {
   readonly capacity?: number
 }
 
-/** What became of ticks that were taken together. */
+/** Those of what was taken that are not in the sink. */
+type Discarded<Reason extends string> = Readonly<Partial<Record<Reason, number>>>
+
+/** What became of ticks and quotes that were taken together. */
 export interface Written<Reason extends string> {
   readonly ticks: number
-  /** Those of them that are not in the sink. */
-  readonly discarded: Readonly<Partial<Record<Reason, number>>>
+  readonly discarded: Discarded<Reason>
+  /** Of a sink that takes quotes; counted apart. */
+  readonly quotes?: { readonly taken: number; readonly discarded: Discarded<Reason> }
   /** When the sink was first asked, ms. */
   readonly startedAt: number
 }
@@ -93,12 +97,26 @@ export const consume = <Reason extends string>(
     const scope = yield* Effect.scope
     const incarnation = log.incarnation("normalized_ticks")
 
-    const stage = { stage: sink }
-    const received = metrics.bind(metrics.stageReceived, stage, context)
-    const sent = metrics.bind(metrics.stageSent, stage, context)
-    const discarded = discards.map(
-      (reason) => [reason, metrics.bind(metrics.stageDiscarded, { ...stage, reason }, context)] as const
-    )
+    const countersOf = (stage: string) => {
+      const received = metrics.bind(metrics.stageReceived, { stage }, context)
+      const sent = metrics.bind(metrics.stageSent, { stage }, context)
+      const discarded = discards.map(
+        (reason) => [reason, metrics.bind(metrics.stageDiscarded, { stage, reason }, context)] as const
+      )
+      return (taken: number, by: Discarded<Reason>): void => {
+        received.add(taken)
+        let left = taken
+        for (const [reason, counter] of discarded) {
+          const n = by[reason] ?? 0
+          if (n === 0) continue
+          counter.add(n)
+          left -= n
+        }
+        sent.add(left)
+      }
+    }
+    const countTicks = countersOf(sink)
+    const countQuotes = countersOf(quotesOf(sink))
     const flush = metrics.bind(metrics.sinkFlush, { sink }, context)
     const buffer = metrics.bind(metrics.bufferSize, { buffer: sink }, context)
     if (capacity !== undefined) {
@@ -159,18 +177,11 @@ export const consume = <Reason extends string>(
     return {
       incarnation,
       stopping: drain.begun,
-      written: ({ ticks, discarded: by, startedAt }) => {
+      written: ({ ticks, discarded, quotes, startedAt }) => {
         crashPoint(`after-${sink}-write`)
         flush.add((clock.currentTimeMillisUnsafe() - startedAt) / 1000)
-        received.add(ticks)
-        let left = ticks
-        for (const [reason, counter] of discarded) {
-          const n = by[reason] ?? 0
-          if (n === 0) continue
-          counter.add(n)
-          left -= n
-        }
-        sent.add(left)
+        countTicks(ticks, discarded)
+        if (quotes !== undefined) countQuotes(quotes.taken, quotes.discarded)
       },
       waiting: (of, ticks) => {
         fills.set(of, ticks)

@@ -1,10 +1,12 @@
 /**
- * Decides what the ring takes: live ticks of each instrument's newest day, partition by partition; and that a ring that
- * does not answer holds no stop up: what it lacks is in the store, and the next run goes on from the group's offset.
+ * Decides what the ring takes: live ticks of each instrument's newest day, partition by partition, and after them the
+ * latest quotes; and that a ring that does not answer holds no stop up: what it lacks is in the store, and the next run
+ * goes on from the group's offset.
  */
 import { Clock, Effect, Schedule, Stream } from "effect"
 import type { LogError } from "../../schema/Errors.ts"
 import type { TickLog } from "../log/TickLog.ts"
+import { RecentQuotes } from "../ports/RecentQuotes.ts"
 import { RecentTicks } from "../ports/RecentTicks.ts"
 import type { Drain } from "../run/Drain.ts"
 import type { LostOffsetsSettings } from "../run/lostOffsets.ts"
@@ -14,15 +16,16 @@ import { consume, type SinkPartition } from "./consume.ts"
 /** Once a stop has begun, an append that takes longer is given up, and the group with it. */
 const GIVE_UP_MS = 2000
 const LOOK = "100 millis"
-/** Why a tick that came is not in the ring. */
+/** Why a tick or a quote that came is not in the ring. */
 export const RING_DISCARDS = ["old", "replay"] as const
 
 /** Runs until it is interrupted, or gives up in a stop. */
 export const writeRecentTicks = (
   settings: LostOffsetsSettings
-): Effect.Effect<void, LogError, TickLog | RecentTicks | Readiness | Drain> =>
+): Effect.Effect<void, LogError, TickLog | RecentTicks | RecentQuotes | Readiness | Drain> =>
   Effect.gen(function* () {
     const ring = yield* RecentTicks
+    const latest = yield* RecentQuotes
     const clock = yield* Clock.Clock
     const sink = yield* consume(
       {
@@ -49,16 +52,26 @@ export const writeRecentTicks = (
     const write = ({ partition, committed, start, read, ask, done }: SinkPartition) =>
       Effect.gen(function* () {
         yield* read(committed?.offset ?? (yield* start), committed).pipe(
-          Stream.runForEach(({ ticks, replays, bookmark }) =>
+          Stream.runForEach(({ ticks, quotes, replays, bookmark }) =>
             Effect.gen(function* () {
               const fresh = ticks.filter((tick) => !tick.old)
+              const told = quotes.filter((quote) => !quote.old)
               const startedAt = clock.currentTimeMillisUnsafe()
               writing.set(partition, startedAt)
               if (fresh.length > 0) yield* ask(ring.append(fresh))
+              if (told.length > 0) yield* ask(latest.put(told))
               writing.delete(partition)
               const replay = replays.filter((replay) => "tick" in replay).length
-              const old = ticks.length - fresh.length
-              sink.written({ ticks: ticks.length + replay, discarded: { old, replay }, startedAt })
+              const replayedQuotes = replays.filter((replay) => "quote" in replay).length
+              sink.written({
+                ticks: ticks.length + replay,
+                discarded: { old: ticks.length - fresh.length, replay },
+                quotes: {
+                  taken: quotes.length + replayedQuotes,
+                  discarded: { old: quotes.length - told.length, replay: replayedQuotes }
+                },
+                startedAt
+              })
               done(bookmark)
             })
           )

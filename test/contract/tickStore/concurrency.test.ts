@@ -6,7 +6,7 @@ import { advisory } from "../../../src/layers/postgres/connection.ts"
 import * as Timescale from "../../../src/layers/postgres/Timescale.ts"
 import type { Tick } from "../../../src/schema/Tick.ts"
 import { TickStore } from "../../../src/streams/ports/TickStore.ts"
-import { makeTick, OPEN } from "../ticks.ts"
+import { makeTick, OPEN, storeBatch } from "../ticks.ts"
 import { candles, HOUR, newToken, pages, Rows, range, recompute, write } from "./rows.ts"
 import { Database, holding, onEachStore } from "./stores.ts"
 
@@ -35,7 +35,7 @@ onEachStore("concurrency", (it, { name }) => {
       for (const batch of batches) rows.write(batch, [])
       // The day is there before anyone reads it: a partition is attached without a lock on its readers, so the
       // reader's own recompute, planned just before, would not look into it.
-      let { added } = yield* mine.write({ ticks: batches[0]!.slice(0, 1), replayed: [], bookmarks: [] })
+      let { added } = yield* mine.write(storeBatch({ ticks: batches[0]!.slice(0, 1) }))
       let writing = 6
       // The last batch of each writer waits for it, however long the reader's connection takes to be made.
       const looked = yield* Deferred.make<void>()
@@ -43,7 +43,7 @@ onEachStore("concurrency", (it, { name }) => {
         Effect.gen(function* () {
           for (const [n, batch] of batches.filter((_, b) => b % 6 === w).entries()) {
             if (n === 3 && !database.embedded) yield* Deferred.await(looked)
-            const one = yield* (w % 2 === 0 ? mine : other).write({ ticks: batch, replayed: [], bookmarks: [] })
+            const one = yield* (w % 2 === 0 ? mine : other).write(storeBatch({ ticks: batch }))
             added += one.added
           }
         }).pipe(Effect.ensuring(Effect.sync(() => writing--)))
@@ -113,18 +113,18 @@ onEachStore("concurrency", (it, { name }) => {
       const mine = yield* TickStore
       const other = database.embedded ? mine : yield* Timescale.make(database)
       const writes = range(12).map((n) =>
-        (n % 2 === 0 ? mine : other).write({
-          ticks: range(3).map((d) =>
-            makeTick({
-              instrument_token: token,
-              exchange_ts: OPEN + (100 + d) * 24 * HOUR,
-              sequence_id: n,
-              position: n + 1
-            })
-          ),
-          replayed: [],
-          bookmarks: []
-        })
+        (n % 2 === 0 ? mine : other).write(
+          storeBatch({
+            ticks: range(3).map((d) =>
+              makeTick({
+                instrument_token: token,
+                exchange_ts: OPEN + (100 + d) * 24 * HOUR,
+                sequence_id: n,
+                position: n + 1
+              })
+            )
+          })
+        )
       )
       const added = yield* Effect.all(writes, { concurrency: "unbounded" })
       assert.strictEqual(

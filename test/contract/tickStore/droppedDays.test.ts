@@ -4,8 +4,20 @@ import { Effect, Logger } from "effect"
 import { type Tick, tradingDay, tradingDayStart } from "../../../src/schema/Tick.ts"
 import { TickStore } from "../../../src/streams/ports/TickStore.ts"
 import { withinOneDay } from "../../support/oneDay.ts"
-import { makeTick } from "../ticks.ts"
-import { assertBars, dropOldDays, HOUR, MINUTE, marksOf, newToken, Rows, range, refreshAll, write } from "./rows.ts"
+import { makeQuote, makeTick, storeBatch } from "../ticks.ts"
+import {
+  assertBars,
+  candles,
+  dropOldDays,
+  HOUR,
+  MINUTE,
+  marksOf,
+  newToken,
+  Rows,
+  range,
+  refreshAll,
+  write
+} from "./rows.ts"
 import { Database, holding, onEachStore, sql } from "./stores.ts"
 
 /** Today by the clock that the database has as well. */
@@ -105,6 +117,68 @@ onEachStore(
             ? "SELECT FROM pg_inherits WHERE inhparent = 'ticks'::regclass"
             : "SELECT FROM timescaledb_information.chunks WHERE hypertable_name = 'ticks'"
         assert.strictEqual((yield* sql(made)).length, 3)
+      })
+    )
+  },
+  { keepDays: KEEP_DAYS }
+)
+
+onEachStore(
+  "quotes of days that are dropped",
+  (it) => {
+    it.effect("go with them, and their open interest stays, that of late ones too", () =>
+      Effect.gen(function* () {
+        yield* Effect.promise(() => withinOneDay(20_000))
+        const { held, latestQuotes, minuteOi, quotePage, write } = yield* TickStore
+        const [token, other] = [newToken(), newToken()]
+        const at = (daysAgo: number, minute: number) => tradingDayStart(today() - daysAgo) + 10 * HOUR + minute * MINUTE
+        let offset = 0
+        const quote = (daysAgo: number, minute: number, oi: number | undefined, instrument_token = token) =>
+          makeQuote({ instrument_token, exchange_ts: at(daysAgo, minute), oi, source: ["raw-1", offset++, 1] })
+        const tick = makeTick({ instrument_token: token, exchange_ts: at(9, 0) })
+        const all = [quote(9, 0, 90), quote(9, 7, 97), quote(9, 20, undefined), quote(1, 0, 10)]
+        // A day that has quotes alone is one of the store's days as well.
+        const alone = quote(8, 0, 80, other)
+        yield* write(storeBatch({ ticks: [tick], quotes: [...all, alone] }))
+        const page = quotePage({ instrument_token: token, from: at(10, 0), to: at(0, 0), limit: 10 })
+        assert.deepStrictEqual(yield* page, all)
+        assert.deepStrictEqual(
+          yield* latestQuotes([token, other]),
+          new Map([
+            [token, all[3]!],
+            [other, alone]
+          ])
+        )
+        yield* dropOldDays
+        yield* sql("UPDATE store_state SET ticks_from_raised_at = now() - INTERVAL '1 hour'")
+        yield* refreshAll
+        assert.strictEqual(yield* dropOldDays, 2)
+        assert.isAtLeast(yield* held, at(8, 0))
+        assert.deepStrictEqual(yield* page, [all[3]!])
+        assert.deepStrictEqual(yield* latestQuotes([token, other]), new Map([[token, all[3]!]]))
+
+        // What comes late, again or of a replay is counted; the last of its minute is still told.
+        const late = [quote(9, 7, 98), { ...quote(9, 0, 1), exchange_ts: at(9, 0) - 1 }, quote(9, 21, undefined)]
+        const replayedQuotes = [{ ...quote(9, 0, 2), exchange_ts: at(9, 0) }, quote(9, 30, 99)]
+        const written = yield* write(storeBatch({ quotes: late, replayedQuotes }))
+        assert.deepStrictEqual(written, { added: 0, quotes: { added: 0, dropped: 5 } })
+        assert.deepStrictEqual(yield* page, [all[3]!])
+        const oi = (given: ReadonlyArray<readonly [daysAgo: number, minute: number, oi: number]>) =>
+          given.map(([daysAgo, minute, oi]) => ({ ts: at(daysAgo, minute), oi }))
+        assert.deepStrictEqual(yield* minuteOi({ instrument_token: token, from: at(10, 0), to: at(0, 0), limit: 10 }), [
+          ...[{ ts: at(9, -1), oi: 1 }],
+          ...oi([
+            [9, 0, 90],
+            [9, 7, 98],
+            [9, 30, 99],
+            [1, 0, 10]
+          ])
+        ])
+        const bars = yield* candles(token, "1d")
+        assert.deepStrictEqual(
+          bars.map(({ oi }) => oi),
+          [99]
+        )
       })
     )
   },

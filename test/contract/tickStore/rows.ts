@@ -6,7 +6,7 @@ import { compareTicks, type Tick } from "../../../src/schema/Tick.ts"
 import { MAX_MICROS, MIN_MICROS } from "../../../src/schema/Time.ts"
 import type { Bookmark } from "../../../src/streams/log/bookmark.ts"
 import { type StoredTick, type TickCursor, TickStore } from "../../../src/streams/ports/TickStore.ts"
-import { toStored } from "../ticks.ts"
+import { storeBatch, toStored } from "../ticks.ts"
 import { sql } from "./stores.ts"
 
 /** Marked minutes of an instrument. */
@@ -99,7 +99,7 @@ export const write = (
   ticks: ReadonlyArray<Tick>,
   replayed: ReadonlyArray<Tick> = [],
   bookmarks: ReadonlyArray<Bookmark> = []
-) => Effect.flatMap(TickStore, (s) => s.write({ ticks, replayed, bookmarks }))
+) => Effect.flatMap(TickStore, (s) => s.write(storeBatch({ ticks, replayed, bookmarks })))
 
 export const FROM = MIN_MICROS
 export const TO = MAX_MICROS

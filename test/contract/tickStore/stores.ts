@@ -91,7 +91,7 @@ const subjects: ReadonlyArray<Subject> = [
 export const onEachStore = (
   part: string,
   cases: (it: Vitest.MethodsNonLive<TickStore | Database>, subject: Subject) => void,
-  options: { readonly keepDays?: number } = {}
+  options: Pick<Timescale.StoreOptions, "keepDays" | "depth"> = {}
 ): void => {
   for (const subject of subjects) {
     const store = Layer.effect(

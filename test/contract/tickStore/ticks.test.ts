@@ -5,7 +5,7 @@ import { epochOf, type Tick, tradingDay, tradingDayStart } from "../../../src/sc
 import { MAX_MICROS, MIN_MICROS } from "../../../src/schema/Time.ts"
 import type { Bookmark } from "../../../src/streams/log/bookmark.ts"
 import { type StoredTick, TickStore } from "../../../src/streams/ports/TickStore.ts"
-import { DAY, EPOCH, makeTick, OPEN } from "../ticks.ts"
+import { DAY, EPOCH, makeTick, OPEN, storeBatch } from "../ticks.ts"
 import { asStored, candles, FROM, HOUR, newToken, pages, Rows, range, TO, write } from "./rows.ts"
 import { onEachStore } from "./stores.ts"
 
@@ -126,11 +126,12 @@ onEachStore("ticks", (it) => {
         { ...good, sequence_id: 2, price: Number.NEGATIVE_INFINITY, status: "NOT A STATUS" as Tick["status"] }
       ]) {
         const error = yield* Effect.flip(
-          write({
-            ticks: [good, wrong],
-            replayed: [],
-            bookmarks: [{ partition: 0, incarnation: "all-or-nothing", offset: 5, mark: undefined }]
-          })
+          write(
+            storeBatch({
+              ticks: [good, wrong],
+              bookmarks: [{ partition: 0, incarnation: "all-or-nothing", offset: 5, mark: undefined }]
+            })
+          )
         )
         assert.strictEqual(error.operation, "write")
         assert.isFalse(error.transient, error.message)

@@ -22,7 +22,7 @@ import pg from "pg"
 import { lock } from "../../../src/layers/postgres/DataDir.ts"
 import * as Pglite from "../../../src/layers/postgres/Pglite.ts"
 import * as Timescale from "../../../src/layers/postgres/Timescale.ts"
-import { makeTick, OPEN } from "../../contract/ticks.ts"
+import { makeTick, OPEN, storeBatch } from "../../contract/ticks.ts"
 import { LONG_MS } from "../../support/guards.ts"
 
 const folder = Effect.acquireRelease(
@@ -110,7 +110,7 @@ describe("Pglite", () => {
         Effect.gen(function* () {
           const { url } = yield* Pglite.start({ dataDir })
           const store = yield* Timescale.make({ url, embedded: true })
-          yield* store.write({ ticks: [makeTick()], replayed: [], bookmarks: [] })
+          yield* store.write(storeBatch({ ticks: [makeTick()] }))
           assert.deepStrictEqual(locks(dataDir), [`lock.${process.pid}`])
           return url
         })
@@ -165,7 +165,7 @@ describe("Pglite", () => {
     Effect.gen(function* () {
       const [one, two] = yield* Effect.all([Pglite.start({ dataDir: undefined }), Pglite.start({ dataDir: undefined })])
       const store = yield* Timescale.make({ url: one.url, embedded: true })
-      yield* store.write({ ticks: [makeTick()], replayed: [], bookmarks: [] })
+      yield* store.write(storeBatch({ ticks: [makeTick()] }))
       const other = yield* Timescale.make({ url: two.url, embedded: true })
       assert.strictEqual(yield* other.count([738561], OPEN, OPEN + 1), 0)
     })
@@ -215,17 +215,18 @@ describe("Pglite", () => {
         Effect.gen(function* () {
           const { url, crashed } = yield* Pglite.start({ dataDir })
           const store = yield* Timescale.make({ url, embedded: true })
-          yield* store.write({ ticks: [makeTick()], replayed: [], bookmarks: [] })
+          yield* store.write(storeBatch({ ticks: [makeTick()] }))
           // The write-ahead log cannot go on where there is no folder for it: the database panics.
           renameSync(join(dataDir, "pglite", "pg_wal"), join(dataDir, "pg_wal"))
           const more = (n: number) =>
-            store.write({
-              ticks: Array.from({ length: 5000 }, (_, i) =>
-                makeTick({ sequence_id: n * 5000 + i + 2, position: i + 2 })
-              ),
-              replayed: [],
-              bookmarks: []
-            })
+            store.write(
+              storeBatch({
+                ticks: Array.from({ length: 5000 }, (_, i) =>
+                  makeTick({ sequence_id: n * 5000 + i + 2, position: i + 2 })
+                ),
+                bookmarks: []
+              })
+            )
           const died = yield* Effect.flip(
             Effect.forEach(
               Array.from({ length: 100 }, (_, n) => n),
@@ -283,7 +284,7 @@ describe("Pglite", () => {
               rows.length * 100
             )
             const more = makeTick({ instrument_token: 2, sequence_id: kills })
-            assert.deepStrictEqual(yield* store.write({ ticks: [more], replayed: [], bookmarks: [] }), { added: 1 })
+            assert.deepStrictEqual(yield* store.write(storeBatch({ ticks: [more] })), { added: 1 })
           })
         )
       }

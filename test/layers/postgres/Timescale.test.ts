@@ -8,7 +8,7 @@ import * as Pglite from "../../../src/layers/postgres/Pglite.ts"
 import * as Timescale from "../../../src/layers/postgres/Timescale.ts"
 import { PAGE_AFTER } from "../../../src/layers/postgres/ticks.ts"
 import { tradingDate } from "../../../src/schema/Tick.ts"
-import { makeTick, OPEN } from "../../contract/ticks.ts"
+import { makeQuote, makeTick, OPEN, storeBatch } from "../../contract/ticks.ts"
 import { databaseUrl, freePort } from "../../support/services.ts"
 
 const real = await databaseUrl()
@@ -27,8 +27,10 @@ const ask = <R extends pg.QueryResultRow>(url: string, text: string) =>
 
 const DAY = 24 * 3_600_000_000
 
-/** Takes back what came after version 3. */
+/** Take back what came after a version. */
+const TO_VERSION_5 = "DROP TABLE quotes, oi_1m"
 const TO_VERSION_3 = `
+  ${TO_VERSION_5};
   ALTER TABLE store_state DROP COLUMN dropped_before;
   ALTER TABLE instruments DROP COLUMN first_seen, DROP COLUMN last_seen, ADD known_since timestamptz NOT NULL;
   DROP TRIGGER instruments_changed ON instruments_history;
@@ -73,11 +75,40 @@ describe("the schema", () => {
       assert.strictEqual(again.level, "plain")
       assert.strictEqual(again.applied, SCHEMA_VERSION - 1)
       const store = yield* Timescale.make(options)
-      assert.deepStrictEqual(yield* store.write({ ticks: [makeTick()], replayed: [], bookmarks: [] }), { added: 1 })
+      assert.deepStrictEqual(yield* store.write(storeBatch({ ticks: [makeTick()] })), { added: 1 })
       assert.deepStrictEqual(yield* ask(options.url, "SELECT level, ticks_from FROM store_state"), [
         { level: "plain", ticks_from: Number.NEGATIVE_INFINITY }
       ])
     })
+  )
+
+  it.live(
+    "of version 5, which knew no quotes, takes them of days that it has ticks of, and drops those days whole",
+    () =>
+      Effect.gen(function* () {
+        const options = yield* database
+        yield* Effect.scoped(
+          Effect.gen(function* () {
+            const store = yield* Timescale.make(options)
+            yield* store.write(storeBatch({ ticks: [makeTick(), makeTick({ exchange_ts: OPEN - DAY })] }))
+          })
+        )
+        yield* ask(options.url, `${TO_VERSION_5}; DELETE FROM schema_version WHERE version > 5`)
+        const store = yield* Timescale.make({ ...options, keepDays: 1 })
+        const quote = makeQuote({ oi: 7 })
+        const written = yield* store.write(storeBatch({ quotes: [quote] }))
+        assert.deepStrictEqual(written, { added: 0, quotes: { added: 1, dropped: 0 } })
+        const query = { instrument_token: quote.instrument_token, from: OPEN - 1, to: OPEN + 1, limit: 10 }
+        assert.deepStrictEqual(yield* store.quotePage(query), [quote])
+        assert.deepStrictEqual((yield* store.candles({ ...query, interval: "1m" }))[0]?.oi, 7)
+        yield* store.oldDays
+        yield* ask(options.url, "UPDATE store_state SET ticks_from_raised_at = now() - INTERVAL '1 hour'")
+        while ((yield* store.refreshCandles) > 0);
+        const old = yield* store.oldDays
+        assert.strictEqual(yield* store.dropDays(old!.before), 2)
+        assert.deepStrictEqual(yield* store.quotePage(query), [])
+        assert.deepStrictEqual((yield* store.candles({ ...query, interval: "1m" }))[0]?.oi, 7)
+      })
   )
 
   it.live("of version 3 has its instruments seen on the days of their imports, and no later than they expire", () =>
@@ -174,7 +205,7 @@ describe("the schema", () => {
           position: n
         })
       )
-      yield* store.write({ ticks, replayed: [], bookmarks: [] })
+      yield* store.write(storeBatch({ ticks }))
       const explained = (text: string) =>
         Effect.map(ask<Record<string, string>>(options.url, `EXPLAIN ${text}`), (rows) =>
           rows.map((row) => row["QUERY PLAN"]).join("\n")
@@ -210,9 +241,7 @@ describe("bookmarks at start", () => {
       const kept = (incarnation: string) =>
         Effect.scoped(Effect.flatMap(Timescale.make(options), (store) => store.bookmarks(incarnation)))
       yield* Effect.scoped(
-        Effect.flatMap(Timescale.make(options), (store) =>
-          store.write({ ticks: [], replayed: [], bookmarks: [...left, ...last] })
-        )
+        Effect.flatMap(Timescale.make(options), (store) => store.write(storeBatch({ bookmarks: [...left, ...last] })))
       )
       const age = (incarnation: string, partition: number, days: number) =>
         ask(

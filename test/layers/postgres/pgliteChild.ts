@@ -2,7 +2,7 @@
 import { Effect } from "effect"
 import * as Pglite from "../../../src/layers/postgres/Pglite.ts"
 import * as Timescale from "../../../src/layers/postgres/Timescale.ts"
-import { makeTick, OPEN } from "../../contract/ticks.ts"
+import { makeTick, OPEN, storeBatch } from "../../contract/ticks.ts"
 
 const [, , dataDir, batches] = process.argv
 const BATCH = 50
@@ -22,7 +22,7 @@ const program = Effect.gen(function* () {
       return makeTick({ instrument_token: 1, exchange_ts: OPEN + n * 100_000, sequence_id: n, position: n + 1 })
     })
     const bookmark = { partition: 0, incarnation: "child", offset: (b + 1) * BATCH, mark: undefined }
-    yield* store.write({ ticks, replayed: [], bookmarks: [bookmark] })
+    yield* store.write(storeBatch({ ticks, bookmarks: [bookmark] }))
     if (b % 3 === 0) yield* store.refreshCandles
     yield* say(`stored ${(b + 1) * BATCH}`)
   }

@@ -5,6 +5,7 @@ import { TestClock } from "effect/testing"
 import * as MemoryCheckpoints from "../../../src/layers/memory/MemoryCheckpoints.ts"
 import * as MemoryClaims from "../../../src/layers/memory/MemoryClaims.ts"
 import * as MemoryLog from "../../../src/layers/memory/MemoryLog.ts"
+import * as MemoryRecentQuotes from "../../../src/layers/memory/MemoryRecentQuotes.ts"
 import { LogError } from "../../../src/schema/Errors.ts"
 import { readSettings, type Settings } from "../../../src/schema/Settings.ts"
 import type { Tick } from "../../../src/schema/Tick.ts"
@@ -112,6 +113,7 @@ const sinks = (taken: Taken) =>
       write: ({ ticks }) => Effect.as(taken.add(ticks), { added: ticks.length }),
       bookmarks: (incarnation) => Effect.succeed([{ partition: 0, incarnation, offset: NEXT, mark: undefined }])
     }),
+    MemoryRecentQuotes.layer(),
     Layer.succeed(RecentTicks, {
       append: (ticks) => taken.add(ticks),
       last: () => Effect.succeed([]),

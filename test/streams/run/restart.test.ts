@@ -4,6 +4,7 @@ import { Effect, Fiber, Layer, Metric, References, Result, Stream } from "effect
 import * as MemoryCheckpoints from "../../../src/layers/memory/MemoryCheckpoints.ts"
 import * as MemoryClaims from "../../../src/layers/memory/MemoryClaims.ts"
 import * as MemoryLog from "../../../src/layers/memory/MemoryLog.ts"
+import * as MemoryRecentQuotes from "../../../src/layers/memory/MemoryRecentQuotes.ts"
 import * as MemoryRing from "../../../src/layers/memory/MemoryRing.ts"
 import { readSettings } from "../../../src/schema/Settings.ts"
 import { encodeTick } from "../../../src/schema/TickJson.ts"
@@ -115,6 +116,7 @@ describe("a partition that fails", () => {
               failing(fails),
               memoryStore(new Rows(), { write: ({ ticks }) => Effect.succeed({ added: ticks.length }) }),
               MemoryRing.layer({ perInstrument: 100, total: 1000 }),
+              MemoryRecentQuotes.layer(),
               archive,
               Readiness.layer,
               Drain.layer

@@ -11,6 +11,7 @@ import { Archive } from "../../../src/streams/ports/Archive.ts"
 import { TickStore } from "../../../src/streams/ports/TickStore.ts"
 import { Readiness } from "../../../src/streams/run/Readiness.ts"
 import { dropOldDays } from "../../../src/streams/sinks/retention.ts"
+import { storeBatch } from "../../contract/ticks.ts"
 import { KEEP_DAYS, oldTicks } from "./oldTicks.ts"
 
 const [, , folder, what] = process.argv
@@ -23,7 +24,7 @@ await Effect.runPromise(
     const archive = yield* Archive
     if (what === "fill") {
       const ticks = oldTicks()
-      yield* store.write({ ticks, replayed: [], bookmarks: [] })
+      yield* store.write(storeBatch({ ticks }))
       while ((yield* store.refreshCandles) > 0);
       // The rest was gathered still when the process was killed.
       const range = { incarnation: "normalized-1", partition: 0, first: 0, last: 9 }

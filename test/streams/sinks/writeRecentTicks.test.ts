@@ -1,16 +1,21 @@
 import { assert, describe, it } from "@effect/vitest"
-import { Effect, Fiber, Layer, Stream } from "effect"
+import { Effect, Fiber, Layer, Metric, Stream } from "effect"
 import { TestClock } from "effect/testing"
 import * as MemoryLog from "../../../src/layers/memory/MemoryLog.ts"
+import * as MemoryRecentQuotes from "../../../src/layers/memory/MemoryRecentQuotes.ts"
 import { CacheError, LogError } from "../../../src/schema/Errors.ts"
+import { encodeQuote, type Quote } from "../../../src/schema/Quote.ts"
 import { encodeTick } from "../../../src/schema/TickJson.ts"
+import { KIND_HEADER, QUOTE_KIND, REPLAY_HEADER } from "../../../src/streams/log/headers.ts"
 import { TickLog } from "../../../src/streams/log/TickLog.ts"
+import { RecentQuotes } from "../../../src/streams/ports/RecentQuotes.ts"
 import { RecentTicks } from "../../../src/streams/ports/RecentTicks.ts"
 import { Drain } from "../../../src/streams/run/Drain.ts"
 import { drainable } from "../../../src/streams/run/drainable.ts"
 import { Readiness } from "../../../src/streams/run/Readiness.ts"
 import { writeRecentTicks } from "../../../src/streams/sinks/writeRecentTicks.ts"
-import { makeTick, OPEN } from "../../contract/ticks.ts"
+import { makeQuote, makeTick, OPEN } from "../../contract/ticks.ts"
+import { countedOf } from "../../support/counted.ts"
 
 const Log = MemoryLog.layer({ partitions: 1, capacity: 1000, dlqCapacity: 10, retained: 1000, batch: 10 })
 const settings = { ON_LOST_OFFSETS: "fail" } as const
@@ -73,6 +78,7 @@ describe("the ring's sink", () => {
           Log,
           Drain.layer,
           Readiness.layer,
+          MemoryRecentQuotes.layer(),
           ring(() => isThere, taken)
         )
       )
@@ -111,9 +117,49 @@ describe("the ring's sink", () => {
           Log,
           Drain.layer,
           Readiness.layer,
+          MemoryRecentQuotes.layer(),
           ring(() => true, taken)
         )
       )
     )
   })
+
+  it.live("puts the latest quotes beside its ticks, counted apart, but for old and replayed ones", () =>
+    Effect.gen(function* () {
+      const log = yield* TickLog
+      const { latest } = yield* RecentQuotes
+      const quote = (offset: number, given: Partial<Quote> = {}) =>
+        makeQuote({ exchange_ts: OPEN + offset, source: ["raw-1", offset, 1], ...given })
+      const record = (of: Quote, run?: string) => ({
+        key: String(of.instrument_token),
+        value: Buffer.from(encodeQuote(of)),
+        headers: { [KIND_HEADER]: QUOTE_KIND, ...(run === undefined ? {} : { [REPLAY_HEADER]: run }) }
+      })
+      const newest = quote(7, { oi: 70 })
+      yield* log.append("normalized_ticks", 0, [
+        ...records(0, 3),
+        record(quote(3)),
+        record(newest),
+        record(quote(8, { exchange_ts: OPEN - 1, instrument_token: 9, old: true })),
+        record(quote(9), "run.1")
+      ])
+      const sink = yield* Effect.forkChild(writeRecentTicks(settings))
+      while ((yield* countedOf("ring-quotes")).received !== 4) yield* Effect.sleep("1 millis")
+      yield* Fiber.interrupt(sink)
+      assert.deepInclude(yield* countedOf("ring-quotes"), { received: 4, sent: 2, old: 1, replay: 1 })
+      assert.deepInclude(yield* countedOf("ring"), { received: 3, sent: 3 })
+      assert.deepStrictEqual(yield* latest([newest.instrument_token, 9]), new Map([[newest.instrument_token, newest]]))
+    }).pipe(
+      Effect.provide(
+        Layer.mergeAll(
+          Log,
+          Drain.layer,
+          Readiness.layer,
+          MemoryRecentQuotes.layer(),
+          ring(() => true, [])
+        )
+      ),
+      Effect.provideService(Metric.MetricRegistry, new Map())
+    )
+  )
 })
