@@ -122,7 +122,9 @@ export const simulationFlags = {
     Flag.withDefault(defaultSimulation.seed)
   ),
   ledger: Flag.String("ledger").pipe(
-    described("file to write every meant tick to, NDJSON, with the feeds that it reached"),
+    described(
+      "file to write every meant tick to, NDJSON, with the feeds that it reached and the quote that the snapshot feed has beside it"
+    ),
     Flag.optional
   )
 }
@@ -216,7 +218,7 @@ const sim = Command.make(
           tell(Simulator.describeSummary(summary))
         } else {
           overwrite(
-            `${summary.ticks} ticks, ${Math.round(summary.rate)}/s; dma ${summary.dmaSent}, snapshot ${summary.snapshotSent}`
+            `${summary.ticks} ticks, ${Math.round(summary.rate)}/s; dma ${summary.dmaSent}, snapshot ${summary.snapshotSent} with quotes`
           )
         }
       }

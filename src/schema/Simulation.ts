@@ -59,8 +59,16 @@ export const defaultSimulation: Simulation = {
   ledger: undefined
 }
 
-/** Symbol, name and a price in rupees to start from. */
-const known: ReadonlyArray<readonly [string, string, number]> = [
+type Contract = Pick<Instrument, "asset_class" | "strike" | "option_type">
+const equity: Contract = { asset_class: "EQ", strike: null, option_type: null }
+/** A simulated contract never expires: the same instruments are there whenever a market is played. */
+const future: Contract = { asset_class: "FUT", strike: null, option_type: null }
+const callAt = (strike: number): Contract => ({ asset_class: "OPT", strike, option_type: "CE" })
+
+/** Symbol, name, a price in rupees to start from, and what it is where it is no equity. */
+type Described = readonly [symbol: string, name: string, price: number, contract?: Contract]
+
+const known: ReadonlyArray<Described> = [
   ["RELIANCE", "RELIANCE INDUSTRIES", 1480],
   ["HDFCBANK", "HDFC BANK", 990],
   ["ICICIBANK", "ICICI BANK", 1370],
@@ -104,45 +112,47 @@ const known: ReadonlyArray<readonly [string, string, number]> = [
   ["SBILIFE", "SBI LIFE INSURANCE CO", 1790],
   ["DRREDDY", "DR. REDDY S LABORATORIES", 1270],
   ["SHRIRAMFIN", "SHRIRAM FINANCE", 640],
-  ["HDFCLIFE", "HDFC LIFE INS CO", 760],
+  ["HINDALCOFUT", "HINDALCO INDUSTRIES", 760, future],
   ["EICHERMOT", "EICHER MOTORS", 6930],
   ["BAJAJ-AUTO", "BAJAJ AUTO", 8850],
-  ["TATACONSUM", "TATA CONSUMER PRODUCT", 1130],
+  ["JSWSTEELFUT", "JSW STEEL", 1130, future],
   ["APOLLOHOSP", "APOLLO HOSPITALS ENTER. L", 7700],
   ["HEROMOTOCO", "HERO MOTOCORP", 5380],
-  ["INDUSINDBK", "INDUSIND BANK", 745]
+  ["MARUTI15500CE", "MARUTI SUZUKI INDIA", 745, callAt(15_500)]
 ]
 
 const heads = ["ADI", "BHA", "CHA", "DEV", "GAN", "HIM", "IND", "KAV", "LAK", "MAD", "NAV", "OM", "PRI", "RAJ", "SHA"]
 const tails = ["CHEM", "FIN", "INFRA", "LAB", "MILL", "POWER", "STEEL", "TECH", "TEX", "PAPER", "MOTOR", "SUGAR"]
 
-const generated = (index: number): readonly [string, string, number] => {
+/** Of the made-up ones every tenth is a future. */
+const FUTURES_EVERY = 10
+
+const generated = (index: number): Described => {
   const head = heads[index % heads.length]!
   const tail = tails[Math.floor(index / heads.length) % tails.length]!
   const round = Math.floor(index / (heads.length * tails.length))
   const number = round === 0 ? "" : String(round + 1)
   // Spread over 20 to 5,000 rupees by a fixed scramble of the index.
   const price = 20 + ((Math.imul(index + 1, 0x9e3779b1) >>> 0) % 4_980)
-  return [`${head}${tail}${number}`, `${head} ${tail}${number === "" ? "" : ` ${number}`}`, price]
+  const isFuture = index % FUTURES_EVERY === FUTURES_EVERY - 1
+  const symbol = `${head}${tail}${number}${isFuture ? "FUT" : ""}`
+  return [symbol, `${head} ${tail}${number === "" ? "" : ` ${number}`}`, price, isFuture ? future : equity]
 }
 
-const describe = (index: number): readonly [string, string, number] =>
-  index < known.length ? known[index]! : generated(index - known.length)
+const describe = (index: number): Described => (index < known.length ? known[index]! : generated(index - known.length))
 
 /** The first `n` instruments of exchange `SIM`: always the same ones. */
 export const simulatedInstruments = (n: number): ReadonlyArray<Instrument> =>
   Array.from({ length: n }, (_, index) => {
-    const [tradingsymbol, name] = describe(index)
+    const [tradingsymbol, name, , contract] = describe(index)
     return {
       instrument_token: FIRST_SIMULATED_TOKEN + index,
       tradingsymbol,
       exchange: SIMULATED_EXCHANGE,
-      asset_class: "EQ",
+      ...(contract ?? equity),
       tick_size: SIMULATED_TICK_SIZE,
       name,
       expiry: null,
-      strike: null,
-      option_type: null,
       lot_size: 1
     }
   })
@@ -157,8 +167,8 @@ const BROKER_HEADER =
 export const simulatedInstrumentsCsv = (n: number): string => {
   const rows = simulatedInstruments(n).map(
     (i, index) =>
-      `${i.instrument_token},${i.instrument_token >> 8},${i.tradingsymbol},${i.name},${simulatedBasePrice(index)},,0,` +
-      `${i.tick_size},${i.lot_size},${i.asset_class},${i.exchange},${i.exchange}`
+      `${i.instrument_token},${i.instrument_token >> 8},${i.tradingsymbol},${i.name},${simulatedBasePrice(index)},,${i.strike ?? 0},` +
+      `${i.tick_size},${i.lot_size},${i.option_type ?? i.asset_class},${i.exchange},${i.exchange}`
   )
   return `${[BROKER_HEADER, ...rows].join("\n")}\n`
 }

@@ -30,6 +30,8 @@ export interface Meant {
   readonly volume: number
   readonly sequence_id: number
   readonly reached: ReadonlyArray<string>
+  /** What the snapshot feed had beside it, `day_volume` among its members where that feed says one. */
+  readonly quote?: Readonly<Record<string, unknown>>
 }
 
 export const readLedger = async (path: string): Promise<ReadonlyArray<Meant>> => {

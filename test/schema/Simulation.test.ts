@@ -22,6 +22,16 @@ describe("simulated instruments", () => {
     assert.deepStrictEqual(simulatedInstruments(3000).slice(0, 60), simulatedInstruments(60))
   })
 
+  it("hold futures and options too", () => {
+    const classes = (n: number) => new Set(simulatedInstruments(n).map((i) => i.asset_class))
+    assert.deepStrictEqual(classes(defaultSimulation.symbols), new Set(["EQ", "FUT", "OPT"]))
+    const made = simulatedInstruments(1050).slice(50)
+    assert.strictEqual(made.filter((i) => i.asset_class === "FUT").length, 100)
+    for (const { asset_class, option_type, strike } of simulatedInstruments(1050)) {
+      assert.deepStrictEqual([strike !== null, option_type !== null], Array(2).fill(asset_class === "OPT"))
+    }
+  })
+
   it("read back from the broker's file as they are", () => {
     const [header, ...lines] = simulatedInstrumentsCsv(300).trimEnd().split("\n")
     const reader = Result.getOrThrow(instrumentLines(header!))

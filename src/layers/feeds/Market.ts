@@ -1,9 +1,15 @@
 /**
  * Decides what the simulated market does: which tick is meant when, at what price and volume, and what becomes of its
- * packets on the two feeds. Everything but the time stamps follows from the seed.
+ * packets on the two feeds, of which the snapshot feed's have a quote besides. Everything but the time stamps follows from
+ * the seed.
  */
+import { type QuoteState, quoteMembers } from "../../schema/Quote.ts"
 import type { Simulation } from "../../schema/Simulation.ts"
-import { SIMULATED_TICK_SIZE, simulatedBasePrice, simulatedInstruments } from "../../schema/Simulation.ts"
+import { simulatedBasePrice, simulatedInstruments } from "../../schema/Simulation.ts"
+import { MarketArrivals } from "./MarketArrivals.ts"
+import { MarketPrices } from "./MarketPrices.ts"
+import { MarketQuotes } from "./MarketQuotes.ts"
+import { gaussianOf, randomOf } from "./marketRandom.ts"
 
 /** A held packet goes out at the latest after this long, whether another has overtaken it or not. */
 export const REORDER_HOLD_MICROS = 40_000
@@ -11,19 +17,6 @@ export const REORDER_HOLD_MICROS = 40_000
 const MAX_OVERTAKES = 3
 /** The second copy of a duplicated packet comes this much later. */
 const DUPLICATE_LAG_MICROS = 5_000
-const MICROS_PER_SECOND = 1_000_000
-/** Prices have 20 steps a rupee. */
-const STEPS_PER_RUPEE = Math.round(1 / SIMULATED_TICK_SIZE)
-/** Activity falls with the instrument's rank to this power. */
-const ZIPF_EXPONENT = 0.9
-/** Share of a burst's ticks that are of one instrument. */
-const BURST_FOCUS = 0.5
-
-/** Standard deviations of the log price over one second: the market's, and each instrument's own. */
-const MARKET_SIGMA = 0.00012
-const OWN_SIGMA = 0.00018
-/** How fast the log price is drawn back to where it started, a second. */
-const REVERSION = 0.0005
 
 /** One tick as the exchange had it, with what is known of its way. */
 export interface MeantTick {
@@ -35,6 +28,8 @@ export interface MeantTick {
   /** The instrument's volume so far in this run, this tick included. */
   readonly day_volume: number
   readonly sequence_id: number
+  /** What the snapshot feed is to say beside it; undefined where it has not picked this one. */
+  quote: QuoteState | undefined
   /** Packets under way that carry it, and 1 more while the snapshot feed may still pick it. */
   open: number
   dma: boolean
@@ -59,41 +54,6 @@ export interface MarketCounts {
   dmaReordered: number
   snapshotSent: number
   snapshotLost: number
-}
-
-/** sfc32, seeded from a number and a name: each use has a stream of its own, so options do not shift one another's. */
-const randomOf = (seed: number, use: string): (() => number) => {
-  let a = seed >>> 0
-  let b = 0x9e3779b9
-  let c = 0x243f6a88
-  for (let i = 0; i < use.length; i++) b = Math.imul(b ^ use.charCodeAt(i), 0x01000193) >>> 0
-  let counter = 1
-  const next = () => {
-    const t = (((a + b) >>> 0) + counter) >>> 0
-    counter = (counter + 1) >>> 0
-    a = b ^ (b >>> 9)
-    b = (c + (c << 3)) >>> 0
-    c = ((c << 21) | (c >>> 11)) >>> 0
-    c = (c + t) >>> 0
-    return t / 4_294_967_296
-  }
-  for (let i = 0; i < 20; i++) next()
-  return next
-}
-
-const gaussianOf = (random: () => number): (() => number) => {
-  let spare = Number.NaN
-  return () => {
-    if (!Number.isNaN(spare)) {
-      const value = spare
-      spare = Number.NaN
-      return value
-    }
-    const radius = Math.sqrt(-2 * Math.log(1 - random()))
-    const angle = 2 * Math.PI * random()
-    spare = radius * Math.sin(angle)
-    return radius * Math.cos(angle)
-  }
 }
 
 /** First in, first out; what was taken is let go of in blocks. */
@@ -132,157 +92,6 @@ interface Held extends Timed {
   gone: boolean
 }
 
-/** Arrivals: when the next tick is meant, in µs since the run began, and of which instrument. */
-class Arrivals {
-  readonly #rate: number
-  readonly #random: () => number
-  readonly #cumulative: Float64Array
-  /** Instruments in the order in which they open: each ticks once before activity decides. */
-  readonly #opening: Int32Array
-  #opened = 0
-  #second = 0
-  #times = new Float64Array(0)
-  #inBurst = new Uint8Array(0)
-  #next = 0
-  #focus = 0
-  /** The instrument of the arrival last taken. */
-  index = 0
-
-  constructor(symbols: number, rate: number, seed: number) {
-    this.#rate = rate
-    this.#random = randomOf(seed, "arrivals")
-    this.#cumulative = new Float64Array(symbols)
-    let total = 0
-    for (let i = 0; i < symbols; i++) {
-      total += 1 / (i + 1) ** ZIPF_EXPONENT
-      this.#cumulative[i] = total
-    }
-    this.#opening = Int32Array.from({ length: symbols }, (_, i) => i)
-    for (let i = symbols - 1; i > 0; i--) {
-      const j = Math.floor(this.#random() * (i + 1))
-      const swapped = this.#opening[i]!
-      this.#opening[i] = this.#opening[j]!
-      this.#opening[j] = swapped
-    }
-  }
-
-  /** When the next tick is meant. */
-  peek(): number {
-    while (this.#next >= this.#times.length) this.#plan()
-    return this.#times[this.#next]!
-  }
-
-  /** Takes it: `index` says of which instrument. */
-  take(): void {
-    const isBurst = this.#inBurst[this.#next] === 1
-    this.#next += 1
-    if (this.#opened < this.#opening.length) {
-      this.index = this.#opening[this.#opened++]!
-    } else {
-      this.index = isBurst && this.#random() < BURST_FOCUS ? this.#focus : this.#pick()
-    }
-  }
-
-  #pick(): number {
-    const wanted = this.#random() * this.#cumulative[this.#cumulative.length - 1]!
-    let low = 0
-    let high = this.#cumulative.length - 1
-    while (low < high) {
-      const middle = (low + high) >> 1
-      if (this.#cumulative[middle]! <= wanted) low = middle + 1
-      else high = middle
-    }
-    return low
-  }
-
-  /** Every second has exactly its share of ticks; some of them come in one burst of several times the mean. */
-  #plan(): void {
-    const random = this.#random
-    const count = Math.floor((this.#second + 1) * this.#rate) - Math.floor(this.#second * this.#rate)
-    const begin = this.#second * MICROS_PER_SECOND
-    this.#second += 1
-    this.#next = 0
-    const width = 0.03 + 0.09 * random()
-    const inBurst = Math.round(count * Math.min(0.6, width * (4 + 4 * random())))
-    const burstBegin = begin + random() * (1 - width) * MICROS_PER_SECOND
-    this.#focus = this.#pick()
-    const calm = this.#spread(count - inBurst, begin, MICROS_PER_SECOND)
-    const burst = this.#spread(inBurst, burstBegin, width * MICROS_PER_SECOND)
-    this.#times = new Float64Array(count)
-    this.#inBurst = new Uint8Array(count)
-    let c = 0
-    let b = 0
-    for (let i = 0; i < count; i++) {
-      const isBurst = c >= calm.length || (b < burst.length && burst[b]! < calm[c]!)
-      this.#times[i] = isBurst ? burst[b++]! : calm[c++]!
-      this.#inBurst[i] = isBurst ? 1 : 0
-    }
-  }
-
-  /** `count` times ascending, uniform over a stretch: normalized exponential gaps need no sorting. */
-  #spread(count: number, begin: number, width: number): Float64Array {
-    const times = new Float64Array(count)
-    let total = 0
-    for (let i = 0; i < count; i++) {
-      total -= Math.log(1 - this.#random())
-      times[i] = total
-    }
-    total -= Math.log(1 - this.#random())
-    for (let i = 0; i < count; i++) times[i] = begin + (times[i]! / total) * width
-    return times
-  }
-}
-
-/** Prices: a correlated random walk on the tick grid whose volatility clusters. */
-class Prices {
-  readonly #gaussian: () => number
-  readonly #base: Float64Array
-  readonly #beta: Float64Array
-  readonly #offset: Float64Array
-  readonly #variance: Float64Array
-  readonly #seenAt: Float64Array
-  readonly #seenFactor: Float64Array
-  #factor = 0
-  #factorVariance = 1
-  #factorAt = 0
-
-  constructor(symbols: number, seed: number) {
-    const random = randomOf(seed, "prices")
-    this.#gaussian = gaussianOf(random)
-    this.#base = Float64Array.from({ length: symbols }, (_, i) => simulatedBasePrice(i))
-    this.#beta = Float64Array.from({ length: symbols }, () => 0.6 + 0.9 * random())
-    this.#offset = new Float64Array(symbols)
-    this.#variance = new Float64Array(symbols).fill(1)
-    this.#seenAt = new Float64Array(symbols)
-    this.#seenFactor = new Float64Array(symbols)
-  }
-
-  /** The price of the tick of instrument `i` at `at`, in rupees. */
-  next(i: number, at: number): number {
-    const g = this.#gaussian()
-    const factorGap = (at - this.#factorAt) / MICROS_PER_SECOND
-    this.#factorVariance = 0.02 + 0.98 * this.#factorVariance * (0.92 + 0.08 * g * g)
-    this.#factor += g * Math.sqrt(this.#factorVariance * factorGap) * MARKET_SIGMA
-    this.#factorAt = at
-
-    const z = this.#gaussian()
-    const gap = Math.min(60, (at - this.#seenAt[i]!) / MICROS_PER_SECOND)
-    const variance = 0.02 + 0.98 * this.#variance[i]! * (0.9 + 0.1 * z * z)
-    this.#variance[i] = Math.min(variance, 50)
-    this.#offset[i] =
-      this.#offset[i]! * (1 - REVERSION * gap) +
-      this.#beta[i]! * (this.#factor - this.#seenFactor[i]!) +
-      z * Math.sqrt(variance * gap) * OWN_SIGMA
-    this.#seenAt[i] = at
-    this.#seenFactor[i] = this.#factor
-
-    const fair = this.#base[i]! * Math.exp(Math.max(-1, Math.min(1, this.#offset[i]!)))
-    // Trades alternate between bid and ask, a step apart.
-    const side = this.#gaussian() > 0 ? 0.5 : -0.5
-    return Math.max(1, Math.round(fair * STEPS_PER_RUPEE + side)) / STEPS_PER_RUPEE
-  }
-}
-
 export class Market {
   readonly counts: MarketCounts = {
     ticks: 0,
@@ -299,8 +108,9 @@ export class Market {
   readonly #options: Simulation
   readonly #tokens: Int32Array
   readonly #isLedgerKept: boolean
-  readonly #arrivals: Arrivals
-  readonly #prices: Prices
+  readonly #arrivals: MarketArrivals
+  readonly #prices: MarketPrices
+  readonly #quotes: MarketQuotes
   readonly #volumeGaussian: () => number
   readonly #fate: () => number
   readonly #snapshotFate: () => number
@@ -324,14 +134,16 @@ export class Market {
     const { symbols, seed } = options
     this.#options = options
     this.#isLedgerKept = options.ledger !== undefined
-    this.#tokens = Int32Array.from(simulatedInstruments(symbols), (i) => i.instrument_token)
-    this.#arrivals = new Arrivals(symbols, options.rate, seed)
-    this.#prices = new Prices(symbols, seed)
+    const instruments = simulatedInstruments(symbols)
+    this.#tokens = Int32Array.from(instruments, (i) => i.instrument_token)
+    this.#arrivals = new MarketArrivals(symbols, options.rate, seed)
+    this.#prices = new MarketPrices(symbols, seed)
     this.#volumeGaussian = gaussianOf(randomOf(seed, "volumes"))
     this.#fate = randomOf(seed, "dma")
     this.#snapshotFate = randomOf(seed, "snapshot")
     // Cheaper shares trade in larger lots.
     this.#meanVolume = Float64Array.from({ length: symbols }, (_, i) => Math.log(40_000 / simulatedBasePrice(i) + 1))
+    this.#quotes = new MarketQuotes(seed, instruments, this.#meanVolume, options.snapshotSequence === "none")
     this.#sequence = new Float64Array(symbols)
     this.#dayVolume = new Float64Array(symbols)
     this.#lastStamp = new Float64Array(symbols)
@@ -437,10 +249,12 @@ export class Market {
       volume,
       day_volume: this.#dayVolume[i]!,
       sequence_id: this.#sequence[i]!,
+      quote: undefined,
       open: 1,
       dma: false,
       snapshot: false
     }
+    this.#quotes.see(i, tick)
     const superseded = this.#fresh[i]
     if (superseded === undefined) this.#freshIndexes.push(i)
     else this.#release(superseded)
@@ -523,6 +337,7 @@ export class Market {
 
   #pickSnapshot(i: number): Packet {
     const tick = this.#fresh[i]!
+    tick.quote = this.#quotes.say(i, tick)
     this.#fresh[i] = undefined
     const reset = this.#snapshotBegun[i] === 0
     this.#snapshotBegun[i] = 1
@@ -551,17 +366,24 @@ export const encodePacket = (packet: Packet, options: Simulation, runId: string)
     feed === "snapshot" && options.snapshotSequence === "none"
       ? `"day_volume":${tick.day_volume}`
       : `"volume":${tick.volume},"sequence_id":${tick.sequence_id}`
-  return (
+  const text =
     `{"feed":"${feed}","instrument_token":${tick.instrument_token},"exchange_ts":${tick.exchange_ts},` +
-    `"price":${tick.price},${content},"connection":"sim-${runId}-${feed}"${reset ? `,"reset":true` : ""}}`
-  )
+    `"price":${tick.price},${content},"connection":"sim-${runId}-${feed}"${reset ? `,"reset":true` : ""}`
+  // The day's volume stands beside the quote.
+  return feed === "snapshot" ? `${text},"quote":${quoteText({ ...tick.quote!, day_volume: undefined })}}` : `${text}}`
 }
 
-/** A ledger's line: one meant tick, and the feeds that delivered it at least once. */
+const quoteText = (quote: QuoteState): string => `{${quoteMembers(quote).slice(1)}}`
+
+/**
+ * A ledger's line: one meant tick, the feeds that delivered it at least once, and the quote that the snapshot feed had
+ * beside it, where it picked this tick: `day_volume` is among its members where the feed says that.
+ */
 export const encodeLedgerLine = (tick: MeantTick): string => {
   const reached = tick.dma ? (tick.snapshot ? `"dma","snapshot"` : `"dma"`) : tick.snapshot ? `"snapshot"` : ""
   return (
     `{"instrument_token":${tick.instrument_token},"exchange_ts":${tick.exchange_ts},"price":${tick.price},` +
-    `"volume":${tick.volume},"sequence_id":${tick.sequence_id},"reached":[${reached}]}\n`
+    `"volume":${tick.volume},"sequence_id":${tick.sequence_id},"reached":[${reached}]` +
+    `${tick.quote === undefined ? "" : `,"quote":${quoteText(tick.quote)}`}}\n`
   )
 }

@@ -28,11 +28,11 @@ export interface Summary extends Readonly<MarketCounts> {
   readonly rate: number
 }
 
-/** Two lines for a person. */
+/** Two lines for a person. Each packet of the snapshot feed has a quote. */
 export const describeSummary = (s: Summary): string =>
   `${s.ticks} ticks in ${s.seconds.toFixed(1)} s, ${Math.round(s.rate)}/s\n` +
   `dma sent ${s.dmaSent} (lost ${s.dmaLost}, duplicated ${s.dmaDuplicated}, reordered ${s.dmaReordered}); ` +
-  `snapshot sent ${s.snapshotSent} (lost ${s.snapshotLost})`
+  `snapshot sent ${s.snapshotSent} with quotes (lost ${s.snapshotLost})`
 
 interface Ledger {
   readonly write: (text: string) => Effect.Effect<void, FeedError>

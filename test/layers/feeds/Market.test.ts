@@ -1,3 +1,4 @@
+import { createHash } from "node:crypto"
 import { assert, describe, it } from "@effect/vitest"
 import { Schema } from "effect"
 import {
@@ -7,8 +8,9 @@ import {
   type MeantTick,
   type Packet
 } from "../../../src/layers/feeds/Market.ts"
+import { type QuoteState, readQuote } from "../../../src/schema/Quote.ts"
 import { readRawTick } from "../../../src/schema/RawTick.ts"
-import { defaultSimulation, type Simulation } from "../../../src/schema/Simulation.ts"
+import { defaultSimulation, type Simulation, simulatedInstruments } from "../../../src/schema/Simulation.ts"
 
 const BEGUN_AT = 1_768_448_700_000_000
 
@@ -70,6 +72,23 @@ describe("a simulated market", () => {
   it("is another for another seed", () => {
     const prices = (seed: number) => play({ seed }, 1).packets.map((p) => p.tick.price)
     assert.notDeepEqual(prices(1), prices(2))
+  })
+
+  it("has the ticks that it had before its snapshots had quotes", () => {
+    const ticksOf = (asked: Partial<Simulation>) => {
+      const hash = createHash("sha256")
+      for (const { feed, reset, tick: t } of play(asked, 2).packets) {
+        const what = [feed, reset, t.instrument_token, t.exchange_ts, t.price, t.volume, t.day_volume, t.sequence_id]
+        hash.update(JSON.stringify(what))
+      }
+      return hash.digest("hex")
+    }
+    const other = { seed: 7, symbols: 120, rate: 3000, loss: 0.05, duplicate: 0.1, reorder: 0.1 }
+    assert.strictEqual(ticksOf({}), "e327180d87cc33ec2a480e0c41c06a00656cd594bc4c67004316c96b2d3d5f2f")
+    assert.strictEqual(
+      ticksOf({ ...other, snapshotSequence: "none" }),
+      "aa730ced9f3c61e3bf3d6bc6772a738132c9ce270117540180cb1a31e9cebfef"
+    )
   })
 
   it.prop(
@@ -254,15 +273,93 @@ describe("a simulated market", () => {
     }
   })
 
-  it("writes its ledger as raw fields and the feeds that were reached", () => {
+  it.prop(
+    "says beside each snapshot a book of five levels around its price, and the day so far",
+    [Asked],
+    ([asked]) => {
+      const { ledger, options, packets } = play(shares(asked), 2)
+      const instruments = new Map(simulatedInstruments(options.symbols).map((i) => [i.instrument_token, i]))
+      const days = byToken(
+        ledger.toSorted((a, b) => a.sequence_id - b.sequence_id),
+        (t) => t.instrument_token
+      )
+      const circuits = new Map<number, string>()
+      for (const packet of packets) {
+        const { tick } = packet
+        const { instrument_token: token, price } = tick
+        const wire = JSON.parse(encodePacket(packet, options, "run"))
+        if (packet.feed === "dma") {
+          assert.isUndefined(wire.quote)
+          continue
+        }
+        const quote = readQuote(wire.quote, wire.day_volume) as QuoteState
+        assert.deepStrictEqual(quote, tick.quote)
+        const { ask, bid } = quote as { readonly [N in "ask" | "bid"]: NonNullable<QuoteState["ask"]> }
+        assert.isTrue(bid[0]![0] === price || ask[0]![0] === price)
+        assert.isBelow(bid[0]![0], ask[0]![0])
+        assert.isAtMost(ask[0]![0] - bid[0]![0], 0.16)
+        for (const [side, step] of [
+          [bid, -0.05],
+          [ask, 0.05]
+        ] as const) {
+          assert.strictEqual(side.length, 5)
+          for (const [level, [at, quantity, orders]] of side.entries()) {
+            assert.strictEqual(at, Math.round((side[0]![0] + step * level) * 20) / 20)
+            assert.isTrue(quantity >= orders && orders >= 1)
+          }
+          const total = side === bid ? quote.total_buy_quantity! : quote.total_sell_quantity!
+          assert.isAbove(
+            total,
+            side.reduce((sum, [, quantity]) => sum + quantity, 0)
+          )
+        }
+        const day = days.get(token)!.slice(0, tick.sequence_id)
+        const prices = day.map((t) => t.price)
+        const volume = day.reduce((sum, t) => sum + t.volume, 0)
+        const turnover = day.reduce((sum, t) => sum + t.price * t.volume, 0)
+        const { average_price, high, last_quantity, last_trade_ts, low, lower_circuit, open, upper_circuit } = quote
+        assert.deepStrictEqual([open, high, low], [prices[0], Math.max(...prices), Math.min(...prices)])
+        assert.deepStrictEqual([last_quantity, last_trade_ts], [tick.volume, tick.exchange_ts])
+        assert.approximately(average_price!, turnover / volume, 0.0051)
+        assert.strictEqual(quote.day_volume, options.snapshotSequence === "none" ? volume : undefined)
+        const limits = `${lower_circuit} ${quote.previous_close} ${upper_circuit}`
+        assert.strictEqual(limits, circuits.get(token) ?? limits)
+        circuits.set(token, limits)
+        assert.isTrue(lower_circuit! < price && price < upper_circuit!, limits)
+        const { oi, oi_day_high, oi_day_low } = quote
+        if (instruments.get(token)!.asset_class === "EQ") {
+          assert.deepStrictEqual([oi, oi_day_high, oi_day_low], [undefined, undefined, undefined])
+        } else assert.isTrue(oi_day_low! <= oi! && oi! <= oi_day_high! && oi! >= 0)
+      }
+    },
+    { arbitrary: { runs: 10 } }
+  )
+
+  it("moves the open interest of its futures and options, and keeps the day's highest and lowest", () => {
+    const { packets } = play({ rate: 3000 }, 5)
+    const derived = simulatedInstruments(defaultSimulation.symbols).filter((i) => i.asset_class !== "EQ")
+    for (const { instrument_token: token } of derived) {
+      const quotes = snapshotOf(packets).flatMap(({ tick }) => (tick.instrument_token === token ? [tick.quote!] : []))
+      assert.isAbove(new Set(quotes.map(({ oi }) => oi)).size, 3)
+      for (let i = 1; i < quotes.length; i++) {
+        const [before, now] = [quotes[i - 1]!, quotes[i]!]
+        assert.strictEqual(now.oi_day_high, Math.max(before.oi_day_high!, now.oi!))
+        assert.strictEqual(now.oi_day_low, Math.min(before.oi_day_low!, now.oi!))
+      }
+    }
+  })
+
+  it("writes its ledger as raw fields, the feeds that were reached, and the quote that stood beside the tick", () => {
     const { ledger } = play({}, 1)
     const lost = ledger.find((t) => !t.dma && !t.snapshot)
     const both = ledger.find((t) => t.dma && t.snapshot)
     assert.isDefined(lost)
     assert.isDefined(both)
-    assert.deepStrictEqual(JSON.parse(encodeLedgerLine(lost!)).reached, [])
-    const { exchange_ts, instrument_token, price, sequence_id, volume } = both!
-    assert.deepStrictEqual(JSON.parse(encodeLedgerLine(both!)), {
+    const line = JSON.parse(encodeLedgerLine(lost!))
+    assert.deepStrictEqual(line.reached, [])
+    const { exchange_ts, instrument_token, price, quote, sequence_id, volume } = both!
+    const { quote: written, ...tick } = JSON.parse(encodeLedgerLine(both!))
+    assert.deepStrictEqual(tick, {
       instrument_token,
       exchange_ts,
       price,
@@ -270,5 +367,7 @@ describe("a simulated market", () => {
       sequence_id,
       reached: ["dma", "snapshot"]
     })
+    assert.deepStrictEqual(readQuote(written, written.day_volume), quote)
+    for (const t of ledger) assert.strictEqual(t.snapshot, t.snapshot && t.quote !== undefined)
   })
 })

@@ -6,6 +6,7 @@ import { Effect, Exit, Fiber, Layer } from "effect"
 import { TestClock } from "effect/testing"
 import * as Simulator from "../../../src/layers/feeds/Simulator.ts"
 import { FeedError, Overloaded } from "../../../src/schema/Errors.ts"
+import { type QuoteState, readQuote } from "../../../src/schema/Quote.ts"
 import { type RawTick, readRawTick } from "../../../src/schema/RawTick.ts"
 import { defaultSimulation } from "../../../src/schema/Simulation.ts"
 import { RawSink } from "../../../src/streams/ports/RawSink.ts"
@@ -15,6 +16,8 @@ const BEGUN_AT_MS = 1_768_448_700_000
 /** A sink that keeps what it takes, after `each` says so. */
 const collecting = (each: (publishes: number) => Effect.Effect<void, FeedError | Overloaded> = () => Effect.void) => {
   const ticks: Array<RawTick> = []
+  /** By instrument and number. */
+  const quotes = new Map<string, QuoteState>()
   let publishes = 0
   const layer = Layer.succeed(RawSink, {
     publish: (batch) =>
@@ -22,15 +25,20 @@ const collecting = (each: (publishes: number) => Effect.Effect<void, FeedError |
         Effect.suspend(() => each(publishes++)),
         () => {
           for (const { token, value } of batch) {
-            const tick = readRawTick(JSON.parse(Buffer.from(value).toString()))
+            const record = JSON.parse(Buffer.from(value).toString())
+            const tick = readRawTick(record)
             if (typeof tick === "string") throw new Error(tick)
             assert.strictEqual(tick.instrument_token, token)
             ticks.push(tick)
+            if (record.quote === undefined) continue
+            const quote = readQuote(record.quote, record.day_volume)
+            if (typeof quote === "string") throw new Error(quote)
+            quotes.set(`${token} ${tick.sequence_id}`, quote)
           }
         }
       )
   })
-  return { ticks, layer }
+  return { ticks, quotes, layer }
 }
 
 const tempFile = Effect.acquireRelease(
@@ -45,6 +53,7 @@ interface LedgerLine {
   readonly price: number
   readonly volume: number
   readonly reached: ReadonlyArray<string>
+  readonly quote?: { readonly day_volume?: number }
 }
 const readLedger = (path: string) =>
   readFileSync(path, "utf8")
@@ -54,7 +63,7 @@ const readLedger = (path: string) =>
 
 const settle = (
   ledger: ReadonlyArray<LedgerLine>,
-  ticks: ReadonlyArray<RawTick>,
+  { quotes, ticks }: { readonly quotes: ReadonlyMap<string, QuoteState>; readonly ticks: ReadonlyArray<RawTick> },
   summary: { readonly ticks: number }
 ) => {
   const key = (t: { instrument_token: number; sequence_id?: number | undefined; price: number; exchange_ts: number }) =>
@@ -66,6 +75,12 @@ const settle = (
       new Set(ticks.filter((tick) => tick.feed === feed).map(key))
     )
   }
+  const said = ledger.flatMap(({ instrument_token, quote, reached, sequence_id }) =>
+    quote === undefined || !reached.includes("snapshot")
+      ? []
+      : [[`${instrument_token} ${sequence_id}`, readQuote(quote, quote.day_volume)] as const]
+  )
+  assert.deepStrictEqual(new Map<string, QuoteState | string>(said), new Map(quotes))
 }
 
 describe("the simulator", () => {
@@ -91,10 +106,10 @@ describe("the simulator", () => {
   it.live("leaves a ledger of every tick that was meant, and of the feeds that each reached", () =>
     Effect.gen(function* () {
       const ledger = yield* tempFile
-      const { ticks, layer } = collecting()
+      const { layer, ...taken } = collecting()
       const asked = { ...defaultSimulation, rate: 20_000, durationMs: 500, loss: 0.1, ledger }
       const summary = yield* Simulator.run(asked).pipe(Effect.provide(layer))
-      settle(readLedger(ledger), ticks, summary)
+      settle(readLedger(ledger), taken, summary)
       assert.isAbove(readLedger(ledger).filter((line) => line.reached.length === 0).length, 0)
     })
   )
@@ -132,7 +147,8 @@ describe("the simulator", () => {
   it.live("interrupted, closes every instrument, sends what it held back and completes its ledger", () =>
     Effect.gen(function* () {
       const ledger = yield* tempFile
-      const { ticks, layer } = collecting()
+      const { layer, ...taken } = collecting()
+      const { ticks } = taken
       let final: Simulator.Summary | undefined
       const fiber = yield* Simulator.run({
         ...defaultSimulation,
@@ -148,7 +164,7 @@ describe("the simulator", () => {
       yield* Fiber.interrupt(fiber)
       assert.isDefined(final)
       const lines = readLedger(ledger)
-      settle(lines, ticks, final as Simulator.Summary)
+      settle(lines, taken, final as Simulator.Summary)
       for (const own of Map.groupBy(lines, (line) => line.instrument_token).values()) {
         const last = own.reduce((a, b) => (a.sequence_id > b.sequence_id ? a : b))
         assert.includeMembers([...last.reached], ["dma"])
