@@ -279,7 +279,8 @@ const file = Command.make(
       progress: (p, isFinal) => {
         const share =
           p.totalBytes === undefined ? "" : `, ${((100 * p.bytes) / Math.max(1, p.totalBytes)).toFixed(0)} %`
-        const text = `rows read ${p.rows}, sent ${p.sent}, skipped ${p.skipped}`
+        const quotes = p.quotes === 0 ? "" : `, quotes ${p.quotes}`
+        const text = `rows read ${p.rows}, sent ${p.sent}${quotes}, skipped ${p.skipped}`
         if (isFinal) {
           overwrite("")
           if (refused !== undefined) say("warn", printable(describeRefused(refused)))
@@ -294,7 +295,7 @@ const file = Command.make(
   }, byApiKey)
 ).pipe(
   Command.withDescription(
-    "Feed a file of ticks or bars: CSV, or what else separates columns, or NDJSON; also gzipped or zipped"
+    "Feed a file of ticks, quotes or bars: CSV, or what else separates columns, or NDJSON; also gzipped or zipped"
   ),
   Command.withExamples(fileExamples)
 )

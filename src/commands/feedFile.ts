@@ -11,7 +11,8 @@ import { DELIMITERS } from "../schema/delimited.ts"
 import { FeedError } from "../schema/Errors.ts"
 import { makeZone } from "../schema/NaiveTime.ts"
 import { printable } from "../schema/printable.ts"
-import type { RawTick } from "../schema/RawTick.ts"
+import { type Level, type QuoteFieldName, quoteFields } from "../schema/Quote.ts"
+import type { RawRecord } from "../schema/RawTick.ts"
 import { MAX_TOKEN } from "../schema/RawValues.ts"
 import { DATE_ORDERS } from "../schema/WrittenTime.ts"
 import { say, tell } from "./lines.ts"
@@ -106,7 +107,7 @@ export const fileFlags = {
   ),
   map: fieldsFlag("map").pipe(
     Flag.withDescription(
-      "which column is which field, by name in any case or by number from 1: date=2,time=3,price=LTP; bid, ask, their quantities and oi are taken and not used"
+      "which column is which field, by name in any case or by number from 1: date=2,time=3,price=LTP; of a quote too: bid_price=BuyPrice,bid_quantity=BuyQty,bid_orders=…, down to ask_price_5=…, and oi, last_quantity, average_price, total_buy_quantity, open, high, low, previous_close and what else a quote has; then a row without a price is a quote alone"
     )
   ),
   set: fieldsFlag("set").pipe(
@@ -141,12 +142,18 @@ export const fileFlags = {
   ),
   bars: Flag.Literals("bars", BAR_INTERVALS).pipe(
     Flag.withDescription(
-      "rows are bars of this interval, with open, high, low, close and volume: four ticks each, of feed bars_1m and alike, of which the same bars are made; a corrected file fed again adds to what is there, as ticks are never taken back"
+      "rows are bars of this interval, with open, high, low, close, volume, and oi where there is one: four ticks each, of feed bars_1m and alike, of which the same bars are made; a corrected file fed again adds to what is there, as ticks are never taken back"
     ),
     Flag.optional
   ),
   stamp: Flag.Literals("stamp", BAR_STAMPS).pipe(
     Flag.withDescription("what of its bar a row's time is: start, end, or last: its last second (default start)"),
+    Flag.optional
+  ),
+  untraded: Flag.Literals("untraded", ["tick", "quote"]).pipe(
+    Flag.withDescription(
+      "what a row is that has a book, volume 0 and the price of its instrument's row before: a tick, or a quote alone (default tick; presets of ticks: quote)"
+    ),
     Flag.optional
   ),
   tickSize: Flag.Finite("tick-size").pipe(
@@ -199,6 +206,11 @@ export const fileExamples = [
     description: "Epoch milliseconds, prices rounded to the tick size"
   },
   {
+    command:
+      "mdp feed file book.csv --tz Asia/Kolkata --map exchange_ts=time,price=ltp,bid_price=BuyPrice,bid_quantity=BuyQty,ask_price=SellPrice,ask_quantity=SellQty,bid_price_2=BuyPrice2,bid_quantity_2=BuyQty2,oi=OpenInterest --set instrument_token=256265",
+    description: "Quotes beside the ticks, or alone in rows without a price"
+  },
+  {
     command: "mdp feed file minutes.csv --bars 1m --tz Asia/Kolkata --map exchange_ts=date --set symbol=NSE:RELIANCE",
     description: "Bars of a minute"
   },
@@ -241,7 +253,8 @@ export const rowOptionsOf = (flags: FileFlags): RowOptions => {
     ...(Option.isSome(flags.bars) ? { bars: flags.bars.value } : {}),
     stamp: Option.getOrElse(flags.stamp, () => preset?.stamp),
     tickSize: Option.getOrUndefined(flags.tickSize),
-    round: flags.round
+    round: flags.round,
+    untraded: Option.getOrElse(flags.untraded, () => preset?.untraded)
   }
 }
 
@@ -275,6 +288,28 @@ const timeText = (micros: number): string => {
   return `${IST.format(Math.floor(micros / 1000))}${fraction === "" ? "" : `.${fraction}`} IST`
 }
 
+/** Best of a side as price × quantity, and how many levels lie behind it. */
+const sideText = (levels: ReadonlyArray<Level>): string => {
+  const [best] = levels
+  if (best === undefined) return "none"
+  return `${best[0]} × ${best[1]}${levels.length === 1 ? "" : ` + ${levels.length - 1}`}`
+}
+
+const QUOTE_NAMES = Object.keys(quoteFields) as ReadonlyArray<QuoteFieldName>
+
+/** What the quotes of some rows say, a column for each field that one of them has. */
+const quoteTable = (rows: ReadonlyArray<ReadonlyArray<RawRecord>>) => {
+  const quotes = rows.map((records) => records[records.length - 1]?.quote?.state)
+  const head = QUOTE_NAMES.filter((name) => quotes.some((quote) => quote?.[name] !== undefined))
+  const cellsOf = (quote: (typeof quotes)[number]) =>
+    head.map((name) => {
+      const value = quote?.[name]
+      if (value === undefined) return ""
+      return typeof value !== "number" ? sideText(value) : name === "last_trade_ts" ? timeText(value) : String(value)
+    })
+  return { head, cells: quotes.map(cellsOf) }
+}
+
 /** Shows the first rows of a file as they are understood; fails where one of them is bad. Asks no instance, sends nothing. */
 export const showPreview = (options: FileFeedOptions): Effect.Effect<void, FeedError> =>
   Effect.gen(function* () {
@@ -284,20 +319,23 @@ export const showPreview = (options: FileFeedOptions): Effect.Effect<void, FeedE
       return { is: symbols.size, from: -Infinity, through: Infinity }
     }
     const { name, rows, seen } = yield* preview({ ...options, instruments: { token } }, SHOWN_ROWS)
-    const bad = rows.flatMap(({ ticks }) => (typeof ticks === "string" ? [ticks] : []))
-    const named = (tick: RawTick): string => cut(symbols.get(tick.instrument_token) ?? String(tick.instrument_token))
-    const good = rows.flatMap(({ line, ticks }) => {
-      if (typeof ticks === "string") return []
-      const first = ticks[0]!
-      const start = [String(line), named(first), timeText(first.exchange_ts)]
-      if (options.bars === undefined) {
-        const volume = first.day_volume >= 0 ? first.day_volume : first.volume
-        return [[...start, String(first.price), String(volume), cut(first.feed), String(first.sequence_id ?? "")]]
+    const bad = rows.flatMap(({ records }) => (typeof records === "string" ? [records] : []))
+    const good = rows.flatMap(({ line, records }) => (typeof records === "string" ? [] : [{ line, records }]))
+    const quotes = quoteTable(good.map(({ records }) => records))
+    const cells = good.map(({ line, records }, at) => {
+      const { exchange_ts, feed, instrument_token: token } = (records[0]!.tick ?? records[0]!.quote)!
+      const start = [String(line), cut(symbols.get(token) ?? String(token)), timeText(exchange_ts)]
+      const ticks = records.flatMap(({ tick }) => (tick === undefined ? [] : [tick]))
+      const [first] = ticks
+      if (options.bars === undefined || first === undefined) {
+        const volume = first === undefined ? "" : String(first.day_volume >= 0 ? first.day_volume : first.volume)
+        const tick = [String(first?.price ?? ""), volume, cut(feed), String(first?.sequence_id ?? "")]
+        return [...start, ...tick, ...quotes.cells[at]!]
       }
       const prices = ticks.map(({ price }) => price)
       const volume = ticks.reduce((sum, tick) => sum + tick.volume, 0)
       const ends = [Math.max(...prices), Math.min(...prices), prices[prices.length - 1]!, volume]
-      return [[...start, String(first.price), ...ends.map(String)]]
+      return [...start, String(first.price), ...ends.map(String), ...quotes.cells[at]!]
     })
     const columns = seen.columns.map(([field, column]) => `${field} from ${cut(column)}`)
     if (columns.length > 0) tell(`columns: ${columns.join(", ")}`)
@@ -307,7 +345,7 @@ export const showPreview = (options: FileFeedOptions): Effect.Effect<void, FeedE
       options.bars === undefined
         ? ["line", "instrument", "exchange_ts", "price", "volume", "feed", "sequence_id"]
         : ["line", "instrument", "first tick", "open", "high", "low", "close", "volume"]
-    if (good.length > 0) tell(table(head, good))
+    if (cells.length > 0) tell(table([...head, ...quotes.head], cells))
     for (const reason of bad) say("warn", printable(reason))
     if (bad.length > 0) {
       return yield* new FeedError({ message: `${bad.length} of the first ${rows.length} rows of ${name} are bad` })

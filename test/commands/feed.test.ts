@@ -203,16 +203,17 @@ describe("mdp feed file", () => {
   it("shows the first rows as they are understood, and sends nothing", async () => {
     const file = join(folder, "gdfl.csv")
     const header = "Ticker,Date,Time,LTP,BuyPrice,BuyQty,SellPrice,SellQty,LTQ,OpenInterest"
-    writeFileSync(file, `${header}\nNIFTY-I.NFO,03/01/2022,09:15:00,17443,17425.25,200,17430.85,200,1700,10274450\n`)
+    const rows = ["17443,17425.25,200,17430.85,200,1700,10274450", "17443,17425.25,250,0,0,0,10274450"]
+    writeFileSync(file, [header, ...rows.map((row) => `NIFTY-I.NFO,03/01/2022,09:15:00,${row}`), ""].join("\n"))
     const shown = await runToEnd(["feed", "file", file, "--preset", "gdfl", "--dry-run", "--url", url])
     assert.deepStrictEqual([shown.code, shown.stderr, paths.length], [0, "", 0])
     assert.strictEqual(
       shown.stdout,
       [
-        "columns: symbol from Ticker, date from Date, time from Time, price from LTP, volume from LTQ",
-        "columns not used: BuyPrice, BuyQty, SellPrice, SellQty, OpenInterest",
-        "line  instrument   exchange_ts              price  volume  feed  sequence_id",
-        "   2  NIFTY-I.NFO  2022-01-03 09:15:00 IST  17443    1700  dma",
+        "columns: symbol from Ticker, date from Date, time from Time, price from LTP, bid_price from BuyPrice, bid_quantity from BuyQty, ask_price from SellPrice, ask_quantity from SellQty, volume from LTQ, oi from OpenInterest",
+        "line  instrument   exchange_ts              price  volume  feed  sequence_id  bid             ask                   oi",
+        "   2  NIFTY-I.NFO  2022-01-03 09:15:00 IST  17443    1700  dma                17425.25 × 200  17430.85 × 200  10274450",
+        "   3  NIFTY-I.NFO  2022-01-03 09:15:00 IST                 dma                17425.25 × 250  none            10274450",
         "nothing was sent (--dry-run)",
         ""
       ].join("\n")
@@ -224,9 +225,41 @@ describe("mdp feed file", () => {
     assert.include(bad.stderr, "1 of the first 1 rows of gdfl.csv are bad")
   })
 
+  it("shows quotes of any depth, and what else they say", async () => {
+    const file = join(folder, "deep.csv")
+    const header = "exchange_ts,bid_price,bid_quantity,bid_price_2,bid_quantity_2,last_trade_ts,average_price"
+    writeFileSync(file, `${header}\n2026-01-15 09:15:01,9.5,5,9,6,2026-01-15 09:15:00.5,9.75\n`)
+    const how = ["--set", "instrument_token=7", "--map", "bid_price=bid_price", "--tz", "Asia/Kolkata", "--dry-run"]
+    const shown = await runToEnd(["feed", "file", file, ...how])
+    assert.deepStrictEqual(shown.stdout.split("\n").slice(1, 3), [
+      "line  instrument  exchange_ts              price  volume  feed  sequence_id  bid          average_price  last_trade_ts",
+      "   2           7  2026-01-15 09:15:01 IST                 dma                9.5 × 5 + 1           9.75  2026-01-15 09:15:00.5 IST"
+    ])
+  })
+
+  it("counts quotes, beside ticks and alone", async () => {
+    const file = join(folder, "book.csv")
+    const header = "exchange_ts,price,BuyPrice,BuyQty"
+    writeFileSync(
+      file,
+      `${header}\n2026-01-15 09:15:01,10,9.5,5\n2026-01-15 09:15:02,,9.5,6\n2026-01-15 09:15:03,10,,\n`
+    )
+    const how = ["--set", "instrument_token=7", "--map", "bid_price=BuyPrice,bid_quantity=BuyQty", "--url", url]
+    const { code, stdout } = await runToEnd(["feed", "file", file, ...how, "--tz", "Asia/Kolkata"])
+    assert.deepStrictEqual([code, stdout], [0, "rows read 3, sent 3, quotes 2, skipped 0\n"])
+  })
+
   it("has an example of each shape in its help", async () => {
     const { stdout } = await runToEnd(["feed", "file", "--help"])
-    for (const text of ["--preset gdfl", "--bars 1m", "--dates dmy", "--unit ms", "--dry-run", "date=1,time=2"]) {
+    for (const text of [
+      "--preset gdfl",
+      "--bars 1m",
+      "--dates dmy",
+      "--unit ms",
+      "--dry-run",
+      "date=1,time=2",
+      "bid_price=BuyPrice"
+    ]) {
       assert.include(stdout, text)
     }
   })
@@ -291,6 +324,10 @@ describe("mdp feed file", () => {
     ["x.csv", "--map", "prize=1"],
     ["x.csv", "--map", "price"],
     ["x.csv", "--set", "price=abc"],
+    ["x.csv", "--set", "oi=-1"],
+    ["x.csv", "--map", "bid_price_6=1"],
+    ["x.csv", "--no-header", "--map", "exchange_ts=1,price=2,bid_quantity=3", "--set", "instrument_token=7"],
+    ["x.csv", "--untraded", "never"],
     ["x.csv", "--no-header", "--map", "price=2"],
     ["x.csv", "--tz", "Asia/Nowhere"],
     ["x.csv", "--on-error", "ignore"]

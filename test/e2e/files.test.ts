@@ -108,7 +108,13 @@ interface Shape {
   readonly make: (rows: ReadonlyArray<Row>, token: number) => string | Uint8Array
   /** The file holds bars of this interval. */
   readonly bars?: Interval
+  /** Some of its rows are changes of the book alone. */
+  readonly hasBook?: true
 }
+
+/** The rows that tell of a trade: something was traded, or the price is another than in the row before. */
+const traded = (rows: ReadonlyArray<Row>): ReadonlyArray<Row> =>
+  rows.filter(({ price, volume }, i) => volume > 0 || price !== (rows[i - 1]?.price ?? price))
 
 const IST = ["--tz", "Asia/Kolkata"]
 const one = (token: string) => ["--set", `instrument_token=${token}`]
@@ -234,6 +240,7 @@ const shapes: ReadonlyArray<Shape> = [
   {
     name: "gdfl-ticks.csv",
     args: ["--preset", "gdfl"],
+    hasBook: true,
     make: (rows, token) =>
       lines(
         rows,
@@ -340,13 +347,13 @@ describe("files of every shape", { timeout: LONG_MS * 3 }, () => {
     Effect.gen(function* () {
       const dir = yield* folder
       const { url } = yield* startInstance(["run"], { DATA_DIR: join(dir, "data"), ARCHIVE_FLUSH_MS: "500" })
-      const fed: Array<Fed> = shapes.map(({ args, bars, make, name }, i) => {
+      const fed: Array<Fed> = shapes.map(({ args, bars, hasBook, make, name }, i) => {
         const token = 1001 + i
         const rows = rowsFor(i + 1)
         const path = join(dir, name)
         writeFileSync(path, make(rows, token))
         const told = args.map((arg) => arg.replace(T, String(token)))
-        return { path, args: told, token, bars: rows.map(asBar), finest: bars ?? "1m", name }
+        return { path, args: told, token, bars: (hasBook ? traded(rows) : rows).map(asBar), finest: bars ?? "1m", name }
       })
       for (const [i, path] of realIndices.entries()) {
         if (!existsSync(path)) {
@@ -385,14 +392,13 @@ describe("files of every shape", { timeout: LONG_MS * 3 }, () => {
           path: realFuture,
           args: ["--preset", "gdfl", "--tokens", "NIFTY-I.NFO=3001"],
           token: 3001,
-          bars: rows.map(([, date, time, price, , , , , volume]) => {
-            const [d, m, y] = date!.split("/")
-            return asBar({
-              ts: Date.parse(`${y}-${m}-${d}T${time}+05:30`) * 1000,
-              price: Number(price),
-              volume: Number(volume)
+          bars: traded(
+            rows.map(([, date, time, price, , , , , volume]) => {
+              const [d, m, y] = date!.split("/")
+              const ts = Date.parse(`${y}-${m}-${d}T${time}+05:30`) * 1000
+              return { ts, price: Number(price), volume: Number(volume) }
             })
-          }),
+          ).map(asBar),
           finest: "1m",
           name: "future"
         })

@@ -1,16 +1,17 @@
 /**
- * Decides how a file of ticks or bars is fed: what is looked at before anything is sent, what a bad row does, and at
+ * Decides how a file of ticks, quotes or bars is fed: what is looked at before anything is sent, what a bad row does, and at
  * which pace rows go out.
  */
 import { Clock, Effect } from "effect"
 import { FeedError, type LogError, type Overloaded } from "../../schema/Errors.ts"
-import { encodeRawTick, type RawTick } from "../../schema/RawTick.ts"
+import { encodeRawRecord, type RawRecord } from "../../schema/RawTick.ts"
 import type { DateOrder } from "../../schema/WrittenTime.ts"
 import { publishPatiently, RawSink, type RawSinkTick } from "../../streams/ports/RawSink.ts"
 import type { RowOptions } from "./fileFields.ts"
 import { BadRow, BarStarts, Known, Occurrences, RowReader, type Seen, Wanted } from "./fileRows.ts"
 import { type FileSource, linesOf, MAX_LINE_CHARS, openSource } from "./fileSource.ts"
 import type { OfDays } from "./instrumentAnswers.ts"
+import { LastRows } from "./LastRows.ts"
 import { ahead } from "./RawSink.ts"
 
 /**
@@ -38,7 +39,7 @@ export interface FileFeedOptions extends RowOptions {
    * further would only be found in the DLQ. Without it that is for the sink to say.
    */
   readonly maxAheadMs?: number
-  /** How many ticks the sink took from here and did not let in, so far; they count as skipped. */
+  /** How many records the sink took from here and did not let in, so far; they count as skipped. */
   readonly refused?: () => number
   /** Called once a second, and last with `isFinal`, however it ended. */
   readonly progress?: (progress: FileProgress, isFinal: boolean) => void
@@ -51,14 +52,16 @@ export interface FileProgress {
   /** Rows are looked at, and nothing is sent yet. */
   readonly isChecking: boolean
   readonly rows: number
+  /** Records, of which `quotes` have a quote: beside a tick, or alone. */
   readonly sent: number
+  readonly quotes: number
   readonly skipped: number
   /** Rows that are bad, by what is wrong with them. */
   readonly reasons: ReadonlyMap<string, number>
 }
 
-/** Ticks published at a time. */
-const BATCH_TICKS = 5000
+/** Records published at a time. */
+const BATCH_RECORDS = 5000
 /** Lines that are looked at to see what separates columns. */
 const LOOKED_AT = 20
 /** Reasons that are counted apart; further ones are one. */
@@ -104,6 +107,8 @@ interface Counts {
   bytes: number
   rows: number
   isChecking: boolean
+  /** Quotes that stand behind a newer one of their instrument's day. */
+  outdated: number
 }
 
 interface Row {
@@ -112,7 +117,7 @@ interface Row {
   readonly isHeader: boolean
   /** Its date is the first that has only one order. */
   readonly isDeciding: boolean
-  readonly read: ReadonlyArray<RawTick> | BadRow
+  readonly read: ReadonlyArray<RawRecord> | BadRow
 }
 
 /** Some rows of one part, in order. */
@@ -152,11 +157,12 @@ async function* rowsOf(
   const maxAhead = options.maxAheadMs === undefined ? Number.POSITIVE_INFINITY : options.maxAheadMs * 1000
   const asked = dates === undefined ? options : { ...options, dates }
   const starts = options.bars === undefined ? undefined : new BarStarts(options.bars)
+  const last = new LastRows()
   counts.bytes = 0
   counts.rows = 0
   counts.isChecking = isChecking
   for await (const part of source.parts()) {
-    const reader = new RowReader(asked, source.connection, part.name, { known, occurrences, starts, isChecking })
+    const reader = new RowReader(asked, source.connection, part.name, { known, occurrences, last, starts, isChecking })
     let line = 0
     for await (const lines of linesOf(part.chunks, (bytes) => (counts.bytes += bytes))) {
       const now = reading.nowMicros()
@@ -183,9 +189,9 @@ async function* rowsOf(
         }
         if (read === undefined) continue
         if (!(read instanceof BadRow)) {
-          const last = read[read.length - 1]!.exchange_ts
-          if (last - now > maxAhead)
-            read = new BadRow(ahead((last - now) / 1000, "this machine's clock"), "exchange_ts")
+          const { quote, tick } = read[read.length - 1]!
+          const ts = (tick ?? quote!).exchange_ts
+          if (ts - now > maxAhead) read = new BadRow(ahead((ts - now) / 1000, "this machine's clock"), "exchange_ts")
         }
         if (!isHeader) counts.rows += 1
         rows.push({ line, isHeader, isDeciding: isUndecided && reader.order !== undefined, read })
@@ -193,6 +199,7 @@ async function* rowsOf(
       if (rows.length > 0) yield { name: part.name, rows, reader }
     }
   }
+  counts.outdated = last.outdated
 }
 
 const OTHER_ORDER = new BadRow("expected a date in the order of the rows before", "date")
@@ -244,13 +251,25 @@ const check = async (source: FileSource, reading: Reading, order?: DateOrder): P
   return { dates: decided?.dates ?? order, decidedBy: decided?.decidedBy }
 }
 
-/** Batches of ticks as they are read; what a bad row does is decided here, after the good ones before it. */
+/** What is published at a time, and how many of it have a quote. */
+class Batch {
+  readonly records: Array<RawSinkTick> = []
+  quotes = 0
+
+  add(record: RawRecord): void {
+    const token = (record.tick ?? record.quote!).instrument_token
+    this.records.push({ token, value: Buffer.from(encodeRawRecord(record)) })
+    if (record.quote !== undefined) this.quotes += 1
+  }
+}
+
+/** Batches of records as they are read; what a bad row does is decided here, after the good ones before it. */
 async function* batchesOf(
   source: FileSource,
   reading: Reading,
   reasons: Reasons,
   onSeen: (seen: Seen) => void
-): AsyncGenerator<ReadonlyArray<RawSinkTick>> {
+): AsyncGenerator<Batch> {
   const { options } = reading
   let dates = options.dates
   if (source.isRepeatable && (options.onError === "fail" || dates === undefined)) {
@@ -260,35 +279,33 @@ async function* batchesOf(
       options.onSeen?.(`dates are read in the order --dates ${checked.dates}: ${checked.decidedBy} has no other`)
     }
   }
-  let batch: Array<RawSinkTick> = []
+  let batch = new Batch()
   let seen: RowReader | undefined
   for await (const { name, reader, rows } of rowsOf(source, reading, dates, false)) {
     for (const { isHeader, line, read } of rows) {
       if (read instanceof BadRow) {
         const reason = describeBad(name, line, read)
         if (options.onError === "fail" || isHeader) {
-          if (batch.length > 0) yield batch
+          if (batch.records.length > 0) yield batch
           throw new FeedError({ message: reason })
         }
         reasons.add(read)
         options.onSkip?.(reason)
         continue
       }
-      for (const tick of read) {
-        batch.push({ token: tick.instrument_token, value: Buffer.from(encodeRawTick(tick)) })
-      }
-      if (batch.length >= BATCH_TICKS) {
+      for (const record of read) batch.add(record)
+      if (batch.records.length >= BATCH_RECORDS) {
         yield batch
-        batch = []
+        batch = new Batch()
       }
     }
     if (seen === undefined) {
       seen = reader
       onSeen(reader.seen)
     }
-    if (batch.length > 0) {
+    if (batch.records.length > 0) {
       yield batch
-      batch = []
+      batch = new Batch()
     }
   }
 }
@@ -318,7 +335,7 @@ const readingOf = (options: FileFeedOptions, nowMicros: () => number): Reading =
   options,
   known: new Known(options.tickSize === undefined && options.instruments?.tickSize !== undefined),
   occurrences: new Occurrences(),
-  counts: { bytes: 0, rows: 0, isChecking: false },
+  counts: { bytes: 0, rows: 0, isChecking: false, outdated: 0 },
   nowMicros
 })
 
@@ -329,7 +346,7 @@ const opened = (file: string) =>
 export interface Preview {
   readonly name: string
   readonly seen: Seen
-  readonly rows: ReadonlyArray<{ readonly line: number; readonly ticks: ReadonlyArray<RawTick> | string }>
+  readonly rows: ReadonlyArray<{ readonly line: number; readonly records: ReadonlyArray<RawRecord> | string }>
 }
 
 /** Reads the first rows of a file, and sends nothing: not even a question to an instance. */
@@ -347,7 +364,7 @@ export const preview = (options: FileFeedOptions, most: number): Effect.Effect<P
           for await (const { name, reader, rows } of rowsOf(source, reading, options.dates ?? checked?.dates, true)) {
             const shown = rows.slice(0, most).map(({ line, read }) => ({
               line,
-              ticks: read instanceof BadRow ? describeBad(name, line, read) : read
+              records: read instanceof BadRow ? describeBad(name, line, read) : read
             }))
             return { name, seen: reader.seen, rows: shown }
           }
@@ -370,6 +387,7 @@ export const run = (
     (source) => {
       const reasons = new Reasons()
       let sent = 0
+      let quotes = 0
       const refused = options.refused ?? (() => 0)
       return Effect.gen(function* () {
         const sink = yield* RawSink
@@ -382,6 +400,7 @@ export const run = (
           isChecking: counts.isChecking,
           rows: counts.rows,
           sent: sent - refused(),
+          quotes,
           skipped: reasons.total + refused(),
           reasons: reasons.counts
         })
@@ -406,8 +425,9 @@ export const run = (
             next = read()
             // Counted with it: what is sent while a stop comes is in the log.
             yield* Effect.uninterruptible(
-              Effect.map(publishPatiently(sink, value), () => {
-                sent += value.length
+              Effect.map(publishPatiently(sink, value.records), () => {
+                sent += value.records.length
+                quotes += value.quotes
               })
             )
             const now = yield* Clock.currentTimeMillis
@@ -417,6 +437,10 @@ export const run = (
             }
           }
           if (known.rounded > 0) options.onSeen?.(`prices rounded to their tick size: ${known.rounded} (--round)`)
+          if (counts.outdated > 0) {
+            const what = "quotes behind a newer one of their day, of which only the newest is kept"
+            options.onSeen?.(`${what}: ${counts.outdated} (sort the file by time)`)
+          }
           const over = progress()
           if (over.sent === 0) {
             const what = over.rows === 0 ? "it has no rows" : `none of its ${over.rows} rows is a tick that was taken`

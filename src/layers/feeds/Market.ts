@@ -3,7 +3,7 @@
  * packets on the two feeds, of which the snapshot feed's have a quote besides. Everything but the time stamps follows from
  * the seed.
  */
-import { type QuoteState, quoteMembers } from "../../schema/Quote.ts"
+import { encodePacket as encodeQuote, type QuoteState, quoteMembers } from "../../schema/Quote.ts"
 import type { Simulation } from "../../schema/Simulation.ts"
 import { simulatedBasePrice, simulatedInstruments } from "../../schema/Simulation.ts"
 import { MarketArrivals } from "./MarketArrivals.ts"
@@ -369,11 +369,8 @@ export const encodePacket = (packet: Packet, options: Simulation, runId: string)
   const text =
     `{"feed":"${feed}","instrument_token":${tick.instrument_token},"exchange_ts":${tick.exchange_ts},` +
     `"price":${tick.price},${content},"connection":"sim-${runId}-${feed}"${reset ? `,"reset":true` : ""}`
-  // The day's volume stands beside the quote.
-  return feed === "snapshot" ? `${text},"quote":${quoteText({ ...tick.quote!, day_volume: undefined })}}` : `${text}}`
+  return feed === "snapshot" ? `${text},"quote":${encodeQuote(tick.quote!)}}` : `${text}}`
 }
-
-const quoteText = (quote: QuoteState): string => `{${quoteMembers(quote).slice(1)}}`
 
 /**
  * A ledger's line: one meant tick, the feeds that delivered it at least once, and the quote that the snapshot feed had
@@ -384,6 +381,6 @@ export const encodeLedgerLine = (tick: MeantTick): string => {
   return (
     `{"instrument_token":${tick.instrument_token},"exchange_ts":${tick.exchange_ts},"price":${tick.price},` +
     `"volume":${tick.volume},"sequence_id":${tick.sequence_id},"reached":[${reached}]` +
-    `${tick.quote === undefined ? "" : `,"quote":${quoteText(tick.quote)}`}}\n`
+    `${tick.quote === undefined ? "" : `,"quote":{${quoteMembers(tick.quote).slice(1)}}`}}\n`
   )
 }

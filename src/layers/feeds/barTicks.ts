@@ -21,6 +21,9 @@ const MICROS_PER_SECOND = 1_000_000
 const DAY_OPENS_MICROS = 33_300_000_000
 const DAY_TRADES_MICROS = 22_500_000_000
 
+/** How many ticks a bar becomes. */
+export const BAR_TICKS = 4
+
 export interface FileBar {
   /** Its start, epoch microseconds. */
   readonly exchange_ts: number

@@ -1,14 +1,24 @@
 /** Decides which fields a row of a file may have, how the text of each is read, and what goes together. */
 import { showValue } from "../../schema/Explain.ts"
 import type { Zone } from "../../schema/NaiveTime.ts"
-import { rawFields, readRawTick } from "../../schema/RawTick.ts"
+import { rawFields, readRawRecord } from "../../schema/RawTick.ts"
 import { MIN_MICROS } from "../../schema/Time.ts"
 import type { DateOrder } from "../../schema/WrittenTime.ts"
 import type { BarInterval, BarStamp } from "./barTicks.ts"
+import {
+  BadQuote,
+  inColumns,
+  isTimeColumn,
+  priceColumnOf,
+  type QuoteColumn,
+  QuoteColumns,
+  quoteColumns
+} from "./fileQuotes.ts"
 import { FileTimes, type TimeUnit } from "./fileTimes.ts"
 
-type Reading = "number" | "time" | "text" | "flag" | "unused"
+type Reading = "number" | "time" | "text" | "flag"
 
+/** Rows of NDJSON have a quote as the contract has it; columns of one are apart. */
 const { session: _, quote: __, ...ofFeeds } = rawFields
 type OfFeeds = typeof ofFeeds
 
@@ -24,18 +34,6 @@ const readings: Readonly<Record<OfFeeds[keyof OfFeeds]["kind"], Reading>> = {
   flag: "flag"
 }
 
-/** Vendors send these beside a trade; a raw tick has no field for them, so they are named and not used. */
-const QUOTE_FIELDS = [
-  "bid",
-  "bid_quantity",
-  "ask",
-  "ask_quantity",
-  "oi",
-  "average_price",
-  "total_buy_quantity",
-  "total_sell_quantity"
-] as const
-
 const kinds = {
   ...(Object.fromEntries(Object.entries(ofFeeds).map(([name, { kind }]) => [name, readings[kind]])) as {
     readonly [N in keyof OfFeeds]: Reading
@@ -45,18 +43,17 @@ const kinds = {
   time: "text",
   /** Instead of `instrument_token`. */
   symbol: "text",
-  open: "number",
-  high: "number",
-  low: "number",
+  /** Of a bar; `open`, `high` and `low` are the day's so far in a file of ticks. */
   close: "number",
-  ...(Object.fromEntries(QUOTE_FIELDS.map((name) => [name, "unused"])) as {
-    readonly [N in (typeof QUOTE_FIELDS)[number]]: Reading
+  ...(Object.fromEntries(quoteColumns.map((name) => [name, isTimeColumn(name) ? "time" : "number"])) as {
+    readonly [N in QuoteColumn]: Reading
   })
 } as const
 export type FileField = keyof typeof kinds
 export const fileFields = Object.keys(kinds) as ReadonlyArray<FileField>
 export const isFileField = (name: string): name is FileField => Object.hasOwn(kinds, name)
-export const isQuoteField = (name: FileField): boolean => kinds[name] === "unused"
+export const isQuoteColumn = (name: FileField): name is QuoteColumn =>
+  (quoteColumns as ReadonlyArray<FileField>).includes(name)
 
 export const PRICES = ["open", "high", "low", "close"] as const
 /** Fields of a file of bars. What numbers a tick is not among them: each bar becomes several. */
@@ -70,9 +67,11 @@ const BAR_FIELDS: ReadonlyArray<FileField> = [
   "volume",
   "feed",
   "connection",
-  ...QUOTE_FIELDS
+  "oi"
 ]
-const TICK_FIELDS = fileFields.filter((field) => !(PRICES as ReadonlyArray<FileField>).includes(field))
+const TICK_FIELDS = fileFields.filter((field) => field !== "close")
+/** A column of this name may as well be of a bar: in a file of ticks it is taken where a flag or a preset says so. */
+const AMBIGUOUS: ReadonlyArray<FileField> = PRICES
 
 /** Where a column is found that no flag names: by one of these names, or its number where there is no header. */
 export type Columns = ReadonlyMap<FileField, ReadonlyArray<string>>
@@ -101,17 +100,44 @@ export interface RowOptions {
   /** Prices finer than this many rupees are refused, or rounded; 0: none is. Without it, than the instrument's own. */
   readonly tickSize?: number | undefined
   readonly round?: boolean
+  /**
+   * What a row is whose volume is 0 and whose price is that of its instrument's row before, though it has a book: a tick,
+   * or a quote alone.
+   */
+  readonly untraded?: "tick" | "quote" | undefined
 }
 
 export const fieldsOf = ({ bars }: RowOptions): ReadonlyArray<FileField> =>
   bars === undefined ? TICK_FIELDS : BAR_FIELDS
 
+/** By which names of columns a field is found that no flag names. */
+export const namesOf = ({ bars, columns }: RowOptions, field: FileField): ReadonlyArray<string> => [
+  ...(bars === undefined && AMBIGUOUS.includes(field) ? [] : [field]),
+  ...(columns?.get(field) ?? [])
+]
+
+/** Whether a row may be a quote alone, without a price: where it is said which columns are of one. */
+export const mayLackPrice = ({ bars, map }: RowOptions): boolean =>
+  bars === undefined && [...map.keys()].some(isQuoteColumn)
+
 /** What a row cannot be without; of each group one is enough. */
-export const requiredOf = ({ bars }: RowOptions): ReadonlyArray<ReadonlyArray<FileField>> => [
+export const requiredOf = (options: RowOptions): ReadonlyArray<ReadonlyArray<FileField>> => [
   ["instrument_token", "symbol"],
   ["exchange_ts", "date", "time"],
-  ...(bars === undefined ? [["price"] as const] : PRICES.map((field) => [field]))
+  ...(options.bars !== undefined ? PRICES.map((field) => [field]) : mayLackPrice(options) ? [] : [["price"] as const])
 ]
+
+/** A quantity of the book, or a number of orders, that has no price beside it; undefined where all have. */
+export const unpricedOf = (
+  fields: Iterable<FileField>,
+  has: (field: FileField) => boolean
+): { readonly field: FileField; readonly price: FileField } | undefined => {
+  for (const field of fields) {
+    const price = priceColumnOf(field)
+    if (price !== undefined && !has(price)) return { field, price }
+  }
+  return undefined
+}
 
 const NUMBER = /^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$/
 /** In groups of three, or as India writes them: 1,23,456.50. */
@@ -165,6 +191,12 @@ export const checkRowOptions = (options: RowOptions): string | undefined => {
       return `${field}: expected number, got ${showValue(text)}`
     }
   }
+  // Without a header it is known by now which columns there are.
+  if (format === "ndjson" || !hasHeader) {
+    const has = (field: FileField) => map.has(field) || set.has(field) || options.columns?.has(field) === true
+    const unpriced = unpricedOf([...map.keys(), ...set.keys()], has)
+    if (unpriced !== undefined) return `${unpriced.field} says nothing without ${unpriced.price}`
+  }
   const sample: Record<string, unknown> = { instrument_token: 1, exchange_ts: MIN_MICROS, price: 1 }
   const times = new FileTimes({ zone: options.zone, dates: options.dates, unit: options.unit })
   for (const [field, text] of set) {
@@ -179,8 +211,11 @@ export const checkRowOptions = (options: RowOptions): string | undefined => {
   }
   // A number may come from a column, so a missing one is not yet wrong.
   if (set.has("sequencing") && !set.has("sequence_id")) sample.sequence_id = 0
-  const read = readRawTick(sample)
-  if (typeof read === "string") return read
+  const quote = bars === undefined ? new QuoteColumns((field) => set.has(field)).read(sample) : undefined
+  if (quote instanceof BadQuote) return `${quote.field}: ${quote.reason}`
+  if (quote !== undefined) sample.quote = quote
+  const read = readRawRecord(sample)
+  if (typeof read === "string") return inColumns(read)
   if (format === "csv" && !hasHeader) {
     const missing = requiredOf(options).find(
       (group) => !group.some((field) => map.has(field) || set.has(field) || options.columns?.has(field))

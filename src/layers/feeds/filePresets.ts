@@ -15,6 +15,8 @@ export interface FilePreset {
   readonly dates: DateOrder | undefined
   readonly tz: string | undefined
   readonly stamp: BarStamp | undefined
+  /** What a row without a trade is: these files have one for each change of the book. */
+  readonly untraded: "tick" | "quote"
   /** What every row's symbol is, where no column has it. */
   readonly symbol: string | undefined
 }
@@ -26,8 +28,8 @@ const numbered = (...fields: ReadonlyArray<FileField>): Columns =>
   new Map(fields.map((field, at) => [field, [String(at + 1)]] as const))
 
 /**
- * Global Datafeeds: `Ticker,Date,Time,LTP,BuyPrice,BuyQty,SellPrice,SellQty,LTQ,OpenInterest` for ticks, of which most
- * are changes of the book with LTQ 0; `Ticker,Date,Time,Open,High,Low,Close,Volume,Open Interest` for bars, each with its
+ * Global Datafeeds: `Ticker,Date,Time,LTP,BuyPrice,BuyQty,SellPrice,SellQty,LTQ,OpenInterest` for ticks; LTQ is what was
+ * traded since the row before, and a row with LTQ 0 mostly a change of the book alone; `Ticker,Date,Time,Open,High,Low,Close,Volume,Open Interest` for bars, each with its
  * last second, 09:15:59. Dates are day/month/year. As public readers of these files have it, of archives from 2018 on
  * (GDFLNFO_TICK_…, GDFLNFO_BACKADJUSTED_…, GDFLCM_STOCK_…).
  */
@@ -36,9 +38,9 @@ const gdfl: FilePreset = {
     symbol: ["Ticker"],
     price: ["LTP"],
     volume: ["LTQ"],
-    bid: ["BuyPrice"],
+    bid_price: ["BuyPrice"],
     bid_quantity: ["BuyQty"],
-    ask: ["SellPrice"],
+    ask_price: ["SellPrice"],
     ask_quantity: ["SellQty"],
     oi: ["OpenInterest", "Open Interest"]
   }),
@@ -46,6 +48,7 @@ const gdfl: FilePreset = {
   dates: "dmy",
   tz: "Asia/Kolkata",
   stamp: "last",
+  untraded: "quote",
   symbol: undefined
 }
 
@@ -54,11 +57,12 @@ const gdfl: FilePreset = {
  * `20221003,09:07:41,38444.90,0,0` for an index, volume and open interest, bid, ask and their quantities for the others.
  */
 const trueData: FilePreset = {
-  columns: numbered("date", "time", "price", "volume", "oi", "bid", "bid_quantity", "ask", "ask_quantity"),
+  columns: numbered("date", "time", "price", "volume", "oi", "bid_price", "bid_quantity", "ask_price", "ask_quantity"),
   hasHeader: false,
   dates: "ymd",
   tz: "Asia/Kolkata",
   stamp: undefined,
+  untraded: "quote",
   symbol: BY_NAME
 }
 
@@ -67,13 +71,16 @@ const trueDataApi: FilePreset = {
   columns: columns({
     exchange_ts: ["timestamp", "time"],
     price: ["ltp"],
+    bid_price: ["bid"],
     bid_quantity: ["bidqty"],
+    ask_price: ["ask"],
     ask_quantity: ["askqty"]
   }),
   hasHeader: true,
   dates: "ymd",
   tz: "Asia/Kolkata",
   stamp: "start",
+  untraded: "quote",
   symbol: BY_NAME
 }
 
@@ -84,6 +91,7 @@ const kite: FilePreset = {
   dates: "ymd",
   tz: "Asia/Kolkata",
   stamp: "start",
+  untraded: "tick",
   symbol: undefined
 }
 

@@ -1,25 +1,30 @@
-/** Decides what a line of a file is: the ticks that it becomes, or what is wrong with it, and in which column. */
+/** Decides what a line of a file is: the records that it becomes, or what is wrong with it, and in which column. */
 import { intervalMicros } from "../../schema/Candle.ts"
 import { delimiterOf, splitLine } from "../../schema/delimited.ts"
 import { showValue } from "../../schema/Explain.ts"
-import { type RawTick, readRawTick } from "../../schema/RawTick.ts"
+import { type RawRecord, type RawTick, readRawRecord, readRawTick } from "../../schema/RawTick.ts"
 import { isExactPrice } from "../../schema/RawValues.ts"
 import { tradingDay, tradingDayStart } from "../../schema/Tick.ts"
 import type { DateOrder } from "../../schema/WrittenTime.ts"
-import { type BarInterval, barProblem, barTicks, type FileBar, startOf } from "./barTicks.ts"
+import { BAR_TICKS, type BarInterval, barProblem, barTicks, type FileBar, startOf } from "./barTicks.ts"
 import {
   BY_NAME,
   type FileField,
   fieldsOf,
   isFileField,
-  isQuoteField,
+  isQuoteColumn,
+  mayLackPrice,
+  namesOf,
   PRICES,
   type RowOptions,
   requiredOf,
-  typed
+  typed,
+  unpricedOf
 } from "./fileFields.ts"
+import { BadQuote, inColumns, QuoteColumns } from "./fileQuotes.ts"
 import { FileTimes, type TimeUnit, Unclear } from "./fileTimes.ts"
 import type { OfDays } from "./instrumentAnswers.ts"
+import type { LastRows } from "./LastRows.ts"
 
 /** Contents remembered to tell the same content met again: the newest this many for sure, twice as many at most. */
 export const MIN_CONTENTS = 131_072
@@ -151,7 +156,7 @@ export class BarStarts {
   }
 }
 
-/** A row that is no tick. */
+/** A row that is neither a tick nor a quote. */
 export class BadRow {
   readonly reason: string
   /** The field that it should have been; empty where the line as a whole is wrong. */
@@ -291,6 +296,7 @@ const dayOf = ({ exchange_ts }: Record<string, unknown>): number =>
 export interface ReaderParts {
   readonly known: Known
   readonly occurrences: Occurrences
+  readonly last: LastRows
   /** Of a file of bars, all its parts. */
   readonly starts: BarStarts | undefined
   /** Nothing is sent of what is read: occurrences need not be counted. */
@@ -311,6 +317,11 @@ export class RowReader {
   readonly #hasOneToken: boolean
   #delimiter: string
   #columns: ReadonlyArray<readonly [FileField, number]> | undefined
+  /** Those of a quote among what a row has; which of its fields are prices of one grid, and times besides its own. */
+  #quotes: QuoteColumns
+  #prices: ReadonlyArray<FileField> = []
+  #otherTimes: ReadonlyArray<FileField> = []
+  readonly #mayLackPrice: boolean
   #names: ReadonlyArray<string> = []
   #unused: ReadonlyArray<string> = []
   /** Fields that a row of a file with a header must have; 0: any number. */
@@ -327,19 +338,31 @@ export class RowReader {
     if (options.bars !== undefined) this.#constants.feed = `bars_${options.bars}`
     for (const [field, text] of options.set) this.#constants[field] = typed(field, text)
     if (this.#constants.symbol === BY_NAME) this.#constants.symbol = name.replace(/^.*\//, "").replace(/\.[^.]*$/, "")
+    this.#mayLackPrice = mayLackPrice(options)
+    this.#quotes = this.#findQuotes([])
     if (options.format === "csv" && !options.hasHeader) {
       const columns = new Map<FileField, string>()
       for (const [field, [number]] of options.columns ?? []) if (number !== undefined) columns.set(field, number)
       for (const [field, number] of options.map) columns.set(field, number)
       for (const field of options.set.keys()) columns.delete(field)
-      const read = fieldsOf(options).filter((field) => columns.has(field) && !isQuoteField(field))
+      const read = fieldsOf(options).filter((field) => columns.has(field))
       this.#columns = read.map((field) => [field, Number(columns.get(field)) - 1] as const)
-      this.#unused = [...columns.keys()].filter(isQuoteField)
+      this.#quotes = this.#findQuotes(read)
     }
   }
 
-  /** The ticks of a line; undefined for a blank line and for the header; what has to be known first; or what is wrong. */
-  read(line: string): ReadonlyArray<RawTick> | Wanted | BadRow | undefined {
+  /** The columns of a quote: those that were found, and what is told to be one. */
+  #findQuotes(found: ReadonlyArray<FileField>): QuoteColumns {
+    const { bars, map, set } = this.#options
+    const all = new Set<FileField>([...found, ...map.keys(), ...set.keys()])
+    const quotes = new QuoteColumns((field) => (bars === undefined || field === "oi") && all.has(field))
+    this.#prices = ["price", ...quotes.bookPrices]
+    this.#otherTimes = ["received_ts", ...quotes.times]
+    return quotes
+  }
+
+  /** The records of a line; undefined for a blank line and for the header; what has to be known first; or what is wrong. */
+  read(line: string): ReadonlyArray<RawRecord> | Wanted | BadRow | undefined {
     if (line.trim() === "") return undefined
     if (this.#options.format === "ndjson") return this.#finish(this.#object(line))
     if (this.#columns === undefined) return this.#header(line)
@@ -385,7 +408,7 @@ export class RowReader {
   }
 
   #header(line: string): BadRow | undefined {
-    const { columns: known, map, set } = this.#options
+    const { map, set } = this.#options
     const names = splitLine(line, this.#delimiter)?.map((name) => name.trim())
     if (names === undefined) return new BadRow(UNCLOSED)
     const data = isLikeData(names) ? "; it reads as data, not as names: --no-header" : ""
@@ -402,7 +425,7 @@ export class RowReader {
     const taken = new Set(found.values())
     for (const field of fieldsOf(this.#options)) {
       if (set.has(field) || found.has(field)) continue
-      const at = [field, ...(known?.get(field) ?? [])]
+      const at = namesOf(this.#options, field)
         .map((name) => this.#find(names, name))
         .find((place) => place >= 0)
       if (at !== undefined && !taken.has(at)) found.set(field, at)
@@ -416,8 +439,16 @@ export class RowReader {
       const field = group[0]!
       return new BadRow(`no column of that name (--map ${field}=COLUMN), there are ${showNames(names)}${data}`, field)
     }
-    const used = [...found].filter(([field]) => !isQuoteField(field))
-    const columns = used.sort(([, a], [, b]) => a - b)
+    const has = (field: FileField) => found.has(field) || set.has(field)
+    const unpriced = unpricedOf(map.keys(), has)
+    if (unpriced !== undefined) {
+      return new BadRow(`it says nothing without ${unpriced.price} (--map ${unpriced.price}=COLUMN)`, unpriced.field)
+    }
+    for (let lone = unpricedOf(found.keys(), has); lone !== undefined; lone = unpricedOf(found.keys(), has)) {
+      found.delete(lone.field)
+    }
+    const columns = [...found].sort(([, a], [, b]) => a - b)
+    this.#quotes = this.#findQuotes([...found.keys()])
     // A column named by its number is found in any line, so also in one that is data.
     const asRow = this.#finish(this.#row(line, columns))
     if (!(asRow instanceof BadRow) || asRow.isUnclear) {
@@ -440,11 +471,20 @@ export class RowReader {
     for (let i = 0; i < columns.length; i++) {
       const [field, at] = columns[i]!
       const text = fields[at]
-      if (text === undefined) return new BadRow(`the row has only ${fields.length} fields`, field, at + 1)
+      if (text === undefined) {
+        // A preset names columns that only some of a vendor's files have.
+        if (this.#isOptional(field)) continue
+        return new BadRow(`the row has only ${fields.length} fields`, field, at + 1)
+      }
       const bare = trimmed(text)
       if (bare !== "") row[field] = typed(field, bare)
     }
     return row
+  }
+
+  /** Whether a column may be absent: one of a quote that no flag names. */
+  #isOptional(field: FileField): boolean {
+    return isQuoteColumn(field) && !this.#options.map.has(field)
   }
 
   #object(line: string): Record<string, unknown> | BadRow {
@@ -468,22 +508,37 @@ export class RowReader {
     return Object.assign(given, this.#constants)
   }
 
-  #finish(given: Record<string, unknown> | BadRow): ReadonlyArray<RawTick> | Wanted | BadRow {
+  #finish(given: Record<string, unknown> | BadRow): ReadonlyArray<RawRecord> | Wanted | BadRow {
     if (given instanceof BadRow) return given
     const wrong = this.#time(given)
     if (wrong !== undefined) return wrong
     const instrument = this.#instrument(given)
     if (instrument !== undefined) return instrument
     if (this.#options.bars !== undefined) return this.#bar(given, this.#options.bars)
-    const size = this.#priced(given, "price")
-    if (size !== undefined) return size
-    const tick = this.#tick(given)
-    return tick instanceof BadRow ? tick : [tick]
+    const priced = this.#priced(given, this.#prices)
+    if (priced !== undefined) return priced
+    for (const field of this.#quotes.dayPrices) this.#fitted(given, field, 0)
+    const quote = this.#quotes.read(given)
+    if (quote instanceof BadQuote) return new BadRow(quote.reason, quote.field, this.#columnOf(quote.field))
+    const record = quote === undefined ? this.#record(given) : this.#quoted(given, quote)
+    return record instanceof BadRow ? record : [record]
+  }
+
+  /** A row of which columns are of a quote. */
+  #quoted(given: Record<string, unknown>, quote: Record<string, unknown>): RawRecord | BadRow {
+    if (given.price === undefined) {
+      if (!this.#mayLackPrice) return this.#refused(readRawTick(given) as string)
+      // What says that nothing was traded says nothing of a tick.
+      if (given.volume === 0) delete given.volume
+      if (given.sequence_id === undefined) delete given.sequencing
+    }
+    given.quote = Object.assign({}, given.quote, quote)
+    return this.#record(given)
   }
 
   /** Puts the row's instant where its time or its date and time are. */
   #time(given: Record<string, unknown>): BadRow | undefined {
-    const { date, exchange_ts, received_ts, time } = given
+    const { date, exchange_ts, time } = given
     let field: FileField = "exchange_ts"
     let read: number | string | Unclear | undefined
     if (exchange_ts !== undefined) read = this.#times.read(exchange_ts)
@@ -498,12 +553,19 @@ export class RowReader {
     if (read instanceof Unclear) return new BadRow(read.reason, field, this.#columnOf(field), true)
     if (typeof read === "string") return new BadRow(read, field, this.#columnOf(field))
     if (read !== undefined) given.exchange_ts = read
-    if (received_ts !== undefined) {
-      const received = this.#times.read(received_ts)
-      const reason = typeof received === "string" ? received : received instanceof Unclear ? received.reason : undefined
-      if (reason !== undefined) return new BadRow(reason, "received_ts", this.#columnOf("received_ts"))
-      given.received_ts = received
+    for (const other of this.#otherTimes) {
+      const wrong = given[other] === undefined ? undefined : this.#otherTime(given, other)
+      if (wrong !== undefined) return wrong
     }
+    return undefined
+  }
+
+  /** Puts an instant where the text of another time is. */
+  #otherTime(given: Record<string, unknown>, field: FileField): BadRow | undefined {
+    const read = this.#times.read(given[field])
+    const reason = typeof read === "string" ? read : read instanceof Unclear ? read.reason : undefined
+    if (reason !== undefined) return new BadRow(reason, field, this.#columnOf(field))
+    given[field] = read
     return undefined
   }
 
@@ -528,36 +590,50 @@ export class RowReader {
     return undefined
   }
 
-  /** Holds a price to the tick size of its instrument, or puts it there. */
-  #priced(given: Record<string, unknown>, field: FileField): Wanted | BadRow | undefined {
-    const { round, tickSize } = this.#options
-    const price = given[field]
+  /** Holds prices to the tick size of their instrument, or puts them there. */
+  #priced(given: Record<string, unknown>, fields: ReadonlyArray<FileField>): Wanted | BadRow | undefined {
     const token = given.instrument_token
-    if (typeof price !== "number" || typeof token !== "number" || !Number.isFinite(price)) return undefined
+    if (typeof token !== "number") return undefined
     const { known } = this.#parts
-    const day = dayOf(given)
-    const size = tickSize ?? (known.isAsking ? known.size(token, day) : 0)
-    if (size === undefined) return new Wanted(undefined, token, day)
+    const { tickSize } = this.#options
+    let size = tickSize
+    if (size === undefined && known.isAsking) {
+      const day = dayOf(given)
+      size = known.size(token, day)
+      if (size === undefined) return new Wanted(undefined, token, day)
+    }
+    for (let i = 0; i < fields.length; i++) {
+      const wrong = this.#fitted(given, fields[i]!, size ?? 0)
+      if (wrong !== undefined) return wrong
+    }
+    return undefined
+  }
+
+  /** Holds one price to a tick size; 0: to none. */
+  #fitted(given: Record<string, unknown>, field: FileField, size: number): BadRow | undefined {
+    const { round } = this.#options
+    const price = given[field]
+    if (typeof price !== "number" || !Number.isFinite(price)) return undefined
     const fitting = size > 0 ? onGrid(price, size) : isExactPrice(price) ? price : Number(price.toFixed(PRICE_DECIMALS))
     if (fitting === price || (size === 0 && round !== true)) return undefined
     if (round !== true) {
       const reason = `expected a multiple of the tick size ${size} (--round, or --tick-size for another), got ${price}`
       return new BadRow(reason, field, this.#columnOf(field))
     }
-    if (!this.#parts.isChecking) known.rounded += 1
+    if (!this.#parts.isChecking) this.#parts.known.rounded += 1
     given[field] = fitting
     return undefined
   }
 
-  #bar(given: Record<string, unknown>, interval: BarInterval): ReadonlyArray<RawTick> | Wanted | BadRow {
+  #bar(given: Record<string, unknown>, interval: BarInterval): ReadonlyArray<RawRecord> | Wanted | BadRow {
     for (const field of ["exchange_ts", ...PRICES] as const) {
       const value = given[field]
       if (typeof value !== "number") {
         return new BadRow(`expected number, got ${showValue(value)}`, field, this.#columnOf(field))
       }
-      const wrong = field === "exchange_ts" ? undefined : this.#priced(given, field)
-      if (wrong !== undefined) return wrong
     }
+    const priced = this.#priced(given, PRICES)
+    if (priced !== undefined) return priced
     const { close, connection, feed, high, instrument_token, low, open, volume = 0 } = given
     if (typeof volume !== "number" || !Number.isSafeInteger(volume) || volume < 0) {
       return new BadRow(`expected a whole number from 0, got ${showValue(volume)}`, "volume", this.#columnOf("volume"))
@@ -568,14 +644,18 @@ export class RowReader {
     const bar = { exchange_ts, open, high, low, close, volume } as FileBar
     const problem = barProblem(bar)
     if (problem !== undefined) return new BadRow(problem.reason, problem.field, this.#columnOf(problem.field))
-    const ticks: Array<RawTick> = []
+    const common = { instrument_token, feed, ...(connection === undefined ? {} : { connection }) }
+    const quote = this.#quotes.read(given)
+    const records: Array<RawRecord> = []
     for (const tick of barTicks(bar, interval)) {
-      const read = this.#tick({ instrument_token, feed, connection, ...tick })
+      // What is known by the end of the bar stands beside its close.
+      const isClose = records.length === BAR_TICKS - 1
+      const read = this.#record({ ...common, ...tick, ...(isClose && quote !== undefined ? { quote } : {}) })
       if (read instanceof BadRow) return read
-      ticks.push(read)
+      records.push(read)
     }
     const isNew = this.#parts.starts?.add(instrument_token as number, exchange_ts)
-    return isNew === false ? this.#badTime("expected each bar once, it is there already") : ticks
+    return isNew === false ? this.#badTime("expected each bar once, it is there already") : records
   }
 
   #badTime(reason: string): BadRow {
@@ -583,19 +663,28 @@ export class RowReader {
     return new BadRow(reason, field, this.#columnOf(field))
   }
 
-  #tick(given: Record<string, unknown>): RawTick | BadRow {
-    const tick = readRawTick(given)
-    if (typeof tick === "string") {
-      const field = /^(\w+): /.exec(tick)?.[1] ?? ""
-      return isFileField(field)
-        ? new BadRow(tick.slice(field.length + 2), field, this.#columnOf(field))
-        : new BadRow(tick.replace(/^input: /, ""))
+  #record(given: Record<string, unknown>): RawRecord | BadRow {
+    const read = readRawRecord(given)
+    if (typeof read === "string") return this.#refused(read)
+    const { isChecking, last, occurrences } = this.#parts
+    const record = last.take(read, this.#options.untraded ?? "tick")
+    const { tick } = record
+    if (tick !== undefined) {
+      if (given.connection === undefined) tick.connection = this.#connectionOf(tick.feed)
+      if (!isChecking && tick.sequence_id === undefined && given.occurrence === undefined) {
+        tick.occurrence = occurrences.next(tick)
+      }
     }
-    if (given.connection === undefined) tick.connection = this.#connectionOf(tick.feed)
-    if (!this.#parts.isChecking && tick.sequence_id === undefined && given.occurrence === undefined) {
-      tick.occurrence = this.#parts.occurrences.next(tick)
-    }
-    return tick
+    return record
+  }
+
+  /** What the contract refuses of a row, in the words of the file. */
+  #refused(sentence: string): BadRow {
+    const refusal = inColumns(sentence)
+    const field = /^(\w+): /.exec(refusal)?.[1] ?? ""
+    return isFileField(field)
+      ? new BadRow(refusal.slice(field.length + 2), field, this.#columnOf(field))
+      : new BadRow(refusal.replace(/^input: /, ""))
   }
 
   #connectionOf(feed: string): string {

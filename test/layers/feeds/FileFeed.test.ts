@@ -7,10 +7,12 @@ import { Deferred, Effect, Fiber, Layer } from "effect"
 import { TestClock } from "effect/testing"
 import * as FileFeed from "../../../src/layers/feeds/FileFeed.ts"
 import { checkRowOptions, type FileField, type RowOptions } from "../../../src/layers/feeds/fileFields.ts"
+import { presetOf } from "../../../src/layers/feeds/filePresets.ts"
 import { BarStarts, MIN_BAR_DAYS, MIN_CONTENTS, Occurrences } from "../../../src/layers/feeds/fileRows.ts"
 import { MAX_LINE_CHARS } from "../../../src/layers/feeds/fileSource.ts"
 import { makeZone } from "../../../src/schema/NaiveTime.ts"
-import { type RawTick, readRawTick } from "../../../src/schema/RawTick.ts"
+import type { QuoteState } from "../../../src/schema/Quote.ts"
+import { type RawRecord, type RawTick, readRawRecord, readRawTick } from "../../../src/schema/RawTick.ts"
 import { tradingDate, tradingDayStart } from "../../../src/schema/Tick.ts"
 import { RawSink } from "../../../src/streams/ports/RawSink.ts"
 import type { StoredTick } from "../../../src/streams/ports/TickStore.ts"
@@ -18,20 +20,22 @@ import { barsOf } from "../../http/memoryStore.ts"
 
 const collecting = (each: Effect.Effect<void> = Effect.void) => {
   const ticks: Array<RawTick> = []
+  const records: Array<RawRecord> = []
   let batches = 0
   const layer = Layer.succeed(RawSink, {
     publish: (batch) =>
       Effect.map(each, () => {
         batches += 1
         for (const { token, value } of batch) {
-          const tick = readRawTick(JSON.parse(Buffer.from(value).toString()))
-          if (typeof tick === "string") throw new Error(tick)
-          assert.strictEqual(tick.instrument_token, token)
-          ticks.push(tick)
+          const record = readRawRecord(JSON.parse(Buffer.from(value).toString()))
+          if (typeof record === "string") throw new Error(record)
+          assert.strictEqual((record.tick ?? record.quote!).instrument_token, token)
+          records.push(record)
+          if (record.tick !== undefined) ticks.push(record.tick)
         }
       })
   })
-  return { ticks, layer, batches: () => batches }
+  return { ticks, records, layer, batches: () => batches }
 }
 
 const folder = Effect.acquireRelease(
@@ -55,11 +59,11 @@ const feed = (text: string | Uint8Array, options: Partial<FileFeed.FileFeedOptio
   Effect.gen(function* () {
     const path = join(yield* folder, name)
     writeFileSync(path, text)
-    const { layer, ticks } = collecting()
+    const { layer, records, ticks } = collecting()
     const skipped: Array<string> = []
     const asked = { ...csv, onError: "fail", onSkip: (r: string) => skipped.push(r), ...options, file: path } as const
     const exit = yield* Effect.result(FileFeed.run(asked).pipe(Effect.provide(layer)))
-    return { ticks, skipped, progress: exit._tag === "Success" ? exit.success : undefined, failed: exit }
+    return { ticks, records, skipped, progress: exit._tag === "Success" ? exit.success : undefined, failed: exit }
   })
 
 const failureOf = (result: { readonly failed: { readonly _tag: string } }) => {
@@ -333,7 +337,8 @@ describe("the file feed", () => {
       }
       const options = { ...csv, bars: "1m", map: fields({ price: "close" }) } as const
       assert.include(checkRowOptions(options), "price is none of a bar's fields")
-      assert.include(checkRowOptions({ ...csv, map: fields({ open: "o" }) }), "open is of bars: --bars")
+      assert.include(checkRowOptions({ ...csv, map: fields({ close: "c" }) }), "close is of bars: --bars")
+      assert.include(checkRowOptions({ ...options, map: fields({ bid_price: "b" }) }), "bid_price is none of a bar's")
     })
   )
 
@@ -620,6 +625,273 @@ describe("what rows are to be read by", () => {
   })
 })
 
+/** What a quote says, without what it is silent of. */
+const saidBy = (record: RawRecord | undefined): Partial<QuoteState> =>
+  Object.fromEntries(
+    Object.entries(record?.quote?.state ?? {}).filter(([, value]) => value !== undefined)
+  ) as Partial<QuoteState>
+
+describe("quotes of a file", () => {
+  const BOOK = ["bid_price", "bid_quantity", "bid_orders", "ask_price", "ask_quantity", "ask_orders"]
+  const DEEP = ["", "_2", "_3", "_4", "_5"].flatMap((level) => BOOK.map((name) => `${name}${level}`))
+  const DAY = [
+    ...["total_buy_quantity", "total_sell_quantity", "oi", "oi_day_high", "oi_day_low", "average_price"],
+    ...["last_quantity", "last_trade_ts", "open", "high", "low", "previous_close", "lower_circuit", "upper_circuit"]
+  ]
+  const one = fields({ instrument_token: "7" })
+  const row = (second: number, ...rest: ReadonlyArray<number | string>) =>
+    [`2026-01-15 09:15:0${second}`, ...rest].join()
+
+  it.effect("stand beside the tick of their row: levels of the book, and what is known of the day", () =>
+    Effect.gen(function* () {
+      const levels = Array.from({ length: 5 }, (_, i) => [100 - i, 10 + i, 1 + i, 101 + i, 20 + i, 2 + i])
+      const day = [500, 600, 77, 80, 70, 100.123, 3, "2026-01-15 09:15:01", 99, 102, 98, 97.5, 80, 120]
+      const text = `exchange_ts,price,volume,${DEEP},${DAY}\n${row(2, 100, 3, ...levels.flat(), ...day)}\n`
+      const renamed = text.replace(",open,high,low,", ",Open,High,Low,")
+      const map = fields({ open: "Open", high: "High", low: "Low" })
+      const { progress, records } = yield* feed(renamed, { set: one, map })
+      assert.deepStrictEqual(
+        records.map(({ tick }) => [tick?.price, tick?.volume]),
+        [[100, 3]]
+      )
+      assert.deepStrictEqual(saidBy(records[0]), {
+        bid: levels.map(([price, quantity, orders]) => [price, quantity, orders]),
+        ask: levels.map(([, , , price, quantity, orders]) => [price, quantity, orders]),
+        ...Object.fromEntries(DAY.map((name, i) => [name, day[i]])),
+        last_trade_ts: Date.UTC(2026, 0, 15, 3, 45, 1) * 1000
+      } as Partial<QuoteState>)
+      assert.deepInclude(progress, { rows: 1, sent: 1, quotes: 1, skipped: 0 })
+    })
+  )
+
+  it.effect(
+    "leave out what a row is silent of, and a level of quantity 0, which is how vendors fill an empty side",
+    () =>
+      Effect.gen(function* () {
+        const header = "exchange_ts,price,bid_price,bid_quantity,bid_price_2,bid_quantity_2,ask_price,ask_quantity,oi"
+        const rows = [
+          row(0, 10, 9, 5, 8, 6, 11, 7, 77),
+          row(1, 10, 9, 5, 0, 0, 0, 0, ""),
+          row(2, 10, "", "", "", "", "", 0, ""),
+          row(3, 10, "", "", "", "", "", "", "")
+        ]
+        const { progress, records } = yield* feed(`${header}\n${rows.join("\n")}\n`, { set: one })
+        assert.deepStrictEqual(records.map(saidBy), [
+          {
+            bid: [
+              [9, 5, 0],
+              [8, 6, 0]
+            ],
+            ask: [[11, 7, 0]],
+            oi: 77
+          },
+          { bid: [[9, 5, 0]], ask: [] },
+          { ask: [] },
+          {}
+        ])
+        assert.deepInclude(progress, { sent: 4, quotes: 3 })
+        assert.isUndefined(records[3]!.quote)
+      })
+  )
+
+  it.effect("take a side without quantities, whose price 0 is nobody", () =>
+    Effect.gen(function* () {
+      const text = `exchange_ts,price,bid,ask\n${row(0, 10, 9, 11)}\n${row(1, 10, 9, 0)}\n`
+      const { records } = yield* feed(text, { set: one, map: fields({ bid_price: "bid", ask_price: "ask" }) })
+      assert.deepStrictEqual(records.map(saidBy), [
+        { bid: [[9, 0, 0]], ask: [[11, 0, 0]] },
+        { bid: [[9, 0, 0]], ask: [] }
+      ])
+    })
+  )
+
+  it.effect("stand alone in a row without a price, where the map says which columns are of a quote", () =>
+    Effect.gen(function* () {
+      const text = `exchange_ts,price,volume,BuyPrice,BuyQty\n${row(0, "", 0, 9, 5)}\n${row(1, 10, 3, 9, 6)}\n`
+      const map = fields({ bid_price: "BuyPrice", bid_quantity: "BuyQty" })
+      const set = fields({ instrument_token: "7", feed: "mine" })
+      const { progress, records } = yield* feed(text, { set, map })
+      assert.deepStrictEqual(
+        records.map(({ quote, tick }) => [tick?.price, quote?.exchange_ts, quote?.feed, quote?.state.bid]),
+        [
+          [undefined, Date.UTC(2026, 0, 15, 3, 45) * 1000, "mine", [[9, 5, 0]]],
+          [10, Date.UTC(2026, 0, 15, 3, 45, 1) * 1000, "mine", [[9, 6, 0]]]
+        ]
+      )
+      assert.deepInclude(progress, { rows: 2, sent: 2, quotes: 2 })
+      // Without a price anywhere; and with its quantity, which only a trade has.
+      const bare = yield* feed(text.replace("price,volume", "was,size"), { set, map })
+      assert.deepStrictEqual(
+        bare.records.map(({ tick }) => tick),
+        [undefined, undefined]
+      )
+      assert.strictEqual(
+        failureOf(yield* feed(text.replace(",,0,", ",,4,"), { set, map })),
+        "ticks.csv line 2, column 2 (price): missing, though volume says that there is a tick beside the quote; nothing of ticks.csv went in"
+      )
+      const byName = text.replace("BuyPrice,BuyQty", "bid_price,bid_quantity")
+      assert.strictEqual(
+        failureOf(yield* feed(byName, { set })),
+        "ticks.csv line 2, column 2 (price): expected a number between -1000000000 and 1000000000, got nothing; nothing of ticks.csv went in"
+      )
+    })
+  )
+
+  it.effect("are those of the contract in NDJSON, beside ticks and alone, or of keys that the map names", () =>
+    Effect.gen(function* () {
+      const at = { instrument_token: 7, exchange_ts: 1_768_448_700_000_000 }
+      const rows = [
+        { ...at, price: 10, day_volume: 40, quote: { bid: [[9, 5, 1]], oi: 3 }, oi: 9 },
+        { ...at, day_volume: 41, quote: { ask: [] } },
+        { ...at, price: 10, bp: 8, bq: 2 },
+        { ...at, price: 10, bp: 8, bq: 2, quote: { oi: 4, bid: [] } }
+      ]
+      const text = rows.map((r) => JSON.stringify(r)).join("\n")
+      const map = fields({ bid_price: "bp", bid_quantity: "bq" })
+      const { records } = yield* feed(text, { ...ndjson, map }, "ticks.ndjson")
+      assert.deepStrictEqual(records.map(saidBy), [
+        { bid: [[9, 5, 1]], oi: 3, day_volume: 40 },
+        { ask: [], day_volume: 41 },
+        { bid: [[8, 2, 0]] },
+        { bid: [[8, 2, 0]], oi: 4 }
+      ])
+      assert.deepStrictEqual(
+        records.map(({ tick }) => tick?.price),
+        [10, undefined, 10, 10]
+      )
+      const wrong = JSON.stringify({ ...at, price: 10, quote: { bid: [[9, -5, 1]] } })
+      assert.strictEqual(
+        failureOf(yield* feed(wrong, ndjson, "ticks.ndjson")),
+        "ticks.ndjson line 1, bid_quantity: expected a value greater than or equal to 0, got -5; nothing of ticks.ndjson went in"
+      )
+    })
+  )
+
+  it.effect("name what is wrong by row, column and field", () =>
+    Effect.gen(function* () {
+      const header =
+        "exchange_ts,price,bid_price,bid_quantity,bid_price_2,bid_quantity_2,oi,average_price,last_trade_ts"
+      for (const [wrong, message] of [
+        [
+          row(0, 10, "x", 5, "", "", "", "", ""),
+          'column 3 (bid_price): expected a number between -1000000000 and 1000000000, got "x"'
+        ],
+        [
+          row(0, 10, 9, -5, "", "", "", "", ""),
+          "column 4 (bid_quantity): expected a value greater than or equal to 0, got -5"
+        ],
+        [row(0, 10, 9, 5, 8, 1.5, "", "", ""), "column 6 (bid_quantity_2): expected an integer, got 1.5"],
+        [row(0, 10, "", "", 8, 1, "", "", ""), "column 5 (bid_price_2): expected bid_price before it, the better one"],
+        [row(0, 10, "", 5, "", "", "", "", ""), "column 3 (bid_price): missing, though bid_quantity is 5"],
+        [row(0, 10, 9, 5, 8, 6, 1.5, "", ""), "column 7 (oi): expected an integer, got 1.5"],
+        [
+          row(0, 10, 9, 5, 8, 6, 1, 10.123456789, ""),
+          "column 8 (average_price): expected at most 7 decimals, got 10.123456789"
+        ],
+        [
+          row(0, 10, 9, 5, 8, 6, 1, 1, "soon"),
+          'column 9 (last_trade_ts): expected a time such as 2026-01-15T09:15:00+05:30 or an epoch number, got "soon"'
+        ]
+      ] as const) {
+        const failed = failureOf(yield* feed(`${header}\n${wrong}\n`, { set: one }))
+        assert.strictEqual(failed, `ticks.csv line 2, ${message}; nothing of ticks.csv went in`)
+      }
+    })
+  )
+
+  it.effect("hold the prices of the book to the tick size, and round them; averages have none", () =>
+    Effect.gen(function* () {
+      const header = "exchange_ts,price,bid_price,bid_quantity,average_price"
+      const text = `${header}\n${row(0, 10.05, 10.02, 5, 10.123456789)}\n`
+      assert.include(
+        failureOf(yield* feed(text, { set: one, tickSize: 0.05 })),
+        "column 3 (bid_price): expected a multiple of the tick size 0.05 (--round, or --tick-size for another), got 10.02"
+      )
+      const { records } = yield* feed(text, { set: one, tickSize: 0.05, round: true })
+      assert.deepStrictEqual(records.map(saidBy), [{ bid: [[10, 5, 0]], average_price: 10.1234568 }])
+    })
+  )
+
+  it.effect("leave columns alone that may be of a bar, and quantities without a price", () =>
+    Effect.gen(function* () {
+      const seen: Array<string> = []
+      const text = `exchange_ts,price,open,high,low,bid_quantity\n${row(0, 10, 1, 2, 3, 4)}\n`
+      const { records } = yield* feed(text, { set: one, onSeen: (what) => seen.push(what) })
+      assert.deepStrictEqual(records.map(saidBy), [{}])
+      assert.deepStrictEqual(seen, ["columns not used: open, high, low, bid_quantity"])
+      assert.include(
+        failureOf(yield* feed(text, { set: one, map: fields({ bid_quantity: "bid_quantity" }) })),
+        "line 1, bid_quantity: it says nothing without bid_price (--map bid_price=COLUMN)"
+      )
+      assert.strictEqual(
+        checkRowOptions({ ...ndjson, map: fields({ ask_orders_3: "n" }) }),
+        "ask_orders_3 says nothing without ask_price_3"
+      )
+      assert.strictEqual(checkRowOptions({ ...csv, set: fields({ oi: "-1" }) })?.slice(0, 3), "oi:")
+    })
+  )
+
+  const book = (second: number, price: number | string, quantity: number, volume: number) =>
+    row(second, price, quantity, volume)
+  const BOOK_HEADER = "exchange_ts,price,bid_quantity,volume,bid_price"
+
+  it.effect("stand alone in rows that tell of no trade, where the vendor has one for each change of the book", () =>
+    Effect.gen(function* () {
+      const rows = [
+        book(0, 10, 5, 0),
+        book(1, 10, 6, 4),
+        book(2, 10, 7, 0),
+        book(3, 11, 7, 0),
+        book(4, 11, 0, 0),
+        book(5, 11, 8, 0),
+        book(6, 11, 8, 2)
+      ]
+      const text = `${BOOK_HEADER}\n${rows.map((r) => `${r},9`).join("\n")}\n`
+      const pricesOf = (records: ReadonlyArray<RawRecord>) => records.map(({ tick }) => tick?.price)
+      const told = yield* feed(text, { set: one, untraded: "quote" })
+      // A price that changed was traded at; without a book there is nothing but the price.
+      assert.deepStrictEqual(pricesOf(told.records), [undefined, 10, undefined, 11, 11, undefined, 11])
+      assert.isTrue(told.records.every(({ quote }) => quote !== undefined))
+      assert.deepStrictEqual((yield* feed(text, { set: one, untraded: "quote" })).records, told.records)
+      assert.deepStrictEqual(pricesOf((yield* feed(text, { set: one })).records), [10, 10, 10, 11, 11, 11, 11])
+      const totals = [0, 4, 4, 4, 4, 4, 6]
+      const byDay = rows.map((r, i) => `${r.slice(0, r.lastIndexOf(","))},${totals[i]},9`)
+      const ofDay = `${BOOK_HEADER.replace("volume", "day_volume")}\n${byDay.join("\n")}\n`
+      const { records } = yield* feed(ofDay, { set: one, untraded: "quote" })
+      assert.deepStrictEqual(pricesOf(records), pricesOf(told.records))
+      assert.strictEqual(records[2]!.quote!.state.day_volume, 4)
+    })
+  )
+
+  it.effect("are counted and told where they stand behind a newer one of their day", () =>
+    Effect.gen(function* () {
+      const seen: Array<string> = []
+      const onSeen = (what: string) => seen.push(what)
+      const rows = [row(2, 10, 1), row(1, 10, 2), row(0, 10, 3), row(2, 10, 4)]
+      const other = "2026-01-14 09:15:00,10,1"
+      yield* feed(`exchange_ts,price,oi\n${[...rows, other].join("\n")}\n`, { set: one, onSeen })
+      assert.deepStrictEqual(seen, [
+        "quotes behind a newer one of their day, of which only the newest is kept: 2 (sort the file by time)"
+      ])
+    })
+  )
+
+  it.effect("are the open interest of a bar, beside its close", () =>
+    Effect.gen(function* () {
+      const rows = ["09:15:00,1,3,1,2,4,77", "09:16:00,2,2,2,2,4,", "09:17:00,2,2,2,2,4,0"]
+      const text = `date,open,high,low,close,volume,oi\n${rows.map((r) => `2026-01-15 ${r}`).join("\n")}\n`
+      const { progress, records } = yield* feed(text, { bars: "1m", set: one })
+      assert.deepStrictEqual(records.map(saidBy), [{}, {}, {}, { oi: 77 }, {}, {}, {}, {}, {}, {}, {}, { oi: 0 }])
+      assert.strictEqual(records[3]!.quote!.exchange_ts, Date.UTC(2026, 0, 15, 3, 45, 59, 999) * 1000)
+      assert.deepInclude(progress, { rows: 3, sent: 12, quotes: 2 })
+      assert.strictEqual(
+        failureOf(yield* feed(text.replace(",77", ",-7"), { bars: "1m", set: one })),
+        "ticks.csv line 2, column 7 (oi): expected a value greater than or equal to 0, got -7; nothing of ticks.csv went in"
+      )
+    })
+  )
+})
+
 describe.each(["nifty50-2022-08-10.csv", "nifty50-2022-08-12.csv"])("the real day %s", (name) => {
   const file = join(import.meta.dirname, "../../../../shared/data", name)
 
@@ -654,5 +926,64 @@ describe.each(["nifty50-2022-08-10.csv", "nifty50-2022-08-12.csv"])("the real da
         assert.deepStrictEqual(again.ticks, ticks)
       })
     )
+  )
+})
+
+describe("the real day of a future", () => {
+  const file = join(import.meta.dirname, "../../../../shared/data/nifty-futures-2022-01-ticks.csv")
+  const token = 3001
+
+  it.effect.skipIf(!existsSync(file))(
+    "is taken whole: trades, quotes and open interest are the file's (skipped without ../shared/data)",
+    () =>
+      Effect.gen(function* () {
+        const { columns, dates, hasHeader, stamp, untraded } = presetOf("gdfl")
+        const options: FileFeed.FileFeedOptions = {
+          ...{ ...csv, file, onError: "fail", columns, dates, hasHeader, stamp, untraded },
+          instruments: { token: async () => ({ is: token, from: -Infinity, through: Infinity }) }
+        }
+        const { layer, records } = collecting()
+        const progress = yield* FileFeed.run(options).pipe(Effect.provide(layer))
+        const rows = readFileSync(file, "utf8")
+          .trim()
+          .split(/\r?\n/)
+          .slice(1)
+          .map((line) => line.split(","))
+        assert.deepInclude(progress, { rows: rows.length, sent: rows.length, quotes: rows.length, skipped: 0 })
+
+        const stampOf = ([, date, time]: ReadonlyArray<string>) => {
+          const [d, m, y] = date!.split("/")
+          return Date.parse(`${y}-${m}-${d}T${time}+05:30`) * 1000
+        }
+        assert.deepStrictEqual(
+          records.map(({ quote, tick }) => [quote!.exchange_ts, tick?.exchange_ts ?? quote!.exchange_ts]),
+          rows.map((row) => [stampOf(row), stampOf(row)])
+        )
+        assert.deepStrictEqual(
+          records.map(saidBy),
+          rows.map(
+            ([, , , , bid, bids, ask, asks, , oi]): Partial<QuoteState> => ({
+              bid: [[Number(bid), Number(bids), 0]],
+              ask: [[Number(ask), Number(asks), 0]],
+              oi: Number(oi)
+            })
+          )
+        )
+        // What was traded, or at least moved the price; of the rest nothing is a trade.
+        assert.deepStrictEqual(
+          records.map(({ tick }) => (tick === undefined ? undefined : [tick.price, tick.volume])),
+          rows.map(([, , , price, , , , , quantity], i) =>
+            quantity === "0" && price === (rows[i - 1] ?? rows[i]!)[3] ? undefined : [Number(price), Number(quantity)]
+          )
+        )
+        const ticks = records.flatMap(({ tick }) => (tick === undefined ? [] : [tick]))
+        assert.strictEqual(
+          ticks.reduce((sum, { volume }) => sum + volume, 0),
+          rows.reduce((sum, row) => sum + Number(row[8]), 0)
+        )
+        assert.strictEqual(Math.min(...ticks.map(({ price }) => price)), Math.min(...rows.map((row) => Number(row[3]))))
+        const identity = (t: RawTick) => `${t.exchange_ts} ${t.price} ${t.volume} ${t.occurrence}`
+        assert.strictEqual(new Set(ticks.map(identity)).size, ticks.length)
+      })
   )
 })
