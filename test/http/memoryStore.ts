@@ -5,7 +5,13 @@ import type { Instrument } from "../../src/schema/Instrument.ts"
 import { meaningsOf, type Sighting, sighted } from "../../src/schema/Meaning.ts"
 import { compareQuotes, type Quote } from "../../src/schema/Quote.ts"
 import { compareTicks, tradingDay } from "../../src/schema/Tick.ts"
-import { type DaySoFar, type KnownInstrument, type StoredTick, TickStore } from "../../src/streams/ports/TickStore.ts"
+import {
+  type DaySoFar,
+  type KnownInstrument,
+  type MinuteOi,
+  type StoredTick,
+  TickStore
+} from "../../src/streams/ports/TickStore.ts"
 import { minutesOf } from "../support/candles.ts"
 
 export class Rows {
@@ -39,11 +45,12 @@ export class Rows {
   }
 
   /** The last open interest of each bar's time that has one. */
-  oiOf(token: number, interval: Parameters<typeof barStart>[1]): ReadonlyMap<number, number> {
+  oiOf(token: number, interval: Parameters<typeof barStart>[1]): ReadonlyMap<number, MinuteOi> {
     return new Map(
-      this.quotesOf(token).flatMap(({ exchange_ts, oi }) =>
-        oi === undefined ? [] : [[barStart(exchange_ts, interval), oi] as const]
-      )
+      this.quotesOf(token).flatMap(({ exchange_ts, oi, source }) => {
+        const ts = barStart(exchange_ts, interval)
+        return oi === undefined ? [] : [[ts, { ts, oi, exchange_ts, offset: source[1] }] as const]
+      })
     )
   }
 }
@@ -108,15 +115,12 @@ export const memoryStore = (rows: Rows, change: Partial<TickStore["Service"]> = 
         return barsOf(rows.of(instrument_token, 0, Number.MAX_SAFE_INTEGER), interval)
           .filter(({ ts }) => ts >= from && ts < to)
           .slice(0, limit)
-          .map((bar) => withOi(bar, oi.get(bar.ts)))
+          .map((bar) => withOi(bar, oi.get(bar.ts)?.oi))
       }),
     minutes: (query) => Effect.sync(() => minutesOf(rows.ticks, query)),
     minuteOi: ({ instrument_token, from, to, limit }) =>
       Effect.sync(() =>
-        [...rows.oiOf(instrument_token, "1m")]
-          .filter(([ts]) => ts >= from && ts < to)
-          .slice(0, limit)
-          .map(([ts, oi]) => ({ ts, oi }))
+        [...rows.oiOf(instrument_token, "1m").values()].filter(({ ts }) => ts >= from && ts < to).slice(0, limit)
       ),
     latestQuotes: (tokens) =>
       Effect.sync(

@@ -144,7 +144,7 @@ const LATEST = `
     ORDER BY l.exchange_ts DESC LIMIT 1) q`
 
 const MINUTE_OI = `
-  SELECT ${seconds("minute")}, oi FROM oi_1m
+  SELECT ${seconds("minute")}, oi, ${seconds("exchange_ts")}, source_offset FROM oi_1m
   WHERE instrument_token = $1::integer AND minute >= $2::timestamptz AND minute < $3::timestamptz
   ORDER BY minute LIMIT $4::bigint`
 
@@ -259,13 +259,13 @@ export const makeQuoteReader = (pool: pg.Pool, days: Days) => {
   }
 
   const minuteOi = async (query: Parameters<TickStore["Service"]["minuteOi"]>[0]): Promise<ReadonlyArray<MinuteOi>> => {
-    const found = await rows<readonly [number, number]>(pool, "minute_oi", MINUTE_OI, [
+    const found = await rows<readonly [number, number, number, number]>(pool, "minute_oi", MINUTE_OI, [
       query.instrument_token,
       timestampText(query.from),
       timestampText(query.to),
       query.limit
     ])
-    return found.map(([ts, oi]) => ({ ts: micros(ts), oi }))
+    return found.map(([ts, oi, at, offset]) => ({ ts: micros(ts), oi, exchange_ts: micros(at), offset }))
   }
 
   /** Another text after every change of these instruments' open interest in [from, to); empty where none is known. */

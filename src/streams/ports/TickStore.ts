@@ -90,6 +90,9 @@ export interface CandleQuery {
 export interface MinuteOi {
   readonly ts: number
   readonly oi: number
+  /** The stamp of the quote that told it, and its offset in the raw log: -1 where a replay added it. */
+  readonly exchange_ts: number
+  readonly offset: number
 }
 
 /** The first or the last tick of a bar, with its place in the order of ticks. */

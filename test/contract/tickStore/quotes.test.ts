@@ -216,7 +216,13 @@ onEachStore("quotes", (it) => {
           all.filter(({ exchange_ts }) => exchange_ts >= from && exchange_ts < to)
         )
         assert.deepStrictEqual((yield* latestQuotes([token])).get(token), all.at(-1))
-        const oi = [...kept.oi("1m")].map(([ts, oi]) => ({ ts, oi }))
+        const told = new Map(
+          all.flatMap(({ exchange_ts, oi, source }) => {
+            const ts = barStart(exchange_ts, "1m")
+            return oi === undefined ? [] : [[ts, { ts, oi, exchange_ts, offset: source[1] }] as const]
+          })
+        )
+        const oi = [...told.values()]
         assert.deepStrictEqual(yield* minuteOi({ instrument_token: token, from: FROM, to: TO, limit: 10_000 }), oi)
         assert.deepStrictEqual(
           yield* minuteOi({ instrument_token: token, from, to, limit: 2 }),
