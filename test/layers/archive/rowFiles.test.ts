@@ -39,6 +39,7 @@ const AnyBar = Schema.Struct({
   low: price,
   close: price,
   volume: whole(0, Number.MAX_SAFE_INTEGER),
+  oi: Schema.NullOr(whole(0, Number.MAX_SAFE_INTEGER)),
   phase: Schema.NullOr(Schema.Literals(["PRE_OPEN", "CONTINUOUS", "CAS", "POST_CLOSE", "CLOSED"])),
   final: Schema.Boolean,
   known: Schema.Boolean
