@@ -275,6 +275,30 @@ describe("recovery of a partition (P3)", () => {
     })
   )
 
+  it.effect("publishes no quote twice that is the newest of what was published, live or of a replay", () =>
+    Effect.gen(function* () {
+      const at = { instrument_token: 1, exchange_ts: START * 1000 }
+      for (const headers of [undefined, { replay: "r.1" }]) {
+        // With a checkpoint behind it, and without.
+        for (const SNAPSHOT_MS of [0, 3_600_000]) {
+          const found = yield* Effect.gen(function* () {
+            yield* TestClock.setTime(START)
+            const log = yield* TickLog
+            for (const oi of [1, 2, 3]) {
+              yield* log.append("raw_ticks", 0, [json({ ...at, quote: { oi } }, headers)])
+              yield* processAll({ ...settings, SNAPSHOT_MS })
+            }
+            return yield* published
+          }).pipe(Effect.provide(faulty({}, () => 0)), apart)
+          assert.deepStrictEqual(
+            found.map((record) => packetOf(record).source[1]),
+            [0, 1, 2]
+          )
+        }
+      }
+    })
+  )
+
   it.effect("publishes nothing twice where every append was acknowledged", () =>
     Effect.gen(function* () {
       const input = records(9, COUNT)
