@@ -71,6 +71,7 @@ export const barRows = (store: Readable, asked: BarsAsked): Stream.Stream<BarRow
   const readerOf = (token: number): PageReader<BarRow, StoreError> => {
     const segment = asked.segment(token)
     return {
+      pageSize: limit,
       page: (after) =>
         bars(store, {
           token,
@@ -95,7 +96,6 @@ export const barRows = (store: Readable, asked: BarsAsked): Stream.Stream<BarRow
   }
   return merge(tokens.map(readerOf), {
     order: (a, b) => a.ts - b.ts || a.instrument_token - b.instrument_token,
-    pageSize: limit,
     arraySize: PAGE_ROWS,
     concurrency: PAGES
   })

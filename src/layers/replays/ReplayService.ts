@@ -30,7 +30,7 @@ import {
   UnknownSymbol
 } from "../../streams/replay/Replays.ts"
 import { type Release, WatermarkReorder } from "../../streams/replay/reorderByWatermark.ts"
-import { endRun, makeWindow, replay, sliceTicks, storedTicks } from "../../streams/replay/replay.ts"
+import { endRun, makeWindow, replay, type Slice, sliceTicks, storedTicks } from "../../streams/replay/replay.ts"
 
 export type ReplaySettings = Pick<
   Settings,
@@ -73,13 +73,14 @@ interface Entry {
   readonly pace: Pace
   state: ReplayState
   failure: { readonly _tag: string; readonly message: string } | undefined
-  /** Ticks out of the pipeline, and on the way to that. */
+  /** Ticks out of the pipeline. */
   sent: number
+  /** Ticks and quotes on the way to that. */
   onTheWay: number
-  /** exchange_ts of the last tick that came out. */
+  /** exchange_ts of the last that came out. */
   lastOut: number | undefined
-  /** Ticks of each slice that has not come out, by watermark. */
-  readonly slices: Map<number, number>
+  /** Those that have not come out, by watermark. */
+  readonly slices: Map<number, Slice>
   watermark: number
   /** The end watermark went in: the pipeline will free the run by itself. */
   endSent: boolean
@@ -187,10 +188,10 @@ const make = (settings: ReplaySettings) =>
     const tell = ({ run, watermark, end, ticks, quotes }: Release) => {
       const entry = runs.get(run)
       if (entry === undefined) return
-      const slice = entry.slices.get(watermark) ?? 0
-      entry.onTheWay -= slice
+      const slice = entry.slices.get(watermark)
+      entry.onTheWay -= slice?.packets ?? 0
       if (isOver(entry)) return
-      entry.sent += slice
+      entry.sent += slice?.ticks ?? 0
       const last = Math.max(
         ticks[ticks.length - 1]?.exchange_ts ?? Number.NEGATIVE_INFINITY,
         quotes[quotes.length - 1]?.exchange_ts ?? Number.NEGATIVE_INFINITY
@@ -206,9 +207,9 @@ const make = (settings: ReplaySettings) =>
     const free = ({ run, watermark, end }: Release) => {
       const entry = runs.get(run)
       if (entry === undefined) return
-      const slice = entry.slices.get(watermark) ?? 0
+      const slice = entry.slices.get(watermark)
       entry.slices.delete(watermark)
-      window.freeUnsafe(run, slice)
+      window.freeUnsafe(run, slice?.packets ?? 0)
       inFlight.add(window.usedUnsafe())
       if (end) forget(entry)
     }
@@ -249,13 +250,14 @@ const make = (settings: ReplaySettings) =>
         window,
         pace: entry.pace,
         holdBack,
-        onDue: (ticks) => {
-          entry.onTheWay += ticks
+        onDue: (packets) => {
+          entry.onTheWay += packets
         },
-        onSlice: ({ watermark, ticks, end }) => {
+        onSlice: (slice) => {
+          const { watermark, end } = slice
           entry.watermark = watermark
           reorder.sent(entry.runKey, watermark, end)
-          entry.slices.set(watermark, ticks)
+          entry.slices.set(watermark, slice)
           entry.endSent = end
           inFlight.add(window.usedUnsafe())
         }

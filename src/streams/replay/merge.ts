@@ -6,13 +6,13 @@ import { Cause, Effect, Fiber, Scope, Semaphore, Stream } from "effect"
 
 /** An ordered source read by keyset. A page shorter than `pageSize` is the last one. */
 export interface PageReader<A, E = never> {
+  readonly pageSize: number
   readonly page: (after: A | undefined) => Effect.Effect<ReadonlyArray<A>, E>
 }
 
 export interface MergeOptions<A> {
   /** A total order over all sources that each source's pages ascend in. Equal items come in the order of the sources. */
   readonly order: (a: A, b: A) => number
-  readonly pageSize: number
   /** Items handed on at a time; every array but the last has exactly this many, whatever the pages are. */
   readonly arraySize: number
   /** Pages fetched at the same time. */
@@ -33,7 +33,7 @@ export const merge = <A, E>(
   readers: ReadonlyArray<PageReader<A, E>>,
   options: MergeOptions<A>
 ): Stream.Stream<A, E> => {
-  const { order, pageSize, arraySize } = options
+  const { order, arraySize } = options
 
   return Stream.unwrap(
     Effect.gen(function* () {
@@ -71,7 +71,7 @@ export const merge = <A, E>(
         source.page = page
         source.at = 0
         source.next = undefined
-        source.last = page.length < pageSize
+        source.last = page.length < source.reader.pageSize
       }
       /** Begins the next page once half of this one is used, so that two whole pages are held as shortly as can be. */
       const readAhead = (source: PagedSource<A, E>) =>

@@ -1,14 +1,15 @@
 /**
- * Decides how one run of a replay goes into the pipeline: stored ticks, merged and paced, as raw records in slices,
- * each closed by a watermark in every partition, within a window that all replays share.
+ * Decides how one run of a replay goes into the pipeline: stored ticks and quotes, merged and paced, as raw records in
+ * slices, each closed by a watermark in every partition, within a window that all replays share.
  */
 import { Effect, Schedule, Stream } from "effect"
 import type { LogError, StoreError } from "../../schema/Errors.ts"
 import { partitionOf } from "../../schema/Partition.ts"
-import { encodeRawTick } from "../../schema/RawTick.ts"
+import type { Quote } from "../../schema/Quote.ts"
+import { encodeRawRecord, encodeRawTick } from "../../schema/RawTick.ts"
 import { REPLAY_HEADER, watermarkRecord } from "../log/headers.ts"
 import type { NewRecord, TickLog } from "../log/TickLog.ts"
-import type { StoredTick, TickStore } from "../ports/TickStore.ts"
+import type { QuoteQuery, StoredTick, TickStore } from "../ports/TickStore.ts"
 import { merge, type PageReader } from "./merge.ts"
 import type { Pace } from "./pace.ts"
 import { compareGlobally } from "./reorderByWatermark.ts"
@@ -18,6 +19,9 @@ export const PAGE_ROWS = 5000
 /** Rows that all pages of a run hold together; with many instruments the pages are smaller. */
 const PAGES_ROWS = 200_000
 const MIN_PAGE_ROWS = 100
+/** Of quotes, which are some six times as large as ticks. */
+const QUOTE_PAGES_ROWS = 30_000
+const MIN_QUOTE_PAGE_ROWS = 20
 /** Pages fetched at a time: the store has few connections, and other readers. */
 const FETCHES = 2
 /** A page is asked for again after 0.1, 0.2, 0.4, 0.8 and 1.6 s where that can help. */
@@ -25,14 +29,20 @@ const RETRY = Schedule.exponential("100 millis")
 const RETRIES = 5
 
 /** Rows a page of each of `sources` readers may have: two pages of each are held at most. */
-export const pageRows = (sources: number): number =>
-  Math.min(PAGE_ROWS, Math.max(MIN_PAGE_ROWS, Math.floor(PAGES_ROWS / (2 * Math.max(1, sources)))))
+export const pageRows = (sources: number): number => rowsWithin(PAGES_ROWS, MIN_PAGE_ROWS, sources)
+
+const rowsWithin = (all: number, least: number, sources: number): number =>
+  Math.min(PAGE_ROWS, Math.max(least, Math.floor(all / (2 * Math.max(1, sources)))))
+
+const again = <A>(asked: Effect.Effect<A, StoreError>): Effect.Effect<A, StoreError> =>
+  Effect.retry(asked, { schedule: RETRY, times: RETRIES, while: ({ transient }) => transient })
 
 /** One instrument's stored ticks in [from, to), by keyset. */
 export const storeReader = (
   store: Pick<TickStore["Service"], "ticks">,
   query: { readonly token: number; readonly from: number; readonly to: number; readonly rows: number }
 ): PageReader<StoredTick, StoreError> => ({
+  pageSize: query.rows,
   page: (after) =>
     store
       .ticks({
@@ -42,8 +52,66 @@ export const storeReader = (
         limit: query.rows,
         ...(after === undefined ? {} : { after })
       })
-      .pipe(Effect.retry({ schedule: RETRY, times: RETRIES, while: ({ transient }) => transient }))
+      .pipe(again)
 })
+
+/** What a replay puts in: a stored tick, or what was known of book and day. */
+export type Packet = StoredTick | Quote
+
+export const isTick = (packet: Packet): packet is StoredTick => "price" in packet
+
+/** The order over all instruments; a quote comes after the ticks of its stamp. */
+const comparePackets = (a: Packet, b: Packet): number => {
+  const by = a.exchange_ts - b.exchange_ts
+  if (by !== 0) return by
+  if (isTick(a)) return isTick(b) ? compareGlobally(a, b) : -1
+  return isTick(b) ? 1 : a.instrument_token - b.instrument_token
+}
+
+/** What a replay asks of the past: each a page of one instrument's. */
+export interface PastPackets extends Pick<TickStore["Service"], "ticks"> {
+  /** Ascending, one a stamp. */
+  readonly quotePage: (query: QuoteQuery) => Effect.Effect<ReadonlyArray<Quote>, StoreError>
+}
+
+/** One instrument's quotes in [from, to), by keyset. */
+const quoteReader = (
+  past: Pick<PastPackets, "quotePage">,
+  query: { readonly token: number; readonly from: number; readonly to: number; readonly rows: number }
+): PageReader<Quote, StoreError> => ({
+  pageSize: query.rows,
+  page: (after) =>
+    past
+      .quotePage({
+        instrument_token: query.token,
+        from: query.from,
+        to: query.to,
+        limit: query.rows,
+        ...(after === undefined ? {} : { after: after.exchange_ts })
+      })
+      .pipe(again)
+})
+
+/** All stored ticks and quotes of the instruments in [from, to), in global order, in arrays of `arraySize`. */
+export const storedPackets = (
+  past: PastPackets,
+  query: {
+    readonly tokens: ReadonlyArray<number>
+    readonly from: number
+    readonly to: number
+    readonly arraySize: number
+  }
+): Stream.Stream<Packet, StoreError> => {
+  const { tokens, from, to, arraySize } = query
+  const rows = pageRows(tokens.length)
+  const quoteRows = rowsWithin(QUOTE_PAGES_ROWS, MIN_QUOTE_PAGE_ROWS, tokens.length)
+  // Each is asked for what comes after the last that it gave.
+  const readers = tokens.flatMap((token) => [
+    storeReader(past, { token, from, to, rows }),
+    quoteReader(past, { token, from, to, rows: quoteRows })
+  ]) as ReadonlyArray<PageReader<Packet, StoreError>>
+  return merge(readers, { order: comparePackets, arraySize, concurrency: FETCHES })
+}
 
 /** All stored ticks of the instruments in [from, to), in global order, in arrays of exactly `arraySize` but the last. */
 export const storedTicks = (
@@ -60,7 +128,7 @@ export const storedTicks = (
   const rows = query.rows ?? pageRows(query.tokens.length)
   return merge(
     query.tokens.map((token) => storeReader(store, { token, from: query.from, to: query.to, rows })),
-    { order: compareGlobally, pageSize: rows, arraySize: query.arraySize, concurrency: FETCHES }
+    { order: compareGlobally, arraySize: query.arraySize, concurrency: FETCHES }
   )
 }
 
@@ -81,6 +149,12 @@ export const encodeReplayedTick = (t: StoredTick): string =>
     received_ts: t.received_ts,
     session: t.session
   })
+
+/** A quote as the raw record that replays it: alone. */
+const encodeReplayedQuote = (q: Quote): string => {
+  const { instrument_token, exchange_ts, feed, received_ts } = q
+  return encodeRawRecord({ tick: undefined, quote: { instrument_token, exchange_ts, feed, received_ts, state: q } })
+}
 
 /** One run's records: by partition, with the keys and partitions of its instruments kept. */
 export class RunEncoder {
@@ -105,13 +179,13 @@ export class RunEncoder {
   }
 
   /** The slice's records of each partition, in order, with its watermark last in every one. */
-  slice(ticks: ReadonlyArray<StoredTick>, watermark: number, end: boolean): ReadonlyArray<ReadonlyArray<NewRecord>> {
+  slice(packets: ReadonlyArray<Packet>, watermark: number, end: boolean): ReadonlyArray<ReadonlyArray<NewRecord>> {
     const records: Array<Array<NewRecord>> = Array.from({ length: this.#partitions }, () => [])
-    for (const tick of ticks) {
-      const { key, partition } = this.#place(tick.instrument_token)
+    for (const packet of packets) {
+      const { key, partition } = this.#place(packet.instrument_token)
       records[partition]!.push({
         key,
-        value: Buffer.from(encodeReplayedTick(tick), "utf8"),
+        value: Buffer.from(isTick(packet) ? encodeReplayedTick(packet) : encodeReplayedQuote(packet), "utf8"),
         headers: this.#headers
       })
     }
@@ -121,13 +195,13 @@ export class RunEncoder {
   }
 }
 
-/** Ticks of all replays between `raw_ticks` and their watermark, by run; whoever waits is served in turn. */
+/** Ticks and quotes of all replays between `raw_ticks` and their watermark, by run; whoever waits is served in turn. */
 export interface Window {
   readonly capacity: number
   readonly usedUnsafe: () => number
-  /** Waits until `ticks` (the capacity at most) fit. */
-  readonly take: (run: string, ticks: number) => Effect.Effect<void>
-  readonly freeUnsafe: (run: string, ticks: number) => void
+  /** Waits until so many (the capacity at most) fit. */
+  readonly take: (run: string, packets: number) => Effect.Effect<void>
+  readonly freeUnsafe: (run: string, packets: number) => void
   /** Frees all that a run has, whatever became of it. */
   readonly dropUnsafe: (run: string) => void
 }
@@ -185,7 +259,7 @@ export const makeWindow = (capacity: number): Window => {
  */
 const SLICES_IN_WINDOW = 16
 
-/** Ticks a slice holds at most. It depends on the window alone, so that a run's records do not depend on timing. */
+/** Ticks and quotes a slice holds at most. It depends on the window alone, so that a run's records do not depend on timing. */
 export const sliceTicks = (window: Pick<Window, "capacity">): number =>
   Math.max(1, Math.floor(window.capacity / SLICES_IN_WINDOW))
 
@@ -195,12 +269,22 @@ export interface RunOptions {
   readonly log: Pick<TickLog["Service"], "append" | "partitions">
   readonly window: Window
   readonly pace: Pace
-  /** Ticks have come due; they are on their way until their slice's watermark is back. */
-  readonly onDue: (ticks: number) => void
+  /** So many ticks and quotes have come due; they are on their way until their slice's watermark is back. */
+  readonly onDue: (packets: number) => void
   /** Waits while what is downstream is too far behind. */
   readonly holdBack: Effect.Effect<void>
-  /** A slice is about to be appended: its watermark, how many ticks it has, and whether it ends the run. */
-  readonly onSlice: (slice: { readonly watermark: number; readonly ticks: number; readonly end: boolean }) => void
+  /** A slice is about to be appended. */
+  readonly onSlice: (slice: Slice) => void
+}
+
+/** What goes in at once. */
+export interface Slice {
+  readonly watermark: number
+  /** How many ticks and quotes it has, and how many of them are ticks. */
+  readonly packets: number
+  readonly ticks: number
+  /** Whether it ends the run. */
+  readonly end: boolean
 }
 
 /** Appends to every partition at once, and waits for all. */
@@ -214,32 +298,30 @@ const appendSlice = (
   })
 
 /**
- * Puts all ticks of a run into `raw_ticks` and, after the last, the watermark that ends it. A slice's ticks and its
+ * Puts all ticks and quotes of a run into `raw_ticks` and, after the last, the watermark that ends it. A slice's and its
  * watermark are one append a partition, so that no watermark can be ahead of what it covers.
  */
-export const replay = <E>(
-  ticks: Stream.Stream<StoredTick, E>,
-  options: RunOptions
-): Effect.Effect<void, E | LogError> =>
+export const replay = <E>(packets: Stream.Stream<Packet, E>, options: RunOptions): Effect.Effect<void, E | LogError> =>
   Effect.suspend(() => {
     const { log, window, pace } = options
     const encoder = new RunEncoder(options.run, log.partitions)
     const size = sliceTicks(window)
     let watermark = 0
-    const send = (slice: ReadonlyArray<StoredTick>, end: boolean) =>
+    const send = (slice: ReadonlyArray<Packet>, end: boolean) =>
       Effect.suspend(() => {
         watermark++
-        options.onSlice({ watermark, ticks: slice.length, end })
+        const ticks = slice.reduce((count, packet) => (isTick(packet) ? count + 1 : count), 0)
+        options.onSlice({ watermark, packets: slice.length, ticks, end })
         return appendSlice(log, encoder.slice(slice, watermark, end))
       })
-    const sendWithin = (slice: ReadonlyArray<StoredTick>) =>
+    const sendWithin = (slice: ReadonlyArray<Packet>) =>
       // A turn of the event loop a slice: live ticks, clients and timers come first, however fast the log takes slices.
       Effect.yieldNow.pipe(
         Effect.andThen(options.holdBack),
         Effect.andThen(window.take(options.run, slice.length)),
         Effect.andThen(send(slice, false))
       )
-    return pace.apply(ticks).pipe(
+    return pace.apply(packets).pipe(
       Stream.runForEachArray((due) => {
         options.onDue(due.length)
         if (due.length <= size) return sendWithin(due)

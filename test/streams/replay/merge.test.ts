@@ -30,6 +30,7 @@ const reading = (
   const read = { count: 0 }
   return {
     read,
+    pageSize,
     page: (after) =>
       Effect.gen(function* () {
         yield* Effect.yieldNow
@@ -51,7 +52,7 @@ describe("merge", () => {
         const arrays: Array<ReadonlyArray<Item>> = []
         yield* merge(
           all.map((items) => reading(items, pageSize)),
-          { order, pageSize, arraySize, concurrency: 2 }
+          { order, arraySize, concurrency: 2 }
         ).pipe(Stream.runForEachArray((array) => Effect.sync(() => arrays.push(array))))
         assert.deepStrictEqual(arrays.flat(), all.flat().sort(order))
         for (const array of arrays.slice(0, -1)) assert.strictEqual(array.length, arraySize)
@@ -65,7 +66,7 @@ describe("merge", () => {
       Effect.gen(function* () {
         const readers = given.map((gaps, source) => reading(itemsOf(gaps, source), size))
         const out = given.map(() => 0)
-        yield* merge(readers, { order, pageSize: size, arraySize: 1, concurrency: 2 }).pipe(
+        yield* merge(readers, { order, arraySize: 1, concurrency: 2 }).pipe(
           Stream.runForEachArray((array) =>
             Effect.gen(function* () {
               for (const { source } of array) out[source]!++
@@ -87,10 +88,11 @@ describe("merge", () => {
       const exit = yield* merge<Item, "gone">(
         [
           {
+            pageSize: 2,
             page: (after) => (after === undefined ? Effect.succeed(items.slice(0, 2)) : Effect.fail("gone"))
           }
         ],
-        { order, pageSize: 2, arraySize: 1, concurrency: 1 }
+        { order, arraySize: 1, concurrency: 1 }
       ).pipe(
         Stream.runForEachArray((array) => Effect.sync(() => seen.push(...array))),
         Effect.exit

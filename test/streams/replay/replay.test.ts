@@ -3,23 +3,36 @@ import { assert, describe, it } from "@effect/vitest"
 import { Clock, Effect, Exit, Fiber, Layer, Stream } from "effect"
 import { TestClock } from "effect/testing"
 import { StoreError } from "../../../src/schema/Errors.ts"
+import type { Quote } from "../../../src/schema/Quote.ts"
 import { TickLog } from "../../../src/streams/log/TickLog.ts"
 import type { StoredTick, TickQuery } from "../../../src/streams/ports/TickStore.ts"
 import { makePace } from "../../../src/streams/replay/pace.ts"
 import { compareGlobally, type Release, WatermarkReorder } from "../../../src/streams/replay/reorderByWatermark.ts"
-import { endRun, makeWindow, pageRows, replay, storedTicks } from "../../../src/streams/replay/replay.ts"
-import { claims, dump, fixedLog, keysetTicks, OPEN, PARTITIONS, pipeline, recordedTicks } from "./replaying.ts"
+import { endRun, makeWindow, pageRows, replay, storedPackets, storedTicks } from "../../../src/streams/replay/replay.ts"
+import {
+  claims,
+  dump,
+  fixedLog,
+  keysetQuotes,
+  keysetTicks,
+  OPEN,
+  PARTITIONS,
+  pipeline,
+  recordedQuotes,
+  recordedTicks
+} from "./replaying.ts"
 
 const GOLDEN = new URL("golden/replay.ndjson", import.meta.url)
 const TOKENS = [1, 2, 3, 408065, 738561, 2953217, 14_000_001]
 const RECORDED = recordedTicks({ seed: 7, tokens: TOKENS, ticks: 240, spanMicros: 3_000_000 })
+const QUOTED = recordedQuotes({ seed: 11, tokens: TOKENS, quotes: 200, spanMicros: 3_000_000 })
 const WINDOW = 64
 
 /** One run of the recorded ticks at `speed` through the real pipeline, until its end is back. */
 const replayOnce = Effect.fnUntraced(function* (options: {
   readonly run: string
   readonly speed: number
-  readonly pageRows?: number
+  readonly quotes?: ReadonlyArray<Quote>
 }) {
   const log = yield* TickLog
   const window = makeWindow(WINDOW)
@@ -38,7 +51,10 @@ const replayOnce = Effect.fnUntraced(function* (options: {
   })
   const pace = yield* makePace({ speed: options.speed, paused: false })
   const run = replay(
-    storedTicks({ ticks: keysetTicks(RECORDED) }, { tokens: TOKENS, from: OPEN, to: OPEN + 60_000_000, arraySize: 16 }),
+    storedPackets(
+      { ticks: keysetTicks(RECORDED), quotePage: keysetQuotes(options.quotes ?? []) },
+      { tokens: TOKENS, from: OPEN, to: OPEN + 60_000_000, arraySize: 16 }
+    ),
     {
       run: options.run,
       log,
@@ -46,9 +62,9 @@ const replayOnce = Effect.fnUntraced(function* (options: {
       pace,
       holdBack: Effect.void,
       onDue: () => {},
-      onSlice: ({ watermark, ticks, end }) => {
+      onSlice: ({ watermark, packets, end }) => {
         reorder.sent(options.run, watermark, end)
-        slices.set(watermark, ticks)
+        slices.set(watermark, packets)
         used = Math.max(used, window.usedUnsafe())
       }
     }
@@ -130,6 +146,43 @@ describe("replay", () => {
           positions.map((_, i) => i + 1)
         )
       }
+    })
+  )
+
+  it.effect("quotes go in among the ticks, each after those of its stamp, and come out as they were known then", () =>
+    Effect.gen(function* () {
+      const { released, raw } = yield* Effect.scoped(
+        replayOnce({ run: "quoted.1", speed: Number.POSITIVE_INFINITY, quotes: QUOTED })
+      ).pipe(Effect.provide(World))
+      const quotes = released.flatMap((one) => one.release.quotes)
+      assert.deepStrictEqual(
+        quotes.map(({ source, ...quote }) => quote),
+        QUOTED.map(({ source, ...quote }) => quote)
+      )
+      assert.strictEqual(released.flatMap((one) => one.release.ticks).length, RECORDED.length)
+      // In each partition, in the order of the log.
+      const times = new Map<number, readonly [at: number, isQuote: boolean]>()
+      for (const line of raw) {
+        const { partition, value } = JSON.parse(line)
+        if (value === "") continue
+        const { exchange_ts, price } = JSON.parse(value)
+        const [at, isQuote] = times.get(partition) ?? [0, false]
+        assert.isTrue(exchange_ts > at || (exchange_ts === at && (price === undefined || !isQuote)), line)
+        times.set(partition, [exchange_ts, price === undefined])
+      }
+    })
+  )
+
+  it.effect("quotes leave the ticks of a run as they are without them", () =>
+    Effect.gen(function* () {
+      const ticksOf = (quotes: ReadonlyArray<Quote>) =>
+        Effect.scoped(replayOnce({ run: "same.1", speed: 10, quotes })).pipe(
+          Effect.provide(World),
+          Effect.map(({ released }) =>
+            released.flatMap(({ release }) => release.ticks.map(({ source, ...tick }) => tick))
+          )
+        )
+      assert.deepStrictEqual(yield* ticksOf(QUOTED), yield* ticksOf([]))
     })
   )
 

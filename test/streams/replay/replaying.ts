@@ -3,12 +3,13 @@ import { Effect, Layer, Stream } from "effect"
 import { layer as memoryCheckpoints } from "../../../src/layers/memory/MemoryCheckpoints.ts"
 import { layer as memoryClaims } from "../../../src/layers/memory/MemoryClaims.ts"
 import { layer as memoryLog } from "../../../src/layers/memory/MemoryLog.ts"
+import { afterPacket, compareQuotes, type Quote, type QuoteState, unknownQuote } from "../../../src/schema/Quote.ts"
 import { compareTicks } from "../../../src/schema/Tick.ts"
 import { follow, type TickBatch } from "../../../src/streams/log/follow.ts"
 import { TickLog } from "../../../src/streams/log/TickLog.ts"
 import type { Checkpoints } from "../../../src/streams/ports/Checkpoints.ts"
 import type { Claims } from "../../../src/streams/ports/Claims.ts"
-import type { StoredTick, TickQuery } from "../../../src/streams/ports/TickStore.ts"
+import type { QuoteQuery, StoredTick, TickQuery } from "../../../src/streams/ports/TickStore.ts"
 import { runProcess } from "../../../src/streams/process/runProcess.ts"
 import { compareGlobally } from "../../../src/streams/replay/reorderByWatermark.ts"
 import { Readiness } from "../../../src/streams/run/Readiness.ts"
@@ -84,6 +85,51 @@ export const recordedTicks = (options: {
       })
   }
   return ticks.sort(compareGlobally)
+}
+
+/** Stored quotes of the same time: after each some more is known of its instrument, and something of it is new. */
+export const recordedQuotes = (options: {
+  readonly seed: number
+  readonly tokens: ReadonlyArray<number>
+  readonly quotes: number
+  readonly spanMicros: number
+}): ReadonlyArray<Quote> => {
+  const below = random(options.seed)
+  const known = new Map<number, QuoteState>()
+  const quotes = new Map<string, Quote>()
+  for (let i = 0; i < options.quotes; i++) {
+    const token = options.tokens[below(options.tokens.length)]!
+    const exchange_ts = OPEN + Math.floor((i * options.spanMicros) / options.quotes / 1000) * 1000
+    const packet: Partial<QuoteState> = [
+      { bid: [[below(100) / 20, 1 + i, 2] as const], ask: [] },
+      { oi: i, oi_day_high: i },
+      { open: 5, day_volume: i + 1 }
+    ][below(3)]!
+    const state = afterPacket(known.get(token) ?? unknownQuote(), {
+      ...unknownQuote(),
+      ...packet,
+      total_buy_quantity: i
+    })
+    known.set(token, state)
+    const feed = below(2) === 0 ? "snapshot" : "kite"
+    const received_ts = exchange_ts + 1000 + below(900)
+    const own = { instrument_token: token, exchange_ts, feed, received_ts, source: ["raw", i, 1] as const, old: false }
+    // One a stamp.
+    quotes.set(`${token} ${exchange_ts}`, { ...state, ...own })
+  }
+  return [...quotes.values()].sort((a, b) => a.exchange_ts - b.exchange_ts || a.instrument_token - b.instrument_token)
+}
+
+/** Stored quotes behind the keyset query of the port, in memory. */
+export const keysetQuotes = (all: ReadonlyArray<Quote>) => {
+  const byToken = Map.groupBy(all, ({ instrument_token }) => instrument_token)
+  for (const quotes of byToken.values()) quotes.sort(compareQuotes)
+  return ({ instrument_token, from, to, limit, after }: QuoteQuery): Effect.Effect<ReadonlyArray<Quote>> =>
+    Effect.sync(() =>
+      (byToken.get(instrument_token) ?? [])
+        .filter(({ exchange_ts: at }) => at >= from && at < to && (after === undefined || at > after))
+        .slice(0, limit)
+    )
 }
 
 /** Stored ticks behind the keyset query of the port, in memory. */
