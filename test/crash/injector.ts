@@ -1,6 +1,6 @@
 /**
- * Decides what is sent beside the simulator: poison of every kind, ticks in a wrong partition, and instruments that
- * trade once in a while, so that most checkpoints do not name them.
+ * Decides what is sent beside the simulator: poison of every kind, ticks and quotes in a wrong partition, and instruments
+ * that trade once in a while, so that most checkpoints do not name them.
  */
 import { createHash } from "node:crypto"
 import { setTimeout as sleep } from "node:timers/promises"
@@ -42,6 +42,12 @@ const tick = (more: object) => ({
   sequence_id: 1,
   ...more
 })
+/** What a packet says beside a tick: a part of the book or of the day, now and then what it said before. */
+const quoteAt = (n: number): object => ({
+  ...(n % 2 === 0 ? { bid: [[99.95 - (n % 4) / 20, 5, 1]] } : { ask: [[100.05, 5 + (n % 3), 1]] }),
+  ...(n % 5 === 0 ? { oi: 1000 + Math.floor(n / 10) } : {}),
+  ...(n % 7 === 0 ? { open: 100 } : {})
+})
 const digest = (value: Uint8Array | null): string =>
   value === null ? "" : createHash("sha1").update(value).digest("hex")
 const json = (value: object) => Buffer.from(JSON.stringify(value))
@@ -63,6 +69,10 @@ const POISONS: Readonly<Record<string, (partition: number) => Uint8Array | null>
   "no instrument": () => json({ exchange_ts: Date.now() * 1000, price: 1 }),
   "token 0": () => json(tick({ instrument_token: 0 })),
   "negative volume": () => json(tick({ volume: -5 })),
+  "quote of no quantity": () => json({ ...tick({}), quote: { bid: [[1, -2, 3]] } }),
+  "quote alone without a stamp": () => json({ instrument_token: POISONED[0], quote: {} }),
+  "quote alone of the far future": (partition) =>
+    json({ instrument_token: POISONED[partition], exchange_ts: (Date.now() + 86_400_000) * 1000, quote: { oi: 1 } }),
   array: () => Buffer.from("[1,2,3]"),
   null: () => Buffer.from("null")
 }
@@ -192,8 +202,14 @@ export class Injector {
   async #tick(token: number, partition: number | undefined, connection: string): Promise<void> {
     const content = this.draw(token)
     const own = partitionOf(token, PARTITIONS)
-    await this.#append(partition ?? own, { key: String(token), value: json({ ...content, connection }) })
+    const key = String(token)
+    const quote = quoteAt(content.sequence_id)
+    await this.#append(partition ?? own, { key, value: json({ ...content, connection, quote }) })
     this.meant.push({ ...content, reached: ["dma"] })
+    // One alone after it, of an older stamp every third time.
+    const exchange_ts = content.exchange_ts + (content.sequence_id % 3 === 0 ? -1_000_000 : 0)
+    const alone = { instrument_token: token, exchange_ts, feed: "snapshot", quote: quoteAt(content.sequence_id + 1) }
+    await this.#append(partition ?? own, { key, value: json(alone) })
   }
 
   async #bomb(partition: number): Promise<boolean> {

@@ -9,10 +9,11 @@ import { Effect, Layer, type ManagedRuntime, Stream } from "effect"
 import { Redis } from "ioredis"
 import pg from "pg"
 import * as S3 from "../../src/layers/archive/S3.ts"
+import { decodeQuote, type Quote } from "../../src/schema/Quote.ts"
 import { type Tick, tradingDate, tradingDay } from "../../src/schema/Tick.ts"
 import { decodeTick } from "../../src/schema/TickJson.ts"
 import { MarkTracker } from "../../src/streams/log/bookmark.ts"
-import { BATCH_HEADER } from "../../src/streams/log/headers.ts"
+import { BATCH_HEADER, KIND_HEADER, QUOTE_KIND } from "../../src/streams/log/headers.ts"
 import { type LogRecord, TickLog, type Topic } from "../../src/streams/log/TickLog.ts"
 import { Archive } from "../../src/streams/ports/Archive.ts"
 import { keysIn, optionsFor } from "../support/buckets.ts"
@@ -20,6 +21,8 @@ import { type Bar, type BarTick, barsOf } from "../support/candles.ts"
 import type { S3Access } from "../support/services.ts"
 import type { Cluster } from "./cluster.ts"
 import { POISON_HEADER } from "./injector.ts"
+import { Problems } from "./problems.ts"
+import { meantQuotes, settlePublished } from "./quotes.ts"
 import type { Witness } from "./witness.ts"
 
 /** A tick that was meant, and the feeds that it reached. */
@@ -44,24 +47,6 @@ export const readLedger = async (path: string): Promise<ReadonlyArray<Meant>> =>
 export type Fields = Pick<Meant, "instrument_token" | "exchange_ts" | "sequence_id" | "price" | "volume">
 export const keyOf = (tick: Pick<Meant, "instrument_token" | "exchange_ts" | "sequence_id">): string =>
   `${tick.instrument_token}/${tick.sequence_id}/${tick.exchange_ts}`
-
-/** Problems, a few of each kind and how many more. */
-class Problems {
-  readonly #counts = new Map<string, { count: number; examples: Array<string> }>()
-
-  add(kind: string, example = ""): void {
-    const known = this.#counts.get(kind)
-    if (known === undefined) this.#counts.set(kind, { count: 1, examples: [example] })
-    else {
-      known.count++
-      if (known.examples.length < 4) known.examples.push(example)
-    }
-  }
-
-  get list(): ReadonlyArray<string> {
-    return [...this.#counts].map(([kind, { count, examples }]) => `${kind}: ${count}, such as ${examples.join("; ")}`)
-  }
-}
 
 /** All that a topic holds, by partition. */
 export const all = (topic: Topic) =>
@@ -365,31 +350,39 @@ const settleLog = async (
 
   // Normalized: as any reader takes it in.
   const ticks: Array<Tick> = []
+  const quotes: Array<Quote> = []
   const publishedAt = new Map<Tick, number>()
   let repeats = 0
   for (const [partition, records] of normalized.entries()) {
     const tracker = new MarkTracker(undefined)
     const bySource = new Map<string, string>()
     const places = new Map<string, { epoch: number; position: number }>()
-    for (const { value, offset, recordTime } of records) {
-      const tick = value === null ? undefined : decodeTick(value)
-      if (tick === undefined) {
+    const ofPartition: Array<Quote> = []
+    for (const { value, headers, offset, recordTime } of records) {
+      const isQuote = headers?.[KIND_HEADER] === QUOTE_KIND
+      const packet = value === null ? undefined : isQuote ? decodeQuote(value) : decodeTick(value)
+      if (packet === undefined) {
         problems.add("normalized_ticks: unreadable", `${partition}/${offset}`)
         continue
       }
-      const source = tick.source.join("/")
+      const source = packet.source.join("/")
       const text = Buffer.from(value!).toString()
       const before = bySource.get(source)
       if (before !== undefined && before !== text) {
         problems.add("normalized_ticks: run again with another outcome", `${before} then ${text}`)
       }
       bySource.set(source, text)
-      if (!tracker.take(tick.source)) {
+      if (!tracker.take(packet.source)) {
         repeats++
         if (before === undefined)
           problems.add("normalized_ticks: a new source below the mark", `${partition}/${offset}`)
         continue
       }
+      if (isQuote) {
+        ofPartition.push(packet as Quote)
+        continue
+      }
+      const tick = packet as Tick
       ticks.push(tick)
       publishedAt.set(tick, recordTime / 1000)
       const day = `${tick.instrument_token}/${tradingDay(tick.exchange_ts)}`
@@ -404,6 +397,9 @@ const settleLog = async (
       }
       places.set(day, { epoch: tick.epoch, position: tick.position })
     }
+    quotes.push(...ofPartition)
+    // Where state was lost, what was known of the day before went with it.
+    if (!isAnew) settlePublished(problems, partition, meantQuotes(raw[partition]!, partition, raw.length), ofPartition)
   }
   const mayLack = takenAway?.mayLack(ticks) ?? (() => false)
   const isUnderWay = ({ source }: Tick) => source[0] === takenAway?.underWayFrom
@@ -440,7 +436,18 @@ const settleLog = async (
       problems.add("DLQ: poison is missing", origin)
     }
   }
-  return { ticks, again, publishedAt, mayLack, repeats, raw: raw.flat().length, poison: poison.size, letters, lacking }
+  return {
+    ticks,
+    quotes,
+    again,
+    publishedAt,
+    mayLack,
+    repeats,
+    raw: raw.flat().length,
+    poison: poison.size,
+    letters,
+    lacking
+  }
 }
 
 /** Settles everything; the pipeline must be drained. */
@@ -552,6 +559,7 @@ export const settle = async (
       raw: log.raw,
       reached: expected.size,
       published: log.ticks.length,
+      quotes: log.quotes.length,
       repeats: log.repeats,
       rows: rows.length,
       bars,

@@ -10,6 +10,7 @@ import { unclaimed } from "../../../src/streams/process/claim.ts"
 import { makeStates, stages } from "../../../src/streams/process/process.ts"
 import { toDeadRecords, toRecords } from "../../../src/streams/process/publish.ts"
 import { checkpointOf, restore } from "../../../src/streams/process/recover.ts"
+import { meantQuotes, saidOf } from "../../crash/quotes.ts"
 import { settings, TEN } from "./stageTests.ts"
 
 const DAY = 86_400_000_000
@@ -330,6 +331,14 @@ describe("quotes of a partition", () => {
       assert.deepStrictEqual(cut, whole)
     }
   )
+
+  it.prop("are those that a second reading of the contract makes of the raw log", [packets], ([given]) => {
+    const records = recordsOf(given.filter(({ kind, run }) => kind < 8 && run > 0))
+    assert.deepStrictEqual(
+      quotesOf(pipeline()(records)).map((quote) => [quote.source[1], quote.exchange_ts, saidOf({ ...quote })]),
+      meantQuotes(records, 0, 1).map(({ offset, exchange_ts, known }) => [offset, exchange_ts, known])
+    )
+  })
 
   it.prop(
     "are the same bytes over a checkpoint anywhere (P3)",
