@@ -10,7 +10,7 @@ export interface MemoryRecentQuotesOptions {
   readonly instruments?: number
 }
 
-/** About a kilobyte each, with five levels a side. */
+/** Some 1.5 kB each, with five levels a side. */
 const INSTRUMENTS = 20_000
 
 const make = ({ instruments = INSTRUMENTS }: MemoryRecentQuotesOptions): RecentQuotes["Service"] => {
