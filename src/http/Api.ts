@@ -6,6 +6,7 @@ import { AssetClass, Instrument } from "../schema/Instrument.ts"
 import { InstrumentToken, MAX_TOKEN } from "../schema/RawValues.ts"
 import { dayOfDate, MAX_MICROS, RangeFrom, RangeTo, TradingDate } from "../schema/Time.ts"
 import { mayBeNull, type StoredName, storedOf, tickFields, type ValueField } from "../schema/tickFields.ts"
+import { ARCHIVED_KINDS } from "../streams/ports/Archive.ts"
 import type { StoredTick } from "../streams/ports/TickStore.ts"
 import { Replay, ReplayChange, ReplayRequest } from "../streams/replay/Replays.ts"
 import * as errors from "./errors.ts"
@@ -404,22 +405,60 @@ const historical = HttpApiGroup.make("historical")
   )
   .prefix(BASE)
 
+const ArchiveObject = Schema.String.annotate({ description: "Parquet; all of the object, or what Range asks for" })
+
+const ArchivedObjectKind = Schema.Literals(ARCHIVED_KINDS).annotate({ description: "what its rows are" })
+
 const ArchivedDay = Schema.Struct({
   date: Schema.String,
   objects: Schema.Array(
     Schema.Struct({
+      kind: ArchivedObjectKind,
       name: Schema.String,
       path: Schema.String.annotate({ description: "where this server answers it" }),
       bytes: Schema.Int,
       rows: Schema.Int
     })
   ),
-  unreadable: Schema.Array(Schema.Struct({ name: Schema.String, reason: Schema.String })).annotate({
+  unreadable: Schema.Array(
+    Schema.Struct({ kind: ArchivedObjectKind, name: Schema.String, reason: Schema.String })
+  ).annotate({
     description: "objects that are corrupt: the day is served without them"
   })
-}).annotate({ identifier: "ArchivedDay", description: "every archived tick of the day is in one of the objects, once" })
+}).annotate({
+  identifier: "ArchivedDay",
+  description:
+    "every archived tick of the day is in one of the objects of ticks, once; of the rows of quotes of one instrument and instant, which several objects may have, the one with the highest source_offset counts"
+})
 
-const ArchiveObject = Schema.String.annotate({ description: "Parquet; all of the object, or what Range asks for" })
+const archivedObject = {
+  params: {
+    day: Schema.String.pipe(
+      Schema.check(
+        Schema.makeFilter(
+          (text: string) =>
+            (text.startsWith("date=") && dayOfDate(text.slice(5)) !== undefined) ||
+            "Expected date=YYYY-MM-DD, a trading date"
+        )
+      )
+    ),
+    object: Schema.String.pipe(
+      Schema.check(
+        Schema.makeFilter(
+          (text: string) => ARCHIVE_OBJECT.test(text) || "Expected the name of an object, as /archive lists it"
+        )
+      )
+    )
+  },
+  success: [
+    ArchiveObject.pipe(HttpApiSchema.asText({ contentType: "application/vnd.apache.parquet" })),
+    ArchiveObject.pipe(
+      HttpApiSchema.asText({ contentType: "application/vnd.apache.parquet" }),
+      HttpApiSchema.status(206)
+    )
+  ],
+  error: [...always, errors.NotFound, errors.RangeNotSatisfiable]
+} as const
 
 const archive = HttpApiGroup.make("archive")
   .add(
@@ -434,38 +473,18 @@ const archive = HttpApiGroup.make("archive")
         "Parquet objects for DuckDB, pandas, polars and what else reads them by URL."
       )
     ),
-    HttpApiEndpoint.get("object", "/archive/:day/:object", {
-      params: {
-        day: Schema.String.pipe(
-          Schema.check(
-            Schema.makeFilter(
-              (text: string) =>
-                (text.startsWith("date=") && dayOfDate(text.slice(5)) !== undefined) ||
-                "Expected date=YYYY-MM-DD, a trading date"
-            )
-          )
-        ),
-        object: Schema.String.pipe(
-          Schema.check(
-            Schema.makeFilter(
-              (text: string) => ARCHIVE_OBJECT.test(text) || "Expected the name of an object, as /archive lists it"
-            )
-          )
-        )
-      },
-      success: [
-        ArchiveObject.pipe(HttpApiSchema.asText({ contentType: "application/vnd.apache.parquet" })),
-        ArchiveObject.pipe(
-          HttpApiSchema.asText({ contentType: "application/vnd.apache.parquet" }),
-          HttpApiSchema.status(206)
-        )
-      ],
-      error: [...always, errors.NotFound, errors.RangeNotSatisfiable]
-    }).annotateMerge(
+    HttpApiEndpoint.get("object", "/archive/:day/:object", archivedObject).annotateMerge(
       describe(
         whole(READ),
-        "A Parquet object of cold storage",
+        "A Parquet object of ticks of cold storage",
         "Byte for byte, with `Range`, `If-Range`, `If-None-Match` and `HEAD`. An object never changes under its name."
+      )
+    ),
+    HttpApiEndpoint.get("quotesObject", "/archive/quotes/:day/:object", archivedObject).annotateMerge(
+      describe(
+        whole(READ),
+        "A Parquet object of quotes of cold storage",
+        "As those of ticks. A column for each field; of the book `bid_price_1`, `bid_quantity_1`, `bid_orders_1` … `ask_orders_5`, best first, and `bid_levels`, `ask_levels`: how many there are, null where nobody said."
       )
     )
   )

@@ -271,7 +271,7 @@ const defaulted = {
   ARCHIVE_BATCH_TICKS: setting(
     whole(1, 10_000_000),
     "100000",
-    "ticks an archive object holds at most; a partition keeps up to twice as many in memory, 95 bytes each"
+    "ticks of a range at most, a quote as five; a partition keeps up to twice as many in memory, 95 bytes each"
   ),
   ARCHIVE_FLUSH_MS: setting(whole(10, 86_400_000), "300000", "longest wait before a smaller archive object is written"),
   S3_TIMEOUT_MS: setting(

@@ -149,98 +149,135 @@ export const rowReaderOf = <Row>(fields: FieldTable): ((columns: object, i: numb
   return composed(`(columns, i) => ({ ${members.join(", ")} })`, words)
 }
 
-const COLUMNS = columnsOf(tickFields)
-const allocate = allocatorOf(COLUMNS)
-const set = setterOf(COLUMNS)
-const tickOf = rowReaderOf<Tick>(tickFields)
+/** What rows of one kind need to lie as columns. */
+interface Layout<Row, Columns> {
+  readonly allocate: (rows: number) => Columns
+  readonly set: (columns: Columns, names: Readonly<Record<string, Names>>, row: number, of: Row) => void
+  readonly rowOf: (columns: Columns, row: number) => Row
+  readonly names: ReadonlyArray<keyof Columns & string>
+  readonly numbers: ReadonlyArray<keyof Columns & string>
+}
 
-type NameOf<Array> = {
-  [N in keyof TickColumns]: TickColumns[N] extends Array ? N : never
-}[keyof TickColumns]
-const namesIn = COLUMNS.filter(({ field }) => field.kind === "name").map(({ name }) => name as NameOf<NameColumn>)
-const numbersIn = COLUMNS.filter(({ field }) => field.kind !== "name").map(
-  ({ name }) => name as Exclude<keyof TickColumns, NameOf<NameColumn>>
-)
+/** How rows of one kind lie, by their columns. */
+export const layoutOf = <Row, Columns>(
+  columns: ReadonlyArray<TickColumn>,
+  rowOf: (columns: Columns, row: number) => Row
+): Layout<Row, Columns> => {
+  const named = (isName: boolean) =>
+    columns.filter(({ field }) => (field.kind === "name") === isName).map(({ name }) => name as keyof Columns & string)
+  return {
+    allocate: allocatorOf(columns) as unknown as Layout<Row, Columns>["allocate"],
+    set: setterOf(columns) as unknown as Layout<Row, Columns>["set"],
+    rowOf,
+    names: named(true),
+    numbers: named(false)
+  }
+}
+
+type Numbers = Exclude<Arrays[keyof Arrays], NameColumn>
 
 /** Columns that are being filled. */
-class Filling {
-  readonly columns: TickColumns
+class Filling<Row, Columns> {
+  readonly columns: Columns
+  readonly #layout: Layout<Row, Columns>
   readonly #names: Readonly<Record<string, Names>>
 
-  constructor(rows: number) {
-    this.columns = allocate(rows)
-    this.#names = Object.fromEntries(namesIn.map((name) => [name, new Names(this.columns[name].names)]))
+  constructor(layout: Layout<Row, Columns>, rows: number) {
+    this.#layout = layout
+    this.columns = layout.allocate(rows)
+    this.#names = Object.fromEntries(
+      layout.names.map((name) => [name, new Names((this.columns[name] as NameColumn).names)])
+    )
   }
 
-  set(row: number, tick: Tick): void {
-    set(this.columns, this.#names, row, tick)
+  set(row: number, of: Row): void {
+    this.#layout.set(this.columns, this.#names, row, of)
   }
 
   /** Copies other columns' rows `[from, to)` to `row` and on. */
-  copy(row: number, other: TickColumns, from: number, to: number): void {
-    for (const name of numbersIn) this.columns[name].set(other[name].subarray(from, to), row)
-    for (const name of namesIn) {
-      const { names, indexes } = other[name]
-      const [into, met] = [this.columns[name].indexes, this.#names[name]!]
+  copy(row: number, other: Columns, from: number, to: number): void {
+    for (const name of this.#layout.numbers) {
+      const into = this.columns[name] as Numbers
+      into.set((other[name] as Numbers).subarray(from, to), row)
+    }
+    for (const name of this.#layout.names) {
+      const { names, indexes } = other[name] as NameColumn
+      const [into, met] = [(this.columns[name] as NameColumn).indexes, this.#names[name]!]
       for (let i = from; i < to; i++) into[row + i - from] = met.indexOf(names[indexes[i]!]!)
     }
   }
 
   /** Copies some of other columns' rows. */
-  pick(other: TickColumns, rows: ReadonlyArray<number>): void {
-    for (const name of numbersIn) {
-      const to = this.columns[name]
-      const from = other[name]
+  pick(other: Columns, rows: ReadonlyArray<number>): void {
+    for (const name of this.#layout.numbers) {
+      const to = this.columns[name] as Numbers
+      const from = other[name] as Numbers
       for (let i = 0; i < rows.length; i++) to[i] = from[rows[i]!]!
     }
-    for (const name of namesIn) {
-      const { names, indexes } = other[name]
-      const [into, met] = [this.columns[name].indexes, this.#names[name]!]
+    for (const name of this.#layout.names) {
+      const { names, indexes } = other[name] as NameColumn
+      const [into, met] = [(this.columns[name] as NameColumn).indexes, this.#names[name]!]
       for (let i = 0; i < rows.length; i++) into[i] = met.indexOf(names[indexes[rows[i]!]!]!)
     }
   }
 }
 
-export const toColumns = (ticks: ReadonlyArray<Tick>): TickColumns => {
-  const filling = new Filling(ticks.length)
-  for (let i = 0; i < ticks.length; i++) filling.set(i, ticks[i]!)
+/** Rows as columns. */
+export const filled = <Row, Columns>(layout: Layout<Row, Columns>, rows: ReadonlyArray<Row>): Columns => {
+  const filling = new Filling(layout, rows.length)
+  for (let i = 0; i < rows.length; i++) filling.set(i, rows[i]!)
   return filling.columns
 }
 
 /** Some rows of columns, in the order given. */
-export const pickRows = (columns: TickColumns, rows: ReadonlyArray<number>): TickColumns => {
-  const filling = new Filling(rows.length)
+export const picked = <Row, Columns>(
+  layout: Layout<Row, Columns>,
+  columns: Columns,
+  rows: ReadonlyArray<number>
+): Columns => {
+  const filling = new Filling(layout, rows.length)
   filling.pick(columns, rows)
   return filling.columns
 }
 
-/** 195 kB. */
+const tickLayout = layoutOf<Tick, TickColumns>(columnsOf(tickFields), rowReaderOf<Tick>(tickFields))
+
+export const toColumns = (ticks: ReadonlyArray<Tick>): TickColumns => filled(tickLayout, ticks)
+export const pickRows = (columns: TickColumns, rows: ReadonlyArray<number>): TickColumns =>
+  picked(tickLayout, columns, rows)
+
+/** Of ticks 195 kB. */
 const CHUNK_ROWS = 2048
 
-/** Ticks that wait as columns, first in, first out. */
-export class TickQueue {
-  #chunks: Array<Filling> = []
-  /** Row of the first tick, in the first chunk. */
+/** Rows that wait as columns, first in, first out. */
+export class ColumnQueue<Row, Columns> {
+  readonly #layout: Layout<Row, Columns>
+  #chunks: Array<Filling<Row, Columns>> = []
+  /** The first row, in the first chunk. */
   #first = 0
   #length = 0
+
+  constructor(layout: Layout<Row, Columns>) {
+    this.#layout = layout
+  }
 
   get length(): number {
     return this.#length
   }
 
-  append(ticks: ReadonlyArray<Tick>): void {
+  append(rows: ReadonlyArray<Row>): void {
     let row = this.#first + this.#length
-    for (const tick of ticks) {
-      if (row === this.#chunks.length * CHUNK_ROWS) this.#chunks.push(new Filling(CHUNK_ROWS))
-      this.#chunks[this.#chunks.length - 1]!.set(row % CHUNK_ROWS, tick)
+    for (const one of rows) {
+      if (row === this.#chunks.length * CHUNK_ROWS) this.#chunks.push(new Filling(this.#layout, CHUNK_ROWS))
+      this.#chunks[this.#chunks.length - 1]!.set(row % CHUNK_ROWS, one)
       row++
     }
-    this.#length += ticks.length
+    this.#length += rows.length
   }
 
-  /** A copy of the first so many ticks, which stay. */
-  peek(count: number): TickColumns {
-    const filling = new Filling(count)
+  /** A copy of the first so many rows, which stay. */
+  peek(count: number): Columns {
+    const filling = new Filling(this.#layout, count)
     for (let i = 0; i < count; ) {
       const from = (this.#first + i) % CHUNK_ROWS
       const to = Math.min(CHUNK_ROWS, from + count - i)
@@ -250,14 +287,14 @@ export class TickQueue {
     return filling.columns
   }
 
-  /** Takes the first so many ticks out, as objects. */
-  take(count: number): Array<Tick> {
-    const ticks: Array<Tick> = []
+  /** Takes the first so many rows out, as objects. */
+  take(count: number): Array<Row> {
+    const rows: Array<Row> = []
     for (let i = this.#first; i < this.#first + count; i++) {
-      ticks.push(tickOf(this.#chunks[Math.floor(i / CHUNK_ROWS)]!.columns, i % CHUNK_ROWS))
+      rows.push(this.#layout.rowOf(this.#chunks[Math.floor(i / CHUNK_ROWS)]!.columns, i % CHUNK_ROWS))
     }
     this.drop(count)
-    return ticks
+    return rows
   }
 
   drop(count: number): void {
@@ -266,5 +303,12 @@ export class TickQueue {
     const done = this.#length === 0 ? this.#chunks.length : Math.floor(this.#first / CHUNK_ROWS)
     this.#chunks = this.#chunks.slice(done)
     this.#first = this.#length === 0 ? 0 : this.#first - done * CHUNK_ROWS
+  }
+}
+
+/** Ticks that wait as columns. */
+export class TickQueue extends ColumnQueue<Tick, TickColumns> {
+  constructor() {
+    super(tickLayout)
   }
 }

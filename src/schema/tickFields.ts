@@ -13,14 +13,19 @@ interface Stored {
 
 /** `token` and `index` have 32 bits, `small` 0 to 32,767, all others what a double holds exactly. */
 interface NumberField extends Stored {
-  readonly kind: "token" | "index" | "small" | "price"
+  readonly kind: "token" | "index" | "small"
   readonly absent?: never
+}
+
+interface PriceField extends Stored {
+  readonly kind: "price"
+  readonly absent?: null
 }
 
 interface MicrosField extends Stored {
   readonly kind: "micros"
   readonly within?: readonly [first: number, last: number]
-  readonly absent?: never
+  readonly absent?: null
 }
 
 /** `quantity`: of one tick or of a sum. */
@@ -55,7 +60,7 @@ interface FlagField {
   readonly absent: false
 }
 
-export type ValueField = NumberField | MicrosField | WholeField | WordField | NameField
+export type ValueField = NumberField | PriceField | MicrosField | WholeField | WordField | NameField
 
 /** What lies in one column. */
 export type ColumnField = ValueField | FlagField

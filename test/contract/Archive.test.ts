@@ -7,13 +7,16 @@ import * as ParquetFiles from "../../src/layers/archive/ParquetFiles.ts"
 import * as S3 from "../../src/layers/archive/S3.ts"
 import { barStart } from "../../src/schema/Candle.ts"
 import type { ArchiveError, RangeTaken } from "../../src/schema/Errors.ts"
+import { compareQuotes, type Quote } from "../../src/schema/Quote.ts"
+import { toQuoteColumns } from "../../src/schema/QuoteColumns.ts"
 import { compareTicks, type Tick, tradingDate } from "../../src/schema/Tick.ts"
 import { toColumns } from "../../src/schema/TickColumns.ts"
 import { Archive, type ArchiveRange } from "../../src/streams/ports/Archive.ts"
 import type { StoredTick, TickCursor } from "../../src/streams/ports/TickStore.ts"
 import { emptyBucket, objectIn, putInto } from "../support/buckets.ts"
+import { quoteOf } from "../support/quotes.ts"
 import { s3 } from "../support/services.ts"
-import { DAY, EPOCH, makeTick, OPEN, toStored } from "./ticks.ts"
+import { DAY, EPOCH, makeQuote, makeTick, OPEN, toStored } from "./ticks.ts"
 
 /** A place for an archive, empty, gone with the scope; each use of the layer opens it anew. */
 type Place = Effect.Effect<Layer.Layer<Archive>, never, Scope.Scope>
@@ -95,9 +98,19 @@ const sorted = (ticks: ReadonlyArray<StoredTick>): ReadonlyArray<StoredTick> =>
 
 const write = (
   of: ArchiveRange,
-  ticks: ReadonlyArray<Tick>
+  ticks: ReadonlyArray<Tick>,
+  quotes: ReadonlyArray<Quote> = []
 ): Effect.Effect<number, ArchiveError | RangeTaken, Archive> =>
-  Effect.flatMap(Archive, (archive) => archive.write(of, toColumns(ticks)))
+  Effect.flatMap(Archive, (archive) => archive.write(of, toColumns(ticks), toQuoteColumns(quotes)))
+
+const inOrder = (quotes: ReadonlyArray<Quote>): ReadonlyArray<Quote> =>
+  quotes.toSorted((a, b) => a.instrument_token - b.instrument_token || compareQuotes(a, b))
+
+/** The quotes of a day, by instrument and time. */
+const readQuotes = (date: string, tokens?: ReadonlyArray<number>) =>
+  Effect.flatMap(Archive, (archive) =>
+    Effect.map(Stream.runCollect(archive.quotes(date, tokens)), (parts) => inOrder(parts.flat()))
+  )
 
 /** The ticks of a day, in the order of their primary keys. */
 const readAll = (
@@ -120,9 +133,18 @@ const run = (count: number, given: Partial<Tick> = {}): ReadonlyArray<Tick> =>
     })
   )
 
+const quotesOf = (token: number, count: number, first = 0): ReadonlyArray<Quote> =>
+  Array.from({ length: count }, (_, i) =>
+    quoteOf(first + i, { instrument_token: token, exchange_ts: OPEN + (first + i) * 1000 })
+  )
+
 const int = (minimum: number, maximum: number) => Schema.Int.pipe(Schema.check(Schema.isBetween({ minimum, maximum })))
 const AnyRange = Schema.Array(
   Schema.Struct({ token: int(1, 3), ms: int(0, 3), id: int(-2, 4), price: int(0, 100_000) })
+).pipe(Schema.check(Schema.isMaxLength(20)))
+
+const AnyQuotes = Schema.Array(
+  Schema.Struct({ token: int(1, 3), ms: int(0, 3), offset: int(0, 9), topic: int(0, 1), i: int(0, 50) })
 ).pipe(Schema.check(Schema.isMaxLength(20)))
 
 for (const { name, place } of places) {
@@ -431,6 +453,204 @@ for (const { name, place } of places) {
       })
     )
 
+    it.effect("gives back exactly the quotes that were written, every field and level of them", () =>
+      Effect.gen(function* () {
+        const layer = yield* place
+        const quotes = [
+          ...quotesOf(7, 60),
+          makeQuote({ instrument_token: 1 }),
+          makeQuote({ instrument_token: 2, bid: [], ask: [], oi: 0, last_trade_ts: OPEN - A_DAY, received_ts: 0 }),
+          makeQuote({
+            instrument_token: 2_147_483_647,
+            bid: [[-1_000_000_000, 2 ** 53 - 1, 2 ** 53 - 1]],
+            ask: [[0.0000001, 0, 0]],
+            total_buy_quantity: 2 ** 53 - 1,
+            source: ["another-raw", 2 ** 53 - 1, 1],
+            old: true
+          })
+        ]
+        yield* Effect.gen(function* () {
+          assert.strictEqual(yield* write(range(0, 99), run(5), quotes), 0)
+          assert.deepStrictEqual(yield* readQuotes(DATE), inOrder(quotes))
+        }).pipe(Effect.provide(layer))
+        yield* Effect.gen(function* () {
+          assert.deepStrictEqual(yield* readQuotes(DATE), inOrder(quotes))
+          assert.strictEqual((yield* readAll(DATE)).length, 5)
+          const { objects } = yield* (yield* Archive).list(DATE)
+          assert.deepStrictEqual(
+            objects.map(({ kind, rows }) => [kind, rows]),
+            [
+              ["ticks", 5],
+              ["quotes", quotes.length]
+            ]
+          )
+        }).pipe(Effect.provide(layer))
+      })
+    )
+
+    it.effect("has no object of quotes for a range without them, and none of ticks for one of quotes alone", () =>
+      Effect.gen(function* () {
+        const layer = yield* place
+        yield* Effect.gen(function* () {
+          const archive = yield* Archive
+          const kinds = Effect.map(archive.list(DATE), ({ objects }) => objects.map(({ kind, name }) => [kind, name]))
+          yield* write(range(0, 9), run(3))
+          assert.deepStrictEqual(yield* kinds, [["ticks", "normalized-1-0-0-9.parquet"]])
+          yield* write(range(10, 19), [], quotesOf(1, 3))
+          assert.deepStrictEqual(yield* archive.begun("normalized-1", 0, 10), range(10, 19))
+          // Asking again changes nothing.
+          yield* write(range(10, 19), [], quotesOf(1, 3))
+          assert.deepStrictEqual(yield* kinds, [
+            ["ticks", "normalized-1-0-0-9.parquet"],
+            ["quotes", "normalized-1-0-10-19.parquet"]
+          ])
+          const elsewhere = quotesOf(1, 3).map((quote) => ({ ...quote, exchange_ts: OPEN + A_DAY }))
+          const refused = yield* Effect.flip(write(range(10, 19), [], elsewhere))
+          assert.strictEqual(refused._tag, "ArchiveError")
+          assert.match(refused.message, /quotes of \[2026-01-15\], got .* quotes of \[2026-01-16\]/)
+          const longer = yield* Effect.flip(write(range(10, 20), [], quotesOf(1, 4)))
+          assert.deepInclude(longer, { _tag: "RangeTaken", last: 19 })
+          assert.deepStrictEqual(yield* readQuotes(DATE), quotesOf(1, 3))
+        }).pipe(Effect.provide(layer))
+      })
+    )
+
+    it.effect("gives one quote an instrument and instant, the later, in whatever object it is", () =>
+      Effect.gen(function* () {
+        const layer = yield* place
+        const at = (offset: number, given: Partial<Quote> = {}): Quote =>
+          quoteOf(offset, { exchange_ts: OPEN, source: ["raw-1", offset, 1], received_ts: OPEN + 9, ...given })
+        yield* Effect.gen(function* () {
+          yield* write(range(0, 9), [], [at(5), at(8), at(7)])
+          assert.deepStrictEqual(yield* readQuotes(DATE), [at(8)])
+          // A later one, whose clock is behind, and an earlier one.
+          yield* write(range(10, 19), [], [at(9, { received_ts: OPEN + 1 })])
+          yield* write(range(20, 29, 1), [], [at(3)])
+          assert.deepStrictEqual(yield* readQuotes(DATE), [at(9, { received_ts: OPEN + 1 })])
+          // Of another raw topic, whose offsets say nothing of this one's: what came later.
+          yield* write(range(30, 39), [], [at(2, { source: ["raw-2", 2, 1], received_ts: OPEN })])
+          assert.deepStrictEqual(yield* readQuotes(DATE), [at(9, { received_ts: OPEN + 1 })])
+          const newest = at(1, { source: ["raw-2", 3, 1], received_ts: OPEN + 2 })
+          yield* write(range(40, 49), [], [newest])
+          assert.deepStrictEqual(yield* readQuotes(DATE), [newest])
+          const page = { instrument_token: newest.instrument_token, from: 0, to: OPEN * 2, limit: 9 }
+          assert.deepStrictEqual(yield* (yield* Archive).quotePage(page), [newest])
+        }).pipe(Effect.provide(layer))
+      })
+    )
+
+    it.effect("gives quotes of some instruments of a day, and of one by pages over days and objects", () =>
+      Effect.gen(function* () {
+        const layer = yield* place
+        const mine = [0, 1, 2].flatMap((day) =>
+          quotesOf(2, 9).map((quote) => ({ ...quote, exchange_ts: quote.exchange_ts + day * A_DAY }))
+        )
+        yield* Effect.gen(function* () {
+          const archive = yield* Archive
+          yield* write(range(0, 9), run(3), [
+            ...quotesOf(1, 4),
+            ...mine.filter((_, i) => i % 2 === 0),
+            ...quotesOf(3, 4)
+          ])
+          yield* write(range(10, 19), [], [...mine.filter((_, i) => i % 2 === 1), mine[4]!, ...quotesOf(3, 4, 4)])
+          assert.deepStrictEqual(yield* readQuotes(DATE, [3, 1, 99]), [...quotesOf(1, 4), ...quotesOf(3, 8)])
+          assert.deepStrictEqual(yield* readQuotes(DATE, []), [])
+          assert.deepStrictEqual(yield* readQuotes(DATE, [99]), [])
+          assert.deepStrictEqual(yield* readQuotes("2026-01-20"), [])
+          assert.match((yield* Effect.flip(readQuotes("2026-02-31"))).message, /^date: expected YYYY-MM-DD/)
+          const pages = Effect.fnUntraced(function* (from: number, to: number, limit: number) {
+            const found: Array<Quote> = []
+            let after: number | undefined
+            for (;;) {
+              const query = { instrument_token: 2, from, to, limit, ...(after === undefined ? {} : { after }) }
+              const page = yield* archive.quotePage(query)
+              found.push(...page)
+              if (page.length < limit) return found
+              after = page.at(-1)!.exchange_ts
+            }
+          })
+          for (const limit of [1, 2, 5, 1000]) {
+            assert.deepStrictEqual(yield* pages(0, OPEN * 2, limit), mine, String(limit))
+            const [from, to] = [OPEN + 2000, OPEN + A_DAY + 3000]
+            const some = mine.filter(({ exchange_ts }) => exchange_ts >= from && exchange_ts < to)
+            assert.deepStrictEqual(yield* pages(from, to, limit), some)
+          }
+          // What is written meanwhile is in the next page.
+          const late = quoteOf(70, { instrument_token: 2, exchange_ts: OPEN + 500 })
+          yield* write(range(20, 20), [], [late])
+          assert.deepStrictEqual(yield* pages(OPEN, OPEN + 2000, 2), [mine[0]!, late, mine[1]!])
+        }).pipe(Effect.provide(layer))
+      })
+    )
+
+    it.effect("takes quotes from elsewhere than the log, once, beside those it has", () =>
+      Effect.gen(function* () {
+        const layer = yield* place
+        yield* Effect.gen(function* () {
+          const archive = yield* Archive
+          yield* write(range(0, 9), [], quotesOf(1, 4))
+          const others = toQuoteColumns([...quotesOf(1, 3, 3), ...quotesOf(2, 2)])
+          yield* archive.add(toColumns([]), others)
+          yield* archive.add(toColumns([]), others)
+          assert.deepStrictEqual(yield* readQuotes(DATE), [...quotesOf(1, 6), ...quotesOf(2, 2)])
+          const { objects } = yield* archive.list(DATE)
+          assert.deepStrictEqual(
+            objects.map(({ kind, rows }) => [kind, rows]),
+            [
+              ["quotes", 4],
+              ["quotes", 5]
+            ]
+          )
+        }).pipe(Effect.provide(layer))
+      })
+    )
+
+    it.effect.prop(
+      "agrees with a plain map on any ranges of quotes, joined or not",
+      [Arbitrary.array(Arbitrary.schema(AnyQuotes), { maxLength: 5 })],
+      ([ranges]) =>
+        Effect.gen(function* () {
+          const layer = yield* place
+          /** By instrument and instant the later of each topic. */
+          const naive = new Map<string, Map<string, Quote>>()
+          yield* Effect.gen(function* () {
+            const archive = yield* Archive
+            for (const [n, rows] of ranges.entries()) {
+              const quotes = rows.map(({ token, ms, offset, topic, i }, k) =>
+                quoteOf(i, {
+                  instrument_token: token,
+                  exchange_ts: OPEN + ms * 1000,
+                  received_ts: OPEN + i,
+                  // No two have one place.
+                  source: [`raw-${topic}`, offset * 1000 + n * 100 + k, 1]
+                })
+              )
+              yield* write(range(n * 100, n * 100 + 99), [], quotes)
+              for (const quote of quotes) {
+                const key = `${quote.instrument_token} ${quote.exchange_ts}`
+                const ofTopics = naive.get(key) ?? new Map<string, Quote>()
+                naive.set(key, ofTopics)
+                const [topic] = quote.source
+                const before = ofTopics.get(topic)
+                if (before === undefined || compareQuotes(before, quote) < 0) ofTopics.set(topic, quote)
+              }
+            }
+            const latest = [...naive.values()].map((ofTopics) =>
+              [...ofTopics.values()].reduce((a, b) =>
+                b.received_ts > a.received_ts || (b.received_ts === a.received_ts && b.source[0] > a.source[0]) ? b : a
+              )
+            )
+            for (let time = 0; time < 2; time++) {
+              assert.deepStrictEqual(yield* readQuotes(DATE), inOrder(latest))
+              const some = latest.filter(({ instrument_token }) => instrument_token !== 2)
+              assert.deepStrictEqual(yield* readQuotes(DATE, [1, 3]), inOrder(some))
+              yield* archive.compact("9999-01-01")
+            }
+          }).pipe(Effect.provide(layer))
+        }),
+      { arbitrary: { runs: 8 } }
+    )
+
     it.effect.prop(
       "agrees with a plain map on any ranges",
       [Arbitrary.array(Arbitrary.schema(AnyRange), { maxLength: 5 })],
@@ -505,5 +725,30 @@ for (const { name, place } of spoiled) {
         })
       )
     }
+
+    it.effect("names an object of quotes that is corrupt, and serves the others", () =>
+      Effect.gen(function* () {
+        const { layer, spoil } = yield* place
+        yield* write(range(0, 9), run(4), quotesOf(1, 4)).pipe(Effect.provide(layer))
+        yield* write(range(10, 19), [], quotesOf(2, 4)).pipe(Effect.provide(layer))
+        for (const of of Object.values(damages)) {
+          yield* Effect.promise(() => spoil(`quotes/date=${DATE}/normalized-1-0-0-9.parquet`, of))
+          yield* Effect.gen(function* () {
+            const archive = yield* Archive
+            assert.deepStrictEqual(yield* readQuotes(DATE), quotesOf(2, 4))
+            const page = (instrument_token: number) =>
+              archive.quotePage({ instrument_token, from: 0, to: OPEN * 2, limit: 10 })
+            assert.deepStrictEqual(yield* page(1), [])
+            assert.deepStrictEqual(yield* page(2), quotesOf(2, 4))
+            const { unreadable } = yield* archive.list(DATE)
+            assert.deepStrictEqual(
+              unreadable.map(({ kind, name: object }) => [kind, object]),
+              [["quotes", "normalized-1-0-0-9.parquet"]]
+            )
+            assert.strictEqual((yield* readAll(DATE)).length, 4)
+          }).pipe(Effect.provide(layer))
+        }
+      })
+    )
   })
 }

@@ -23,7 +23,7 @@ import { withinOneDay } from "../support/oneDay.ts"
 import { s3 } from "../support/services.ts"
 import { HOUR, MINUTE, newToken, range, recompute, refreshAll } from "./tickStore/rows.ts"
 import { onEachStore, sql } from "./tickStore/stores.ts"
-import { makeQuote, makeTick, storeBatch } from "./ticks.ts"
+import { makeQuote, makeTick, NO_QUOTES, storeBatch } from "./ticks.ts"
 
 const access = await s3()
 
@@ -160,8 +160,16 @@ for (const { name, layer } of places) {
             const incarnation = `normalized-${tokens[0]}`
             // Of what came last before a kill, and of what replays added, the archive has nothing.
             const archived = [...old, ...kept].filter((_, i) => i % 10 !== 7)
-            yield* archive.write({ incarnation, partition: 0, first: 0, last: 99 }, toColumns(archived.slice(0, 100)))
-            yield* archive.write({ incarnation, partition: 0, first: 100, last: 299 }, toColumns(archived.slice(100)))
+            yield* archive.write(
+              { incarnation, partition: 0, first: 0, last: 99 },
+              toColumns(archived.slice(0, 100)),
+              NO_QUOTES
+            )
+            yield* archive.write(
+              { incarnation, partition: 0, first: 100, last: 299 },
+              toColumns(archived.slice(100)),
+              NO_QUOTES
+            )
             yield* refreshAll
 
             const history = HistoryLayer.make(store, archive)
@@ -196,7 +204,7 @@ for (const { name, layer } of places) {
               dropped: 1,
               quotes: { added: 0, dropped: 2 }
             })
-            yield* archive.write({ incarnation, partition: 0, first: 301, last: 301 }, toColumns([late]))
+            yield* archive.write({ incarnation, partition: 0, first: 301, last: 301 }, toColumns([late]), NO_QUOTES)
             const ticks = yield* pages(history, tokens[0], 100, MIN_MICROS)
             assert.deepStrictEqual(ticks, [...ticks].sort(compareTicks))
             assert.isTrue(ticks.some(({ sequence_id }) => sequence_id === 9_000_002))

@@ -1,5 +1,6 @@
 // Ticks and quotes for the contract suites: whole, plain and told apart by what a case gives.
 import { type Quote, unknownQuote } from "../../src/schema/Quote.ts"
+import { toQuoteColumns } from "../../src/schema/QuoteColumns.ts"
 import { epochOf, type Tick, tradingDay, tradingDayStart } from "../../src/schema/Tick.ts"
 import type { StoreBatch, StoredTick } from "../../src/streams/ports/TickStore.ts"
 
@@ -51,3 +52,6 @@ export const storeBatch = (given: Partial<StoreBatch>): StoreBatch => ({
 
 /** A published tick as the store and the archive have it. */
 export const toStored = ({ gap_from, source, old, ...stored }: Tick): StoredTick => stored
+
+/** A range that held no quote. */
+export const NO_QUOTES = toQuoteColumns([])

@@ -81,6 +81,8 @@ const working = (places: Record<"store" | "archive" | "ring" | "server", Arrived
         return instrument_token.length
       }),
     read: () => Stream.die("not a part of this test"),
+    quotes: () => Stream.die("not a part of this test"),
+    quotePage: () => Effect.succeed([]),
     ticks: () => Effect.succeed([]),
     minutes: () => Effect.succeed([]),
     add: () => Effect.void,

@@ -10,7 +10,7 @@ import * as S3 from "../../src/layers/archive/S3.ts"
 import { tradingDate } from "../../src/schema/Tick.ts"
 import { toColumns } from "../../src/schema/TickColumns.ts"
 import { Archive } from "../../src/streams/ports/Archive.ts"
-import { DAY, makeTick, OPEN } from "../contract/ticks.ts"
+import { DAY, makeTick, NO_QUOTES, OPEN } from "../contract/ticks.ts"
 import { emptyBucket, objectIn } from "../support/buckets.ts"
 import { s3 } from "../support/services.ts"
 import { memoryStore, Rows } from "./memoryStore.ts"
@@ -104,14 +104,18 @@ describe("the archive over HTTP", () => {
       Effect.gen(function* () {
         const { layer, bytes } = yield* place
         const archive = Context.get(yield* Layer.build(layer), Archive)
-        yield* archive.write({ incarnation: "normalized-1", partition: 0, first: 0, last: 9 }, toColumns(TICKS))
+        yield* archive.write(
+          { incarnation: "normalized-1", partition: 0, first: 0, last: 9 },
+          toColumns(TICKS),
+          NO_QUOTES
+        )
         const { port } = yield* serve({ store: memoryStore(new Rows()), archive: Layer.succeed(Archive, archive) })
         const expected = yield* Effect.promise(() => bytes(`ticks/date=${DATE}/${NAME}`))
         assert.isAbove(expected.length, 1_100_000)
         const listed = yield* fetched(port, `/api/v1/archive?date=${DATE}`)
         assert.deepStrictEqual(JSON.parse(listed.body.toString("utf8")), {
           date: DATE,
-          objects: [{ name: NAME, path: PATH, bytes: expected.length, rows: TICKS.length }],
+          objects: [{ kind: "ticks", name: NAME, path: PATH, bytes: expected.length, rows: TICKS.length }],
           unreadable: []
         })
         const none = yield* fetched(port, "/api/v1/archive?date=2026-01-20")
@@ -230,7 +234,7 @@ describe("the archive over HTTP", () => {
       )
       const archive = Context.get(yield* Layer.build(ParquetFiles.layer(folder)), Archive)
       const some = toColumns(TICKS.slice(0, 10))
-      yield* archive.write({ incarnation: "normalized-1", partition: 0, first: 0, last: 9 }, some)
+      yield* archive.write({ incarnation: "normalized-1", partition: 0, first: 0, last: 9 }, some, NO_QUOTES)
       writeFileSync(join(folder, "ticks", `date=${DATE}`, "normalized-1-0-10-19.parquet"), "no Parquet")
       const { port } = yield* serve({ store: memoryStore(new Rows()), archive: Layer.succeed(Archive, archive) })
       const listed = JSON.parse((yield* fetched(port, `/api/v1/archive?date=${DATE}`)).body.toString("utf8")) as {

@@ -15,7 +15,7 @@ import { Archive } from "../../src/streams/ports/Archive.ts"
 import { TickStore } from "../../src/streams/ports/TickStore.ts"
 import { Readiness } from "../../src/streams/run/Readiness.ts"
 import { dropOldDays } from "../../src/streams/sinks/retention.ts"
-import { makeTick, storeBatch } from "../contract/ticks.ts"
+import { makeTick, NO_QUOTES, storeBatch } from "../contract/ticks.ts"
 import { emptyBucket } from "../support/buckets.ts"
 import { instrumentOf } from "../support/instruments.ts"
 import { withinOneDay } from "../support/oneDay.ts"
@@ -69,8 +69,16 @@ describe("history of days that the store has dropped", () => {
           )
         )
         yield* store.write(storeBatch({ ticks }))
-        yield* archive.write({ incarnation: "n", partition: 0, first: 0, last: 999 }, toColumns(ticks.slice(0, 1000)))
-        yield* archive.write({ incarnation: "n", partition: 0, first: 1000, last: 2999 }, toColumns(ticks.slice(1000)))
+        yield* archive.write(
+          { incarnation: "n", partition: 0, first: 0, last: 999 },
+          toColumns(ticks.slice(0, 1000)),
+          NO_QUOTES
+        )
+        yield* archive.write(
+          { incarnation: "n", partition: 0, first: 1000, last: 2999 },
+          toColumns(ticks.slice(1000)),
+          NO_QUOTES
+        )
         while ((yield* store.refreshCandles) > 0);
         const { port } = yield* serve({
           store: Layer.succeed(TickStore, store),

@@ -292,7 +292,7 @@ describe("generated requests", () => {
       for (const { operationId } of operations) {
         // A replay's id is the server's to give, and so is the name of an archive's object.
         if (
-          /^(replays\.(replay|changeReplay|stopReplay)|archive\.object)$/.test(operationId) ||
+          /^(replays\.(replay|changeReplay|stopReplay)|archive\.(object|quotesObject))$/.test(operationId) ||
           operationId === "readyz"
         )
           continue

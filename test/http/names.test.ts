@@ -12,7 +12,7 @@ import { tradingDayStart } from "../../src/schema/Tick.ts"
 import { toColumns } from "../../src/schema/TickColumns.ts"
 import { dayOfDate } from "../../src/schema/Time.ts"
 import { Archive } from "../../src/streams/ports/Archive.ts"
-import { makeTick } from "../contract/ticks.ts"
+import { makeTick, NO_QUOTES } from "../contract/ticks.ts"
 import { instrumentOf } from "../support/instruments.ts"
 import { accessBy, bearer, keysFile, makeKey } from "../support/keys.ts"
 import { memoryStore, Rows, storedTick } from "./memoryStore.ts"
@@ -257,7 +257,11 @@ describe.skipIf(!FILES.every(({ path }) => existsSync(path)))("two files of a br
     )
     const names = Layer.provide(SymbolsLayer.layer, memoryStore(rows))
     yield* Effect.flatMap(Archive, (archive) =>
-      archive.write({ incarnation: "log-1", partition: 0, first: 0, last: ticks.length - 1 }, toColumns(ticks))
+      archive.write(
+        { incarnation: "log-1", partition: 0, first: 0, last: ticks.length - 1 },
+        toColumns(ticks),
+        NO_QUOTES
+      )
     ).pipe(Effect.provide(Layer.provide(Layer.orDie(ParquetFiles.layer(made)), names)))
     for (const { day, symbols } of [earlier, later]) {
       const bytes = new Uint8Array(

@@ -163,7 +163,7 @@ describe("a field that a tick may not have", () => {
     const older: Readonly<Record<string, ReadonlyArray<unknown>>> = Object.fromEntries(
       Object.entries(makeTick()).map(([name, value]) => [name, [value]])
     )
-    const read = await storedColumnsOf(more)(
+    const read = await storedColumnsOf(more).read(
       async (name) => older[name]!,
       (name) => name in older,
       Uint32Array.of(0)

@@ -7,9 +7,12 @@ import { promises as fs } from "node:fs"
 import { dirname, join } from "node:path"
 import { Effect, Layer } from "effect"
 import { ArchiveError, StartError } from "../../schema/Errors.ts"
-import { Archive } from "../../streams/ports/Archive.ts"
+import { ARCHIVED_KINDS, Archive } from "../../streams/ports/Archive.ts"
 import type { Listed, ObjectStore } from "./objectStore.ts"
 import * as ParquetArchive from "./ParquetArchive.ts"
+
+/** What appears later, so that its name outlives a power cut with what is in it. */
+const SUBFOLDERS = [...ARCHIVED_KINDS, "manifests"]
 
 const messageOf = (cause: unknown): string => (cause instanceof Error ? cause.message : String(cause))
 
@@ -74,7 +77,7 @@ const open = (folder: string, readsOnly: boolean): Effect.Effect<ObjectStore, St
     const prepared = Effect.tryPromise({
       try: async () => {
         await fs.rm(temporaryFolder, { recursive: true, force: true })
-        for (const made of [folder, join(folder, "ticks"), join(folder, "manifests"), temporaryFolder]) {
+        for (const made of [folder, ...SUBFOLDERS.map((name) => join(folder, name)), temporaryFolder]) {
           await fs.mkdir(made, { recursive: true })
         }
         await syncFolder(folder)

@@ -7,14 +7,17 @@
 import { createHash } from "node:crypto"
 import { Clock, Effect, Schema } from "effect"
 import { ArchiveError } from "../../schema/Errors.ts"
+import { QUOTE_WEIGHT } from "../../schema/QuoteColumns.ts"
+import type { ArchivedKind } from "../../streams/ports/Archive.ts"
 import { crashPoint } from "../../streams/run/crashPoint.ts"
 import { type DayObject, type Days, dateFolder, joinedName, MAX_RETRIES } from "./dayObjects.ts"
 import type { ObjectStore } from "./objectStore.ts"
 import { SCHEMA_VERSION } from "./parquetSchema.ts"
 import type { ParquetThread } from "./parquetThread.ts"
 
-/** Rows of a joined object at most: some 5 MB. */
+/** Rows of a joined object at most, some 5 MB of ticks; quotes, which take more room, are fewer. */
 export const JOIN_ROWS = 250_000
+const rowsShare: Readonly<Record<ArchivedKind, number>> = { ticks: 1, quotes: 1 / QUOTE_WEIGHT }
 /** How long what is covered stays. */
 export const COVERED_FOR_MS = 600_000
 /** Names that an object may say it covers; one that says more is joined no further. */
@@ -31,7 +34,7 @@ const Plan = Schema.Struct({ date: Schema.String, joins: Schema.Array(Schema.Arr
 type Plan = typeof Plan.Type
 const decodePlan = Schema.decodeUnknownEffect(Schema.fromJsonString(Plan))
 
-const planFolder = (date: string): string => `compactions/date=${date}/`
+const planFolders: Readonly<Record<ArchivedKind, string>> = { ticks: "compactions/", quotes: "compactions/quotes/" }
 const PLAN = /^(\d{1,9})\.json$/
 
 const outputOf = (key: string, names: ReadonlyArray<string>): string =>
@@ -73,6 +76,8 @@ export const makeCompaction = (
   days: Days,
   { joinRows, coveredForMs }: CompactionOptions
 ) => {
+  const { kind } = days
+  const planFolder = (date: string): string => `${planFolders[kind]}date=${date}/`
   /** Days of which nothing is left to do until something is put. */
   const settled = new Set<string>()
   /** Since when a joined object is known to be there and whole. */
@@ -85,7 +90,7 @@ export const makeCompaction = (
   const checked = (date: string, name: string) =>
     Effect.gen(function* () {
       const source = (yield* sourcesOf(date)).get(name)
-      return source === undefined ? undefined : yield* thread.ask({ kind: "check", source })
+      return source === undefined ? undefined : yield* thread.ask({ kind: "check", holds: kind, source })
     })
 
   const holdsBytes = (key: string, bytes: Uint8Array): Effect.Effect<boolean, ArchiveError> =>
@@ -113,13 +118,14 @@ export const makeCompaction = (
       if (sources.length === 0) return 0
       const joined = yield* thread.ask({
         kind: "join",
+        holds: kind,
         sources,
         metadata: { topic: "normalized_ticks", date, schema_version: String(SCHEMA_VERSION) }
       })
       for (const { name, reason } of joined.corrupt) yield* days.setAside(name, reason)
       if (joined.corrupt.length > 0) days.changed(date)
       if (joined.names.length < 2) return 0
-      const key = `${dateFolder(date)}${output}`
+      const key = `${dateFolder(kind, date)}${output}`
       // The bytes are copied: who hands them on may not have them any more.
       const isNew = yield* store.putNew(key, joined.bytes)
       crashPoint("after-joined-object")
@@ -175,7 +181,7 @@ export const makeCompaction = (
           continue
         }
         for (const one of covered) {
-          yield* store.remove(`${dateFolder(date)}${one}`)
+          yield* store.remove(`${dateFolder(kind, date)}${one}`)
           crashPoint("after-covered-removed")
         }
         wholeSince.delete(known)
@@ -197,7 +203,7 @@ export const makeCompaction = (
       const small = (yield* days.of(date)).objects
         .filter(({ footer }) => footer.covers.length < MAX_COVERS)
         .map((object) => ({ name: object.name, rows: rowsIn(object) }))
-      const joins = joinsOf(small, joinRows)
+      const joins = joinsOf(small, joinRows * rowsShare[kind])
       if (joins.length > 0) {
         const key = `${planFolder(date)}${last + 1}.json`
         const plan: Plan = { date, joins }

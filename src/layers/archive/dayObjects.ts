@@ -6,6 +6,7 @@ import { Clock, Effect } from "effect"
 import type { ArchiveError } from "../../schema/Errors.ts"
 import { tradingDate, tradingDay } from "../../schema/Tick.ts"
 import { dayOfDate } from "../../schema/Time.ts"
+import type { ArchivedKind } from "../../streams/ports/Archive.ts"
 import { nameOf, type ObjectSource } from "./objectSource.ts"
 import type { ObjectStore } from "./objectStore.ts"
 import type { ParquetThread } from "./parquetThread.ts"
@@ -67,7 +68,7 @@ class Bounded<K, V> extends Map<K, V> {
   }
 }
 
-export const dateFolder = (date: string): string => `ticks/date=${date}/`
+export const dateFolder = (kind: ArchivedKind, date: string): string => `${kind}/date=${date}/`
 
 /** Which row groups of an object may hold a row of the tokens and times. */
 export const groupsMeeting = (
@@ -84,7 +85,8 @@ export const groupsMeeting = (
   return met
 }
 
-export const makeDays = (store: ObjectStore, thread: ParquetThread) => {
+/** The days of one kind of objects. */
+export const makeDays = (store: ObjectStore, thread: ParquetThread, kind: ArchivedKind) => {
   const lists = new Bounded<string, { readonly at: number; readonly day: DayObjects }>(MAX_LISTS)
   const footers = new Bounded<string, Footer>(MAX_FOOTERS)
   const aside = new Bounded<string, { readonly at: number; readonly reason: string }>(MAX_ASIDE)
@@ -113,7 +115,7 @@ export const makeDays = (store: ObjectStore, thread: ParquetThread) => {
 
   /** What is listed, in the order in which its ticks were published, so that a key's first row is the one. */
   const ordered = (date: string) =>
-    Effect.map(store.list(dateFolder(date)), (listed) =>
+    Effect.map(store.list(dateFolder(kind, date)), (listed) =>
       listed
         .flatMap(({ name, source }) => {
           const parsed = parseName(name)
@@ -190,7 +192,7 @@ export const makeDays = (store: ObjectStore, thread: ParquetThread) => {
   const all: Effect.Effect<ReadonlyArray<string>, ArchiveError> = Effect.gen(function* () {
     const now = yield* Clock.currentTimeMillis
     if (dates === undefined || now - dates.at >= LISTED_FOR_MS) {
-      const found = (yield* store.folders("ticks/"))
+      const found = (yield* store.folders(`${kind}/`))
         .map((folder) => folder.replace(/^date=/, ""))
         .filter((date) => dayOfDate(date) !== undefined)
       dates = { at: now, dates: found.sort() }
@@ -198,7 +200,7 @@ export const makeDays = (store: ObjectStore, thread: ParquetThread) => {
     return dates.dates
   })
 
-  /** The days, ascending, that may have ticks in [from, to). */
+  /** The days, ascending, that may have rows in [from, to). */
   const between = (from: number, to: number): Effect.Effect<ReadonlyArray<string>, ArchiveError> => {
     if (to <= from) return Effect.succeed([])
     const first = tradingDate(tradingDay(from))
@@ -217,6 +219,7 @@ export const makeDays = (store: ObjectStore, thread: ParquetThread) => {
     })
 
   return {
+    kind,
     all,
     /** All that lies there of a day, what is covered and what is set aside too. */
     ordered,

@@ -1,11 +1,12 @@
 /**
- * Decides what an archived tick is in Parquet: its columns and types, and how rows come back as ticks.
+ * Decides what an archived tick is in Parquet, and what a quote: their columns and types, and how rows come back.
  *
  * `price` is a DOUBLE: a price is by contract a JS number whose shortest decimal is exact, so eight bytes of it are the
  * price itself, and pandas and DuckDB compute with it at once; a DECIMAL would come out of pandas as slow objects, and
  * would have to be scaled on the way in and out.
  */
 import type { SchemaElement } from "hyparquet"
+import { type OiColumns, type QuoteColumns, quoteColumnFields } from "../../schema/QuoteColumns.ts"
 import { type NameColumn, Names, rowReaderOf, type StoredColumns, type TickColumns } from "../../schema/TickColumns.ts"
 import {
   type ColumnField,
@@ -13,16 +14,17 @@ import {
   type FieldTable,
   storedOf,
   type TickField,
-  tickFields,
-  type ValueField
+  tickFields
 } from "../../schema/tickFields.ts"
+import type { ArchivedKind } from "../../streams/ports/Archive.ts"
 import type { StoredTick } from "../../streams/ports/TickStore.ts"
 
 /** Stands in every object; goes up when a column changes its meaning. */
 export const SCHEMA_VERSION = 1
 
-/** Rows of a row group: what a reader holds in memory of an object at a time. */
+/** Rows of a row group of ticks, and of others to be sent: what a reader holds in memory of an object at a time. */
 export const ROW_GROUP_ROWS = 32_768
+export const rowGroupRows = { ticks: ROW_GROUP_ROWS, quotes: 8192 } as const
 
 type ElementType = Pick<SchemaElement, "type" | "converted_type" | "logical_type">
 const INT32: ElementType = { type: "INT32" }
@@ -83,7 +85,12 @@ export const namedSchema = ([root, ...columns]: ReadonlyArray<SchemaElement>): A
   { name: SYMBOL, ...TEXT, repetition_type: "OPTIONAL" }
 ]
 
-export const PARQUET_SCHEMA = namedSchema(schemaOf(tickFields))
+const fieldsOf: Readonly<Record<ArchivedKind, FieldTable>> = { ticks: tickFields, quotes: quoteColumnFields }
+
+export const schemas: Readonly<Record<ArchivedKind, Array<SchemaElement>>> = {
+  ticks: namedSchema(schemaOf(tickFields)),
+  quotes: namedSchema(schemaOf(quoteColumnFields, "quote"))
+}
 
 const COLUMNS = columnsOf(tickFields)
 const STORED = archivedStoredOf(tickFields)
@@ -99,6 +106,10 @@ export const KEY_COLUMNS = COLUMNS.findIndex(({ name }) => name === "sequence_id
 
 type NumberColumn = Int32Array | Float64Array | Uint8Array
 
+/** Of an object of either kind. */
+export type AnyColumns = TickColumns | QuoteColumns
+type ColumnsByName = Readonly<Record<string, NumberColumn | NameColumn>>
+
 /** Some rows of a column as the writer takes them. */
 const written = (field: ColumnField, column: NumberColumn | NameColumn, rows: Uint32Array) => {
   if ("indexes" in column) {
@@ -113,6 +124,7 @@ const written = (field: ColumnField, column: NumberColumn | NameColumn, rows: Ui
     case "flag":
       return Array.from(rows, (row) => column[row] === 1)
     case "price":
+      if (field.absent === null) break
       return Float64Array.from(rows, (row) => column[row]!)
     case "token":
     case "index":
@@ -123,30 +135,31 @@ const written = (field: ColumnField, column: NumberColumn | NameColumn, rows: Ui
   if (absent === undefined) return BigInt64Array.from(rows, (row) => BigInt(column[row]!))
   return Array.from(rows, (row) => {
     const value = column[row]!
-    return value === absent || Number.isNaN(value) ? null : BigInt(value)
+    if (value === absent || Number.isNaN(value)) return null
+    return field.kind === "price" ? value : BigInt(value)
   })
 }
 
 /** Some rows of ticks of such fields, as the writer takes them. */
 export const columnDataOf = (fields: FieldTable) => {
   const all = archivedColumnsOf(fields)
-  return (columns: TickColumns, rows: Uint32Array) =>
+  return (columns: AnyColumns, rows: Uint32Array) =>
     all.map(({ name, field }) => ({
       name,
-      data: written(field, columns[name as keyof TickColumns], rows),
+      data: written(field, (columns as ColumnsByName)[name]!, rows),
       ...("grows" in field ? { encoding: "DELTA_BINARY_PACKED" as const } : {})
     }))
 }
 
-const tickData = columnDataOf(tickFields)
+const dataOf = { ticks: columnDataOf(tickFields), quotes: columnDataOf(quoteColumnFields) }
 
-/** Some rows of ticks and of their symbols, "" for none, as the writer takes them. */
-export const columnData = (columns: TickColumns, symbols: NameColumn, rows: Uint32Array) => [
-  ...tickData(columns, rows),
+/** Some rows of an object and of their symbols, "" for none, as the writer takes them. */
+export const columnData = (kind: ArchivedKind, columns: AnyColumns, symbols: NameColumn, rows: Uint32Array) => [
+  ...dataOf[kind](columns, rows),
   { name: SYMBOL, data: Array.from(rows, (row) => symbols.names[symbols.indexes[row]!] || null) }
 ]
 
-/** The symbols of ticks of one trading day. */
+/** The symbols of rows of one trading day. */
 export const symbolsOf = (tokens: ArrayLike<number>, name: (token: number) => string | undefined): NameColumn => {
   const names = new Names()
   const known = new Map<number, number>()
@@ -164,7 +177,7 @@ export const symbolsOf = (tokens: ArrayLike<number>, name: (token: number) => st
 }
 
 /** Some rows of a column in memory, as the reader gives it. */
-const kept = (field: ValueField, values: ArrayLike<unknown>, rows: Uint32Array) => {
+const kept = (field: ColumnField, values: ArrayLike<unknown>, rows: Uint32Array) => {
   switch (field.kind) {
     case "name": {
       const names = new Names()
@@ -188,33 +201,93 @@ const kept = (field: ValueField, values: ArrayLike<unknown>, rows: Uint32Array) 
     case "index":
     case "small":
       return Int32Array.from(rows, (row) => values[row] as number)
+    case "flag":
+      return Uint8Array.from(rows, (row) => (values[row] === true ? 1 : 0))
   }
   if (field.absent === undefined) return Float64Array.from(rows, (row) => Number(values[row]))
   const nothing = field.absent ?? Number.NaN
   return Float64Array.from(rows, (row) => (values[row] == null ? nothing : Number(values[row])))
 }
 
-/**
- * Reads what the store's ticks are made of: some rows of each column, which `read` answers whole. An object that is
- * older than a column `has` none of it: its ticks are without that field.
- */
-export const storedColumnsOf = (fields: FieldTable) => {
-  const stored = Object.entries(archivedStoredOf(fields))
-  return async (
+/** Rows as columns of some fields. */
+interface Kept<Columns> {
+  /**
+   * Some rows of each column, which `read` answers whole. An object that is older than a column `has` none of it: its
+   * rows are without that field.
+   */
+  readonly read: (
     read: (column: string) => Promise<ArrayLike<unknown>>,
     has: (column: string) => boolean,
     rows: Uint32Array
-  ): Promise<StoredColumns> => {
-    const columns: Record<string, ReturnType<typeof kept>> = {}
-    for (const [name, field] of stored) {
-      const isOlder = field.absent !== undefined && !has(name)
-      columns[name] = kept(field, isOlder ? [] : await read(name), rows)
-    }
-    return columns as unknown as StoredColumns
+  ) => Promise<Columns>
+  /** The rows put one after another. */
+  readonly gather: (refs: ReadonlyArray<RowRef<Columns>>) => Columns
+}
+
+/** Where one row stands among those of several columns of one length each. */
+export interface RowRef<Columns> {
+  readonly columns: Columns
+  readonly row: number
+}
+
+const gathered = <Columns>(field: ColumnField, name: keyof Columns, refs: ReadonlyArray<RowRef<Columns>>) => {
+  if (field.kind === "name") {
+    const names = new Names()
+    const indexes = Uint32Array.from(refs, ({ columns, row }) => {
+      const column = columns[name] as NameColumn
+      return names.indexOf(column.names[column.indexes[row]!]!)
+    })
+    return { indexes, names: names.names }
+  }
+  const values = ({ columns, row }: RowRef<Columns>): number => (columns[name] as NumberColumn)[row]!
+  switch (field.kind) {
+    case "word":
+    case "flag":
+      return Uint8Array.from(refs, values)
+    case "token":
+    case "index":
+    case "small":
+      return Int32Array.from(refs, values)
+    default:
+      return Float64Array.from(refs, values)
   }
 }
 
-export const readStoredColumns = storedColumnsOf(tickFields)
+const keptOf = <Columns>(fields: Readonly<Record<string, ColumnField>>): Kept<Columns> => ({
+  read: async (read, has, rows) => {
+    const columns: Record<string, ReturnType<typeof kept>> = {}
+    for (const [name, field] of Object.entries(fields)) {
+      const isOlder = field.absent !== undefined && !has(name)
+      columns[name] = kept(field, isOlder ? [] : await read(name), rows)
+    }
+    return columns as Columns
+  },
+  gather: (refs) =>
+    Object.fromEntries(
+      Object.entries(fields).map(([name, field]) => [name, gathered(field, name as keyof Columns & string, refs)])
+    ) as Columns
+})
+
+/** What the store's ticks are made of. */
+export const storedColumnsOf = (fields: FieldTable) => keptOf<StoredColumns>(archivedStoredOf(fields))
+export const storedColumns = storedColumnsOf(tickFields)
+
+const quoteFieldsOf = (names: ReadonlyArray<string>) =>
+  Object.fromEntries(names.map((name) => [name, quoteColumnFields[name] as ColumnField]))
+/** All that a quote is made of. */
+export const quoteColumns = keptOf<QuoteColumns>(quoteFieldsOf(Object.keys(quoteColumnFields)))
+/** Its open interest, with what tells which of two is the later. */
+export const oiColumns = keptOf<OiColumns>(
+  quoteFieldsOf([
+    "instrument_token",
+    "exchange_ts",
+    "oi",
+    "received_ts",
+    "source_incarnation",
+    "source_offset",
+    "source_index"
+  ] satisfies Array<keyof OiColumns>)
+)
 
 const storedTickOf = rowReaderOf<StoredTick>(STORED)
 
@@ -225,35 +298,6 @@ export const toStoredTicks = (columns: StoredColumns, from: number, to: number):
   return ticks
 }
 
-/** Where one tick stands among the rows of several columns of one length each. */
-export interface RowRef {
-  readonly columns: StoredColumns
-  readonly row: number
-}
-
-/** The rows put one after another. */
-export const gatherStored = (refs: ReadonlyArray<RowRef>): StoredColumns => {
-  const gathered: Record<string, unknown> = {}
-  for (const [name, field] of Object.entries(STORED)) {
-    const key = name as keyof StoredColumns
-    if (field.kind === "name") {
-      const names = new Names()
-      const indexes = Uint32Array.from(refs, ({ columns, row }) => {
-        const column = columns[key] as NameColumn
-        return names.indexOf(column.names[column.indexes[row]!]!)
-      })
-      gathered[name] = { indexes, names: names.names }
-      continue
-    }
-    const values = (ref: RowRef): number => (ref.columns[key] as NumberColumn)[ref.row]!
-    if (field.kind === "word") gathered[name] = Uint8Array.from(refs, values)
-    else if (field.kind === "token" || field.kind === "index" || field.kind === "small") {
-      gathered[name] = Int32Array.from(refs, values)
-    } else gathered[name] = Float64Array.from(refs, values)
-  }
-  return gathered as unknown as StoredColumns
-}
-
 /** Rows as they were read, by column; a column that is younger than the object is not among them. */
 export interface RawRows {
   readonly length: number
@@ -262,21 +306,24 @@ export interface RawRows {
 }
 
 /** A column as it is kept while objects are joined: an array of whole numbers, as it is read, takes four times as much. */
-export const rawColumn = (name: string, values: ArrayLike<unknown>): Float64Array | ReadonlyArray<unknown> => {
-  const { type } = PARQUET_SCHEMA.find((element) => element.name === name)!
-  return type === "BYTE_ARRAY"
+export const rawColumn = (
+  { type }: SchemaElement,
+  values: ArrayLike<unknown>
+): Float64Array | ReadonlyArray<unknown> =>
+  type === "BYTE_ARRAY"
     ? Array.from(values)
     : Float64Array.from(values, (value) => (value == null ? Number.NaN : Number(value)))
-}
 
 /** What an object lacks that is older than a column whose rows all have something. */
 const NOTHING: Readonly<Record<string, unknown>> = { INT32: 0, INT64: 0n, DOUBLE: 0, BYTE_ARRAY: "", BOOLEAN: false }
 
-const GROWING = new Set(COLUMNS.flatMap(({ name, field }) => ("grows" in field ? [name] : [])))
+const growingOf = (fields: FieldTable) =>
+  new Set(columnsOf(fields).flatMap(({ name, field }) => ("grows" in field ? [name] : [])))
+const growing = { ticks: growingOf(fieldsOf.ticks), quotes: growingOf(fieldsOf.quotes) }
 
 /** Some rows of several objects as the writer takes them, every column of theirs that this version knows. */
-export const joinedData = (rows: ReadonlyArray<readonly [of: RawRows, row: number]>) =>
-  PARQUET_SCHEMA.slice(1).map(({ name, type, repetition_type }) => {
+export const joinedData = (kind: ArchivedKind, rows: ReadonlyArray<readonly [of: RawRows, row: number]>) =>
+  schemas[kind].slice(1).map(({ name, type, repetition_type }) => {
     const isOptional = repetition_type === "OPTIONAL"
     const data = rows.map(([{ columns }, row]) => {
       const found = columns.get(name)?.[row]
@@ -284,5 +331,5 @@ export const joinedData = (rows: ReadonlyArray<readonly [of: RawRows, row: numbe
       if (type === "INT64") return BigInt(found as number)
       return type === "BOOLEAN" ? found === 1 : found
     })
-    return { name, data, ...(GROWING.has(name) ? { encoding: "DELTA_BINARY_PACKED" as const } : {}) }
+    return { name, data, ...(growing[kind].has(name) ? { encoding: "DELTA_BINARY_PACKED" as const } : {}) }
   })

@@ -7,22 +7,27 @@ import { parentPort } from "node:worker_threads"
 import { type AsyncBuffer, type FileMetaData, type ParquetScan, parquetMetadataAsync, parquetScan } from "hyparquet"
 import { ByteWriter, ParquetWriter } from "hyparquet-writer"
 import type { ArchiveError } from "../../schema/Errors.ts"
+import type { OiColumns, QuoteColumns } from "../../schema/QuoteColumns.ts"
 import { compareTicks, type TickOrder } from "../../schema/Tick.ts"
-import type { NameColumn, StoredColumns, TickColumns } from "../../schema/TickColumns.ts"
+import { type NameColumn, Names, type StoredColumns, type TickColumns } from "../../schema/TickColumns.ts"
+import type { ArchivedKind } from "../../streams/ports/Archive.ts"
 import { nameOf, type ObjectSource } from "./objectSource.ts"
 import { isInSlice, PrimaryKeys } from "./PrimaryKeys.ts"
 import {
+  type AnyColumns,
   columnData,
-  gatherStored,
   joinedData,
   KEY_COLUMNS,
-  PARQUET_SCHEMA,
+  oiColumns,
+  quoteColumns,
   type RawRows,
   READ_COLUMNS,
-  ROW_GROUP_ROWS,
+  type RowRef,
   rawColumn,
-  readStoredColumns,
-  STORED_COLUMNS
+  rowGroupRows,
+  STORED_COLUMNS,
+  schemas,
+  storedColumns
 } from "./parquetSchema.ts"
 
 /** A part of a day's rows whose keys fit in memory: tokens in [fromToken, toToken], and of their keys one in `slices`. */
@@ -44,17 +49,23 @@ export interface Part {
 }
 
 export type Request =
-  | {
+  | ({
       readonly kind: "encode"
-      readonly columns: TickColumns
       /** "" where nobody knows one. */
       readonly symbols: NameColumn
       readonly metadata: Readonly<Record<string, string>>
-      /** Objects whose rows are left out of the new one. */
-      readonly others: ReadonlyArray<ObjectSource>
-    }
+    } & (
+      | {
+          readonly holds: "ticks"
+          readonly columns: TickColumns
+          /** Objects whose rows are left out of the new one. */
+          readonly others: ReadonlyArray<ObjectSource>
+        }
+      | { readonly holds: "quotes"; readonly columns: QuoteColumns }
+    ))
   | {
       readonly kind: "join"
+      readonly holds: ArchivedKind
       readonly sources: ReadonlyArray<{
         readonly name: string
         readonly source: ObjectSource
@@ -62,13 +73,15 @@ export type Request =
       }>
       readonly metadata: Readonly<Record<string, string>>
     }
-  | { readonly kind: "check"; readonly source: ObjectSource }
+  | { readonly kind: "check"; readonly holds: ArchivedKind; readonly source: ObjectSource }
   | { readonly kind: "footer"; readonly source: ObjectSource }
   | { readonly kind: "survey"; readonly source: ObjectSource; readonly groups: ReadonlyArray<number> }
   | { readonly kind: "begin"; readonly part: Part }
   | { readonly kind: "rows"; readonly source: ObjectSource; readonly group: number; readonly reader: number }
   | { readonly kind: "tally"; readonly source: ObjectSource; readonly group: number; readonly reader: number }
   | ({ readonly kind: "ticks" } & TicksWanted)
+  | ({ readonly kind: "quotes" } & QuotesWanted)
+  | ({ readonly kind: "oi" } & QuotesWanted)
   | { readonly kind: "end"; readonly reader: number }
 
 export interface Encoded {
@@ -106,6 +119,25 @@ export interface TicksFound {
   readonly through: number
 }
 
+/** Some instruments' quotes in [from, to), of these groups of these objects. */
+export interface QuotesWanted {
+  readonly objects: ReadonlyArray<{ readonly source: ObjectSource; readonly groups: ReadonlyArray<number> }>
+  readonly fromToken: number
+  readonly toToken: number
+  /** Those of them; `undefined`: every token in the range. */
+  readonly tokens: ReadonlySet<number> | undefined
+  readonly from: number
+  readonly to: number
+  /** How many rows are enough; all of the last instant come along. */
+  readonly rows: number
+}
+
+/** All quotes there are in [from, through), one an instrument and instant, by time, then instrument. */
+export interface QuotesFound<Columns> {
+  readonly columns: Columns
+  readonly through: number
+}
+
 /** What an object says of itself: the lowest and the highest of each row group, one after the other. */
 export interface Footer {
   readonly tokens: Float64Array<ArrayBuffer>
@@ -133,6 +165,8 @@ export interface Answers {
   readonly rows: StoredColumns | null
   readonly tally: Survey
   readonly ticks: TicksFound
+  readonly quotes: QuotesFound<QuoteColumns>
+  readonly oi: QuotesFound<OiColumns>
   readonly end: null
 }
 
@@ -155,28 +189,59 @@ export interface Need {
   readonly to: number
 }
 
-/** The order of rows within an object, and which of them go: one row a primary key, the first published. */
-const sortedRows = (columns: TickColumns): Uint32Array => {
-  const { instrument_token: token, exchange_ts: ts, sequence_id: id } = columns
-  const rows = new Uint32Array(token.length)
+type Order = (a: number, b: number) => number
+
+/** The rows from 0 on in an order, equal ones as they came; of each run of rows that are the same one goes. */
+const sortedRows = (count: number, order: Order, isSame: (a: number, b: number) => boolean, goes: "first" | "last") => {
+  const rows = new Uint32Array(count)
   for (let i = 0; i < rows.length; i++) rows[i] = i
-  rows.sort((a, b) => token[a]! - token[b]! || ts[a]! - ts[b]! || id[a]! - id[b]! || a - b)
+  rows.sort((a, b) => order(a, b) || a - b)
   let kept = 0
-  for (let i = 0; i < rows.length; i++) {
-    const row = rows[i]!
-    const before = kept === 0 ? -1 : rows[kept - 1]!
-    if (before >= 0 && token[row] === token[before] && ts[row] === ts[before] && id[row] === id[before]) continue
-    rows[kept] = row
-    kept += 1
+  for (const row of rows) {
+    if (kept === 0 || !isSame(rows[kept - 1]!, row)) kept += 1
+    else if (goes === "first") continue
+    rows[kept - 1] = row
   }
   return rows.subarray(0, kept)
 }
 
-const beginObject = (metadata: Readonly<Record<string, string>>) => {
+/** What the order of an object's rows is made of; texts as their numbers among all that there are. */
+interface RowKeys {
+  readonly token: ArrayLike<number>
+  readonly ts: ArrayLike<number>
+}
+
+/** One row a primary key, the first published. */
+const sortedTicks = ({ token, ts, id }: RowKeys & { readonly id: ArrayLike<number> }): Uint32Array => {
+  const order: Order = (a, b) => token[a]! - token[b]! || ts[a]! - ts[b]! || id[a]! - id[b]!
+  return sortedRows(token.length, order, (a, b) => order(a, b) === 0, "first")
+}
+
+/**
+ * Of each raw topic's quotes of an instrument's instant the last published. Which topic's counts is the readers' to
+ * say, who know of all objects.
+ */
+const sortedQuotes = ({
+  token,
+  ts,
+  incarnation,
+  offset,
+  index
+}: RowKeys & {
+  readonly incarnation: ArrayLike<number>
+  readonly offset: ArrayLike<number>
+  readonly index: ArrayLike<number>
+}): Uint32Array => {
+  const place: Order = (a, b) => token[a]! - token[b]! || ts[a]! - ts[b]! || incarnation[a]! - incarnation[b]!
+  const order: Order = (a, b) => place(a, b) || offset[a]! - offset[b]! || index[a]! - index[b]!
+  return sortedRows(token.length, order, (a, b) => place(a, b) === 0, "last")
+}
+
+const beginObject = (holds: ArchivedKind, metadata: Readonly<Record<string, string>>) => {
   const writer = new ByteWriter(1 << 20)
   const parquet = new ParquetWriter({
     writer,
-    schema: PARQUET_SCHEMA,
+    schema: schemas[holds],
     createdBy: "market-data-platform",
     kvMetadata: Object.entries(metadata).map(([key, value]) => ({ key, value }))
   })
@@ -184,15 +249,17 @@ const beginObject = (metadata: Readonly<Record<string, string>>) => {
 }
 
 const encodeRows = (
-  columns: TickColumns,
+  holds: ArchivedKind,
+  columns: AnyColumns,
   symbols: NameColumn,
   rows: Uint32Array,
   metadata: Readonly<Record<string, string>>
 ): Uint8Array<ArrayBuffer> => {
-  const { writer, parquet } = beginObject(metadata)
-  for (let start = 0; start < rows.length; start += ROW_GROUP_ROWS) {
-    const group = rows.subarray(start, start + ROW_GROUP_ROWS)
-    parquet.write({ rowGroupSize: ROW_GROUP_ROWS, columnData: columnData(columns, symbols, group) })
+  const { writer, parquet } = beginObject(holds, metadata)
+  const size = rowGroupRows[holds]
+  for (let start = 0; start < rows.length; start += size) {
+    const group = rows.subarray(start, start + size)
+    parquet.write({ rowGroupSize: size, columnData: columnData(holds, columns, symbols, group) })
   }
   parquet.finish()
   return new Uint8Array(writer.getBuffer())
@@ -394,7 +461,7 @@ const coversOf = ({ key_value_metadata: said = [] }: FileMetaData): ReadonlyArra
 }
 
 /** Every row of an object, a row group after the other, with every column that it has and this version knows. */
-const wholeOf = (source: ObjectSource): Promise<ReadonlyArray<RawRows>> =>
+const wholeOf = (holds: ArchivedKind, source: ObjectSource): Promise<ReadonlyArray<RawRows>> =>
   withObject(source, async ({ buffer, hold }, metadata) => {
     const has = presentIn(metadata)
     const groups: Array<RawRows> = []
@@ -404,8 +471,9 @@ const wholeOf = (source: ObjectSource): Promise<ReadonlyArray<RawRows>> =>
       const scan = await parquetScan({ file: buffer, metadata, parsers })
       const [rowStart, rowEnd] = groupRange(metadata, group)
       const columns = new Map<string, Float64Array | ReadonlyArray<unknown>>()
-      for (const { name: column } of PARQUET_SCHEMA.slice(1)) {
-        if (has(column)) columns.set(column, rawColumn(column, await scan.readColumn({ column, rowStart, rowEnd })))
+      for (const element of schemas[holds].slice(1)) {
+        const { name: column } = element
+        if (has(column)) columns.set(column, rawColumn(element, await scan.readColumn({ column, rowStart, rowEnd })))
       }
       groups.push({ columns, length: rowEnd - rowStart })
     }
@@ -415,14 +483,37 @@ const wholeOf = (source: ObjectSource): Promise<ReadonlyArray<RawRows>> =>
 /** A pause in which others are answered. */
 const pause = (): Promise<void> => new Promise((resolve) => setImmediate(resolve))
 
-const join = async ({ sources, metadata }: Request & { readonly kind: "join" }): Promise<Joined> => {
+/** The sources' rows in the order of an object, those that go left out. */
+const joinedRows = (
+  holds: ArchivedKind,
+  parts: ReadonlyArray<RawRows>,
+  starts: ReadonlyArray<number>,
+  total: number
+) => {
+  const numbers = (name: string): Float64Array => {
+    const values = new Float64Array(total)
+    for (const [i, { columns }] of parts.entries()) values.set(columns.get(name) as Float64Array, starts[i])
+    return values
+  }
+  const keys = { token: numbers("instrument_token"), ts: numbers("exchange_ts") }
+  if (holds === "ticks") return sortedTicks({ ...keys, id: numbers("sequence_id") })
+  const names = new Names()
+  const incarnation = new Uint32Array(total)
+  for (const [i, { columns }] of parts.entries()) {
+    const texts = columns.get("source_incarnation") as ReadonlyArray<string>
+    for (let row = 0; row < texts.length; row++) incarnation[starts[i]! + row] = names.indexOf(texts[row]!)
+  }
+  return sortedQuotes({ ...keys, incarnation, offset: numbers("source_offset"), index: numbers("source_index") })
+}
+
+const join = async ({ holds, sources, metadata }: Request & { readonly kind: "join" }): Promise<Joined> => {
   const names: Array<string> = []
   const covered: Array<string> = []
   const corrupt: Array<{ readonly name: string; readonly reason: string }> = []
   const parts: Array<RawRows> = []
   for (const { name, source, covers } of sources) {
     try {
-      parts.push(...(await wholeOf(source)))
+      parts.push(...(await wholeOf(holds, source)))
       names.push(name)
       covered.push(name, ...covers)
     } catch (error) {
@@ -438,32 +529,24 @@ const join = async ({ sources, metadata }: Request & { readonly kind: "join" }):
     starts.push(total)
     total += length
   }
-  const keys = ["instrument_token", "exchange_ts", "sequence_id"].map((name) => {
-    const values = new Float64Array(total)
-    for (const [i, { columns }] of parts.entries()) values.set(columns.get(name) as Float64Array, starts[i])
-    return values
-  })
-  const [tokens, times, ids] = keys as [Float64Array, Float64Array, Float64Array]
-  const order = (a: number, b: number): number => tokens[a]! - tokens[b]! || times[a]! - times[b]! || ids[a]! - ids[b]!
-  // Equal keys stay in the order of the objects, so that the first published is kept.
-  const sorted = Uint32Array.from({ length: total }, (_, i) => i).sort((a, b) => order(a, b) || a - b)
-  const kept = sorted.filter((row, i) => i === 0 || order(row, sorted[i - 1]!) !== 0)
+  const kept = joinedRows(holds, parts, starts, total)
   const rowAt = (row: number): readonly [RawRows, number] => {
     const part = lowerBound(starts, row + 1) - 1
     return [parts[part]!, row - starts[part]!]
   }
-  const { writer, parquet } = beginObject({ ...metadata, [COVERS]: JSON.stringify(covered) })
-  for (let start = 0; start < kept.length; start += ROW_GROUP_ROWS) {
-    const group = Array.from(kept.subarray(start, start + ROW_GROUP_ROWS), rowAt)
-    parquet.write({ rowGroupSize: ROW_GROUP_ROWS, columnData: joinedData(group) })
+  const { writer, parquet } = beginObject(holds, { ...metadata, [COVERS]: JSON.stringify(covered) })
+  const size = rowGroupRows[holds]
+  for (let start = 0; start < kept.length; start += size) {
+    const group = Array.from(kept.subarray(start, start + size), rowAt)
+    parquet.write({ rowGroupSize: size, columnData: joinedData(holds, group) })
     await pause()
   }
   parquet.finish()
   return { bytes: new Uint8Array(writer.getBuffer()), rows: kept.length, names, corrupt }
 }
 
-const check = async (source: ObjectSource): Promise<number> =>
-  (await wholeOf(source)).reduce((sum, { length }) => sum + length, 0)
+const check = async (holds: ArchivedKind, source: ObjectSource): Promise<number> =>
+  (await wholeOf(holds, source)).reduce((sum, { length }) => sum + length, 0)
 
 /** The keys that a row group may hold; what its statistics do not say, it may. */
 interface GroupKeys {
@@ -553,20 +636,26 @@ const withoutThoseOf = async (columns: TickColumns, rows: Uint32Array, others: R
   return { rows: rows.filter((_, i) => has[i] === 0), unreadable }
 }
 
-const encode = async ({
-  columns,
-  metadata,
-  others,
-  symbols
-}: Request & { readonly kind: "encode" }): Promise<Encoded> => {
-  const sorted = sortedRows(columns)
+/** The rows that go into an object. */
+const encodedRows = async (request: Request & { readonly kind: "encode" }) => {
+  if (request.holds === "quotes") {
+    const { columns } = request
+    const { source_incarnation, source_offset: offset, source_index: index } = columns
+    const keys = { token: columns.instrument_token, ts: columns.exchange_ts }
+    const rows = sortedQuotes({ ...keys, incarnation: source_incarnation.indexes, offset, index })
+    return { rows, leftOut: 0, unreadable: [] }
+  }
+  const { columns, others } = request
+  const sorted = sortedTicks({ token: columns.instrument_token, ts: columns.exchange_ts, id: columns.sequence_id })
   const { rows, unreadable } =
     others.length === 0 ? { rows: sorted, unreadable: [] } : await withoutThoseOf(columns, sorted, others)
-  return {
-    bytes: rows.length === 0 ? null : encodeRows(columns, symbols, rows, metadata),
-    leftOut: sorted.length - rows.length,
-    unreadable
-  }
+  return { rows, leftOut: sorted.length - rows.length, unreadable }
+}
+
+const encode = async (request: Request & { readonly kind: "encode" }): Promise<Encoded> => {
+  const { holds, columns, symbols, metadata } = request
+  const { rows, leftOut, unreadable } = await encodedRows(request)
+  return { bytes: rows.length === 0 ? null : encodeRows(holds, columns, symbols, rows, metadata), leftOut, unreadable }
 }
 
 /** What each reader has seen of the part it is reading. */
@@ -688,7 +777,7 @@ const rowsOf = (source: ObjectSource, group: number, reader: number): Promise<St
     reader,
     READ_COLUMNS,
     (metadata) => STORED_COLUMNS.filter(presentIn(metadata)),
-    (_, rows, read, metadata) => readStoredColumns(read, presentIn(metadata), rows)
+    (_, rows, read, metadata) => storedColumns.read(read, presentIn(metadata), rows)
   )
 
 /** How many rows of each token the reader has not seen yet. */
@@ -709,10 +798,8 @@ const tally = async (source: ObjectSource, group: number, reader: number): Promi
 }
 
 /** A row of one instrument; `object` is the place of its object among all. */
-interface FoundRow extends TickOrder {
+interface FoundRow extends TickOrder, RowRef<StoredColumns> {
   readonly object: number
-  readonly columns: StoredColumns
-  readonly row: number
 }
 
 /** One instrument's rows of a row group in [from, to). */
@@ -734,7 +821,7 @@ const rowsOfOne = async (
   const end = lowerBound(times, to)
   if (first === end) return undefined
   const read = columnsOf(scan, groupStart, start + first, start + end, [])
-  return readStoredColumns(
+  return storedColumns.read(
     read,
     presentIn(metadata),
     Uint32Array.from({ length: end - first }, (_, i) => i)
@@ -784,7 +871,119 @@ const ticksOf = async (wanted: TicksWanted): Promise<TicksFound> => {
     })
   }
   cut()
-  return { columns: gatherStored(found.sort(compareTicks)), through }
+  return { columns: storedColumns.gather(found.sort(compareTicks)), through }
+}
+
+/** A quote among those that were found. */
+interface FoundQuote<Columns> extends RowRef<Columns> {
+  readonly token: number
+  readonly ts: number
+  readonly receivedTs: number
+  readonly incarnation: string
+  readonly offset: number
+  readonly index: number
+}
+
+const isSameInstant = (a: FoundQuote<unknown>, b: FoundQuote<unknown>): boolean => a.ts === b.ts && a.token === b.token
+
+/** Of each raw topic the later one; across topics, whose places say nothing of each other, the one that came later. */
+const isLater = (a: FoundQuote<unknown>, b: FoundQuote<unknown>): boolean =>
+  a.receivedTs > b.receivedTs || (a.receivedTs === b.receivedTs && a.incarnation > b.incarnation)
+
+/** Some instruments' rows of a row group in [from, to). */
+const quotesOfGroup = async <Columns extends OiColumns>(
+  kept: typeof quoteColumns | typeof oiColumns,
+  scan: ParquetScan,
+  metadata: FileMetaData,
+  group: number,
+  { fromToken, toToken, tokens, from }: QuotesWanted,
+  to: number
+): Promise<Columns | undefined> => {
+  const [groupStart, groupEnd] = groupRange(metadata, group)
+  const range = { rowStart: groupStart, rowEnd: groupEnd }
+  const all = (await scan.readColumn({ column: "instrument_token", ...range })) as ArrayLike<number>
+  let first = lowerBound(all, fromToken)
+  let end = lowerBound(all, toToken + 1)
+  if (first === end) return undefined
+  if (fromToken === toToken) {
+    // Of one instrument the times ascend.
+    const times = (await columnsOf(scan, groupStart, first, end, [])("exchange_ts")) as ArrayLike<number>
+    end = first + lowerBound(times, to)
+    first += lowerBound(times, from)
+    if (first >= end) return undefined
+  }
+  const read = columnsOf(scan, groupStart, first, end, [])
+  const times = (await read("exchange_ts")) as ArrayLike<number>
+  const wanted: Array<number> = []
+  for (let row = 0; row < end - first; row++) {
+    if (times[row]! < from || times[row]! >= to) continue
+    if (tokens === undefined || tokens.has(all[first + row]!)) wanted.push(row)
+  }
+  if (wanted.length === 0) return undefined
+  return (await kept.read(read, presentIn(metadata), Uint32Array.from(wanted))) as unknown as Columns
+}
+
+const quotesOf = async <Columns extends OiColumns>(
+  kept: typeof quoteColumns | typeof oiColumns,
+  wanted: QuotesWanted
+): Promise<QuotesFound<Columns>> => {
+  const { objects, from, to, rows } = wanted
+  let through = to
+  let found: Array<FoundQuote<Columns>> = []
+  /** One row an instant and raw topic; no more instants than it takes for `rows`. */
+  const cut = (): void => {
+    found.sort(
+      (a, b) =>
+        a.ts - b.ts ||
+        a.token - b.token ||
+        (a.incarnation < b.incarnation ? -1 : a.incarnation > b.incarnation ? 1 : 0) ||
+        a.offset - b.offset ||
+        a.index - b.index
+    )
+    found = found.filter((quote, i) => {
+      const next = found[i + 1]
+      return next === undefined || !isSameInstant(quote, next) || quote.incarnation !== next.incarnation
+    })
+    if (found.length <= rows) return
+    through = found[rows - 1]!.ts + 1
+    found = found.filter(({ ts }) => ts < through)
+  }
+  for (const { source, groups } of objects) {
+    await withObject(source, async ({ buffer, hold }, metadata) => {
+      const scan = await parquetScan({ file: buffer, metadata, parsers })
+      for (const group of groups) {
+        const keys = groupKeys(metadata, group)
+        if (!overlaps(keys.tokens, [wanted.fromToken, wanted.toToken]) || !overlaps(keys.times, [from, through - 1]))
+          continue
+        const bytes = groupBytes(metadata, group, metadata.row_groups[group]!.columns.length)
+        if (bytes !== undefined) await hold(...bytes)
+        const columns = await quotesOfGroup<Columns>(kept, scan, metadata, group, wanted, through)
+        if (columns === undefined) continue
+        const { instrument_token, exchange_ts, received_ts, source_incarnation, source_offset, source_index } = columns
+        for (let row = 0; row < exchange_ts.length; row++) {
+          found.push({
+            token: instrument_token[row]!,
+            ts: exchange_ts[row]!,
+            receivedTs: received_ts[row]!,
+            incarnation: source_incarnation.names[source_incarnation.indexes[row]!]!,
+            offset: source_offset[row]!,
+            index: source_index[row]!,
+            columns,
+            row
+          })
+        }
+        if (found.length > rows * 2) cut()
+      }
+    })
+  }
+  cut()
+  const latest: Array<FoundQuote<Columns>> = []
+  for (const quote of found) {
+    const other = latest.at(-1)
+    if (other === undefined || !isSameInstant(other, quote)) latest.push(quote)
+    else if (isLater(quote, other)) latest[latest.length - 1] = quote
+  }
+  return { columns: kept.gather(latest as never) as unknown as Columns, through }
 }
 
 const answer = (request: Request): Answers[keyof Answers] | Promise<Answers[keyof Answers]> => {
@@ -794,7 +993,7 @@ const answer = (request: Request): Answers[keyof Answers] | Promise<Answers[keyo
     case "join":
       return join(request)
     case "check":
-      return check(request.source)
+      return check(request.holds, request.source)
     case "footer":
       return footer(request.source)
     case "survey":
@@ -807,14 +1006,20 @@ const answer = (request: Request): Answers[keyof Answers] | Promise<Answers[keyo
       return tally(request.source, request.group, request.reader)
     case "ticks":
       return ticksOf(request)
+    case "quotes":
+      return quotesOf<QuoteColumns>(quoteColumns, request)
+    case "oi":
+      return quotesOf<OiColumns>(oiColumns, request)
     case "end":
       readers.delete(request.reader)
       return null
   }
 }
 
-const buffersOf = (columns: StoredColumns): Array<ArrayBuffer> =>
-  Object.values(columns).map((column) => ("indexes" in column ? column.indexes.buffer : column.buffer))
+const buffersOf = (columns: StoredColumns | OiColumns | QuoteColumns): Array<ArrayBuffer> =>
+  Object.values<StoredColumns[keyof StoredColumns]>({ ...columns }).map((column) =>
+    "indexes" in column ? column.indexes.buffer : column.buffer
+  )
 
 const transfers = (answered: Answers[keyof Answers]): Array<ArrayBuffer> => {
   if (answered === null || typeof answered === "number") return []

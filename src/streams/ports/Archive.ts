@@ -2,6 +2,8 @@
 import { Context, Effect, Stream } from "effect"
 import type { Candle } from "../../schema/Candle.ts"
 import type { ArchiveError, RangeTaken } from "../../schema/Errors.ts"
+import type { Quote } from "../../schema/Quote.ts"
+import type { QuoteColumns } from "../../schema/QuoteColumns.ts"
 import type { TickColumns } from "../../schema/TickColumns.ts"
 import type { CandleQuery, StoredTick, TickQuery } from "./TickStore.ts"
 
@@ -13,10 +15,32 @@ export interface ArchiveRange {
   readonly last: number
 }
 
-/** Each tick of the day that is archived is in one of the objects, once. */
+/** What an object holds. */
+export const ARCHIVED_KINDS = ["ticks", "quotes"] as const
+export type ArchivedKind = (typeof ARCHIVED_KINDS)[number]
+
+/**
+ * Each tick of the day that is archived is in one of the objects of ticks, once. A quote may be in several objects; of
+ * those of one instrument and instant the later counts.
+ */
 export interface ArchivedObjects {
-  readonly objects: ReadonlyArray<{ readonly name: string; readonly bytes: number; readonly rows: number }>
-  readonly unreadable: ReadonlyArray<{ readonly name: string; readonly reason: string }>
+  readonly objects: ReadonlyArray<{
+    readonly kind: ArchivedKind
+    readonly name: string
+    readonly bytes: number
+    readonly rows: number
+  }>
+  readonly unreadable: ReadonlyArray<{ readonly kind: ArchivedKind; readonly name: string; readonly reason: string }>
+}
+
+/** Quotes of one instrument in [from, to), one an instant. */
+export interface QuoteQuery {
+  readonly instrument_token: number
+  readonly from: number
+  readonly to: number
+  readonly limit: number
+  /** The `exchange_ts` after which a page starts. */
+  readonly after?: number
 }
 
 export interface ArchivedObject {
@@ -38,13 +62,18 @@ export class Archive extends Context.Service<
       first: number
     ) => Effect.Effect<ArchiveRange | undefined, ArchiveError>
     /**
-     * Writes the range, one object a trading day, and answers how many ticks it left out: those that the archive has
-     * under their primary key already, of whatever incarnation of the topic, so that each has one place in it. Asking again with the same range and ticks changes nothing. Where
-     * another writer has begun one at the same offset that ends elsewhere, nothing is written: that one is to be completed.
+     * Writes the range, one object of ticks and one of quotes a trading day that has any, and answers how many ticks it
+     * left out: those that the archive has under their primary key already, of whatever incarnation of the topic, so that
+     * each has one place in it. Asking again with the same range, ticks and quotes changes nothing. Where another writer
+     * has begun one at the same offset that ends elsewhere, nothing is written: that one is to be completed.
      */
-    readonly write: (range: ArchiveRange, ticks: TickColumns) => Effect.Effect<number, ArchiveError | RangeTaken>
-    /** Takes ticks that come from elsewhere than the log; those that it has under their primary key it leaves out. */
-    readonly add: (ticks: TickColumns) => Effect.Effect<void, ArchiveError>
+    readonly write: (
+      range: ArchiveRange,
+      ticks: TickColumns,
+      quotes: QuoteColumns
+    ) => Effect.Effect<number, ArchiveError | RangeTaken>
+    /** Takes what comes from elsewhere than the log; ticks that it has under their primary key it leaves out. */
+    readonly add: (ticks: TickColumns, quotes: QuoteColumns) => Effect.Effect<void, ArchiveError>
     /**
      * Joins small objects of the trading days before a date; answers how many. Asking again changes nothing that a reader
      * sees, wherever it was left off.
@@ -55,6 +84,13 @@ export class Archive extends Context.Service<
       date: string,
       tokens: ReadonlyArray<number> | undefined
     ) => Stream.Stream<ReadonlyArray<StoredTick>, ArchiveError>
+    /** The quotes of a trading day, of some instruments or all, one an instrument and instant, unordered. */
+    readonly quotes: (
+      date: string,
+      tokens: ReadonlyArray<number> | undefined
+    ) => Stream.Stream<ReadonlyArray<Quote>, ArchiveError>
+    /** A page of one instrument's quotes, ascending. */
+    readonly quotePage: (query: QuoteQuery) => Effect.Effect<ReadonlyArray<Quote>, ArchiveError>
     /** A page of one instrument's ticks, ascending by `compareTicks`, one row a primary key. */
     readonly ticks: (query: TickQuery) => Effect.Effect<ReadonlyArray<StoredTick>, ArchiveError>
     /** One-minute bars of one instrument, ascending: those of its ticks, at any moment. */
@@ -67,8 +103,12 @@ export class Archive extends Context.Service<
     ) => Effect.Effect<ReadonlyMap<number, number>, ArchiveError>
     /** The objects of a trading day that are to be read, and those that cannot be. */
     readonly list: (date: string) => Effect.Effect<ArchivedObjects, ArchiveError>
-    /** One object of a trading day by its name; undefined where there is none. */
-    readonly object: (date: string, name: string) => Effect.Effect<ArchivedObject | undefined, ArchiveError>
+    /** One object of a trading day by its kind and name; undefined where there is none. */
+    readonly object: (
+      kind: ArchivedKind,
+      date: string,
+      name: string
+    ) => Effect.Effect<ArchivedObject | undefined, ArchiveError>
   }
 >()("market-data-platform/streams/Archive") {}
 
@@ -82,6 +122,8 @@ export const noArchive: Archive["Service"] = {
   list: () => refused,
   object: () => refused,
   read: () => Stream.die("nothing is archived"),
+  quotes: () => Stream.die("nothing is archived"),
+  quotePage: () => refused,
   ticks: () => refused,
   minutes: () => refused,
   counts: () => refused

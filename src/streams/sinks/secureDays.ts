@@ -3,6 +3,7 @@
  * replay added or that were never archived before a kill, is handed to it first, and looked for again.
  */
 import { Effect } from "effect"
+import { toQuoteColumns } from "../../schema/QuoteColumns.ts"
 import { type Tick, tradingDate, tradingDay } from "../../schema/Tick.ts"
 import { toColumns } from "../../schema/TickColumns.ts"
 import { Archive } from "../ports/Archive.ts"
@@ -84,7 +85,7 @@ export const secureDays = (from: number, to: number) =>
       if (waiting.length === 0) return
       const rows = waiting
       waiting = []
-      yield* ask(archive.add(toColumns(rows.map(asTick))))
+      yield* ask(archive.add(toColumns(rows.map(asTick)), toQuoteColumns([])))
       crashPoint("after-handed-over")
       handed += rows.length
     })

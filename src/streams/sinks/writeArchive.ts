@@ -1,9 +1,10 @@
 /**
- * Decides what an archive object holds: a range of one partition, up to a number of ticks or a time, and the very range
- * that was begun before where one was. The offset is committed once the range is complete.
+ * Decides what archive objects hold: the ticks and the quotes of a range of one partition, up to a number of them or a
+ * time, and the very range that was begun before where one was. The offset is committed once the range is complete.
  */
 import { Clock, Effect, Schedule, Stream } from "effect"
 import type { LogError } from "../../schema/Errors.ts"
+import { QUOTE_WEIGHT, QuoteQueue } from "../../schema/QuoteColumns.ts"
 import type { Settings } from "../../schema/Settings.ts"
 import { TickQueue } from "../../schema/TickColumns.ts"
 import type { Bookmark } from "../log/bookmark.ts"
@@ -17,14 +18,16 @@ import type { LostOffsetsSettings } from "../run/lostOffsets.ts"
 import type { Readiness } from "../run/Readiness.ts"
 import { consume, type SinkPartition } from "./consume.ts"
 
-/** A batch whose ticks lie in the queue. */
+/** A batch whose ticks and quotes lie in the queues. */
 interface WaitingBatch {
   readonly ticks: number
+  readonly quotes: number
   readonly replays: number
+  readonly replayedQuotes: number
   readonly bookmark: Bookmark
 }
 
-/** Why a tick that came is in no object of its own. */
+/** Why a tick or quote that came is in no object of its own. */
 export const ARCHIVE_DISCARDS = ["replay", "archived"] as const
 
 export const writeArchive = (
@@ -50,6 +53,9 @@ export const writeArchive = (
         let bookmark = committed
         let first = bookmark?.offset ?? (yield* start)
         let queue = new TickQueue()
+        let quoteQueue = new QuoteQueue()
+        /** What waits, as many ticks as take its room. */
+        const shown = () => sink.waiting(partition, queue.length + quoteQueue.length * QUOTE_WEIGHT)
         /** How far was read: what lies between is gathered, and no one is behind with it. */
         let taken = first
         const gathered = metrics.bind(
@@ -57,37 +63,53 @@ export const writeArchive = (
           { group: "archive", topic: "normalized_ticks", partition: String(partition) },
           context
         )
-        const enqueue = ({ ticks, replays, bookmark: next }: TickBatch): WaitingBatch => {
+        const enqueue = ({ ticks, quotes, replays, bookmark: next }: TickBatch): WaitingBatch => {
           queue.append(ticks)
-          sink.waiting(partition, queue.length)
+          quoteQueue.append(quotes)
+          shown()
           taken = next.offset
           gathered.add(taken - first)
-          const replayed = replays.reduce((n, replay) => ("tick" in replay ? n + 1 : n), 0)
-          return { ticks: ticks.length, replays: replayed, bookmark: next }
+          const count = (kind: "tick" | "quote") => replays.reduce((n, replay) => (kind in replay ? n + 1 : n), 0)
+          return {
+            ticks: ticks.length,
+            quotes: quotes.length,
+            replays: count("tick"),
+            replayedQuotes: count("quote"),
+            bookmark: next
+          }
         }
         const put = Effect.fnUntraced(function* (group: ReadonlyArray<WaitingBatch>) {
           const newest = group[group.length - 1]
           if (newest === undefined) return
           const next = newest.bookmark
-          const ticks = group.reduce((n, batch) => n + batch.ticks, 0)
-          const replay = group.reduce((n, batch) => n + batch.replays, 0)
+          const sum = (of: Exclude<keyof WaitingBatch, "bookmark">) => group.reduce((n, batch) => n + batch[of], 0)
+          const [ticks, quotes, replay] = [sum("ticks"), sum("quotes"), sum("replays")]
+          const replayed = sum("replayedQuotes")
           const range = { incarnation, partition, first, last: next.offset - 1 }
           const startedAt = clock.currentTimeMillisUnsafe()
           let archived = 0
-          if (ticks > 0) {
+          if (ticks + quotes > 0) {
             const found = yield* ask(
-              archive.write(range, queue.peek(ticks)).pipe(Effect.catchTag("RangeTaken", Effect.succeed)),
+              archive
+                .write(range, queue.peek(ticks), quoteQueue.peek(quotes))
+                .pipe(Effect.catchTag("RangeTaken", Effect.succeed)),
               { isLong: true }
             )
             if (typeof found !== "number") return yield* found
             archived = found
             queue.drop(ticks)
-            sink.waiting(partition, queue.length)
+            quoteQueue.drop(quotes)
+            shown()
           }
           bookmark = next
           first = next.offset
           gathered.add(Math.max(0, taken - first))
-          sink.written({ ticks: ticks + replay, discarded: { replay, archived }, startedAt })
+          sink.written({
+            ticks: ticks + replay,
+            discarded: { replay, archived },
+            quotes: { taken: quotes + replayed, discarded: { replay: replayed } },
+            startedAt
+          })
           done(next)
         })
         /** Completes a range that was begun here, by this group before a crash or by a member that is one no longer. */
@@ -113,7 +135,8 @@ export const writeArchive = (
           )
         const fromHere = Effect.gen(function* () {
           queue = new TickQueue()
-          sink.waiting(partition, 0)
+          quoteQueue = new QuoteQueue()
+          shown()
           gathered.add(0)
           // A range begun over what is gone cannot be completed: the next one begins where the log does.
           first = yield* held(first)
@@ -127,7 +150,8 @@ export const writeArchive = (
           yield* read(first, bookmark).pipe(
             Stream.map(enqueue),
             gather({
-              count: ({ ticks, replays }) => ticks + replays,
+              count: ({ ticks, quotes, replays, replayedQuotes }) =>
+                ticks + quotes * QUOTE_WEIGHT + replays + replayedQuotes,
               ticks: settings.ARCHIVE_BATCH_TICKS,
               ms: settings.ARCHIVE_FLUSH_MS,
               drain: sink.stopping

@@ -20,20 +20,13 @@ import { Effect, Layer, Stream } from "effect"
 import { parquetMetadataAsync, parquetReadObjects } from "hyparquet"
 import * as ParquetFiles from "../../../src/layers/archive/ParquetFiles.ts"
 import * as SymbolsLayer from "../../../src/layers/instruments/Symbols.ts"
-import { tradingDate } from "../../../src/schema/Tick.ts"
+import { toQuoteColumns } from "../../../src/schema/QuoteColumns.ts"
 import { toColumns } from "../../../src/schema/TickColumns.ts"
-import { Archive, type ArchiveRange } from "../../../src/streams/ports/Archive.ts"
-import { DAY, makeTick, OPEN } from "../../contract/ticks.ts"
+import { Archive } from "../../../src/streams/ports/Archive.ts"
+import { DAY, makeTick, NO_QUOTES, OPEN } from "../../contract/ticks.ts"
 import { memoryStore, Rows } from "../../http/memoryStore.ts"
 import { instrumentOf } from "../../support/instruments.ts"
-
-const A_DAY = 86_400_000_000
-const DATES = [tradingDate(DAY), tradingDate(DAY + 1)]
-const RANGE: ArchiveRange = { incarnation: "normalized-1", partition: 2, first: 40, last: 47 }
-/** Four ticks on each of two days. */
-const TICKS = Array.from({ length: 8 }, (_, i) =>
-  makeTick({ exchange_ts: OPEN + (i < 4 ? 0 : A_DAY) + i, sequence_id: i, position: i + 1 })
-)
+import { DATES, MANIFEST, OBJECTS, QUOTES, RANGE, TICK_OBJECTS, TICKS } from "./twoDays.ts"
 
 const folder = Effect.acquireRelease(
   Effect.sync(() => mkdtempSync(join(tmpdir(), "archive-"))),
@@ -43,7 +36,9 @@ const folder = Effect.acquireRelease(
 const archiveIn = (made: string) => Layer.orDie(ParquetFiles.layer(made))
 
 /** Each tick once, though the last of them came twice. */
-const write = Effect.flatMap(Archive, (archive) => archive.write(RANGE, toColumns([...TICKS, ...TICKS.slice(-1)])))
+const write = Effect.flatMap(Archive, (archive) =>
+  archive.write(RANGE, toColumns([...TICKS, ...TICKS.slice(-1)]), toQuoteColumns(QUOTES))
+)
 
 /** The files under a folder, as paths from it. */
 const filesIn = (made: string): ReadonlyArray<string> =>
@@ -52,8 +47,7 @@ const filesIn = (made: string): ReadonlyArray<string> =>
     .map((entry) => join(entry.parentPath, entry.name).slice(made.length + 1))
     .sort()
 
-const OBJECTS = DATES.map((date) => join("ticks", `date=${date}`, "normalized-1-2-40-47.parquet"))
-const MANIFEST = join("manifests", "normalized-1-2-40.json")
+const FILES = [MANIFEST, ...OBJECTS].map((key) => join(...key.split("/"))).sort()
 
 /** Completes the range as a writer does that comes after a crash, and looks at what is there then. */
 const recover = (made: string) =>
@@ -61,17 +55,22 @@ const recover = (made: string) =>
     const archive = yield* Archive
     const begun = yield* archive.begun(RANGE.incarnation, RANGE.partition, RANGE.first)
     // Nothing is visible that is not whole.
-    for (const date of DATES) yield* Stream.runDrain(archive.read(date, undefined))
+    for (const date of DATES) {
+      yield* Stream.runDrain(archive.read(date, undefined))
+      yield* Stream.runDrain(archive.quotes(date, undefined))
+    }
     if (begun !== undefined) assert.deepStrictEqual(begun, RANGE)
-    yield* archive.write(RANGE, toColumns(TICKS))
+    yield* archive.write(RANGE, toColumns(TICKS), toQuoteColumns(QUOTES))
     for (const [i, date] of DATES.entries()) {
       const read = (yield* Stream.runCollect(archive.read(date, undefined))).flat()
       assert.deepStrictEqual(
         read.map((tick) => tick.sequence_id),
         TICKS.slice(i * 4, i * 4 + 4).map((tick) => tick.sequence_id)
       )
+      const quotes = (yield* Stream.runCollect(archive.quotes(date, undefined))).flat()
+      assert.deepStrictEqual(quotes, QUOTES.slice(i * 3, i * 3 + 3))
     }
-    assert.deepStrictEqual(filesIn(made), [MANIFEST, ...OBJECTS])
+    assert.deepStrictEqual(filesIn(made), FILES)
     return begun !== undefined
   }).pipe(Effect.provide(archiveIn(made)))
 
@@ -123,10 +122,11 @@ describe("ParquetFiles", () => {
     Effect.gen(function* () {
       const made = yield* folder
       yield* write.pipe(Effect.provide(archiveIn(made)))
-      assert.deepStrictEqual(filesIn(made), [MANIFEST, ...OBJECTS])
+      assert.deepStrictEqual(filesIn(made), FILES)
       assert.deepStrictEqual(JSON.parse(readFileSync(join(made, MANIFEST), "utf8")), {
         ...RANGE,
         dates: DATES,
+        quote_dates: DATES,
         schema_version: 1
       })
       const bytes = readFileSync(join(made, OBJECTS[1]!))
@@ -142,7 +142,7 @@ describe("ParquetFiles", () => {
         incarnation: "normalized-1",
         partition: "2",
         first: "40",
-        last: "47",
+        last: "59",
         date: DATES[1],
         schema_version: "1"
       })
@@ -160,12 +160,12 @@ describe("ParquetFiles", () => {
       ])
       const nobodys = makeTick({ instrument_token: 99, exchange_ts: OPEN + 9, sequence_id: 9 })
       const named = Layer.provide(archiveIn(made), Layer.provide(SymbolsLayer.layer, memoryStore(rows)))
-      yield* Effect.flatMap(Archive, (archive) => archive.write(RANGE, toColumns([...TICKS, nobodys]))).pipe(
+      yield* Effect.flatMap(Archive, (archive) => archive.write(RANGE, toColumns([...TICKS, nobodys]), NO_QUOTES)).pipe(
         Effect.provide(named)
       )
       const found = yield* Effect.promise(() =>
         Promise.all(
-          OBJECTS.map(async (object) => {
+          TICK_OBJECTS.map(async (object) => {
             const bytes = new Uint8Array(readFileSync(join(made, object)))
             const file = {
               byteLength: bytes.length,
@@ -196,7 +196,7 @@ describe("ParquetFiles", () => {
           let leftOut = 0
           for (let first = 0; first < fed.length; first += size) {
             const range = { incarnation, partition: 0, first, last: Math.min(fed.length, first + size) - 1 }
-            leftOut += yield* archive.write(range, toColumns(fed.slice(first, first + size)))
+            leftOut += yield* archive.write(range, toColumns(fed.slice(first, first + size)), NO_QUOTES)
           }
           return leftOut
         }).pipe(Effect.provide(archiveIn(made)))
@@ -215,13 +215,13 @@ describe("ParquetFiles", () => {
       yield* write.pipe(Effect.provide(archiveIn(made)))
       truncateSync(join(made, OBJECTS[0]!), 40)
       const again = Effect.flatMap(Archive, (archive) =>
-        archive.write({ ...RANGE, incarnation: "normalized-2" }, toColumns(TICKS))
+        archive.write({ ...RANGE, incarnation: "normalized-2" }, toColumns(TICKS), NO_QUOTES)
       )
       assert.strictEqual(yield* again.pipe(Effect.provide(archiveIn(made))), 4)
-      const [, ...others] = OBJECTS
+      const [, ...others] = TICK_OBJECTS
       const added = OBJECTS[0]!.replace("normalized-1", "normalized-2")
       assert.deepStrictEqual(
-        filesIn(made).filter((file) => file.endsWith(".parquet")),
+        filesIn(made).filter((file) => file.startsWith("ticks")),
         [OBJECTS[0]!, added, ...others]
       )
     })
@@ -239,7 +239,9 @@ describe("ParquetFiles", () => {
         wasDone = calls() <= count
         assert.strictEqual(outcome._tag, wasDone ? "Success" : "Failure", `after ${count} calls`)
         // An object is never there before the manifest that names it.
-        if (!wasBegun) assert.deepStrictEqual(existsSync(join(made, "ticks")) ? filesIn(join(made, "ticks")) : [], [])
+        for (const kind of wasBegun ? [] : ["ticks", "quotes"]) {
+          assert.deepStrictEqual(existsSync(join(made, kind)) ? filesIn(join(made, kind)) : [], [])
+        }
         const begun = yield* recover(made)
         if (wasBegun) assert.isTrue(begun, `the range begun before ${count} calls is still there after more`)
         wasBegun ||= begun
@@ -255,7 +257,11 @@ describe("ParquetFiles", () => {
     ["link 2", 0],
     ["link 2 done", 1],
     ["link 3", 1],
-    ["link 3 done", 2]
+    ["link 3 done", 2],
+    ["link 4", 2],
+    ["link 4 done", 3],
+    ["link 5", 3],
+    ["link 5 done", 4]
   ] as const) {
     it.effect(`completes the very range after the process was killed at its ${at}`, () =>
       Effect.gen(function* () {
@@ -281,7 +287,7 @@ describe("ParquetFiles", () => {
       mkdirSync(join(made, "tmp"))
       writeFileSync(join(made, "tmp", "4711-1"), "half an object")
       yield* write.pipe(Effect.provide(archiveIn(made)))
-      assert.deepStrictEqual(filesIn(made), [MANIFEST, ...OBJECTS])
+      assert.deepStrictEqual(filesIn(made), FILES)
     })
   )
 

@@ -4,41 +4,43 @@ import { fileURLToPath } from "node:url"
 import { assert, describe, it } from "@effect/vitest"
 import { Effect, Layer, Redacted, Stream } from "effect"
 import * as S3 from "../../../src/layers/archive/S3.ts"
-import { tradingDate } from "../../../src/schema/Tick.ts"
+import { toQuoteColumns } from "../../../src/schema/QuoteColumns.ts"
 import { toColumns } from "../../../src/schema/TickColumns.ts"
-import { Archive, type ArchiveRange } from "../../../src/streams/ports/Archive.ts"
-import { DAY, makeTick, OPEN } from "../../contract/ticks.ts"
+import { Archive } from "../../../src/streams/ports/Archive.ts"
+import { makeTick, NO_QUOTES, OPEN } from "../../contract/ticks.ts"
 import { emptyBucket, keysIn, objectIn, optionsFor } from "../../support/buckets.ts"
 import { type Fate, httpProxy, type Seen } from "../../support/httpProxy.ts"
 import { freePort, type S3Access, s3 } from "../../support/services.ts"
+import { DATES, MANIFEST, OBJECTS, QUOTES, RANGE, TICKS } from "./twoDays.ts"
 
-const A_DAY = 86_400_000_000
-const DATES = [tradingDate(DAY), tradingDate(DAY + 1)]
-const RANGE: ArchiveRange = { incarnation: "normalized-1", partition: 2, first: 40, last: 47 }
-/** Four ticks on each of two days. */
-const TICKS = Array.from({ length: 8 }, (_, i) =>
-  makeTick({ exchange_ts: OPEN + (i < 4 ? 0 : A_DAY) + i, sequence_id: i, position: i + 1 })
-)
-const OBJECTS = DATES.map((date) => `ticks/date=${date}/normalized-1-2-40-47.parquet`)
-const MANIFEST = "manifests/normalized-1-2-40.json"
 const PROOF = "manifests/.if-none-match"
-const KEYS = [PROOF, MANIFEST, ...OBJECTS]
+const KEYS = [PROOF, MANIFEST, ...OBJECTS].sort()
 
 const found = await s3()
 /** The tests are skipped without it. */
 const access: S3Access = found ?? { endpoint: "", bucket: "", region: "", accessKeyId: "", secretAccessKey: "" }
 
-const write = Effect.flatMap(Archive, (archive) => archive.write(RANGE, toColumns(TICKS)))
+const write = Effect.flatMap(Archive, (archive) => archive.write(RANGE, toColumns(TICKS), toQuoteColumns(QUOTES)))
 
-/** The sequence ids of both days, as the archive gives them. */
+/** The sequence ids of both days and the sources of their quotes, as the archive gives them. */
 const readBoth = Effect.flatMap(Archive, (archive) =>
   Effect.forEach(DATES, (date) =>
-    Effect.map(Stream.runCollect(archive.read(date, undefined)), (parts) => parts.flat().map((t) => t.sequence_id))
+    Effect.gen(function* () {
+      const ticks = (yield* Stream.runCollect(archive.read(date, undefined))).flat()
+      const quotes = (yield* Stream.runCollect(archive.quotes(date, undefined))).flat()
+      return [ticks.map(({ sequence_id }) => sequence_id), quotes.map(({ source }) => source[1])]
+    })
   )
 )
 const BOTH = [
-  [0, 1, 2, 3],
-  [4, 5, 6, 7]
+  [
+    [0, 1, 2, 3],
+    [0, 1, 2]
+  ],
+  [
+    [4, 5, 6, 7],
+    [3, 4, 5]
+  ]
 ]
 
 /** An archive on the emptied bucket through a proxy. */
@@ -80,6 +82,7 @@ describe.skipIf(found === undefined)("S3", () => {
         assert.deepStrictEqual(JSON.parse(new TextDecoder().decode(await objectIn(access, MANIFEST))), {
           ...RANGE,
           dates: DATES,
+          quote_dates: DATES,
           schema_version: 1
         })
         const bytes = await objectIn(access, OBJECTS[0]!)
@@ -143,7 +146,7 @@ describe.skipIf(found === undefined)("S3", () => {
           const [, signal] = yield* Effect.promise(() => once(child, "exit"))
           assert.strictEqual(signal, "SIGKILL")
           const there = [PROOF, MANIFEST, ...OBJECTS].slice(0, 1 + i + (when === "after" ? 1 : 0))
-          assert.deepStrictEqual(yield* Effect.promise(() => keysIn(access)), there)
+          assert.deepStrictEqual(yield* Effect.promise(() => keysIn(access)), there.toSorted())
           yield* Effect.gen(function* () {
             const archive = yield* Archive
             const begun = yield* archive.begun(RANGE.incarnation, RANGE.partition, RANGE.first)
@@ -170,7 +173,7 @@ describe.skipIf(found === undefined)("S3", () => {
         archives,
         (context, i) =>
           Effect.flatMap(Archive, (archive) =>
-            archive.write({ ...RANGE, last: RANGE.first + i }, toColumns(TICKS.slice(0, i + 1)))
+            archive.write({ ...RANGE, last: RANGE.first + i }, toColumns(TICKS.slice(0, i + 1)), NO_QUOTES)
           ).pipe(Effect.exit, Effect.provide(context)),
         { concurrency: "unbounded" }
       )
@@ -202,7 +205,7 @@ describe.skipIf(found === undefined)("S3", () => {
       )
       yield* Effect.gen(function* () {
         const archive = yield* Archive
-        yield* archive.write({ ...RANGE, last: RANGE.first + count }, toColumns(ticks))
+        yield* archive.write({ ...RANGE, last: RANGE.first + count }, toColumns(ticks), NO_QUOTES)
         const [object] = (yield* Effect.promise(() => keysIn(access))).filter((key) => key.startsWith("ticks/"))
         const size = (yield* Effect.promise(() => objectIn(access, object!))).length
         proxy.seen.length = 0

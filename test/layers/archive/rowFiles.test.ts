@@ -3,7 +3,7 @@ import { Arbitrary, Effect, Schema, Stream } from "effect"
 import { parquetMetadataAsync, parquetSchema } from "hyparquet"
 import { arrowRows } from "../../../src/layers/archive/arrowRows.ts"
 import { parquetRows } from "../../../src/layers/archive/parquetRows.ts"
-import { PARQUET_SCHEMA, ROW_GROUP_ROWS } from "../../../src/layers/archive/parquetSchema.ts"
+import { ROW_GROUP_ROWS, schemas } from "../../../src/layers/archive/parquetSchema.ts"
 import * as RowFiles from "../../../src/layers/archive/rowFiles.ts"
 import { MAX_MICROS, MIN_MICROS } from "../../../src/schema/Time.ts"
 import { RowBuffer, tables } from "../../../src/schema/tables.ts"
@@ -132,7 +132,7 @@ describe("the thread that writes them", () => {
         metadata.row_groups.map(({ num_rows }) => Number(num_rows)),
         [ROW_GROUP_ROWS, ROW_GROUP_ROWS, 10]
       )
-      const archived = new Map(PARQUET_SCHEMA.map(({ name, type, logical_type }) => [name, [type, logical_type]]))
+      const archived = new Map(schemas.ticks.map(({ name, type, logical_type }) => [name, [type, logical_type]]))
       for (const { element } of parquetSchema(metadata).children) {
         assert.deepStrictEqual([element.type, element.logical_type], archived.get(element.name), element.name)
       }

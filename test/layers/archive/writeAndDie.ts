@@ -3,9 +3,10 @@
 import { promises as fs } from "node:fs"
 import { Effect } from "effect"
 import * as ParquetFiles from "../../../src/layers/archive/ParquetFiles.ts"
+import { toQuoteColumns } from "../../../src/schema/QuoteColumns.ts"
 import { toColumns } from "../../../src/schema/TickColumns.ts"
 import { Archive } from "../../../src/streams/ports/Archive.ts"
-import { makeTick, OPEN } from "../../contract/ticks.ts"
+import { QUOTES, RANGE, TICKS } from "./twoDays.ts"
 
 const [, , folder, at] = process.argv
 if (folder === undefined || at === undefined) throw new Error("writeAndDie FOLDER CALL")
@@ -20,12 +21,8 @@ fs.link = async (from, to) => {
   if (isDeadly) process.kill(process.pid, "SIGKILL")
 }
 
-const ticks = Array.from({ length: 8 }, (_, i) =>
-  makeTick({ exchange_ts: OPEN + (i < 4 ? 0 : 86_400_000_000) + i, sequence_id: i, position: i + 1 })
-)
-const range = { incarnation: "normalized-1", partition: 2, first: 40, last: 47 }
 await Effect.runPromise(
-  Effect.flatMap(Archive, (archive) => archive.write(range, toColumns(ticks))).pipe(
+  Effect.flatMap(Archive, (archive) => archive.write(RANGE, toColumns(TICKS), toQuoteColumns(QUOTES))).pipe(
     Effect.provide(ParquetFiles.layer(folder))
   )
 )

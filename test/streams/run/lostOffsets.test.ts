@@ -133,6 +133,8 @@ const sinks = (taken: Taken) =>
         )
       },
       read: () => Stream.empty,
+      quotes: () => Stream.empty,
+      quotePage: () => Effect.succeed([]),
       ticks: () => Effect.succeed([]),
       minutes: () => Effect.succeed([]),
       add: () => Effect.void,

@@ -11,7 +11,7 @@ import { Archive } from "../../../src/streams/ports/Archive.ts"
 import { TickStore } from "../../../src/streams/ports/TickStore.ts"
 import { Readiness } from "../../../src/streams/run/Readiness.ts"
 import { dropOldDays } from "../../../src/streams/sinks/retention.ts"
-import { storeBatch } from "../../contract/ticks.ts"
+import { NO_QUOTES, storeBatch } from "../../contract/ticks.ts"
 import { KEEP_DAYS, oldTicks } from "./oldTicks.ts"
 
 const [, , folder, what] = process.argv
@@ -28,7 +28,7 @@ await Effect.runPromise(
       while ((yield* store.refreshCandles) > 0);
       // The rest was gathered still when the process was killed.
       const range = { incarnation: "normalized-1", partition: 0, first: 0, last: 9 }
-      yield* archive.write(range, toColumns(ticks.filter((_, i) => i % 3 !== 0)))
+      yield* archive.write(range, toColumns(ticks.filter((_, i) => i % 3 !== 0)), NO_QUOTES)
       yield* store.oldDays
       yield* Effect.promise(async () => {
         const client = new pg.Client({ connectionString: url })

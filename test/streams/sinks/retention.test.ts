@@ -15,7 +15,7 @@ import { type StoredTick, type TickQuery, TickStore } from "../../../src/streams
 import type { SELDOM_CRASH_POINTS } from "../../../src/streams/run/crashPoint.ts"
 import { Readiness } from "../../../src/streams/run/Readiness.ts"
 import { dropOldDays, retention } from "../../../src/streams/sinks/retention.ts"
-import { toStored } from "../../contract/ticks.ts"
+import { NO_QUOTES, toStored } from "../../contract/ticks.ts"
 import { memoryStore, Rows } from "../../http/memoryStore.ts"
 import { withinOneDay } from "../../support/oneDay.ts"
 import { oldTicks } from "./oldTicks.ts"
@@ -74,7 +74,7 @@ describe("days that the store is to keep no longer", () => {
       const { ticks, days, dropped, layer } = yield* world
       yield* Effect.gen(function* () {
         const archive = yield* Archive
-        yield* archive.write(range, toColumns(ticks.filter((_, i) => i % 3 !== 0)))
+        yield* archive.write(range, toColumns(ticks.filter((_, i) => i % 3 !== 0)), NO_QUOTES)
         assert.deepStrictEqual(yield* dropOldDays, { dropped: 2, reason: undefined })
         assert.deepStrictEqual(dropped, [days[0]![1], days[1]![1]])
         for (const [from] of days) {
@@ -94,7 +94,7 @@ describe("days that the store is to keep no longer", () => {
       const object = join(made, "ticks", `date=${date}`, "normalized-1-0-10-19.parquet")
       yield* Effect.gen(function* () {
         const archive = yield* Archive
-        yield* archive.write(range, toColumns(ticks))
+        yield* archive.write(range, toColumns(ticks), NO_QUOTES)
         writeFileSync(object, "no Parquet")
         const { dropped: gone, reason } = yield* dropOldDays
         assert.strictEqual(gone, 1)
@@ -133,7 +133,7 @@ describe("days that the store is to keep no longer", () => {
       const { ticks, days, layer } = yield* world
       yield* Effect.gen(function* () {
         const archive = yield* Archive
-        yield* archive.write(range, toColumns(ticks))
+        yield* archive.write(range, toColumns(ticks), NO_QUOTES)
         const store = yield* TickStore
         let held = Number.NEGATIVE_INFINITY
         const dropping: TickStore["Service"] = {

@@ -13,7 +13,7 @@ import { Archive, type ArchiveRange } from "../../../src/streams/ports/Archive.t
 import { Drain } from "../../../src/streams/run/Drain.ts"
 import { Readiness } from "../../../src/streams/run/Readiness.ts"
 import { writeArchive } from "../../../src/streams/sinks/writeArchive.ts"
-import { DAY, makeTick, OPEN } from "../../contract/ticks.ts"
+import { DAY, makeTick, NO_QUOTES, OPEN } from "../../contract/ticks.ts"
 
 const Log = MemoryLog.layer({ partitions: 1, capacity: 10_000, dlqCapacity: 10, retained: 10_000, batch: 4 })
 const DATE = tradingDate(DAY)
@@ -56,8 +56,8 @@ describe("the group that archives", () => {
       const archive = yield* Archive
       const log = yield* TickLog
       const range = { incarnation: log.incarnation("normalized_ticks"), partition: 0, first: 0, last: 2 }
-      yield* archive.write(range, toColumns(TICKS.slice(0, 3)))
-      yield* archive.write({ ...range, first: 3, last: 13 }, toColumns(TICKS.slice(3, 14)))
+      yield* archive.write(range, toColumns(TICKS.slice(0, 3)), NO_QUOTES)
+      yield* archive.write({ ...range, first: 3, last: 13 }, toColumns(TICKS.slice(3, 14)), NO_QUOTES)
       assert.deepStrictEqual(yield* archived, ALL)
       assert.deepStrictEqual(yield* archive.begun(range.incarnation, 0, 3), { ...range, first: 3, last: 13 })
       assert.isDefined(yield* archive.begun(range.incarnation, 0, 14))
@@ -84,9 +84,11 @@ describe("the group that archives", () => {
             Effect.gen(function* () {
               attempts.push(range)
               if (attempts.length === 1 || attempts.length === 5) {
-                yield* Effect.ignore(archive.write({ ...range, last: range.first + 2 }, pickRows(ticks, [0, 1, 2])))
+                yield* Effect.ignore(
+                  archive.write({ ...range, last: range.first + 2 }, pickRows(ticks, [0, 1, 2]), NO_QUOTES)
+                )
               }
-              return yield* archive.write(range, ticks)
+              return yield* archive.write(range, ticks, NO_QUOTES)
             })
         }))
       ).pipe(Layer.provide(ParquetFiles.layer(folder)))
@@ -123,7 +125,7 @@ describe("the group that archives", () => {
         const log = yield* TickLog
         const archive = yield* Archive
         const range = { incarnation: log.incarnation("normalized_ticks"), partition: 0, first: 0, last: 13 }
-        yield* archive.write(range, toColumns(TICKS.slice(0, 14)))
+        yield* archive.write(range, toColumns(TICKS.slice(0, 14)), NO_QUOTES)
         // The reader of a partition that is taken away ends in the midst of it.
         const takenAway = Layer.succeed(TickLog, {
           ...log,
@@ -152,7 +154,7 @@ describe("the group that archives", () => {
         const log = yield* TickLog
         const archive = yield* Archive
         const range = { incarnation: log.incarnation("normalized_ticks"), partition: 0, first: 0, last: 5 }
-        yield* archive.write(range, toColumns(TICKS.slice(0, 6)))
+        yield* archive.write(range, toColumns(TICKS.slice(0, 6)), NO_QUOTES)
         /** Offsets 3 to 8 are the batch. */
         const damaged = (records: ReadonlyArray<LogRecord>): ReadonlyArray<LogRecord> =>
           records.flatMap((record) => {
