@@ -1,4 +1,4 @@
-/** Decides the commands `mdp feed sim` and `mdp feed file`: their flags, and what they say while they run. */
+/** Decides the commands `mdp feed sim`, `mdp feed file` and `mdp feed kite`: their flags, and what they say while they run. */
 import { Effect, Layer, Option, Redacted, Result, Schema } from "effect"
 import { Command, Flag } from "effect/cli"
 import * as FileFeed from "../layers/feeds/FileFeed.ts"
@@ -7,26 +7,23 @@ import { InstanceKey, type Patience, patiently, refusalOf } from "../layers/feed
 import { tickSizeOf, tokenOf } from "../layers/feeds/instrumentAnswers.ts"
 import { describeRefused, type HttpSinkOptions, layerHttp, layerLog, type Refused } from "../layers/feeds/RawSink.ts"
 import * as Simulator from "../layers/feeds/Simulator.ts"
-import { type FeedError, SettingError } from "../schema/Errors.ts"
+import { FeedError, SettingError } from "../schema/Errors.ts"
 import { explain } from "../schema/Explain.ts"
+import type { Instrument } from "../schema/Instrument.ts"
 import { KEY_CHARS, keyIdOf } from "../schema/keyText.ts"
+import { instrumentsCsv } from "../schema/kite/instrumentsCsv.ts"
 import { printable } from "../schema/printable.ts"
 import { readSettings, type Settings } from "../schema/Settings.ts"
 import { defaultSimulation, Simulation, simulatedInstruments, simulatedInstrumentsCsv } from "../schema/Simulation.ts"
+import { tradingDay } from "../schema/Tick.ts"
 import { TickStore } from "../streams/ports/TickStore.ts"
 import { wrongUsage, wrongValue } from "./cli.ts"
+import { parseDuration } from "./durations.ts"
 import { fileExamples, fileFlags, rowOptionsOf, showPreview } from "./feedFile.ts"
+import { feedKite, kiteFlags } from "./feedKite.ts"
 import { isWatched, overwrite, say, tell } from "./lines.ts"
 import { log, settings, store } from "./services.ts"
-
-const DURATION = /^(\d+(?:\.\d+)?)(us|ms|s|m|h|d)$/
-const milliseconds = { us: 0.001, ms: 1, s: 1000, m: 60_000, h: 3_600_000, d: 86_400_000 } as const
-
-/** Milliseconds of a duration such as `20ms`, `60s` or `2h`; undefined where the text is none. */
-export const parseDuration = (text: string): number | undefined => {
-  const match = DURATION.exec(text)
-  return match === null ? undefined : Number(match[1]) * milliseconds[match[2] as keyof typeof milliseconds]
-}
+import { faultsOf, SERVED_PORT, servedFlags, serveSimulated } from "./simKite.ts"
 
 const durationFlag = (name: string) =>
   Flag.String(name).pipe(
@@ -188,28 +185,44 @@ const patienceOf = (url: string, limitMs: number): Patience => ({
   }
 })
 
+/** Says to the platform what instruments a feed has: to its database where that is named and no instance is, else over REST. */
+const register = (
+  given: Settings,
+  asked: Option.Option<string>,
+  url: string,
+  patience: Patience,
+  instruments: ReadonlyArray<Instrument>,
+  csv: string
+) =>
+  Effect.gen(function* () {
+    if (Option.isNone(asked) && given.DATABASE_URL !== undefined) {
+      yield* Effect.flatMap(TickStore, (db) => db.putInstruments(instruments)).pipe(
+        Effect.provide(store(given, undefined))
+      )
+      return
+    }
+    const request = { method: "POST", path: "/api/v1/instruments", contentType: "text/csv", body: csv } as const
+    const answer = yield* patiently(url, patience)(request)
+    if (answer.status !== 200) return yield* refusalOf(url, request, answer)
+  })
+
 const sim = Command.make(
   "sim",
-  { ...simulationFlags, url: urlFlag, retry: retryFlag },
-  Effect.fnUntraced(function* ({ url: asked, retry, ...flags }) {
+  { ...simulationFlags, ...servedFlags, url: urlFlag, retry: retryFlag },
+  Effect.fnUntraced(function* ({ url: asked, retry, serve, port, fault, ...flags }) {
     const simulation = yield* simulationOf(flags)
+    const faults = yield* faultsOf({ serve, port, fault })
+    if (Option.isSome(serve))
+      return yield* serveSimulated(
+        simulation,
+        Option.getOrElse(port, () => SERVED_PORT),
+        faults
+      )
     const given = yield* settings
     const url = yield* instanceUrl(asked)
     const patience = patienceOf(url, retry)
-    if (Option.isNone(asked) && given.DATABASE_URL !== undefined) {
-      yield* Effect.flatMap(TickStore, (db) => db.putInstruments(simulatedInstruments(simulation.symbols))).pipe(
-        Effect.provide(store(given, undefined))
-      )
-    } else {
-      const request = {
-        method: "POST",
-        path: "/api/v1/instruments",
-        contentType: "text/csv",
-        body: simulatedInstrumentsCsv(simulation.symbols)
-      } as const
-      const answer = yield* patiently(url, patience)(request)
-      if (answer.status !== 200) return yield* refusalOf(url, request, answer)
-    }
+    const { symbols } = simulation
+    yield* register(given, asked, url, patience, simulatedInstruments(symbols), simulatedInstrumentsCsv(symbols))
     yield* Simulator.run({
       ...simulation,
       progress: (summary, isFinal) => {
@@ -300,8 +313,46 @@ const file = Command.make(
   Command.withExamples(fileExamples)
 )
 
+const kite = Command.make(
+  "kite",
+  { ...kiteFlags, url: urlFlag, retry: retryFlag },
+  Effect.fnUntraced(function* ({ url: asked, retry, ...flags }) {
+    const given = yield* settings
+    const url = yield* instanceUrl(asked)
+    const patience = patienceOf(url, retry)
+    const asks = patiently(url, patience)
+    let refused = 0
+    const overHttp: HttpSinkOptions = {
+      patience,
+      onRefused: (what) => {
+        // A clock that is off refuses them one by one.
+        if (refused === 0) say("warn", printable(describeRefused(what)))
+        refused += what.ticks
+      }
+    }
+    yield* feedKite(given, flags, {
+      register: (instruments) =>
+        register(given, asked, url, patience, instruments, instrumentsCsv(instruments)).pipe(
+          Effect.catch((error) => Effect.fail(new FeedError({ message: error.message })))
+        ),
+      tokenOf: (symbol) =>
+        Effect.map(
+          tokenOf(symbol, tradingDay(Date.now() * 1000), new Map(), (path) => asks({ method: "GET", path })),
+          ({ is }) => is
+        )
+    }).pipe(
+      Effect.provide(isOnKafka(given, asked) ? Layer.provide(layerLog, log(given)) : layerHttp(url, overHttp)),
+      Effect.onExit(() =>
+        Effect.sync(() => {
+          if (refused > 0) say("warn", `${refused} records were rejected in all`)
+        })
+      )
+    )
+  }, byApiKey)
+).pipe(Command.withDescription("Feed what Kite Connect's ticker says, ticks and quotes, from your own account"))
+
 /** `mdp feed`. */
 export const feed = Command.make("feed").pipe(
   Command.withDescription("Feed ticks into a running instance"),
-  Command.withSubcommands([sim, file])
+  Command.withSubcommands([sim, file, kite])
 )

@@ -22,7 +22,7 @@ import { StartError } from "../schema/Errors.ts"
 import { IST_OFFSET_MICROS } from "../schema/Tick.ts"
 import { dayOfDate, isTime, parseIso } from "../schema/Time.ts"
 import { wrongValue } from "./cli.ts"
-import { parseDuration } from "./feed.ts"
+import { parseDuration } from "./durations.ts"
 import { say, tell } from "./lines.ts"
 import { required, settings } from "./services.ts"
 

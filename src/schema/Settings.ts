@@ -29,7 +29,7 @@ const setting = <S>(schema: S, fallback: string | undefined, description: string
 })
 
 /** Settings that hold a secret: each may be in a file that NAME_FILE names instead. */
-export const SECRETS = ["DATABASE_URL", "REDIS_URL", "KAFKA_SASL_PASSWORD", "API_KEY"] as const
+export const SECRETS = ["DATABASE_URL", "REDIS_URL", "KAFKA_SASL_PASSWORD", "API_KEY", "KITE_API_KEY"] as const
 
 const secretFile = (name: (typeof SECRETS)[number]) =>
   setting(Schema.String, undefined, `file that holds ${name}, instead of it`)
@@ -98,6 +98,18 @@ const optional = {
     "key by which this command speaks to an instance (feed, replay, instruments import, dlq); never shown"
   ),
   API_KEY_FILE: secretFile("API_KEY"),
+  KITE_API_KEY: setting(Schema.String, undefined, "the broker's key of mdp feed kite; never shown"),
+  KITE_API_KEY_FILE: secretFile("KITE_API_KEY"),
+  KITE_ACCESS_TOKEN: setting(
+    Schema.String,
+    undefined,
+    "the day's access token of mdp feed kite, which then ends with it; never shown"
+  ),
+  KITE_ACCESS_TOKEN_FILE: setting(
+    Schema.String,
+    undefined,
+    "file that holds KITE_ACCESS_TOKEN, instead of it: it is read again whenever a connection is made, and each day's new token is waited for"
+  ),
   ALLOWED_HOSTS: setting(
     Schema.String,
     undefined,

@@ -1,0 +1,232 @@
+/**
+ * Decides what a packet of Kite's ticker becomes: a tick where it says of a trade that was not said before, stamped with
+ * the time of that trade, and a quote with the packet's own time. The same trade makes the same tick whichever packet
+ * and whichever process brings it, so that feeds side by side publish it once.
+ */
+import { isIndexToken, type KiteMode, type KitePacket } from "../../schema/kite/packets.ts"
+import { type Level, type QuoteState, quoteMembers, unknownQuote } from "../../schema/Quote.ts"
+import { phaseAt, segmentOfToken } from "../../schema/Sessions.ts"
+import { tradingDay } from "../../schema/Tick.ts"
+import { isTime } from "../../schema/Time.ts"
+import type { RawSinkTick } from "../../streams/ports/RawSink.ts"
+
+/** The feed that its records are of: a conflated one, without numbers. */
+const FEED = "snapshot"
+const MICROS_PER_SECOND = 1_000_000
+/** Cash segments have no open interest; their packets say 0. */
+const HAS_NO_OI: ReadonlySet<number> = new Set([1, 4, 9])
+
+/** What became of packets. `received` is `recorded` and all others together. */
+export interface PacketCounts {
+  received: number
+  /** Packets of which at least one record was made. */
+  recorded: number
+  /** Records with a tick, and records with a quote: one record may have both. */
+  ticks: number
+  quotes: number
+  records: number
+  /** Said nothing new: the server's last packet again after a connection, or one that another field changed. */
+  unchanged: number
+  /** Older than what was known. */
+  outdated: number
+  /** Of an instrument that was not asked for. */
+  unasked: number
+  /** In another mode than was asked for: a server may send one before it has read which. */
+  otherMode: number
+  /** Without a time of its own, while its segment does not trade, or the first one: it may be of any age. */
+  undated: number
+}
+
+export const noPackets = (): PacketCounts => ({
+  received: 0,
+  recorded: 0,
+  ticks: 0,
+  quotes: 0,
+  records: 0,
+  unchanged: 0,
+  outdated: 0,
+  unasked: 0,
+  otherMode: 0,
+  undated: 0
+})
+
+/** What was last said of an instrument. */
+interface Known {
+  /** Of the last tick. */
+  tickTs: number
+  price: number
+  volume: number
+  /** Of an index: prices of the second that it is in, with how often each came back after another. */
+  seen: Map<number, number> | undefined
+  /** Of the last quote. */
+  quoteTs: number
+  quoteVolume: number
+  members: string
+}
+
+const microsOf = (seconds: number): number => {
+  const micros = seconds * MICROS_PER_SECOND
+  return isTime(micros) ? micros : 0
+}
+
+/** Prices that an index had in one second: more are not told apart. */
+const MAX_SEEN = 64
+
+const orUnknown = (value: number): number | undefined => (value === 0 ? undefined : value)
+
+/** A side of the book without what only fills its five places. */
+const levelsOf = (levels: ReadonlyArray<Level>): ReadonlyArray<Level> => levels.filter(([, quantity]) => quantity > 0)
+
+const stateOf = (packet: KitePacket): QuoteState => {
+  const state = unknownQuote()
+  if (packet.mode === "ltp") return state
+  state.open = orUnknown(packet.open)
+  state.high = orUnknown(packet.high)
+  state.low = orUnknown(packet.low)
+  state.previous_close = orUnknown(packet.close)
+  if (packet.isIndex) return state
+  state.total_buy_quantity = packet.buyQuantity
+  state.total_sell_quantity = packet.sellQuantity
+  state.average_price = orUnknown(packet.averagePrice)
+  state.last_quantity = orUnknown(packet.lastQuantity)
+  state.day_volume = packet.volume
+  if (packet.mode === "quote") return state
+  state.bid = levelsOf(packet.bid)
+  state.ask = levelsOf(packet.ask)
+  state.last_trade_ts = orUnknown(microsOf(packet.lastTradeSeconds))
+  if (!HAS_NO_OI.has(packet.token & 0xff)) {
+    state.oi = packet.oi
+    state.oi_day_high = packet.oiDayHigh
+    state.oi_day_low = packet.oiDayLow
+  }
+  return state
+}
+
+const encoder = new TextEncoder()
+
+/** Packets of the instruments that a feed asked for, whatever connection they come on. */
+export class KiteRecords {
+  readonly counts: PacketCounts = noPackets()
+  readonly #mode: KiteMode
+  readonly #known = new Map<number, Known | undefined>()
+
+  constructor(tokens: Iterable<number>, mode: KiteMode) {
+    this.#mode = mode
+    for (const token of tokens) this.#known.set(token, undefined)
+  }
+
+  /** Puts the records of a packet at the end of `into`; `receivedTs` is when it came, µs. False: it said nothing new. */
+  take(packet: KitePacket, receivedTs: number, into: Array<RawSinkTick>): boolean {
+    const { counts } = this
+    counts.received += 1
+    const { token } = packet
+    let known = this.#known.get(token)
+    if (known === undefined && !this.#known.has(token)) {
+      counts.unasked += 1
+      return false
+    }
+    if (packet.mode !== this.#mode) {
+      counts.otherMode += 1
+      return false
+    }
+    const isFirst = known === undefined
+    known ??= { tickTs: 0, price: 0, volume: -1, seen: undefined, quoteTs: 0, quoteVolume: 0, members: "" }
+    const traded = microsOf(packet.lastTradeSeconds)
+    const stamped = microsOf(packet.exchangeSeconds)
+    let quoteTs = stamped || traded
+    let isUndated = false
+    if (quoteTs === 0) {
+      // A whole second, as those of the packets that have one: the least that two processes differ in.
+      quoteTs = Math.floor(receivedTs / MICROS_PER_SECOND) * MICROS_PER_SECOND
+      isUndated = isFirst || phaseAt(segmentOfToken(token), quoteTs) === "CLOSED"
+    }
+    if (isUndated) {
+      // What it says is known from now on: only what differs from it is new.
+      counts.undated += 1
+      this.#known.set(token, known)
+      known.price = packet.lastPrice
+      known.volume = packet.volume
+      known.members = quoteMembers(stateOf(packet))
+      return false
+    }
+    if (
+      quoteTs < known.quoteTs ||
+      (quoteTs === known.quoteTs && !packet.isIndex && packet.volume < known.quoteVolume)
+    ) {
+      counts.outdated += 1
+      return false
+    }
+    this.#known.set(token, known)
+    known.quoteTs = quoteTs
+    known.quoteVolume = packet.volume
+
+    const tick = this.#tickOf(packet, known, traded || quoteTs)
+    const members = quoteMembers(stateOf(packet))
+    const isNews = members !== known.members
+    if (tick === undefined && !isNews) {
+      counts.unchanged += 1
+      return false
+    }
+    known.members = members
+    counts.recorded += 1
+    // Beside a tick of the same stamp what is said of the book goes along, also where it is what it was.
+    const quote = members === "" ? undefined : `,"quote":{${members.slice(1)}}`
+    if (tick !== undefined && (quote === undefined || tick.ts === quoteTs)) {
+      this.#put(into, token, tick.ts, tick.members + (quote ?? ""), receivedTs)
+      counts.ticks += 1
+      if (quote !== undefined) counts.quotes += 1
+      return true
+    }
+    if (tick !== undefined) {
+      this.#put(into, token, tick.ts, tick.members, receivedTs)
+      counts.ticks += 1
+    }
+    if (isNews && quote !== undefined) {
+      const volume = packet.isIndex ? "" : `,"day_volume":${packet.volume}`
+      this.#put(into, token, quoteTs, volume + quote, receivedTs)
+      counts.quotes += 1
+    }
+    return true
+  }
+
+  #put(into: Array<RawSinkTick>, token: number, ts: number, members: string, receivedTs: number): void {
+    this.counts.records += 1
+    const text = `{"feed":"${FEED}","instrument_token":${token},"exchange_ts":${ts}${members},"received_ts":${receivedTs}}`
+    into.push({ token, value: encoder.encode(text) })
+  }
+
+  /** The tick that a packet says, where it is one that was not said before. */
+  #tickOf(packet: KitePacket, known: Known, ts: number): { readonly ts: number; readonly members: string } | undefined {
+    const { lastPrice: price, volume } = packet
+    // Before the first trade of a day the price is the close of the one before.
+    if (price === 0) return undefined
+    const isOfIndex = packet.isIndex || isIndexToken(packet.token)
+    const hasVolume = !isOfIndex && packet.mode !== "ltp"
+    if (hasVolume && volume === 0 && packet.lastTradeSeconds === 0) return undefined
+    const isSame = price === known.price && volume === known.volume
+    // Without a time of its own what stays the same is no news, however late it is said again.
+    if (isSame && (ts === known.tickTs || (packet.lastTradeSeconds === 0 && packet.exchangeSeconds === 0)))
+      return undefined
+    const isLate =
+      ts < known.tickTs || (hasVolume && volume < known.volume && tradingDay(ts) === tradingDay(known.tickTs))
+    if (isLate) return undefined
+    // An index has no volume that would tell a price that came back from one that was said twice.
+    let occurrence = 0
+    if (!hasVolume) {
+      if (known.seen === undefined || ts !== known.tickTs) known.seen = new Map()
+      const before = known.seen.get(price)
+      occurrence = before === undefined ? 0 : before + 1
+      if (known.seen.size < MAX_SEEN || before !== undefined) known.seen.set(price, occurrence)
+    }
+    known.tickTs = ts
+    known.price = price
+    known.volume = volume
+    return {
+      ts,
+      members:
+        `,"price":${price}` +
+        (hasVolume ? `,"day_volume":${volume}` : "") +
+        (occurrence === 0 ? "" : `,"occurrence":${occurrence}`)
+    }
+  }
+}

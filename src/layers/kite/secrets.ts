@@ -1,0 +1,117 @@
+/**
+ * Decides by what Kite lets a feed in: the key of the application, and the access token, which ends every morning. A file
+ * is read again whenever a connection is made; a token that was refused is not shown again until another is there.
+ */
+import { readFile } from "node:fs/promises"
+import { Clock, Effect, Redacted } from "effect"
+import { FeedError } from "../../schema/Errors.ts"
+import { printableUpTo } from "../../schema/printable.ts"
+
+/** How often the file is looked at while another token is waited for. */
+const LOOK_MS = 1000
+/** A refused token is tried again after this: it may be the server that was wrong. */
+const AGAIN_MS = 60_000
+const MAX_TOKEN_CHARS = 1024
+/** What a header and a query take as they are. */
+const TOKEN = /^[\x21-\x7e]+$/
+const MAX_SHOWN_CHARS = 300
+
+/** Where the access token is: told once, or in a file that is written anew each day. */
+export type TokenSource = { readonly token: Redacted.Redacted } | { readonly file: string }
+
+export interface Secrets {
+  readonly apiKey: string
+  /** The token to connect with. Waits while there is none but one that was refused; fails where none can come. */
+  readonly token: Effect.Effect<string, FeedError>
+  /** Says that a token was let in no more. */
+  readonly refuse: (token: string) => Effect.Effect<void>
+  /** A text from outside without the key and the tokens that it may hold, fit for a line. */
+  readonly hide: (text: string) => string
+}
+
+export interface SecretsOptions {
+  readonly apiKey: Redacted.Redacted
+  readonly source: TokenSource
+  /** Whether a new token is waited for where it can come; else a refused one ends the feed. */
+  readonly waits: boolean
+  /** Told once for each token that is refused. */
+  readonly onRefused: (what: string) => void
+}
+
+/** How often and where Kite's access tokens are to be had, for the line that says that one has ended. */
+const HOW = "it ends each morning at about 6:00 IST; log in to Kite Connect"
+
+const readToken = (file: string): Effect.Effect<string, FeedError> =>
+  Effect.flatMap(
+    Effect.tryPromise({
+      try: () => readFile(file, "utf8"),
+      catch: (cause) =>
+        new FeedError({
+          message: `KITE_ACCESS_TOKEN_FILE: cannot read ${file} (${(cause as NodeJS.ErrnoException).code})`
+        })
+    }),
+    (text) => checked(text.trim(), `KITE_ACCESS_TOKEN_FILE: ${file}`)
+  )
+
+const checked = (token: string, where: string): Effect.Effect<string, FeedError> =>
+  token.length <= MAX_TOKEN_CHARS && TOKEN.test(token)
+    ? Effect.succeed(token)
+    : Effect.fail(
+        new FeedError({
+          message: `${where}: expected an access token, 1 to ${MAX_TOKEN_CHARS} printable characters without spaces, got ${token === "" ? "nothing" : "another text"}`
+        })
+      )
+
+export const makeSecrets = ({ apiKey, onRefused, source, waits }: SecretsOptions): Secrets => {
+  const key = Redacted.value(apiKey)
+  let refused: { readonly token: string; readonly at: number } | undefined
+  /** Whatever was shown to a server, to be hidden in what it says. */
+  const shown = new Set<string>()
+  const current: Effect.Effect<string, FeedError> =
+    "file" in source ? readToken(source.file) : checked(Redacted.value(source.token), "KITE_ACCESS_TOKEN")
+  const canCome = waits && "file" in source
+
+  const token: Effect.Effect<string, FeedError> = Effect.gen(function* () {
+    for (;;) {
+      // Whoever writes the file anew may have it empty, or away, for a moment.
+      const found = yield* refused === undefined || !canCome ? current : Effect.orElseSucceed(current, () => "")
+      const now = yield* Clock.currentTimeMillis
+      if (
+        found !== "" &&
+        (refused === undefined || found !== refused.token || (canCome && now - refused.at >= AGAIN_MS))
+      ) {
+        shown.add(found)
+        return found
+      }
+      if (!canCome) {
+        const where = "file" in source ? source.file : "KITE_ACCESS_TOKEN"
+        return yield* new FeedError({
+          message: `Kite refuses the API key or the access token (403): ${HOW}, put the new token into ${where} and start again`
+        })
+      }
+      yield* Effect.sleep(LOOK_MS)
+    }
+  })
+
+  return {
+    apiKey: key,
+    token,
+    refuse: (token) =>
+      Effect.map(Clock.currentTimeMillis, (at) => {
+        const isNew = refused?.token !== token
+        refused = { token, at }
+        if (isNew && canCome) {
+          onRefused(
+            `Kite refuses the API key or the access token (403): ${HOW} and write the new token to ${source.file}; it is waited for`
+          )
+        }
+      }),
+    hide: (text) => {
+      let hidden = text
+      for (const secret of [...shown, key]) {
+        for (const form of [secret, encodeURIComponent(secret)]) hidden = hidden.replaceAll(form, "…")
+      }
+      return printableUpTo(hidden.replace(/\s+/g, " ").trim(), MAX_SHOWN_CHARS)
+    }
+  }
+}
