@@ -48,7 +48,8 @@ const driversOf: Readonly<Record<string, RegExp>> = {
   kafka: /^(kafkajs|@platformatic\/.*)/,
   redis: /^ioredis/,
   postgres: /^(pg|pg-.*|@electric-sql\/.*)$/,
-  archive: /^(hyparquet.*|@uwdata\/.*|@aws-sdk\/.*)/
+  archive: /^(hyparquet.*|@uwdata\/.*|@aws-sdk\/.*)/,
+  kite: /^ws$/
 }
 
 /** The room of a file, of a folder of rooms. */

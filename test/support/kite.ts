@@ -115,6 +115,7 @@ export interface RawRecord {
   readonly price?: number
   readonly day_volume?: number
   readonly occurrence?: number
+  readonly received_ts?: number
   readonly quote?: Readonly<Record<string, unknown>>
 }
 

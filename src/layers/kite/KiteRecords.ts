@@ -4,7 +4,8 @@
  * and whichever process brings it, so that feeds side by side publish it once.
  */
 import { isIndexToken, type KiteMode, type KitePacket } from "../../schema/kite/packets.ts"
-import { type Level, type QuoteState, quoteMembers, unknownQuote } from "../../schema/Quote.ts"
+import { type Level, type QuoteState, sameQuote, unknownQuote } from "../../schema/Quote.ts"
+import { encodeRawRecord, type RawRecord, type RawTick } from "../../schema/RawTick.ts"
 import { phaseAt, segmentOfToken } from "../../schema/Sessions.ts"
 import { tradingDay } from "../../schema/Tick.ts"
 import { isTime } from "../../schema/Time.ts"
@@ -61,7 +62,7 @@ interface Known {
   /** Of the last quote. */
   quoteTs: number
   quoteVolume: number
-  members: string
+  state: QuoteState
 }
 
 const microsOf = (seconds: number): number => {
@@ -130,7 +131,7 @@ export class KiteRecords {
       return false
     }
     const isFirst = known === undefined
-    known ??= { tickTs: 0, price: 0, volume: -1, seen: undefined, quoteTs: 0, quoteVolume: 0, members: "" }
+    known ??= { tickTs: 0, price: 0, volume: -1, seen: undefined, quoteTs: 0, quoteVolume: 0, state: unknownQuote() }
     const traded = microsOf(packet.lastTradeSeconds)
     const stamped = microsOf(packet.exchangeSeconds)
     let quoteTs = stamped || traded
@@ -146,7 +147,7 @@ export class KiteRecords {
       this.#known.set(token, known)
       known.price = packet.lastPrice
       known.volume = packet.volume
-      known.members = quoteMembers(stateOf(packet))
+      known.state = stateOf(packet)
       return false
     }
     if (
@@ -160,43 +161,36 @@ export class KiteRecords {
     known.quoteTs = quoteTs
     known.quoteVolume = packet.volume
 
-    const tick = this.#tickOf(packet, known, traded || quoteTs)
-    const members = quoteMembers(stateOf(packet))
-    const isNews = members !== known.members
+    const tick = this.#tickOf(packet, known, traded || quoteTs, receivedTs)
+    const state = stateOf(packet)
+    const isNews = !sameQuote(state, known.state)
     if (tick === undefined && !isNews) {
       counts.unchanged += 1
       return false
     }
-    known.members = members
+    known.state = state
     counts.recorded += 1
-    // Beside a tick of the same stamp what is said of the book goes along, also where it is what it was.
-    const quote = members === "" ? undefined : `,"quote":{${members.slice(1)}}`
-    if (tick !== undefined && (quote === undefined || tick.ts === quoteTs)) {
-      this.#put(into, token, tick.ts, tick.members + (quote ?? ""), receivedTs)
-      counts.ticks += 1
-      if (quote !== undefined) counts.quotes += 1
-      return true
-    }
-    if (tick !== undefined) {
-      this.#put(into, token, tick.ts, tick.members, receivedTs)
-      counts.ticks += 1
-    }
-    if (isNews && quote !== undefined) {
-      const volume = packet.isIndex ? "" : `,"day_volume":${packet.volume}`
-      this.#put(into, token, quoteTs, volume + quote, receivedTs)
-      counts.quotes += 1
-    }
+    // Packets of `ltp` say nothing besides; else what is said of the book goes along with a tick of the same stamp.
+    const isBeside = tick?.exchange_ts === quoteTs
+    const quote =
+      packet.mode !== "ltp" && (isNews || isBeside)
+        ? { instrument_token: token, exchange_ts: quoteTs, feed: FEED, received_ts: receivedTs, state }
+        : undefined
+    if (tick !== undefined) this.#put(into, token, { tick, quote: isBeside ? quote : undefined })
+    if (quote !== undefined && !isBeside) this.#put(into, token, { tick: undefined, quote })
     return true
   }
 
-  #put(into: Array<RawSinkTick>, token: number, ts: number, members: string, receivedTs: number): void {
-    this.counts.records += 1
-    const text = `{"feed":"${FEED}","instrument_token":${token},"exchange_ts":${ts}${members},"received_ts":${receivedTs}}`
-    into.push({ token, value: encoder.encode(text) })
+  #put(into: Array<RawSinkTick>, token: number, record: RawRecord): void {
+    const { counts } = this
+    counts.records += 1
+    if (record.tick !== undefined) counts.ticks += 1
+    if (record.quote !== undefined) counts.quotes += 1
+    into.push({ token, value: encoder.encode(encodeRawRecord(record)) })
   }
 
   /** The tick that a packet says, where it is one that was not said before. */
-  #tickOf(packet: KitePacket, known: Known, ts: number): { readonly ts: number; readonly members: string } | undefined {
+  #tickOf(packet: KitePacket, known: Known, ts: number, receivedTs: number): RawTick | undefined {
     const { lastPrice: price, volume } = packet
     // Before the first trade of a day the price is the close of the one before.
     if (price === 0) return undefined
@@ -222,11 +216,19 @@ export class KiteRecords {
     known.price = price
     known.volume = volume
     return {
-      ts,
-      members:
-        `,"price":${price}` +
-        (hasVolume ? `,"day_volume":${volume}` : "") +
-        (occurrence === 0 ? "" : `,"occurrence":${occurrence}`)
+      instrument_token: packet.token,
+      exchange_ts: ts,
+      price,
+      feed: FEED,
+      volume: 0,
+      day_volume: hasVolume ? volume : -1,
+      sequence_id: undefined,
+      sequencing: "none",
+      reset: false,
+      connection: FEED,
+      occurrence,
+      received_ts: receivedTs,
+      session: -1
     }
   }
 }

@@ -7,6 +7,10 @@ import type { KiteSummary } from "../../../src/layers/kite/KiteFeed.ts"
 import * as KiteFeed from "../../../src/layers/kite/KiteFeed.ts"
 import type { Secrets } from "../../../src/layers/kite/secrets.ts"
 import { isIndexToken, type KitePacket } from "../../../src/schema/kite/packets.ts"
+import type { Quote } from "../../../src/schema/Quote.ts"
+import { unclaimed } from "../../../src/streams/process/claim.ts"
+import { makeStates, stages } from "../../../src/streams/process/process.ts"
+import { settings, tookOut } from "../../streams/process/stageTests.ts"
 import {
   keeping,
   type Played,
@@ -104,9 +108,13 @@ const assertTicks = (records: ReadonlyArray<RawRecord>, sent: ReadonlyArray<Kite
 /** What the last quote of each instrument says is what the server shows. */
 const assertAtRest = (records: ReadonlyArray<RawRecord>, { board }: Played): void => {
   const quotes = new Map<number, Readonly<Record<string, unknown>>>()
+  const volumes = new Map<number, number | undefined>()
   const prices = new Map<number, number>()
-  for (const { instrument_token, price, quote } of records) {
-    if (quote !== undefined) quotes.set(instrument_token, quote)
+  for (const { day_volume, instrument_token, price, quote } of records) {
+    if (quote !== undefined) {
+      quotes.set(instrument_token, quote)
+      volumes.set(instrument_token, day_volume)
+    }
     if (price !== undefined) prices.set(instrument_token, price)
   }
   let compared = 0
@@ -121,7 +129,7 @@ const assertAtRest = (records: ReadonlyArray<RawRecord>, { board }: Played): voi
     if (!isIndexToken(token)) {
       assert.deepStrictEqual([quote.bid, quote.ask], [packet.bid, packet.ask])
       assert.deepStrictEqual(
-        [quote.total_buy_quantity, quote.total_sell_quantity, quote.day_volume, quote.last_quantity],
+        [quote.total_buy_quantity, quote.total_sell_quantity, volumes.get(token), quote.last_quantity],
         [packet.buyQuantity, packet.sellQuantity, packet.volume, packet.lastQuantity]
       )
     }
@@ -419,6 +427,97 @@ describe("a feed of Kite's ticker", () => {
     })
   )
 })
+
+describe("two feeds of one account side by side", () => {
+  it.live("do no harm: through process every tick is there once, and the last quote is what the server shows", () =>
+    Effect.gen(function* () {
+      const played = yield* playedKite(300)
+      const sink = keeping()
+      const one = yield* feeding(played, { sink })
+      const isAsked = (subscriptions: number) => () => played.server().figures().subscriptions === subscriptions
+      yield* until("one is up", isAsked(300))
+      for (let i = 0; i < 10; i++) {
+        played.step(100)
+        yield* Effect.yieldNow
+      }
+      // The other comes later, and gets of each instrument what the one has long had.
+      const other = yield* feeding(played, { sink })
+      yield* until("both are up", isAsked(600))
+      for (let i = 0; i < 20; i++) {
+        played.step(100)
+        if (i % 7 === 3) played.server().fault({ fault: "reset" })
+        yield* Effect.sleep(10)
+      }
+      yield* until("both are up again", isAsked(600))
+      for (let i = 0; i < 10; i++) played.step(100)
+      yield* until("all of both has come", () => one.summary().packets.received + other.summary().packets.received > 0)
+      yield* settled(one, played)
+      yield* one.stop
+      yield* other.stop
+
+      const { quotes, ticks, twice } = processed(sink.records)
+      assert.isAbove(twice, 0, "the two had nothing in common")
+      const names = ticks.map(({ tick }) => `${tick.instrument_token} ${tick.exchange_ts} ${tick.sequence_id}`)
+      assert.strictEqual(new Set(names).size, names.length)
+      const wanted = meant(played.sent)
+      const trades = ticks.map(({ raw }) =>
+        tickOfRecord({ ...raw, ...(raw.day_volume < 0 ? {} : { day_volume: raw.day_volume }) })
+      )
+      const tradable = trades.filter((_, i) => !isIndexToken(ticks[i]!.tick.instrument_token))
+      assert.strictEqual(new Set(tradable).size, tradable.length, "a trade is there twice")
+      assert.isTrue(trades.every((trade) => wanted.has(trade)))
+      // Volumes of ticks make the day's, however often the feeds said it.
+      const volumes = new Map<number, number>()
+      for (const { tick } of ticks) {
+        volumes.set(tick.instrument_token, (volumes.get(tick.instrument_token) ?? 0) + tick.volume)
+      }
+      const firsts = new Map<number, number>()
+      for (const { raw } of ticks) {
+        if (!firsts.has(raw.instrument_token)) firsts.set(raw.instrument_token, raw.day_volume)
+      }
+      for (const { instrument_token: token } of played.board.instruments) {
+        const packet = played.board.packet(token)
+        if (packet === undefined || packet.isIndex) continue
+        const latest = quotes.get(token)!
+        assert.deepStrictEqual([latest.bid, latest.ask], [packet.bid, packet.ask], String(token))
+        assert.deepStrictEqual([latest.day_volume, latest.high], [packet.volume, packet.high])
+        assert.include([packet.volume, packet.volume - firsts.get(token)!], volumes.get(token))
+      }
+    })
+  )
+})
+
+/** What the group `process` publishes of these records, and how many ticks it met again. */
+const processed = (records: ReadonlyArray<RawRecord>) => {
+  const states = makeStates()
+  const stage = stages(states, "raw", { partition: 0, partitions: 1 }, settings, () => {})
+  const batch = stage.quote(
+    stage.sequence(
+      unclaimed(
+        stage.deduplicate(
+          stage.normalize(
+            stage.decode(
+              records.map((record, offset) => ({
+                offset,
+                recordTime: record.received_ts!,
+                key: null,
+                value: Buffer.from(JSON.stringify(record)),
+                headers: undefined
+              }))
+            )
+          )
+        )
+      )
+    )
+  )
+  assert.deepStrictEqual(
+    batch.dead.map(({ reason }) => reason),
+    []
+  )
+  const quotes = new Map<number, Quote>()
+  for (const { quote } of batch.quotes) quotes.set(quote.instrument_token, quote)
+  return { ticks: batch.ticks, quotes, twice: tookOut(batch, "duplicate") }
+}
 
 /** Logs in again at the played server, as a user does. */
 const renewed = (played: Played): Effect.Effect<string> =>

@@ -1,6 +1,7 @@
 import { assert, describe, it } from "@effect/vitest"
 import { KiteRecords } from "../../../src/layers/kite/KiteRecords.ts"
 import type { KitePacket } from "../../../src/schema/kite/packets.ts"
+import { readRawRecord } from "../../../src/schema/RawTick.ts"
 import type { RawSinkTick } from "../../../src/streams/ports/RawSink.ts"
 
 const INFY = 408_065
@@ -67,6 +68,7 @@ const reader = (mode: KitePacket["mode"] = "full") => {
     assert.strictEqual(isNews, into.length > 0)
     return into.map(({ token, value }) => {
       const record = JSON.parse(Buffer.from(value).toString()) as Record<string, unknown>
+      assert.isObject(readRawRecord(record))
       assert.strictEqual(record.instrument_token, token)
       return record
     })
@@ -107,8 +109,7 @@ describe("a packet of Kite's ticker as raw records", () => {
           open: 1569.15,
           high: 1575,
           low: 1561.05,
-          previous_close: 1567.8,
-          day_volume: 1_192_471
+          previous_close: 1567.8
         },
         received_ts: AT + 123_456
       }
