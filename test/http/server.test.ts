@@ -35,6 +35,7 @@ const ROUTES: ReadonlyArray<readonly [method: string, path: string, headers?: Re
     ["DELETE", "/api/v1/replays/x"],
     ["GET", "/api/v1/archive?date=2026-01-16"],
     ["GET", "/api/v1/archive/date=2026-01-16/x.parquet"],
+    ["GET", "/api/v1/archive/quotes/date=2026-01-16/x.parquet"],
     ["GET", "/udf/config"],
     ["GET", "/udf/symbols?symbol=x"],
     ["GET", "/udf/search?query=x"],
