@@ -260,11 +260,15 @@ describe("generated requests", () => {
       const memory = process.memoryUsage().rss
       let largest = 0
       yield* Effect.forEach(
-        Array.from({ length: REQUESTS }, (_, i) => operations[i % operations.length]!),
-        (operation) =>
+        Array.from({ length: REQUESTS }, (_, i) => ({
+          operation: operations[i % operations.length]!,
+          isFirst: i < operations.length
+        })),
+        ({ operation, isFirst }) =>
           Effect.gen(function* () {
-            const request = generate(operation, spec.components.schemas, at)
-            const answer = yield* by(shown(), { ...request, path: base + request.path })
+            // Each route is first asked as its examples ask it: chance may never hit on a request that is taken.
+            const request = isFirst ? requestOf(operation) : generate(operation, spec.components.schemas, at)
+            const answer = yield* by(isFirst ? own : shown(), { ...request, path: base + request.path })
             const said = `${request.method} ${request.path.slice(0, 300)} ${String(request.body ?? "").slice(0, 300)}`
             const where = `seed ${SEED}: ${said}: ${answer.status} ${answer.text.slice(0, 300)}`
             assert.notStrictEqual(answer.status, 500, where)
