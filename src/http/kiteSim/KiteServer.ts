@@ -117,9 +117,7 @@ export const serveKite = (
     const connections = new Set<Connection>()
     const figures = { accepted: 0, refused: {} as Record<number, number>, frames: 0, packets: 0, badRequests: 0 }
     const byName = new Map(board.instruments.map((one) => [fullSymbol(one), one.instrument_token]))
-    const rules = yield* Effect.fromResult(
-      Result.mapError(guardRules(HOST, undefined), () => new StartError({ message: "guard" }))
-    )
+    const rules = Result.getOrThrow(guardRules(HOST, undefined))
     const admits = guard(rules)
 
     let issued = 1

@@ -1,4 +1,5 @@
 import { mkdtempSync, rmSync, writeFileSync } from "node:fs"
+import { readFile } from "node:fs/promises"
 import { createServer, type Server } from "node:http"
 import type { AddressInfo } from "node:net"
 import { tmpdir } from "node:os"
@@ -18,7 +19,9 @@ beforeEach(() => {
 afterEach(() => rmSync(folder, { recursive: true }))
 
 /** Lets what reads files go on until it waits for the clock again. */
-const turn = Effect.promise(() => new Promise<void>((resolve) => setTimeout(resolve, 20)))
+const turn = Effect.promise(async () => {
+  for (let i = 0; i < 20; i++) await readFile(file)
+})
 
 describe("the secrets of a feed", () => {
   it.effect("are read anew for each connection", () =>
