@@ -181,7 +181,7 @@ export class Client extends Source {
     return this.feed.state
   }
 
-  /** The last tick of each instrument and its trading day so far. */
+  /** The last tick of each instrument and its trading day so far, and what is known of its book. */
   async quotes(tokens: ReadonlyArray<number>, options: RequestOptions = {}): Promise<ReadonlyArray<Quote>> {
     const quotes: Array<Quote> = []
     for (let i = 0; i < tokens.length; i += MAX_QUOTES) {

@@ -55,6 +55,7 @@ export interface FeedEvents {
   readonly gap: Extract<ServerMessage, { type: "gap" | "gap_filled" }>
   readonly gap_filled: Extract<ServerMessage, { type: "gap" | "gap_filled" }>
   readonly candle: Extract<ServerMessage, { type: "candle" }>
+  readonly quote: Extract<ServerMessage, { type: "quote" }>
   readonly state: Extract<ServerMessage, { type: "state" }>
   readonly clock: Extract<ServerMessage, { type: "clock" }>
   readonly missed: Missed
@@ -105,7 +106,7 @@ interface Entry {
   readonly latest: Map<Channel, Latest>
 }
 
-type Latest = Extract<ServerMessage, { type: "candle" | "state" }>
+type Latest = Extract<ServerMessage, { type: "candle" | "state" | "quote" }>
 
 /** One symbol whose token is not known yet. */
 interface Unresolved {
@@ -546,6 +547,11 @@ export class Feed {
         this.#hand(message.instrument_token, `candle_${message.interval}`, message)
         this.#hooks.emit("candle", message)
         return
+      case "quote":
+        this.#latest("quote", message)
+        this.#hand(message.instrument_token, "quote", message)
+        this.#hooks.emit("quote", message)
+        return
       case "state":
         this.#latest("state", message)
         this.#hand(message.instrument_token, "state", message)
@@ -818,7 +824,7 @@ const emptyEntry = (token: number): Entry => ({
 const isSentTicks = ({ sent }: Entry): boolean => sent?.startsWith("tick") === true
 
 /** `tick` comes first. */
-const ORDER: ReadonlyArray<Channel> = ["tick", "gap", "candle_1m", "candle_5m", "state"]
+const ORDER: ReadonlyArray<Channel> = ["tick", "gap", "quote", "candle_1m", "candle_5m", "state"]
 
 /** All channels that any of them wants, as one text. */
 const channelsOf = (subscriptions: Iterable<Subscription>): string => {

@@ -5,7 +5,16 @@
 import { Unsupported } from "./errors.ts"
 import { Emitter } from "./events.ts"
 import type { Feed, FeedEvents } from "./Feed.ts"
-import type { Candle, Channel, InstrumentName, InstrumentState, Message, Places, Tick } from "./messages.ts"
+import type {
+  Candle,
+  Channel,
+  InstrumentName,
+  InstrumentState,
+  Message,
+  Places,
+  QuoteUpdate,
+  Tick
+} from "./messages.ts"
 import { Stream, Subscription, type Wanted, type WhenFull } from "./Subscription.ts"
 
 export type Instruments = InstrumentName | ReadonlyArray<InstrumentName>
@@ -44,7 +53,7 @@ export interface SourceOptions {
   readonly whenFull: WhenFull
 }
 
-const CHANNELS: ReadonlyArray<Channel> = ["tick", "gap", "candle_1m", "candle_5m", "state"]
+const CHANNELS: ReadonlyArray<Channel> = ["tick", "gap", "quote", "candle_1m", "candle_5m", "state"]
 const DEFAULT_CHANNELS: ReadonlyArray<Channel> = ["tick", "gap"]
 const POLICIES: ReadonlyArray<WhenFull> = ["evict-oldest", "error", "pause"]
 /** As the server bounds them. */
@@ -54,6 +63,7 @@ const MAX_BACKFILL = 100_000
 const MAX_PLACES = 2_000
 
 const isTick = (message: Message): message is Tick => message.type === "tick"
+const isQuote = (message: Message): message is QuoteUpdate => message.type === "quote"
 const isState = (message: Message): message is InstrumentState => message.type === "state"
 const isAny = (_message: Message): _message is Message => true
 
@@ -88,6 +98,11 @@ export abstract class Source extends Emitter<FeedEvents> {
     }
     const isCandle = (message: Message): message is Candle => message.type === "candle" && message.interval === interval
     return this.#stream(instruments, [`candle_${interval}`], options, isCandle)
+  }
+
+  /** What is known of book and day: the quote there is first, then each newer one. A slow reader is told the newest only. */
+  quoteUpdates(instruments?: Instruments, options: StreamingOptions = {}): Stream<QuoteUpdate> {
+    return this.#stream(instruments, ["quote"], options, isQuote)
   }
 
   /** Whether instruments trade, as it changes. */

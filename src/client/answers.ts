@@ -2,7 +2,7 @@
  * Decides what the client knows of REST's answers and requests. `test/client/messages.test.ts` holds these types to those
  * of the server. Times in answers are epoch microseconds, prices rupees.
  */
-import type { TickFrame } from "./messages.ts"
+import type { QuoteFields, TickFrame } from "./messages.ts"
 
 /** Epoch microseconds, ISO-8601 with an offset such as `2026-01-15T09:15:00+05:30`, or a Date. */
 export type Time = number | string | Date
@@ -49,13 +49,15 @@ export interface Bar {
   readonly low: number
   readonly close: number
   readonly volume: number
+  /** The last open interest that quotes of the bar's time told; absent where none did. */
+  readonly oi?: number
   /** The trading phase at the bar's start, or the one it has where nothing trades there; null where the exchange's hours are not known. */
   readonly phase: "PRE_OPEN" | "CONTINUOUS" | "CAS" | "POST_CLOSE" | "CLOSED" | null
   /** The bar's time is over. */
   readonly final: boolean
 }
 
-/** The last tick and its trading day so far; null where the token has no tick. */
+/** The last tick and its trading day so far, made of ticks; null where the token has no tick. */
 export interface Quote {
   readonly instrument_token: number
   readonly last: HistoricalTick | null
@@ -63,6 +65,8 @@ export interface Quote {
   readonly high: number | null
   readonly low: number | null
   readonly volume: number | null
+  /** What is known of its book and day; absent where nothing is. */
+  readonly quote?: QuoteFields & { readonly exchange_ts: number }
 }
 
 export interface Phase {

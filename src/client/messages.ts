@@ -3,7 +3,7 @@
  * the application. `test/client/messages.test.ts` holds these types to those of the server.
  */
 
-export type Channel = "tick" | "gap" | "candle_1m" | "candle_5m" | "state"
+export type Channel = "tick" | "gap" | "quote" | "candle_1m" | "candle_5m" | "state"
 /** What the server does with a client that reads too slowly. */
 export type Policy = "evict-oldest" | "conflate" | "pause" | "disconnect"
 /** A trading symbol such as `NSE:INFY`, or an instrument's token. */
@@ -87,10 +87,47 @@ export interface Candle {
   readonly low: number
   readonly close: number
   readonly volume: number
+  /** The last open interest that a quote of its time said; absent where none did. */
+  readonly oi?: number
   /** Ticks in the bar: the larger is the newer. */
   readonly revision: number
   /** The bar's time is over. A late tick may still bring a larger revision. */
   readonly final: boolean
+}
+
+/** One level of the book: rupees, and how much lies there in how many orders (0: not known). */
+export type Level = readonly [price: number, quantity: number, orders: number]
+
+/** What is known of an instrument's book and day; what is not known is absent. Times are epoch microseconds. */
+export interface QuoteFields {
+  /** Up to five levels, best first; empty where nobody bids. */
+  readonly bid?: ReadonlyArray<Level>
+  readonly ask?: ReadonlyArray<Level>
+  readonly total_buy_quantity?: number
+  readonly total_sell_quantity?: number
+  /** Open interest. */
+  readonly oi?: number
+  readonly oi_day_high?: number
+  readonly oi_day_low?: number
+  /** The day's average by volume. */
+  readonly average_price?: number
+  readonly last_quantity?: number
+  readonly last_trade_ts?: number
+  /** The day's as the exchange has them. */
+  readonly open?: number
+  readonly high?: number
+  readonly low?: number
+  readonly previous_close?: number
+  readonly lower_circuit?: number
+  readonly upper_circuit?: number
+  readonly day_volume?: number
+}
+
+/** The quote as it stands: a later one replaces all of it. */
+export interface QuoteUpdate extends QuoteFields {
+  readonly type: "quote"
+  readonly instrument_token: number
+  readonly exchange_ts: number
 }
 
 /** Whether an instrument trades: `stale` is silent for longer than is usual for it, in trading hours. */
@@ -171,6 +208,7 @@ export type ServerMessage =
   | EvictedFrame
   | Gap
   | Candle
+  | QuoteUpdate
   | InstrumentState
   | Clock
   | Closing
@@ -241,4 +279,4 @@ export interface RunChange {
 }
 
 /** What a stream of everything gives, in the order in which it happened. */
-export type Message = Tick | Missed | EpochChange | RunChange | Gap | Candle | InstrumentState | Clock
+export type Message = Tick | Missed | EpochChange | RunChange | Gap | Candle | QuoteUpdate | InstrumentState | Clock

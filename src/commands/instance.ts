@@ -15,10 +15,14 @@ import * as ReplayService from "../layers/replays/ReplayService.ts"
 import { SettingError, StartError, type StoreError } from "../schema/Errors.ts"
 import type { Settings } from "../schema/Settings.ts"
 import { FanOut } from "../streams/fanOut/Hub.ts"
+import { knownQuotes } from "../streams/fanOut/history.ts"
 import { replayAudience } from "../streams/fanOut/replayAudience.ts"
 import { Overview } from "../streams/Overview.ts"
 import type { Instruments } from "../streams/ports/Instruments.ts"
 import { LastPrices } from "../streams/ports/LastPrices.ts"
+import { LatestQuotes } from "../streams/ports/LatestQuotes.ts"
+import { RecentQuotes } from "../streams/ports/RecentQuotes.ts"
+import { TickStore } from "../streams/ports/TickStore.ts"
 import { publishFigures } from "../streams/publishFigures.ts"
 import { ReplayAudience } from "../streams/replay/ReplayAudience.ts"
 import { announce } from "../streams/run/announce.ts"
@@ -112,9 +116,16 @@ export const serving = (given: Settings, beforehand: Beforehand = Layer.empty) =
     LastPrices,
     Effect.map(FanOut, (hub) => (token: number) => hub.live.lastPrice(token))
   )
+  const quotes = Layer.effect(
+    LatestQuotes,
+    Effect.gen(function* () {
+      const hub = yield* FanOut
+      return knownQuotes((token) => hub.live.quote(token), yield* RecentQuotes, yield* TickStore)
+    })
+  )
   const audience = Layer.effect(ReplayAudience, Effect.map(FanOut, replayAudience))
   return server.pipe(
-    Layer.provide([access(given), prices]),
+    Layer.provide([access(given), prices, quotes]),
     Layer.provideMerge(RawSink.layerLog),
     Layer.provideMerge(reader(given)),
     Layer.provideMerge(Layer.effectDiscard(Effect.andThen(Effect.forkScoped(watchStore), Effect.forkScoped(watchLog)))),

@@ -3,6 +3,7 @@ import { Context, Schema, SchemaGetter } from "effect"
 import { HttpApi, HttpApiEndpoint, HttpApiGroup, HttpApiMiddleware, HttpApiSchema, OpenApi } from "effect/http-api"
 import { Interval } from "../schema/Candle.ts"
 import { AssetClass, Instrument } from "../schema/Instrument.ts"
+import { type QuoteFieldName, quoteFields } from "../schema/Quote.ts"
 import { InstrumentToken, MAX_TOKEN } from "../schema/RawValues.ts"
 import { dayOfDate, MAX_MICROS, RangeFrom, RangeTo, TradingDate } from "../schema/Time.ts"
 import { mayBeNull, type StoredName, storedOf, tickFields, type ValueField } from "../schema/tickFields.ts"
@@ -201,16 +202,47 @@ export const CandlesPage = Schema.Struct({
   })
 }).annotate({ identifier: "CandlesPage" })
 
+const Level = Schema.Tuple([Schema.Finite, Schema.Int, Schema.Int]).annotate({
+  identifier: "Level",
+  description: "[price, quantity, orders]"
+})
+const bookValues = {
+  levels: Schema.Array(Level),
+  price: Schema.Finite,
+  quantity: Schema.Int,
+  time: Micros
+} as const
+const bookFields = Object.fromEntries(
+  Object.entries(quoteFields).map(([name, { description, kind }]) => [
+    name,
+    Schema.optionalKey(bookValues[kind] as never).annotate({ description })
+  ])
+) as unknown as {
+  readonly [N in QuoteFieldName]: Schema.optionalKey<(typeof bookValues)[(typeof quoteFields)[N]["kind"]]>
+}
+
+const Book = Schema.Struct({
+  exchange_ts: Micros,
+  ...bookFields,
+  day_volume: Schema.optionalKey(Schema.Int).annotate({ description: "the day's total so far" })
+}).annotate({
+  identifier: "Book",
+  description:
+    "what packets have said of book and day, by the newest of them; what none has said is absent. Open, high and low are the exchange's own, and need not be those of the ticks"
+})
+
 const QuoteOf = Schema.Struct({
   instrument_token: InstrumentToken,
   last: Schema.NullOr(HistoricalTick),
   open: Schema.NullOr(Schema.Finite),
   high: Schema.NullOr(Schema.Finite),
   low: Schema.NullOr(Schema.Finite),
-  volume: Schema.NullOr(Schema.Int)
+  volume: Schema.NullOr(Schema.Int),
+  quote: Schema.optionalKey(Book)
 }).annotate({
   identifier: "Quote",
-  description: "the last tick and its trading day so far; null where the token has no tick"
+  description:
+    "the last tick and its trading day so far, made of ticks: null where the token has no tick; `quote` is there where anything is known of book and day"
 })
 
 const IngestReport = Schema.Struct({
@@ -347,7 +379,7 @@ const quotes = HttpApiGroup.make("quotes")
       query: { tokens: TokensText },
       success: Schema.Struct({ quotes: Schema.Array(QuoteOf) }),
       error: always
-    }).annotateMerge(describe(READ, "Last tick and the day so far"))
+    }).annotateMerge(describe(READ, "Last tick, the day so far, and what is known of the book"))
   )
   .prefix(BASE)
 

@@ -192,6 +192,10 @@ class Socket implements ClientSocket {
     return this.flight.isFull
   }
 
+  isSlow(): boolean {
+    return this.flight.isSlow
+  }
+
   /** What is thrown inside must not pass through the library, which would hand it to nobody. */
   cork(sends: () => void): void {
     this.sends = sends

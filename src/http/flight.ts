@@ -13,6 +13,9 @@ const ASK_MS = 200
  * round trip, and than what stops a program for a moment.
  */
 export const PONG_MS = 500
+/** Who takes longer than this, and has so large a share of a window on its way, is on its way to be behind. */
+const SLOW_MS = 250
+const SLOW_SHARE = 0.5
 
 /** A ping that is yet to be answered. */
 interface Asked {
@@ -45,9 +48,17 @@ export class Flight {
 
   /** The peer is behind; it stays so until it answers. */
   get isFull(): boolean {
-    if (this.bytes < this.window) return false
+    return this.bytes >= this.window && this.isLateBy(PONG_MS)
+  }
+
+  /** The peer may come to be behind. */
+  get isSlow(): boolean {
+    return this.bytes >= this.window * SLOW_SHARE && this.isLateBy(SLOW_MS)
+  }
+
+  private isLateBy(ms: number): boolean {
     const [oldest] = this.asked
-    return oldest !== undefined && this.now() - oldest.at >= PONG_MS
+    return oldest !== undefined && this.now() - oldest.at >= ms
   }
 
   /** Counts what was handed over. */

@@ -4,12 +4,14 @@ import { HttpServerResponse } from "effect/http"
 import { HttpApiBuilder } from "effect/http-api"
 import { type AssetClass, fullSymbol, type Instrument } from "../schema/Instrument.ts"
 import { isExpired } from "../schema/Meaning.ts"
+import { type Quote, unknownQuote } from "../schema/Quote.ts"
 import type { Segment } from "../schema/Sessions.ts"
 import { tradingDay, tradingDayStart } from "../schema/Tick.ts"
 import { MAX_MICROS, MIN_MICROS } from "../schema/Time.ts"
 import { History } from "../streams/ports/History.ts"
 import { Instruments } from "../streams/ports/Instruments.ts"
 import { LastPrices } from "../streams/ports/LastPrices.ts"
+import { LatestQuotes } from "../streams/ports/LatestQuotes.ts"
 import { type DaySoFar, TickStore } from "../streams/ports/TickStore.ts"
 import { Api, type Bar, DEFAULT_UDF_RESULTS, MAX_UDF_BARS, type UdfSymbol, udfResolutions, udfTypes } from "./Api.ts"
 import { Caller, type Days } from "./caller.ts"
@@ -79,20 +81,22 @@ const refuseOrder = ({ from, to }: Asked): Effect.Effect<void, BadRequest> =>
 
 const rounded = (value: number): number => Number(value.toFixed(MAX_DECIMALS))
 
-/** What a library shows of a quote; without the day before there is no change. */
-const quoteValues = (quote: DaySoFar, before: number | undefined) => ({
-  lp: quote.last.price,
-  open_price: quote.open,
-  high_price: quote.high,
-  low_price: quote.low,
-  volume: quote.volume,
-  lp_time: Math.floor(quote.last.exchange_ts / MICROS_PER_SECOND),
+/** What a library shows of a day and its book; without the day before there is no change. */
+const quoteValues = (day: DaySoFar, { ask, bid }: Pick<Quote, "ask" | "bid">, before: number | undefined) => ({
+  lp: day.last.price,
+  open_price: day.open,
+  high_price: day.high,
+  low_price: day.low,
+  volume: day.volume,
+  lp_time: Math.floor(day.last.exchange_ts / MICROS_PER_SECOND),
+  ...(bid?.[0] === undefined ? {} : { bid: bid[0][0] }),
+  ...(ask?.[0] === undefined ? {} : { ask: ask[0][0] }),
   ...(before === undefined
     ? {}
     : {
         prev_close_price: before,
-        ch: rounded(quote.last.price - before),
-        ...(before === 0 ? {} : { chp: rounded(((quote.last.price - before) / before) * 100) })
+        ch: rounded(day.last.price - before),
+        ...(before === 0 ? {} : { chp: rounded(((day.last.price - before) / before) * 100) })
       })
 })
 
@@ -104,6 +108,7 @@ export const udfRoutes = HttpApiBuilder.group(
     const history = yield* History
     const instruments = yield* Instruments
     const price = yield* LastPrices
+    const latest = yield* LatestQuotes
     const session = udfSessions()
     // One at a time: what looks through ticks is not to be many.
     const looking = yield* Semaphore.make(1)
@@ -157,6 +162,13 @@ export const udfRoutes = HttpApiBuilder.group(
         // The last tick may be of what the token means now.
         if (quote === undefined || day < from || day > through)
           return { s: "error" as const, n: symbol, v: {}, errmsg: `${symbol}: no tick of it came` }
+        const known = (yield* latest([token])).get(token)
+        const book = known !== undefined && tradingDay(known.exchange_ts) === day ? known : unknownQuote()
+        // The close that the exchange says is that of the day before, also where no tick of it came here.
+        const { previous_close } = book
+        if (previous_close !== undefined) {
+          return { s: "ok" as const, n: symbol, v: quoteValues(quote, book, previous_close) }
+        }
         const before = yield* newestBars(history, {
           token,
           segment: undefined,
@@ -167,7 +179,7 @@ export const udfRoutes = HttpApiBuilder.group(
           session: "all",
           now: yield* nowMicros
         }).pipe(Effect.mapError(storeFailure))
-        return { s: "ok" as const, n: symbol, v: quoteValues(quote, before[0]?.close) }
+        return { s: "ok" as const, n: symbol, v: quoteValues(quote, book, before[0]?.close) }
       }).pipe(
         Effect.catchTags({
           BadRequest: ({ message }) => Effect.succeed({ s: "error" as const, n: symbol, v: {}, errmsg: message }),

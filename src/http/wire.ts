@@ -4,6 +4,7 @@
  */
 import { HttpServerResponse } from "effect/http"
 import { boundedVolume } from "../schema/Candle.ts"
+import { type Quote, quoteMembers } from "../schema/Quote.ts"
 import { type BarRow, barFields } from "../schema/tables.ts"
 import { composed, type FieldTable, mayBeNull, storedOf, tickFields, type ValueField } from "../schema/tickFields.ts"
 import type { DaySoFar, StoredTick } from "../streams/ports/TickStore.ts"
@@ -57,11 +58,14 @@ export const barCsvLine = (b: BarRow): string =>
   `${b.instrument_token},${b.ts},${b.open},${b.high},${b.low},${b.close},${boundedVolume(b.volume)},${b.oi ?? ""},` +
   `${b.phase ?? ""},${b.final},${b.known}\n`
 
-export const encodeQuote = (token: number, quote: DaySoFar | undefined): string =>
-  quote === undefined
-    ? `{"instrument_token":${token},"last":null,"open":null,"high":null,"low":null,"volume":null}`
-    : `{"instrument_token":${token},"last":${encodeTick(quote.last)},"open":${number(quote.open)},` +
-      `"high":${number(quote.high)},"low":${number(quote.low)},"volume":${volume(quote.volume)}}`
+/** The last tick and the day so far of a token, and what is known of its book. */
+export const encodeQuote = (token: number, day: DaySoFar | undefined, quote: Quote | undefined): string => {
+  const book = quote === undefined ? "" : `,"quote":{"exchange_ts":${quote.exchange_ts}${quoteMembers(quote)}}`
+  return day === undefined
+    ? `{"instrument_token":${token},"last":null,"open":null,"high":null,"low":null,"volume":null${book}}`
+    : `{"instrument_token":${token},"last":${encodeTick(day.last)},"open":${number(day.open)},` +
+        `"high":${number(day.high)},"low":${number(day.low)},"volume":${volume(day.volume)}${book}}`
+}
 
 /** An answer that is JSON already. */
 export const json = (text: string): HttpServerResponse.HttpServerResponse =>

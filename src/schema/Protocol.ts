@@ -8,6 +8,7 @@ import type { Candle } from "./Candle.ts"
 import { explain, showValue } from "./Explain.ts"
 import { hideKeys } from "./keyText.ts"
 import { unknownName } from "./Nearest.ts"
+import { type QuoteState, quoteMembers } from "./Quote.ts"
 import { MAX_TOKEN } from "./RawValues.ts"
 import type { Tick, TickStatus } from "./Tick.ts"
 
@@ -26,7 +27,7 @@ export const MAX_BACKFILL = 100_000
 const MAX_NAME_CHARS = 64
 const MAX_KEY_CHARS = 256
 
-export const CHANNELS = ["tick", "gap", "candle_1m", "candle_5m", "state"] as const
+export const CHANNELS = ["tick", "gap", "quote", "candle_1m", "candle_5m", "state"] as const
 export type ChannelName = (typeof CHANNELS)[number]
 /** Of a subscription that names none. */
 export const DEFAULT_CHANNELS: ReadonlyArray<ChannelName> = ["tick", "gap"]
@@ -342,15 +343,24 @@ export interface TickFrame {
 export type LiveInterval = "1m" | "5m"
 
 /** A bar as a client sees it: the newest revision of it counts, and `[ts, ts + interval)` is its time. */
-export interface CandleFrame extends Candle {
+export interface CandleFrame extends Omit<Candle, "oi"> {
   readonly type: "candle"
   readonly instrument_token: number
   readonly interval: LiveInterval
+  /** The last open interest that a quote of its time said. */
+  readonly oi?: number
   /** Ticks in the bar. */
   readonly revision: number
   /** Its time is over; a late tick still makes another revision of it. */
   readonly final: boolean
 }
+
+/** What is known of an instrument's book and day; what is not known is left out. The latest counts. */
+export type QuoteFrame = {
+  readonly type: "quote"
+  readonly instrument_token: number
+  readonly exchange_ts: number
+} & { readonly [N in keyof QuoteState]?: Exclude<QuoteState[N], undefined> }
 
 /** `stale`: in trading hours, and silent beyond what is usual for it. */
 export type InstrumentState = "live" | "stale" | "closed"
@@ -403,6 +413,7 @@ export type ServerMessage =
       readonly to: number
     }
   | CandleFrame
+  | QuoteFrame
   | {
       readonly type: "state"
       readonly instrument_token: number
@@ -464,12 +475,15 @@ export const gapFilledFrame = (token: number, from: number, to: number): string 
 export const candleFrame = (
   token: number,
   interval: LiveInterval,
-  { ts, open, high, low, close, volume }: Candle,
+  { ts, open, high, low, close, volume, oi }: Candle,
   revision: number,
   final: boolean
 ): string =>
   `{"type":"candle","instrument_token":${token},"interval":"${interval}","ts":${ts},"open":${open},"high":${high},` +
-  `"low":${low},"close":${close},"volume":${volume},"revision":${revision},"final":${final}}`
+  `"low":${low},"close":${close},"volume":${volume},${oi === undefined ? "" : `"oi":${oi},`}"revision":${revision},"final":${final}}`
+
+export const quoteFrame = (token: number, exchange_ts: number, state: QuoteState): string =>
+  `{"type":"quote","instrument_token":${token},"exchange_ts":${exchange_ts}${quoteMembers(state)}}`
 
 export const stateFrame = (token: number, state: InstrumentState, since: number): string =>
   `{"type":"state","instrument_token":${token},"state":"${state}","since":${since}}`

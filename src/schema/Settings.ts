@@ -306,6 +306,11 @@ const defaulted = {
     "100000",
     "instruments a server remembers the newest ticks and place of; full: those silent longest go"
   ),
+  HUB_QUOTES: setting(
+    whole(10, 10_000_000),
+    "50000",
+    "newest quotes a server keeps in memory, one an instrument; full: those of instruments silent longest go"
+  ),
   HUB_BARS: setting(
     whole(10, 10_000_000),
     "100000",

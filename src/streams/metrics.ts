@@ -162,7 +162,7 @@ export const behindClients = gauge(
 )
 export const latestDropped = counter(
   "topology_latest_dropped_total",
-  "Bars and states given up that waited for a WebSocket client: of one that reads too slowly the oldest of too many"
+  "Bars, states and quotes given up that waited for a WebSocket client: of one that reads too slowly the oldest of too many"
 )
 export const barsGivenUp = counter(
   "topology_bars_given_up_total",

@@ -311,6 +311,29 @@ describe("what a client subscribes", () => {
 })
 
 describe("what has a newest", () => {
+  it("takes quotes as events and one by one, between ticks and without a word of the rule", async () => {
+    const server = await scripted()
+    const { client: c, events } = client(server.url)
+    const ticks = c.ticks(1)
+    const quotes = c.quoteUpdates(1)
+    const peer = await server.peer()
+    assert.deepStrictEqual((await peer.accept()).channels, ["tick", "quote"])
+    const first = { type: "quote", instrument_token: 1, exchange_ts: 5, bid: [[100, 5, 1]], oi: 0 } as const
+    const second = { ...first, exchange_ts: 6, oi: 7 } as const
+    peer.say(backfill(1, 1, 0), first, frame(1, 1), second, frame(1, 2))
+    assert.deepStrictEqual((await take(quotes, 2)) as unknown, [first, second])
+    assert.deepStrictEqual(
+      (await take(ticks, 2)).map(({ position }) => position),
+      [1, 2]
+    )
+    assert.deepStrictEqual(events.quote as ReadonlyArray<unknown>, [first, second])
+    assert.deepStrictEqual(events.error, [])
+    // Whoever comes later begins with the newest.
+    assert.deepStrictEqual((await c.quoteUpdates(1).next()).value as unknown, second)
+    ticks.close()
+    quotes.close()
+  })
+
   it("is where a later stream begins: the state there is, and the bar under way", async () => {
     const server = await scripted()
     const { client: c } = client(server.url)

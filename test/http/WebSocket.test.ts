@@ -272,7 +272,7 @@ describe("a client of /ws", () => {
           [
             3,
             "bad_message",
-            `channels.0: expected "tick" or "gap" or "candle_1m" or "candle_5m" or "state", got "candles"`
+            `channels.0: expected "tick" or "gap" or "quote" or "candle_1m" or "candle_5m" or "state", got "candles"`
           ],
           [4, "unknown_replay", `replay: expected the id of a replay that runs, got "gone"`],
           [5, "no_keys", "auth: no API keys are configured, none is needed"],

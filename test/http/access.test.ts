@@ -3,7 +3,10 @@ import { Effect, type Layer, Logger, Schedule } from "effect"
 import { KeyConnections } from "../../src/http/access.ts"
 import { LiveKey } from "../../src/layers/keys/ApiKeys.ts"
 import { SCOPES } from "../../src/schema/ApiKey.ts"
+import type { Quote } from "../../src/schema/Quote.ts"
+import { tradingDayStart } from "../../src/schema/Tick.ts"
 import type { TickStore } from "../../src/streams/ports/TickStore.ts"
+import { quoteAt } from "../support/hub.ts"
 import { instrumentOf } from "../support/instruments.ts"
 import { accessBy, bearer, keysFile, type MadeKey, makeKey } from "../support/keys.ts"
 import { memoryStore, OPEN, Rows, storedTick } from "./memoryStore.ts"
@@ -33,10 +36,11 @@ const filled = (): Rows => {
 interface Settings {
   readonly requestsPerKey?: number
   readonly store?: Layer.Layer<TickStore>
+  readonly quotes?: ReadonlyArray<Quote>
 }
 
 /** A server that lets in the given keys, with what it logs. */
-const open = (keys: ReadonlyArray<MadeKey>, { requestsPerKey = 100_000, store }: Settings = {}) =>
+const open = (keys: ReadonlyArray<MadeKey>, { quotes, requestsPerKey = 100_000, store }: Settings = {}) =>
   Effect.gen(function* () {
     const file = yield* keysFile(keys)
     const lines: Array<string> = []
@@ -45,6 +49,7 @@ const open = (keys: ReadonlyArray<MadeKey>, { requestsPerKey = 100_000, store }:
     })
     const { log, port } = yield* serve({
       store: store ?? memoryStore(filled()),
+      ...(quotes === undefined ? {} : { quotes }),
       access: accessBy(file.path, { REQUESTS_PER_KEY: requestsPerKey })
     }).pipe(Effect.provide(Logger.layer([logger])))
     const by = (key: MadeKey | undefined, path: string, asked: Asked = {}) =>
@@ -284,6 +289,24 @@ describe("a key for some instruments", () => {
         )
         isTyped(replayed, 403, "Forbidden", symbol)
       }
+    }).pipe(Effect.scoped)
+  )
+
+  it.live("is not told the quote of a token that meant another instrument then", () =>
+    Effect.gen(function* () {
+      const now = instrumentOf(7, "INFY", "NSE")
+      const then = { ...now, tradingsymbol: "WIPRO" }
+      const rows = new Rows()
+      rows.sightings.set(7, [
+        { instrument: then, first: 20_000, last: 20_000 },
+        { instrument: now, first: 20_400, last: 20_400 }
+      ])
+      const [restricted, all] = [makeKey("bot", { instruments: ["NSE:INFY"] }), makeKey("all")]
+      const quote = quoteAt(7, tradingDayStart(20_300), 1, { oi: 5 })
+      const { by } = yield* open([restricted, all], { store: memoryStore(rows), quotes: [quote] })
+      const told = (key: MadeKey) => Effect.map(by(key, "/api/v1/quotes?tokens=7"), ({ text }) => text)
+      assert.include(yield* told(all), '"oi":5')
+      assert.notInclude(yield* told(restricted), '"quote"')
     }).pipe(Effect.scoped)
   )
 

@@ -7,6 +7,7 @@ import { barStart, withOi } from "../../src/schema/Candle.ts"
 import { compareTicks, type Tick, tradingDate, tradingDay, tradingDayStart } from "../../src/schema/Tick.ts"
 import { type StoredTick, TickStore } from "../../src/streams/ports/TickStore.ts"
 import { makeQuote, storeBatch, toStored } from "../contract/ticks.ts"
+import { quoteAt } from "../support/hub.ts"
 import { instrumentOf } from "../support/instruments.ts"
 import { barsOf, memoryStore, OPEN, Rows } from "./memoryStore.ts"
 import { ask, serve } from "./serving.ts"
@@ -266,6 +267,33 @@ layer(Filled, { excludeTestServices: true })("history over REST", (it) => {
           { instrument_token: 7, last: null, open: null, high: null, low: null, volume: null }
         ]
       })
+    }).pipe(Effect.scoped)
+  )
+
+  it.effect("quotes add what is known of book and day, also of a token without a tick", () =>
+    Effect.gen(function* () {
+      const store = yield* TickStore
+      const at = SORTED.at(-1)!.exchange_ts
+      const { port } = yield* serve({
+        store: Layer.succeed(TickStore, store),
+        quotes: [
+          quoteAt(408065, at, 1, { bid: [[100.05, 5, 2]], ask: [], oi: 0, high: 1, day_volume: 9 }),
+          quoteAt(7, at + 1, 2, { oi: 12 })
+        ]
+      })
+      const { json } = yield* ask(port, "/api/v1/quotes?tokens=408065,7,8")
+      const { quotes } = json as { readonly quotes: ReadonlyArray<Record<string, unknown>> }
+      const [day] = barsOf(SORTED, "1d")
+      assert.deepInclude(quotes[0], { high: day!.high, volume: day!.volume })
+      assert.deepStrictEqual(
+        quotes.map(({ quote }) => quote),
+        [
+          { exchange_ts: at, bid: [[100.05, 5, 2]], ask: [], oi: 0, high: 1, day_volume: 9 },
+          { exchange_ts: at + 1, oi: 12 },
+          undefined
+        ]
+      )
+      assert.isNull(quotes[1]!.last)
     }).pipe(Effect.scoped)
   )
 

@@ -14,9 +14,11 @@ import * as MemoryCounters from "../../src/layers/memory/MemoryCounters.ts"
 import * as MemoryLog from "../../src/layers/memory/MemoryLog.ts"
 import * as ReplayService from "../../src/layers/replays/ReplayService.ts"
 import type { StartError } from "../../src/schema/Errors.ts"
+import type { Quote } from "../../src/schema/Quote.ts"
 import { TickLog } from "../../src/streams/log/TickLog.ts"
 import { Overview } from "../../src/streams/Overview.ts"
 import type { Archive } from "../../src/streams/ports/Archive.ts"
+import { LatestQuotes } from "../../src/streams/ports/LatestQuotes.ts"
 import type { TickStore } from "../../src/streams/ports/TickStore.ts"
 import { ReplayAudience } from "../../src/streams/replay/ReplayAudience.ts"
 import { Readiness } from "../../src/streams/run/Readiness.ts"
@@ -47,6 +49,8 @@ export interface Serving {
   readonly store: Layer.Layer<TickStore>
   /** Where days are that the store has dropped; nowhere unless given. */
   readonly archive?: Layer.Layer<Archive>
+  /** The newest quotes that are known; none unless given. */
+  readonly quotes?: ReadonlyArray<Quote>
   readonly settings?: Partial<HttpSettings["Service"]>
   readonly log?: Partial<MemoryLog.MemoryLogOptions>
   readonly mounts?: ReadonlyArray<Server.Mount>
@@ -61,6 +65,7 @@ export interface Serving {
 export const serve = ({
   store,
   archive,
+  quotes = [],
   settings,
   log,
   mounts,
@@ -70,6 +75,10 @@ export const serve = ({
 }: Serving) => {
   const services = Layer.mergeAll(
     access,
+    Layer.succeed(LatestQuotes, (tokens) => {
+      const known = quotes.filter((quote) => tokens.includes(quote.instrument_token))
+      return Effect.succeed(new Map(known.map((quote) => [quote.instrument_token, quote])))
+    }),
     RawSinkLayer.layerLog,
     InstrumentsLayer.layer,
     Layer.succeed(HttpSettings, {

@@ -4,7 +4,7 @@ import { MESSAGES, Shares } from "../../src/http/shares.ts"
 import { LiveKey } from "../../src/layers/keys/ApiKeys.ts"
 import { meaningsOf } from "../../src/schema/Meaning.ts"
 import { Hub } from "../../src/streams/fanOut/Hub.ts"
-import { EPOCH, hubSettings, NOW, tickOf } from "../support/hub.ts"
+import { EPOCH, hubSettings, NOW, quoteAt, tickOf } from "../support/hub.ts"
 import { instrumentOf } from "../support/instruments.ts"
 import { makeKey } from "../support/keys.ts"
 import { Conversation } from "../support/session.ts"
@@ -130,6 +130,27 @@ describe("a key for some instruments", () => {
       { symbol: "NOSUCH", removed: false },
       { instrument_token: 1, symbol: "INFY", removed: true }
     ])
+  })
+})
+
+describe("quotes", () => {
+  it("of instruments that a key is not for are not told, neither those there are nor those that come", () => {
+    const hub = new Hub({ settings: hubSettings, now: () => NOW, graceMs: 0 })
+    const key = new LiveKey(makeKey("bot", { instruments: ["NSE:INFY"] }).stored, "1")
+    const instruments = [instrumentOf(1, "INFY", "NSE"), instrumentOf(9, "TCS", "NSE")]
+    const tell = (offset: number) =>
+      hub.publish([], NOW, undefined, [quoteAt(1, NOW + offset, offset), quoteAt(9, NOW + offset, offset)])
+    tell(1)
+    const peer = new Conversation(hub, { key, instruments })
+    peer.send({ action: "subscribe", tokens: [1, 9], channels: ["quote"] })
+    tell(2)
+    assert.deepStrictEqual(
+      peer.all("quote").map(({ exchange_ts, instrument_token }) => [instrument_token, exchange_ts - NOW]),
+      [
+        [1, 1],
+        [1, 2]
+      ]
+    )
   })
 })
 

@@ -8,7 +8,7 @@ import { type Answer, type Place, POLICIES, type Policy } from "../../src/schema
 import { isAfter, type Tick } from "../../src/schema/Tick.ts"
 import { Hub } from "../../src/streams/fanOut/Hub.ts"
 import { historyFrom, settle } from "../support/history.ts"
-import { EPOCH, hubSettings, NOW, priceOf, randomFrom, tickOf } from "../support/hub.ts"
+import { EPOCH, hubSettings, NOW, priceOf, quoteAt, randomFrom, tickOf } from "../support/hub.ts"
 import { RuleChecker } from "../support/RuleChecker.ts"
 import { Conversation } from "../support/session.ts"
 
@@ -35,6 +35,8 @@ interface Known {
 
 class Peer {
   readonly policy: Policy
+  /** It wants the channel `quote` too. */
+  readonly hasQuotes: boolean
   /** Loses nothing but what it does not ask for. */
   private readonly isWhole: boolean
   readonly known = new Map<number, Known>()
@@ -45,8 +47,9 @@ class Peer {
   readonly answered = new Map<number, number>()
   talk: Conversation
 
-  constructor(policy: Policy, isWhole: boolean, talk: Conversation) {
+  constructor(policy: Policy, isWhole: boolean, talk: Conversation, hasQuotes: boolean) {
     this.policy = policy
+    this.hasQuotes = hasQuotes
     this.isWhole = isWhole
     this.talk = talk
   }
@@ -71,6 +74,7 @@ class Peer {
   /** The client is on another connection now. */
   comesBack(talk: Conversation): void {
     this.talk = talk
+    this.checker.quotes.clear()
     this.known.clear()
     this.accepted.clear()
     this.answered.clear()
@@ -122,6 +126,7 @@ const scenario = async (seed: number, isShort: boolean): Promise<void> => {
     return new Conversation(hub, { fast: random.chance(0.3), checker, window })
   }
 
+  let offset = 0
   const publish = (): void => {
     const places = new Map<number, Place>()
     const ticks = Array.from({ length: random.below(25) }, () => {
@@ -140,7 +145,10 @@ const scenario = async (seed: number, isShort: boolean): Promise<void> => {
       else list.push(tick)
       return tick
     })
-    hub.publish(ticks)
+    const quotes = Array.from({ length: random.below(8) }, () =>
+      quoteAt(1 + random.below(TOKENS), NOW + random.below(3) * 1000, ++offset, { oi: offset })
+    )
+    hub.publish(ticks, NOW, undefined, quotes)
   }
 
   /** Some place near where the stream of an instrument or the client stands. */
@@ -213,6 +221,7 @@ const scenario = async (seed: number, isShort: boolean): Promise<void> => {
       since: Object.fromEntries([...places].map(([token, { epoch, position }]) => [token, [epoch, position]])),
       backfill,
       policy: peer.policy,
+      ...(peer.hasQuotes ? { channels: ["tick", "gap", "quote"] } : {}),
       batch: random.chance(0.3),
       ...(random.chance(0.1) ? { capacity: (peer.policy === "conflate" ? TOKENS : 1) + random.below(40) } : {})
     })
@@ -299,7 +308,7 @@ const scenario = async (seed: number, isShort: boolean): Promise<void> => {
       const policy = POLICIES[random.below(POLICIES.length)]!
       // A backfill that waits may find that short memory has moved on: `pause` asks elsewhere then.
       const isWhole = policy === "pause" || (policy === "disconnect" && !isShort)
-      peers.push(new Peer(policy, isWhole, talkTo(new RuleChecker({ keep: true }))))
+      peers.push(new Peer(policy, isWhole, talkTo(new RuleChecker({ keep: true })), random.chance(0.6)))
     }
     const peer = peers[random.below(peers.length)]
     if (peer !== undefined) act(peer)
@@ -320,6 +329,9 @@ const scenario = async (seed: number, isShort: boolean): Promise<void> => {
     const { checker, policy, talk } = peer
     assert.strictEqual(talk.client.queue.size, 0)
     for (const token of peer.held) {
+      // What was told last of book and day is what is known, and nothing of it went to who does not want it.
+      const quote = peer.hasQuotes ? hub.live.quote(token) : undefined
+      assert.strictEqual(checker.quotes.get(token)?.oi, quote?.oi, `quote of ${token}, ${policy}`)
       const { isClaim, newest: before } = peer.known.get(token)!
       const now = newest(token)
       if (now === undefined) continue

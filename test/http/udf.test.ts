@@ -1,7 +1,9 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Effect } from "effect"
 import { intervalMicros } from "../../src/schema/Candle.ts"
+import type { Quote } from "../../src/schema/Quote.ts"
 import type { StoredTick } from "../../src/streams/ports/TickStore.ts"
+import { quoteAt } from "../support/hub.ts"
 import { instrumentOf } from "../support/instruments.ts"
 import { accessBy, bearer, keysFile, makeKey } from "../support/keys.ts"
 import { barsOf, memoryStore, OPEN, Rows, storedTick } from "./memoryStore.ts"
@@ -132,6 +134,26 @@ describe("the datafeed of charting libraries", () => {
       assert.strictEqual(values.prev_close_price, before)
       assert.closeTo(values.ch!, last - before, 1e-6)
       assert.deepStrictEqual([none!.s, none!.n, silent!.s], ["error", "NSE:NONE", "error"])
+    }).pipe(Effect.scoped)
+  )
+
+  it.effect("quotes say the best prices and the exchange's close of the day before, where they are of that day", () =>
+    Effect.gen(function* () {
+      const last = TICKS.at(-1)!
+      const values = (quote: Quote) =>
+        Effect.gen(function* () {
+          const { port } = yield* serve({ store: memoryStore(filled()), quotes: [quote] })
+          const [answer] = answered(yield* adapter(port).quotes(["NSE:INFY"]))
+          return answer!.v as Readonly<Record<string, number>>
+        })
+      const fields = { bid: [[100.05, 5, 1]], ask: [[100.1, 7, 1]], previous_close: 98, open: 1 } as const
+      const today = yield* values(quoteAt(7, last.exchange_ts + 1, 1, fields))
+      assert.deepInclude(today, { bid: 100.05, ask: 100.1, prev_close_price: 98, lp: last.price })
+      assert.closeTo(today.ch!, last.price - 98, 1e-6)
+      assert.notStrictEqual(today.open_price, 1)
+      const before = yield* values(quoteAt(7, last.exchange_ts - DAY, 1, fields))
+      assert.doesNotHaveAnyKeys(before, ["bid", "ask"])
+      assert.strictEqual(before.prev_close_price, TICKS[179]!.price)
     }).pipe(Effect.scoped)
   )
 

@@ -12,10 +12,12 @@ import {
   MAX_BACKFILL,
   POLICIES,
   pongFrame,
+  quoteFrame,
   stateFrame,
   subscribedFrame,
   tickFrame
 } from "../../src/schema/Protocol.ts"
+import { unknownQuote } from "../../src/schema/Quote.ts"
 import { EPOCH, tickOf } from "../support/hub.ts"
 
 const refused = (message: unknown) => {
@@ -214,6 +216,14 @@ describe("frames", () => {
         false
       ),
       `{"type":"candle","instrument_token":1,"interval":"5m","ts":300000000,"open":2500.5,"high":2501,"low":-0.05,"close":2500,"volume":170,"revision":17,"final":false}`
+    )
+    assert.strictEqual(
+      candleFrame(1, "1m", { ts: 60_000_000, open: 1, high: 1, low: 1, close: 1, volume: 2, oi: 0 }, 3, true),
+      `{"type":"candle","instrument_token":1,"interval":"1m","ts":60000000,"open":1,"high":1,"low":1,"close":1,"volume":2,"oi":0,"revision":3,"final":true}`
+    )
+    assert.strictEqual(
+      quoteFrame(1, 5, { ...unknownQuote(), bid: [[2500.5, 3, 1]], ask: [], oi: 0, day_volume: 9 }),
+      `{"type":"quote","instrument_token":1,"exchange_ts":5,"bid":[[2500.5,3,1]],"ask":[],"oi":0,"day_volume":9}`
     )
     assert.strictEqual(
       stateFrame(1, "stale", 1_768_449_600_123_456),

@@ -282,6 +282,7 @@ class Wanderer {
         }
         return
       }
+      case "quote":
       case "state":
       case "authorized":
         return

@@ -3,7 +3,7 @@
  * `backfill` and `tick` go up by one, every hole is covered exactly by `evicted`, and the epoch only grows. Of a bar no
  * revision comes after a newer one.
  */
-import type { CandleFrame, InstrumentState, Place, ServerMessage } from "../../src/schema/Protocol.ts"
+import type { CandleFrame, InstrumentState, Place, QuoteFrame, ServerMessage } from "../../src/schema/Protocol.ts"
 
 export class RuleBroken extends Error {}
 
@@ -20,6 +20,8 @@ export class RuleChecker {
   /** The last revision of each bar. */
   readonly candles = new Map<string, CandleFrame>()
   readonly states = new Map<number, InstrumentState>()
+  /** The last quote of each instrument. */
+  readonly quotes = new Map<number, QuoteFrame>()
   ticks = 0
   backfilled = 0
   backfills = 0
@@ -90,6 +92,9 @@ export class RuleChecker {
         this.candles.set(key, message)
         return
       }
+      case "quote":
+        this.quotes.set(message.instrument_token, message)
+        return
       case "state":
         this.states.set(message.instrument_token, message.state)
         return
@@ -105,6 +110,7 @@ export class RuleChecker {
           this.run = message.run
           this.places.clear()
           this.candles.clear()
+          this.quotes.clear()
         }
         return
       case "error":

@@ -6,13 +6,14 @@ import { assert } from "@effect/vitest"
 import { vi } from "vitest"
 import { isFinal } from "../../src/schema/Candle.ts"
 import type { CandleFrame } from "../../src/schema/Protocol.ts"
+import { compareQuotes, type Quote } from "../../src/schema/Quote.ts"
 import { epochOf, type Tick, tradingDay, tradingDayStart } from "../../src/schema/Tick.ts"
 import { Hub, type HubOptions } from "../../src/streams/fanOut/Hub.ts"
 import type { HubSettings } from "../../src/streams/fanOut/parts.ts"
 import { wantedOf } from "../../src/streams/fanOut/sideChannels.ts"
 import type { StoredTick } from "../../src/streams/ports/TickStore.ts"
 import { barsOf, minutesOf } from "./candles.ts"
-import { FakeSocket, hubSettings, tickOf } from "./hub.ts"
+import { FakeSocket, hubSettings, quoteAt, tickOf } from "./hub.ts"
 
 export const SECOND = 1_000_000
 export const MINUTE = 60 * SECOND
@@ -24,6 +25,13 @@ interface Numbering {
   sequence: number
   /** Numbers passed over. */
   missing: Array<number>
+}
+
+/** A quote of the log: so many ticks lie before it. */
+interface LoggedQuote {
+  readonly at: number
+  readonly recordedAt: number
+  readonly quote: Quote
 }
 
 interface Day {
@@ -45,6 +53,14 @@ export class BarWorld {
   /** Up to which offset the store has the log, and the hub. */
   stored = 0
   read = 0
+  /** Quotes stand among the ticks of the log. */
+  readonly quotes: Array<LoggedQuote> = []
+  storedQuotes = 0
+  readQuotes = 0
+  /** The quotes that the store has, in the order that it took them. */
+  readonly said: Array<Quote> = []
+  /** Of minutes that were over when the hub had it, or that it never had: told only where a tick changes the bar. */
+  readonly lateQuotes: Array<Quote> = []
   /** What the hub was never told. */
   readonly skipped = new Set<Tick>()
   isStoreAway = false
@@ -90,7 +106,17 @@ export class BarWorld {
               query.minutes.some(({ ts }) => ts < this.ticksFrom)
                 ? undefined
                 : minutesOf([...this.rows.values()], query)
-            )
+            ),
+          openInterest: async ({ instrument_token: token, from, to }) =>
+            this.answer(() => {
+              const minutes = Array.from({ length: (to - from) / MINUTE }, (_, i) => from + i * MINUTE)
+              return minutes.flatMap((ts) => {
+                const last = this.lastOf(token, ts, ts + MINUTE)
+                return last === undefined
+                  ? []
+                  : [{ ts, oi: last.oi!, exchange_ts: last.exchange_ts, offset: last.source[1] }]
+              })
+            })
         }
       },
       observer: { gaveUp: (why) => this.gaveUp.push(why) },
@@ -99,7 +125,20 @@ export class BarWorld {
     this.hub.partitions = 1
     this.hub.live.begin({ partition: 0, incarnation: "log", offset }, offset > 0 ? since : this.now)
     this.read = offset
+    const quote = this.quotes.findIndex(({ recordedAt }) => recordedAt >= since)
+    this.readQuotes = quote < 0 ? this.quotes.length : quote
     return this.hub
+  }
+
+  /** The last quote that the store has of a time which says the open interest. */
+  private lastOf(token: number, from: number, to: number): Quote | undefined {
+    let last: Quote | undefined
+    for (const quote of this.said) {
+      const { exchange_ts, instrument_token, oi } = quote
+      if (instrument_token !== token || oi === undefined || exchange_ts < from || exchange_ts >= to) continue
+      if (last === undefined || compareQuotes(quote, last) > 0) last = quote
+    }
+    return last
   }
 
   private async answer<A>(of: () => A): Promise<A> {
@@ -141,6 +180,25 @@ export class BarWorld {
     return tick
   }
 
+  /** A quote comes into the log. */
+  addQuote(token: number, exchange_ts: number, fields: Partial<Quote> = {}): Quote {
+    const offset = this.log.length + this.quotes.length
+    const quote = quoteAt(token, exchange_ts, offset, {
+      old: tradingDay(exchange_ts) < this.instrument(token).newestDay,
+      ...fields
+    })
+    this.quotes.push({ at: this.log.length, recordedAt: this.now, quote })
+    return quote
+  }
+
+  /** A quote that comes and is seen by all. */
+  quote(token: number, exchange_ts: number, fields: Partial<Quote> = {}): Quote {
+    const quote = this.addQuote(token, exchange_ts, fields)
+    this.store()
+    this.publish()
+    return quote
+  }
+
   /** A feed begins its numbers again. */
   reset(token: number): void {
     const { numbering } = this.instrument(token)
@@ -177,21 +235,44 @@ export class BarWorld {
       const { gap_from, source, old, ...row } = tick
       if (!this.rows.has(key)) this.rows.set(key, row)
     }
+    for (; (this.quotes[this.storedQuotes]?.at ?? Number.POSITIVE_INFINITY) <= end; this.storedQuotes++) {
+      this.said.push(this.quotes[this.storedQuotes]!.quote)
+    }
+  }
+
+  /** The store takes the ticks of the log, and what quotes lie between them. */
+  storeTicks(): void {
+    const rest = this.quotes.splice(this.quotes.findLastIndex(({ at }) => at < this.log.length) + 1)
+    this.store()
+    this.quotes.push(...rest)
+  }
+
+  /** The quotes behind those that were read, up to so many ticks of the log. */
+  private nextQuotes(end: number): ReadonlyArray<Quote> {
+    const quotes: Array<Quote> = []
+    for (; (this.quotes[this.readQuotes]?.at ?? Number.POSITIVE_INFINITY) <= end; this.readQuotes++) {
+      const { quote } = this.quotes[this.readQuotes]!
+      quotes.push(quote)
+      if (quote.exchange_ts - (quote.exchange_ts % MINUTE) + MINUTE <= this.now) this.lateQuotes.push(quote)
+    }
+    return quotes
   }
 
   /** The hub takes some of the log, in one publish. */
   publish(count = Number.POSITIVE_INFINITY): void {
     const end = Math.min(this.log.length, this.read + count)
-    if (end === this.read) return
+    const quotes = this.nextQuotes(end)
+    if (end === this.read && quotes.length === 0) return
     const ticks = this.log.slice(this.read, end)
     this.read = end
     const bookmark = { partition: 0, incarnation: "log", offset: end, mark: undefined }
-    this.hub.publish(ticks, this.recordedAt[end - 1]!, { bookmark, isBehind: false })
+    this.hub.publish(ticks, this.recordedAt[end - 1] ?? this.now, { bookmark, isBehind: false }, quotes)
   }
 
   /** Records are gone that the hub had not read: it goes on behind them. */
   skip(count: number): void {
     for (let i = 0; i < count && this.read < this.log.length; i++) this.skipped.add(this.log[this.read++]!)
+    this.lateQuotes.push(...this.nextQuotes(this.read))
     this.hub.live.begin({ partition: 0, incarnation: "log", offset: this.read }, this.now)
   }
 
@@ -221,7 +302,10 @@ export class BarWorld {
     const ticks = [...this.rows.values()].filter((row) => row.instrument_token === token)
     const inside = ticks.filter((row) => row.exchange_ts >= ts && row.exchange_ts < ts + minutes * MINUTE)
     const [bar] = barsOf(inside, minutes)
-    return bar === undefined ? undefined : { ...bar, revision: inside.length, final: isFinal(ts, interval, this.now) }
+    if (bar === undefined) return undefined
+    const oi = this.lastOf(token, ts, ts + minutes * MINUTE)?.oi
+    const said = oi === undefined ? {} : { oi }
+    return { ...bar, ...said, revision: inside.length, final: isFinal(ts, interval, this.now) }
   }
 
   /** Lets everything come to rest: the store has all, and the hub has asked it. */

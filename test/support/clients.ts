@@ -7,7 +7,18 @@ import { EPOCH } from "./hub.ts"
 type Kept = { readonly [E in keyof Events]: Array<Events[E]> }
 
 const EVENTS: ReadonlyArray<keyof Events> = [
-  ...(["connected", "disconnected", "closed", "tick", "gap", "gap_filled", "candle", "state", "clock"] as const),
+  ...([
+    "connected",
+    "disconnected",
+    "closed",
+    "tick",
+    "gap",
+    "gap_filled",
+    "candle",
+    "quote",
+    "state",
+    "clock"
+  ] as const),
   ...(["missed", "epoch", "run", "closing", "error", "message"] as const)
 ]
 

@@ -1,5 +1,6 @@
 /** Decides how tests make ticks and sockets for the hub: small, seeded, and with a peer that reads when told. */
 
+import { type Quote, unknownQuote } from "../../src/schema/Quote.ts"
 import type { Tick } from "../../src/schema/Tick.ts"
 import type { ClientSocket } from "../../src/streams/fanOut/ClientQueue.ts"
 import type { HubSettings } from "../../src/streams/fanOut/parts.ts"
@@ -20,6 +21,7 @@ export const hubSettings: HubSettings = {
   CLIENTS_TICKS: 2_000_000,
   CLIENTS_BYTES: 268_435_456,
   HUB_INSTRUMENTS: 100_000,
+  HUB_QUOTES: 50_000,
   HUB_BARS: 100_000,
   CANDLE_MS: 0,
   MAX_FUTURE_SKEW_MS: 5000
@@ -44,6 +46,18 @@ export const tickOf = (token: number, epoch: number, position: number, fields: P
   feed: "dma",
   received_ts: NOW + position * 1000 + 500,
   source: ["raw", position, 0],
+  old: false,
+  ...fields
+})
+
+/** A quote whose raw record has an offset. */
+export const quoteAt = (token: number, exchange_ts: number, offset: number, fields: Partial<Quote> = {}): Quote => ({
+  ...unknownQuote(),
+  instrument_token: token,
+  exchange_ts,
+  feed: "snapshot",
+  received_ts: exchange_ts,
+  source: ["raw", offset, 1],
   old: false,
   ...fields
 })
@@ -104,6 +118,8 @@ export class FakeSocket implements ClientSocket {
   readonly buffered = (): number => this.waiting
 
   readonly isBehind = (): boolean => this.unread >= this.window
+
+  readonly isSlow = (): boolean => this.unread * 2 >= this.window
 
   readonly cork = (sends: () => void): void => {
     this.corks++

@@ -13,9 +13,11 @@ from market_data_platform import (
     Epoch,
     Gap,
     GapFilled,
+    Level,
     Missed,
     Place,
     ProtocolFailed,
+    QuoteUpdate,
     ReplayFailed,
     RuleViolated,
     Run,
@@ -102,7 +104,7 @@ def test_reads_every_other_message() -> None:
 
 def test_a_type_of_a_later_server_is_counted_and_passed_over() -> None:
     one = reader()
-    assert read(one, {"type": "quote", "instrument_token": 1}, tick(1))[0].instrument_token == 1  # type: ignore[union-attr]
+    assert read(one, {"type": "book", "instrument_token": 1}, tick(1))[0].instrument_token == 1  # type: ignore[union-attr]
     assert one.stats.unknown == 1
 
 
@@ -237,3 +239,47 @@ def test_a_replay_tells_its_clock_and_each_run_after_the_first() -> None:
 def test_a_replay_that_fails_says_so() -> None:
     with pytest.raises(ReplayFailed, match="r1"):
         read(reader(is_replay=True), clock(1, "failed"))
+
+
+def test_a_quote_is_read_whole_and_touches_no_place() -> None:
+    one = reader()
+    quote = {
+        "type": "quote",
+        "instrument_token": 1,
+        "exchange_ts": 1_768_448_700_000_001,
+        "bid": [[100, 5, 2], [99.5, 7, 0]],
+        "ask": [],
+        "oi": 12,
+        "previous_close": 99,
+        "day_volume": 30,
+    }
+    told = read(one, backfill(1, 1), quote, tick(2))[1:]
+    expected = QuoteUpdate(
+        1_768_448_700_000_001,
+        bid=[Level(100.0, 5, 2), Level(99.5, 7, 0)],
+        ask=[],
+        oi=12,
+        previous_close=99.0,
+        day_volume=30,
+        instrument_token=1,
+        symbol="NSE:INFY",
+    )
+    assert told[0] == expected
+    assert expected.high is None
+    assert [event.type for event in told if not isinstance(event, Stood)] == ["quote", "tick"]
+    assert one.rule.places[1] == Place(EPOCH, 2)
+
+
+def test_a_candle_says_the_open_interest_where_it_is_known() -> None:
+    candle = {
+        "type": "candle",
+        "instrument_token": 1,
+        "interval": "1m",
+        "ts": 1_768_448_700_000_000,
+        **dict.fromkeys(("open", "high", "low", "close"), 1),
+        "volume": 30,
+        "revision": 3,
+        "final": True,
+    }
+    known, unknown = read(reader(), {**candle, "oi": 0}, candle)
+    assert [event.oi for event in (known, unknown) if isinstance(event, Candle)] == [0, None]

@@ -11,9 +11,11 @@ from test_tables import bar, historical
 
 from market_data_platform import (
     BadRequest,
+    Book,
     Client,
     Forbidden,
     InsecureKeyWarning,
+    Level,
     MarketDataError,
     NetworkFailed,
     NotFound,
@@ -138,6 +140,17 @@ def test_quotes_are_asked_for_300_at_a_time_in_the_order_asked() -> None:
         assert asked(http, 0)[2]["tokens"].count(",") == 299
     with Http((200, {}, {"instruments": []})) as http, Client(http.url) as one, pytest.raises(NotFound, match="NSE:X"):
         one.quotes("NSE:X")
+
+
+def test_quotes_have_what_is_known_of_the_book() -> None:
+    row = {"instrument_token": 1, "last": None, "open": None, "high": None, "low": None, "volume": None}
+    known = {"exchange_ts": 1_768_448_700_000_001, "bid": [[100, 5, 2]], "oi": 12}
+    with Http((200, {}, {"quotes": [{**row, "quote": known}, {**row, "instrument_token": 2}]})) as http:
+        with Client(http.url) as one:
+            first, second = one.quotes([1, 2])
+    assert first.quote == Book(1_768_448_700_000_001, bid=[Level(100.0, 5, 2)], oi=12)
+    assert first.quote.time.isoformat() == "2026-01-15T09:15:00.000001+05:30"
+    assert second.quote is None
 
 
 def test_the_calendar_has_phases_by_segment() -> None:

@@ -870,6 +870,35 @@ async def test_candles_and_states_are_streams_of_their_own() -> None:
             assert [state.state for state in await take(stream, 1)] == ["closed"]
 
 
+async def test_quotes_are_a_stream_that_begins_anew_on_each_connection_and_ticks_go_on_beside_them() -> None:
+    def quote(stamp: int) -> dict[str, Any]:
+        return {"type": "quote", "instrument_token": 1, "exchange_ts": stamp, "bid": [[100, 5, 1]], "oi": stamp}
+
+    async def quotes(peer: Peer) -> None:
+        asked = await peer.accept(backfill(5, 4))
+        assert (asked["channels"], "since" in asked) == (["quote"], False)
+        await peer.say(quote(5))
+        await peer.cut()
+
+    async def again(peer: Peer) -> None:
+        await peer.accept(backfill(90, 89), quote(6))
+        await peer.stay()
+
+    async def both(peer: Peer) -> None:
+        await peer.accept(backfill(1, 0), quote(6), tick(1), quote(7), tick(2))
+        await peer.stay()
+
+    async with Scripted(quotes, again, both) as server, connect(server.url, reconnect=Steps()) as client:
+        async with client.quote_updates("NSE:INFY") as stream:
+            assert [(one.symbol, one.oi) for one in await take(stream, 2)] == [("NSE:INFY", 5), ("NSE:INFY", 6)]
+        heard: list[Any] = []
+        client.on("quote", heard.append)
+        async with client.messages(1, channels=["tick", "quote"]) as all_of_it:
+            assert [message.type for message in await take(all_of_it, 4)] == ["quote", "tick", "quote", "tick"]
+            assert all_of_it.stats.violations == 0
+        assert [one.exchange_ts for one in heard] == [6, 7]
+
+
 async def test_options_of_a_stream_go_before_those_of_its_client() -> None:
     async def script(peer: Peer) -> None:
         asked = await peer.accept()

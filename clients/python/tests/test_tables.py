@@ -6,7 +6,18 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from market_data_platform import Bar, BarTable, Candle, HistoricalTick, MarketDataError, Missed, Recording, Tick
+from market_data_platform import (
+    Bar,
+    BarTable,
+    Candle,
+    HistoricalTick,
+    Level,
+    MarketDataError,
+    Missed,
+    QuoteUpdate,
+    Recording,
+    Tick,
+)
 from market_data_platform.tables import TickTable
 
 AT = 1_768_448_700_123_457
@@ -31,6 +42,7 @@ BAR_TYPES = {
     "volume": "int64",
     "phase": "category",
     "final": "bool",
+    "oi": "Int64",
 }
 LIVE_TICK_TYPES = {
     "instrument_token": "int64",
@@ -54,6 +66,31 @@ LIVE_CANDLE_TYPES = {
     "volume": "int64",
     "revision": "int64",
     "final": "bool",
+    "oi": "Int64",
+}
+
+LIVE_QUOTE_TYPES = {
+    "instrument_token": "int64",
+    "symbol": "category",
+    "bid_price": "float64",
+    "bid_quantity": "Int64",
+    "ask_price": "float64",
+    "ask_quantity": "Int64",
+    "total_buy_quantity": "Int64",
+    "total_sell_quantity": "Int64",
+    "oi": "Int64",
+    "oi_day_high": "Int64",
+    "oi_day_low": "Int64",
+    "average_price": "float64",
+    "last_quantity": "Int64",
+    "last_trade_ts": "Int64",
+    "open": "float64",
+    "high": "float64",
+    "low": "float64",
+    "previous_close": "float64",
+    "lower_circuit": "float64",
+    "upper_circuit": "float64",
+    "day_volume": "Int64",
 }
 
 
@@ -174,6 +211,27 @@ def test_a_recording_of_candles_keeps_each_bar_once_as_it_stands() -> None:
     frame = recording.to_pandas()
     assert types(frame) == LIVE_CANDLE_TYPES
     assert frame["interval"].tolist() == ["1m", "1m"]
+
+
+def test_recorded_quotes_have_the_best_levels_as_columns() -> None:
+    recording = Recording(QuoteUpdate, 10)
+    recording.add(QuoteUpdate(AT, bid=[Level(100.0, 5, 2)], ask=[], oi=12, instrument_token=1, symbol="NSE:INFY"))
+    recording.add(QuoteUpdate(AT + 1, high=101.5, instrument_token=1))
+    frame = recording.to_pandas()
+    assert types(frame) == LIVE_QUOTE_TYPES
+    assert frame["bid_price"].iloc[0] == 100.0
+    assert frame["bid_quantity"].tolist() == [5, pd.NA]
+    assert frame["ask_price"].isna().all()
+    assert frame["oi"].tolist() == [12, pd.NA]
+    assert frame["high"].iloc[1] == 101.5
+    assert types(Recording(QuoteUpdate, 5).to_pandas()) == LIVE_QUOTE_TYPES
+
+
+def test_bars_have_the_open_interest_where_it_is_known() -> None:
+    table = BarTable()
+    table.extend_rows([bar(0), bar(1, oi=7)])
+    assert [row.oi for row in table] == [None, 7]
+    assert table.to_pandas()["oi"].tolist() == [pd.NA, 7]
 
 
 def test_without_pandas_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -152,6 +152,13 @@ const take = (message) => {
       log({ event: isGap ? `Gap: ${which} missing` : `Filled: ${which} came late` })
       return
     }
+    case "quote": {
+      const item = watchlist.items.get(message.instrument_token)
+      if (item === undefined) return
+      item.known(message)
+      watchlist.touch(item.token)
+      return
+    }
     case "clock":
       replayClock = message.ts ?? undefined
       replay = replay === undefined ? undefined : { ...replay, state: message.state, run: message.run }
@@ -239,6 +246,16 @@ const drawSelected = () => {
   $("day-low").textContent = price(selected.low, decimals)
   $("day-volume").textContent = selected.volume === undefined ? "–" : quantity(selected.volume)
   $("last-time").textContent = time(selected.lastTime)
+  const { bid, ask, oi } = selected.book ?? {}
+  for (const [name, best] of [
+    ["bid", bid?.[0]],
+    ["ask", ask?.[0]]
+  ]) {
+    $(`best-${name}`).hidden = best === undefined
+    if (best !== undefined) $(`${name}-price`).textContent = `${price(best[0], decimals)} × ${short(best[1])}`
+  }
+  $("open-interest").hidden = oi === undefined
+  $("oi").textContent = quantity(oi)
   const place = stream?.places.get(selected.token)
   $("place").textContent = place === undefined ? "" : `${place.epoch} / ${quantity(place.position)}`
   chart.show(bars.list, decimals)

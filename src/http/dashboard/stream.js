@@ -132,6 +132,7 @@ export class Stream {
       tokens,
       backfill,
       since,
+      channels: ["tick", "gap", "quote"],
       batch: true,
       id: "watchlist",
       ...(this.replay === undefined ? {} : { replay: this.replay })

@@ -44,6 +44,7 @@ export class Watched {
     this.high = undefined
     this.low = undefined
     this.volume = undefined
+    this.book = undefined
     this.recent = []
     this.gaps = 0
     this.filled = 0
@@ -53,7 +54,8 @@ export class Watched {
   }
 
   /** The day so far, as REST has it; ticks that came meanwhile are newer. */
-  quote({ last, open, high, low, volume }) {
+  quote({ last, open, high, low, volume, quote }) {
+    if (quote !== undefined) this.known(quote)
     if (last === null) return
     this.open = open
     this.high = Math.max(high, this.high ?? high)
@@ -63,6 +65,17 @@ export class Watched {
       this.last = last.price
       this.lastTime = last.exchange_ts
     }
+  }
+
+  /** What is known of book and day; what came before a newer one counts no more. */
+  known(quote) {
+    if (this.book === undefined || quote.exchange_ts >= this.book.exchange_ts) this.book = quote
+  }
+
+  /** Best prices: `bid / ask`, empty where neither is known. */
+  get best() {
+    const [bid, ask] = [this.book?.bid?.[0]?.[0], this.book?.ask?.[0]?.[0]]
+    return bid === undefined && ask === undefined ? "" : `${price(bid, this.decimals)} / ${price(ask, this.decimals)}`
   }
 
   /** A tick in the order the stream has it; a late one does not set the price. */
@@ -194,6 +207,10 @@ export class Watchlist {
     svg.setAttribute("preserveAspectRatio", "none")
     svg.setAttribute("aria-hidden", "true")
     svg.append(line)
+    const best = element("span", "", "")
+    best.title = "Best bid and ask"
+    const interest = element("span", "", "")
+    interest.title = "Open interest"
     const last = element("td", "number", "–")
     const change = element("td", "number", "")
     const remove = element("button", "remove", "×")
@@ -202,7 +219,7 @@ export class Watchlist {
     const row = element(
       "tr",
       "",
-      element("td", "", open, marks),
+      element("td", "", open, marks, element("div", "book", best, interest)),
       element("td", "spark", svg),
       last,
       change,
@@ -213,7 +230,7 @@ export class Watchlist {
       event.stopPropagation()
       this.remove(item.token)
     })
-    return { row, marks, line, last, change, text: "", marked: "" }
+    return { row, marks, line, last, best, change, interest, text: "", marked: "" }
   }
 
   write(item, row) {
@@ -227,6 +244,8 @@ export class Watchlist {
     row.change.textContent = share === undefined ? "" : percent(share)
     row.change.className = `number ${share > 0 ? "up" : share < 0 ? "down" : ""}`
     row.change.title = item.volume === undefined ? "" : `Volume ${quantity(item.volume)}`
+    row.best.textContent = item.best
+    row.interest.textContent = item.book?.oi === undefined ? "" : `OI ${short(item.book.oi)}`
     this.spark(item, row)
     this.marks(item, row)
   }

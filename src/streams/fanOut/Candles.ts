@@ -2,22 +2,22 @@
  * Decides which bars of a channel are told, and when: a bar under way as it changes, a closed one when a late tick
  * changes it, each once more when its time is over. Of every bar the newest revision counts.
  */
-import { isFinal } from "../../schema/Candle.ts"
+import { isFinal, withOi } from "../../schema/Candle.ts"
 import { candleFrame, type LiveInterval, type Place } from "../../schema/Protocol.ts"
+import type { Quote } from "../../schema/Quote.ts"
 import type { Tick } from "../../schema/Tick.ts"
-import type { BarSum, MinuteSum } from "../ports/TickStore.ts"
+import type { BarSum, MinuteOi, MinuteSum } from "../ports/TickStore.ts"
 import type { ClientQueue } from "./ClientQueue.ts"
-import { fiveOf, InstrumentBars, MICROS_PER_MINUTE, MINUTES_KEPT, minuteOf } from "./InstrumentBars.ts"
-import type { Listened, Offers } from "./Listened.ts"
+import { fiveOf, InstrumentBars, MICROS_PER_MINUTE, MINUTES_KEPT, MINUTES_OF_FIVE, minuteOf } from "./InstrumentBars.ts"
+import { type Listened, type Offers, Telling } from "./Listened.ts"
 import type { LatestFrame } from "./latest.ts"
 import { DOUBTED, MinuteBar, PASSED, widerBar } from "./MinuteBar.ts"
 import type { ChannelHost, GivenUp, HubSettings, LogPlace } from "./parts.ts"
+import type { SaidOi } from "./SaidOi.ts"
 import { StoredBars, type StoredBarsOwner, type WaitingFive } from "./StoredBars.ts"
 import { CANDLE_1M, CANDLE_5M, CANDLES, type Wanted } from "./sideChannels.ts"
 import type { InstrumentTicks } from "./TickRing.ts"
 
-/** Frames put into slots in one turn; others are to have theirs. About a millisecond. */
-const TURN_FRAMES = 4_000
 /** Minutes of an instrument are not cut below this, however many instruments there are. */
 const MIN_MINUTES = 1
 
@@ -61,14 +61,20 @@ export class Candles implements StoredBarsOwner {
   /** Nothing is known here of minutes of new instruments that start before this. */
   private from = Number.NEGATIVE_INFINITY
   /** Those of which something is to be told. */
-  private changed: Array<readonly [InstrumentTicks, Listened]> = []
+  private readonly changed: Telling<readonly [InstrumentTicks, Listened]>
   private toldAt = Number.NEGATIVE_INFINITY
   private timer: NodeJS.Timeout | undefined
-  private isGoingOn = false
 
   constructor(channel: CandlesChannel) {
     this.channel = channel
-    const { host, isLive } = channel
+    const { host, isLive, offers } = channel
+    this.changed = new Telling(
+      ([instrument, listened]) => this.tellChanged(instrument, listened),
+      () => {
+        this.toldAt = performance.now()
+        offers.hand()
+      }
+    )
     this.stored = isLive && host.history?.bars !== undefined ? new StoredBars(host, this) : undefined
   }
 
@@ -94,7 +100,7 @@ export class Candles implements StoredBarsOwner {
   /** The instrument is forgotten: what comes of it later is not all of the minutes up to its last. */
   release({ bars }: InstrumentTicks): void {
     this.kept -= bars.count
-    this.from = Math.max(this.from, bars.from, bars.newest === undefined ? 0 : bars.newest.ts + MICROS_PER_MINUTE)
+    this.from = Math.max(this.from, bars.from, bars.end)
   }
 
   /** Ticks of an instrument were lost on their way here: of what time nobody knows. */
@@ -110,7 +116,7 @@ export class Candles implements StoredBarsOwner {
     this.kept = 0
     this.limit = MINUTES_KEPT
     this.from = Number.NEGATIVE_INFINITY
-    this.changed = []
+    this.changed.clear()
     this.isOver = false
   }
 
@@ -118,7 +124,7 @@ export class Candles implements StoredBarsOwner {
   close(): void {
     clearTimeout(this.timer)
     this.timer = undefined
-    this.tell(Number.POSITIVE_INFINITY)
+    this.changed.tell(Number.POSITIVE_INFINITY)
   }
 
   /** Counts a tick in the bar of its time. */
@@ -138,15 +144,27 @@ export class Candles implements StoredBarsOwner {
     const outcome = bar.add(tick)
     if (outcome === PASSED) return
     if (outcome === DOUBTED) this.doubt(instrument, bar)
-    if (isWanted && listened.change(bar.ts)) this.changed.push([instrument, listened])
+    if (isWanted && listened.change(bar.ts)) this.changed.add([instrument, listened])
+  }
+
+  /** Takes what a quote says of its minute. A bar is told with it when a tick changes it, and when its time is over. */
+  hear(instrument: InstrumentTicks, { exchange_ts, oi, source }: Quote): void {
+    if (oi === undefined) return
+    const { bars } = instrument
+    const ts = minuteOf(exchange_ts)
+    const said: SaidOi = { oi, exchange_ts, offset: source[1] }
+    const { count } = bars
+    if (!bars.hear(ts, said, this.limit)) this.stored?.find(instrument, fiveOf(ts))?.hear(ts, said)
+    this.kept += bars.count - count
+    if (this.kept > this.channel.host.settings.HUB_BARS) this.cut()
   }
 
   /** Tells what has changed: at most so often, and never later than that. */
   settle(): void {
-    if (this.changed.length === 0 || this.timer !== undefined || this.isGoingOn) return
+    if (this.changed.size === 0 || this.timer !== undefined || this.changed.isGoingOn) return
     const { isLive, host } = this.channel
     const wait = isLive ? this.toldAt + host.settings.CANDLE_MS - performance.now() : 0
-    if (wait <= 0) this.tell(TURN_FRAMES)
+    if (wait <= 0) this.changed.tell()
     else this.timer = setTimeout(this.tellNow, wait).unref()
   }
 
@@ -161,14 +179,16 @@ export class Candles implements StoredBarsOwner {
     if ((wanted & CANDLE_1M) !== 0) {
       const ts = minuteOf(now)
       if (!bars.isWhole(ts)) this.ask(instrument, listened, ts, "1m")
-      if (last?.isWhole && last.count > 0) queue.offer(this.frame(instrument, listened, "1m", last))
+      if (last?.isWhole && last.count > 0) {
+        queue.offer(this.frame(instrument, listened, "1m", last, oiOf(bars, last.ts, "1m")))
+      }
     }
     if ((wanted & CANDLE_5M) === 0) return
     const ts = fiveOf(now)
     if (!bars.isFiveWhole(ts)) this.ask(instrument, listened, ts, "5m")
     const start = last === undefined ? ts : fiveOf(last.ts)
     const five = bars.isFiveWhole(start) ? bars.five(start) : undefined
-    if (five !== undefined) queue.offer(this.frame(instrument, listened, "5m", five))
+    if (five !== undefined) queue.offer(this.frame(instrument, listened, "5m", five, oiOf(bars, start, "5m")))
   }
 
   /** Tells once more the bars whose time is over since they were told; answers how many frames that are. */
@@ -187,21 +207,30 @@ export class Candles implements StoredBarsOwner {
     return frames
   }
 
-  answered(five: WaitingFive, asked: ReadonlyArray<MinuteBar>, sums: ReadonlyArray<MinuteSum> | undefined): void {
+  answered(
+    five: WaitingFive,
+    asked: ReadonlyArray<MinuteBar>,
+    sums: ReadonlyArray<MinuteSum> | undefined,
+    said: ReadonlyArray<MinuteOi>
+  ): void {
     if (sums === undefined) {
       this.stored!.drop(five)
       return
     }
     const { instrument, listened, minutes, start } = five
+    for (const one of said) {
+      five.hear(one.ts, one)
+      instrument.bars.find(one.ts)?.hear(one)
+    }
     const need = this.channel.need(instrument.token)
     /** Of a bar that was doubted again only what the store has said. */
-    const said = new Map<number, BarSum | undefined>()
+    const stored = new Map<number, BarSum | undefined>()
     for (const bar of asked) {
       const sum = sums.find(({ ts }) => ts === bar.ts)
-      if (!bar.complete(sum, need)) said.set(bar.ts, sum)
+      if (!bar.complete(sum, need)) stored.set(bar.ts, sum)
     }
     const sureOf = (ts: number): BarSum | undefined | typeof UNSURE => {
-      if (said.has(ts)) return said.get(ts)
+      if (stored.has(ts)) return stored.get(ts)
       const bar = five.find(ts)
       if (bar === undefined) return instrument.bars.isWhole(ts) ? undefined : UNSURE
       return bar.isWhole ? bar : UNSURE
@@ -209,8 +238,8 @@ export class Candles implements StoredBarsOwner {
     for (const ts of minutes) {
       const sure = sureOf(ts)
       if (sure === UNSURE) continue
-      if (sure !== undefined) this.put(instrument, listened, "1m", sure)
-      if (!said.has(ts)) minutes.delete(ts)
+      if (sure !== undefined) this.put(instrument, listened, "1m", sure, oiOf(five, ts, "1m"))
+      if (!stored.has(ts)) minutes.delete(ts)
     }
     if (five.isWide) {
       const all = [...five.wanted()].map(sureOf)
@@ -219,8 +248,8 @@ export class Candles implements StoredBarsOwner {
           start,
           all.filter((sure) => typeof sure === "object")
         )
-        if (wide !== undefined) this.put(instrument, listened, "5m", wide)
-        five.isWide = said.size > 0
+        if (wide !== undefined) this.put(instrument, listened, "5m", wide, oiOf(five, start, "5m"))
+        five.isWide = stored.size > 0
       }
     }
     if (minutes.size === 0 && !five.isWide) this.stored!.drop(five)
@@ -276,7 +305,7 @@ export class Candles implements StoredBarsOwner {
   /** Every instrument alike gives up its older half. */
   private cut(): void {
     if (this.limit <= MIN_MINUTES) return
-    this.tell(Number.POSITIVE_INFINITY)
+    this.changed.tell(Number.POSITIVE_INFINITY)
     this.limit = Math.max(MIN_MINUTES, this.limit >>> 1)
     this.kept = 0
     for (const { bars } of this.channel.instruments()) {
@@ -313,7 +342,7 @@ export class Candles implements StoredBarsOwner {
   private forget(instrument: InstrumentTicks, from: number): void {
     const { bars, listened } = instrument
     if (listened !== undefined && (listened.wanted & CANDLES) !== 0) {
-      for (const ts of bars.starts) if (listened.change(ts)) this.changed.push([instrument, listened])
+      for (const ts of bars.starts) if (listened.change(ts)) this.changed.add([instrument, listened])
     }
     this.kept -= bars.count
     bars.forget(Math.max(bars.from, from))
@@ -349,27 +378,7 @@ export class Candles implements StoredBarsOwner {
 
   private readonly tellNow = (): void => {
     this.timer = undefined
-    this.isGoingOn = false
-    this.tell(TURN_FRAMES)
-  }
-
-  /** Tells what has changed, so many frames and one instrument's more; the rest in the next turn. */
-  private tell(most: number): void {
-    this.toldAt = performance.now()
-    const { changed } = this
-    this.changed = []
-    let told = 0
-    let frames = 0
-    while (told < changed.length && frames < most) {
-      const [instrument, listened] = changed[told++]!
-      frames += this.tellChanged(instrument, listened)
-    }
-    for (; told < changed.length; told++) this.changed.push(changed[told]!)
-    if (this.changed.length > 0 && !this.isGoingOn) {
-      this.isGoingOn = true
-      setImmediate(this.tellNow)
-    }
-    this.channel.offers.hand()
+    this.changed.tell()
   }
 
   private tellChanged(instrument: InstrumentTicks, listened: Listened): number {
@@ -389,22 +398,47 @@ export class Candles implements StoredBarsOwner {
       return 0
     }
     const bar = interval === "1m" ? bars.find(ts) : bars.five(ts)
-    return bar === undefined ? 0 : this.put(instrument, listened, interval, bar)
+    return bar === undefined ? 0 : this.put(instrument, listened, interval, bar, oiOf(bars, ts, interval))
   }
 
-  private put(instrument: InstrumentTicks, listened: Listened, interval: LiveInterval, bar: BarSum): number {
+  private put(
+    instrument: InstrumentTicks,
+    listened: Listened,
+    interval: LiveInterval,
+    bar: BarSum,
+    oi: number | undefined
+  ): number {
     if (bar.count === 0) return 0
     const channel = interval === "1m" ? CANDLE_1M : CANDLE_5M
     listened.open.delete(markOf(bar.ts, interval))
-    return this.channel.offers.put(listened, this.frame(instrument, listened, interval, bar), channel)
+    return this.channel.offers.put(listened, this.frame(instrument, listened, interval, bar, oi), channel)
   }
 
-  private frame({ token }: InstrumentTicks, listened: Listened, interval: LiveInterval, bar: BarSum): LatestFrame {
+  private frame(
+    { token }: InstrumentTicks,
+    listened: Listened,
+    interval: LiveInterval,
+    bar: BarSum,
+    oi: number | undefined
+  ): LatestFrame {
     const { ts, count, open, high, low, close, volume } = bar
     const final = this.isOver || isFinal(ts, interval, this.channel.time())
     // Some client has it as not final now.
     if (!final) listened.open.add(markOf(ts, interval))
     const candle = { ts, open: open.price, high, low, close: close.price, volume }
-    return { key: `${token} ${interval} ${ts}`, text: candleFrame(token, interval, candle, count, final) }
+    return { key: `${token} ${interval} ${ts}`, text: candleFrame(token, interval, withOi(candle, oi), count, final) }
   }
+}
+
+/** The open interest of a bar: the last of its minutes of which one is known, with or without ticks. */
+const oiOf = (
+  minutes: { readonly oi: (ts: number) => SaidOi | undefined },
+  ts: number,
+  interval: LiveInterval
+): number | undefined => {
+  for (let i = interval === "1m" ? 0 : MINUTES_OF_FIVE - 1; i >= 0; i--) {
+    const said = minutes.oi(ts + i * MICROS_PER_MINUTE)
+    if (said !== undefined) return said.oi
+  }
+  return undefined
 }

@@ -3,16 +3,18 @@
  * that wants it. The market is one channel, every replay another.
  */
 import { backfillFrame, clockFrame, evictedFrame, type Place } from "../../schema/Protocol.ts"
+import type { Quote } from "../../schema/Quote.ts"
 import { isAfter, type Tick } from "../../schema/Tick.ts"
 import { atOnce, type Slices } from "../run/slices.ts"
 import { UNKNOWN } from "./backfill.ts"
 import { Candles } from "./Candles.ts"
 import { type ClientQueue, Frame, MAX_DELIVERY, type Notice, type Published, textNotice } from "./ClientQueue.ts"
-import { Listened, Listener, Offers } from "./Listened.ts"
+import { Listened, Listener, Offers, TURN_FRAMES } from "./Listened.ts"
 import type { ChannelHost, LogPlace, Member, Origin } from "./parts.ts"
+import { Quotes } from "./Quotes.ts"
 import { Silence } from "./Silence.ts"
 import { States } from "./States.ts"
-import { CANDLES, framesFor, LATEST, STATE, TICK, type Told, toldBy } from "./sideChannels.ts"
+import { CANDLES, framesFor, LATEST, QUOTE, STATE, TICK, type Told, toldBy } from "./sideChannels.ts"
 import { audienceOf, InstrumentTicks, type Subscription } from "./TickRing.ts"
 
 /** The stream of the market itself; every other channel is a replay's id. */
@@ -26,9 +28,9 @@ const GROW_EVERY = 256
 const WELCOME_BYTES = 192
 /** The share of the instruments that goes where there are too many, so that it need not be done for each. */
 const FORGET_SHARE = 0.1
-/** Frames put into slots, and instruments looked at, in one turn of a sweep: about a millisecond. */
-const TURN_FRAMES = 4_000
+/** Instruments looked at in one turn of a sweep: about a millisecond. */
 const TURN_INSTRUMENTS = 500
+const NO_QUOTES: ReadonlyArray<Quote> = []
 
 /** One stream of ticks with its own memory and clients: the market, or one replay. */
 export class Channel {
@@ -45,7 +47,7 @@ export class Channel {
   private frames: Array<Frame> = []
   private marked: Array<ClientQueue> = []
   private kept = 0
-  /** Instruments that ticks have come of. */
+  /** Instruments that something has come of. */
   private seen = 0
   /** So many seen, and the silent are looked for. */
   private forgetAt: number
@@ -57,6 +59,7 @@ export class Channel {
   private isHanding = false
   private readonly candles: Candles
   private readonly states: States
+  private readonly quotes: Quotes
   /** Of a replay, how far its market has come, and where it began; 0 before it goes. The market itself has the host's clock. */
   private market = 0
   private since = 0
@@ -83,6 +86,7 @@ export class Channel {
       need: (token) => this.read.get(host.partitionOf(token))
     })
     this.states = new States({ offers, time, since: () => this.since, segment: (token) => host.segment(token, day) })
+    this.quotes = new Quotes({ host, offers, isLive, found: (instrument, quote) => this.keepQuote(instrument, quote) })
   }
 
   /** What is in memory, and the most ticks there may be of an instrument. */
@@ -94,6 +98,7 @@ export class Channel {
     /** One-minute bars, and those of five minutes that wait for the store. */
     readonly bars: number
     readonly waiting: number
+    readonly quotes: number
   } {
     return {
       ticks: this.kept,
@@ -101,7 +106,8 @@ export class Channel {
       seen: this.seen,
       ring: this.ringLimit,
       bars: this.candles.kept,
-      waiting: this.candles.waiting
+      waiting: this.candles.waiting,
+      quotes: this.quotes.kept
     }
   }
 
@@ -116,27 +122,46 @@ export class Channel {
     return this.instruments.get(token)?.bars.newest?.close.price
   }
 
+  /** What is known of an instrument's book and day, where it is in memory. */
+  quote(token: number): Quote | undefined {
+    return this.instruments.get(token)?.quote
+  }
+
   /**
    * Takes ticks in their order; the place in it is what every client sees. `publishedAt` is when the log had the newest
-   * of them (µs). Ticks of old days count in their bars only, ticks at or below what was taken are passed over.
+   * of them (µs). Ticks of old days count in their bars only, ticks at or below what was taken are passed over. Quotes of
+   * the same stretch go behind the ticks; of a replay all are in the order of time, and a bar's are before those of the next.
    */
-  publish(ticks: ReadonlyArray<Tick>, publishedAt = 0, origin?: Origin): void {
+  publish(
+    ticks: ReadonlyArray<Tick>,
+    publishedAt = 0,
+    origin?: Origin,
+    quotes: ReadonlyArray<Quote> = NO_QUOTES
+  ): void {
     const published: Published = { at: publishedAt }
     if (++this.uses >= this.growAt) this.growRings()
     if (origin !== undefined) this.read.set(origin.bookmark.partition, origin.bookmark)
     // By when it came here: a feed's own clock may be wrong. What lay in the log before was heard when it came there.
     const heardAt =
       this.key !== LIVE ? 0 : origin?.isBehind === true && publishedAt > 0 ? publishedAt : this.host.time()
+    const isInTime = this.key !== LIVE && quotes.length > 0
+    let taken = 0
     for (let from = 0; from < ticks.length; from += MAX_DELIVERY) {
       const to = Math.min(ticks.length, from + MAX_DELIVERY)
       for (let i = from; i < to; i++) {
         const tick = ticks[i]!
+        if (isInTime) {
+          while (taken < quotes.length && quotes[taken]!.exchange_ts < tick.exchange_ts)
+            this.takeQuote(quotes[taken++]!)
+        }
         if (!tick.old) this.take(tick, published, heardAt)
         else this.takeOld(tick)
       }
       this.deliver()
     }
+    for (; taken < quotes.length; taken++) this.takeQuote(quotes[taken]!)
     this.candles.settle()
+    this.quotes.settle()
     this.offers.hand()
   }
 
@@ -207,6 +232,7 @@ export class Channel {
       listened.join(listener, wanted)
       if ((wanted & CANDLES) !== 0) this.candles.welcome(instrument, listened, queue, wanted)
       if ((wanted & STATE) !== 0) this.states.welcome(instrument, listened, queue)
+      if ((wanted & QUOTE) !== 0) this.quotes.welcome(instrument, listened, queue)
       // Others may hear of it too, as of a state that has just changed.
       if (this.isHanding) return
       this.isHanding = true
@@ -243,6 +269,7 @@ export class Channel {
       this.release(instrument)
     }
     this.candles.restart()
+    this.quotes.restart()
     this.market = 0
     this.since = 0
     this.kept = 0
@@ -255,6 +282,7 @@ export class Channel {
   /** Ends every subscription; the clients stay connected. */
   close(): void {
     this.candles.close()
+    this.quotes.close()
     for (const client of [...this.clients]) client.leave()
     this.instruments.clear()
     this.kept = 0
@@ -270,9 +298,9 @@ export class Channel {
     return instrument
   }
 
-  /** Nobody may want the instrument any more: one that no tick has come of is nothing then. */
+  /** Nobody may want the instrument any more: one that nothing has come of is nothing then. */
   release(instrument: InstrumentTicks): void {
-    if (instrument.isSeen || instrument.isWanted) return
+    if (instrument.isMet || instrument.isWanted) return
     this.candles.kept -= instrument.bars.count
     if (this.instruments.get(instrument.token) === instrument) this.instruments.delete(instrument.token)
   }
@@ -288,13 +316,36 @@ export class Channel {
     if (instrument !== undefined) this.candles.take(instrument, tick)
   }
 
+  private takeQuote(quote: Quote): void {
+    const { exchange_ts, instrument_token: token, old } = quote
+    const instrument = old ? this.instruments.get(token) : (this.instruments.get(token) ?? this.instrument(token))
+    if (instrument === undefined) return
+    if (!old) {
+      this.keepQuote(instrument, quote)
+      if (this.key !== LIVE) this.goOn(exchange_ts)
+    }
+    this.candles.hear(instrument, quote)
+  }
+
+  private keepQuote(instrument: InstrumentTicks, quote: Quote): void {
+    if (!instrument.isMet) this.meet(instrument)
+    instrument.lastUse = this.uses
+    this.quotes.take(instrument, quote)
+    if (this.quotes.kept > this.host.settings.HUB_QUOTES) this.forgetQuotes()
+  }
+
+  /** The first that comes of an instrument. */
+  private meet({ token }: InstrumentTicks): void {
+    if (this.key === LIVE) this.host.seen(token)
+    if (++this.seen > this.forgetAt) this.forgetSilent()
+  }
+
   private take(tick: Tick, published: Published, heardAt: number): void {
     const { instrument_token: token, epoch, position } = tick
     const instrument = this.instruments.get(token) ?? this.instrument(token)
     let first = position
     if (instrument.position === 0) {
-      if (this.key === LIVE) this.host.seen(token)
-      if (++this.seen > this.forgetAt) this.forgetSilent()
+      if (!instrument.isMet) this.meet(instrument)
     } else if (epoch === instrument.epoch) {
       if (position <= instrument.position) return
       first = instrument.position + 1
@@ -425,20 +476,45 @@ export class Channel {
   private forgetSilent(): void {
     const { HUB_INSTRUMENTS } = this.host.settings
     let left = Math.max(1, Math.ceil(HUB_INSTRUMENTS * FORGET_SHARE))
-    const uses = new Float64Array(this.instruments.size)
-    let n = 0
-    for (const instrument of this.instruments.values()) if (instrument.isSeen) uses[n++] = instrument.lastUse
-    const oldest = uses.subarray(0, n).sort()[Math.min(n, left) - 1]!
-    for (const instrument of this.instruments.values()) {
-      if (!instrument.isSeen || instrument.lastUse > oldest) continue
+    for (const instrument of this.silent(left, ({ isMet }) => isMet)) {
       this.kept -= instrument.cut(0)
       if (instrument.isWanted) continue
-      this.candles.release(instrument)
-      this.instruments.delete(instrument.token)
-      this.seen--
+      this.quotes.forget(instrument)
+      this.remove(instrument)
       if (--left <= 0) break
     }
     // Where most of them are wanted they are not looked through again for each that comes.
     this.forgetAt = this.seen <= HUB_INSTRUMENTS ? HUB_INSTRUMENTS : Math.ceil(this.seen * (1 + FORGET_SHARE))
+  }
+
+  /** Forgets the quotes of those that have been silent longest, a share of all at a time. */
+  private forgetQuotes(): void {
+    let left = Math.max(1, Math.ceil(this.host.settings.HUB_QUOTES * FORGET_SHARE))
+    for (const instrument of this.silent(left, ({ quote }) => quote !== undefined)) {
+      this.quotes.forget(instrument)
+      if (!instrument.isMet) {
+        if (instrument.isWanted) this.seen--
+        else this.remove(instrument)
+      }
+      if (--left <= 0) break
+    }
+  }
+
+  /** Those of which it is true that have been silent for as long as the `count` that have been so longest. */
+  private *silent(count: number, is: (instrument: InstrumentTicks) => boolean): Generator<InstrumentTicks> {
+    const uses = new Float64Array(this.instruments.size)
+    let n = 0
+    for (const instrument of this.instruments.values()) if (is(instrument)) uses[n++] = instrument.lastUse
+    const oldest = uses.subarray(0, n).sort()[Math.min(n, count) - 1]!
+    for (const instrument of this.instruments.values()) {
+      if (is(instrument) && instrument.lastUse <= oldest) yield instrument
+    }
+  }
+
+  /** Forgets one that something had come of. */
+  private remove(instrument: InstrumentTicks): void {
+    this.candles.release(instrument)
+    this.instruments.delete(instrument.token)
+    this.seen--
   }
 }

@@ -17,6 +17,8 @@ export interface ClientSocket {
   readonly buffered: () => number
   /** The peer has not read what was handed over, of which there is enough; whoever flushes is told when it reads on. */
   readonly isBehind: () => boolean
+  /** The peer is on its way to be behind: what can wait is to leave the rest to what cannot. */
+  readonly isSlow: () => boolean
   /** Runs `sends` so that they leave as one write. */
   readonly cork: (sends: () => void) => void
   /** Closes, if need be once the peer has read; `why` names it in a figure, `error` is what broke where something did. */
@@ -168,9 +170,14 @@ const NO_FRAMES: ReadonlyArray<Frame> = []
 /** A frame of a batching client is closed above this many characters or messages. */
 const BATCH_CHARS = 65_536
 const BATCH_MESSAGES = 1_000
+/** A frame of a batching client is closed above this many characters that yield to ticks: none is to wait long for it. */
+const YIELDING_CHARS = 8_192
 /** Characters that one flush hands to the socket at most, and one text more: others are to have their turn. */
 export const MAX_FLUSH_CHARS = 262_144
-/** Behind so many ticks that wait, what has a state has its turn: who is always behind is to hear of it too. */
+/**
+ * Behind so many ticks that wait, what has a state has its turn: who is always behind is to hear of it too. What yields has
+ * none before it.
+ */
 const TICKS_A_SLOT = 16
 /** Answers that a client asked for and does not read; above it the client is closed with 1008. */
 export const MAX_NOTICE_WEIGHT = 16_777_216
@@ -233,6 +240,8 @@ export class ClientQueue {
   private gatheredMessages = 0
   /** What has a state; undefined for who asked for none. */
   private latest: LatestSlots | undefined
+  /** Of it, what goes only where no tick waits. */
+  private yielding: LatestSlots | undefined
   private isOffered = false
   /** Ticks that went before what waits in slots. */
   private ticksSinceSlot = 0
@@ -389,7 +398,8 @@ export class ClientQueue {
       this.held.ticks += ticks - this.heldTicks
       this.heldTicks = ticks
     }
-    const bytes = this.unread + this.unsent + this.noticeWeight + (this.latest?.weight ?? 0)
+    const bytes =
+      this.unread + this.unsent + this.noticeWeight + (this.latest?.weight ?? 0) + (this.yielding?.weight ?? 0)
     if (bytes !== this.heldBytes) {
       this.held.bytes += bytes - this.heldBytes
       this.heldBytes = bytes
@@ -541,8 +551,13 @@ export class ClientQueue {
   /** Puts a frame into its slot, in the place of the one before it; whether it is the first since the last flush. */
   offer(frame: LatestFrame): boolean {
     if (this.closed) return false
-    this.latest ??= new LatestSlots()
-    this.latest.put(frame)
+    if (frame.yields === true) {
+      this.yielding ??= new LatestSlots(false)
+      this.yielding.put(frame)
+    } else {
+      this.latest ??= new LatestSlots(true)
+      this.latest.put(frame)
+    }
     if (this.isOffered) return false
     this.isOffered = true
     return true
@@ -551,13 +566,18 @@ export class ClientQueue {
   /** Lets go of what waits in slots: it is no more. */
   forgetLatest(): void {
     this.latest?.clear()
+    this.yielding?.clear()
     this.account()
   }
 
   /** Frames in slots that were given up since this was last asked. */
   takeDropped(): number {
-    const dropped = this.latest?.dropped ?? 0
-    if (dropped > 0) this.latest!.dropped = 0
+    let dropped = 0
+    for (const slots of [this.latest, this.yielding]) {
+      if (slots === undefined) continue
+      dropped += slots.dropped
+      slots.dropped = 0
+    }
     return dropped
   }
 
@@ -570,7 +590,7 @@ export class ClientQueue {
       return
     }
     this.unfinished = false
-    if (this.isFull() || (this.isIdle && !this.hasLatest)) {
+    if (this.isFull() || (this.isIdle && !this.hasLatest && !this.mayYield)) {
       this.account()
       return
     }
@@ -582,6 +602,17 @@ export class ClientQueue {
 
   private get hasLatest(): boolean {
     return this.latest !== undefined && this.latest.size > 0
+  }
+
+  /** There is something that yields, and it would cost no tick anything: whatever was handed over is gone by now. */
+  private get mayYield(): boolean {
+    return (
+      this.yielding !== undefined &&
+      this.yielding.size > 0 &&
+      this.missed === undefined &&
+      this.socket.buffered() === 0 &&
+      !this.socket.isSlow()
+    )
   }
 
   /** Ends a client that cannot be kept; one that is slow is told first where its streams stand. */
@@ -615,6 +646,7 @@ export class ClientQueue {
     this.missed = undefined
     this.answered = undefined
     this.latest = undefined
+    this.yielding = undefined
     this.gathered = ""
     this.noticeWeight = 0
     this.unread = 0
@@ -713,7 +745,12 @@ export class ClientQueue {
         if (this.missed !== undefined && this.marked === 0 && this.owner?.takeUp()) continue
         // Places start over, so that they stay small whole numbers for ever.
         if (this.firstNotice === this.notices.length) this.rewind()
-        if (!this.hasLatest || !this.send(this.latest!.take()!)) break
+        if (this.hasLatest) {
+          if (!this.send(this.latest!.take()!)) break
+          continue
+        }
+        if (this.gathered.length > YIELDING_CHARS && !this.sendGathered()) break
+        if (!this.mayYield || !this.send(this.yielding!.take()!)) break
         continue
       }
       if (this.hasLatest && ++this.ticksSinceSlot >= TICKS_A_SLOT) {

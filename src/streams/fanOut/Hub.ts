@@ -3,18 +3,21 @@
  * bounded queue and joins at an exact place; nothing here waits, so joining is one step.
  */
 import { Clock, Context, Effect, Layer, Metric } from "effect"
+import { fullSymbol, type Instrument } from "../../schema/Instrument.ts"
 import { partitionOf } from "../../schema/Partition.ts"
+import type { Quote } from "../../schema/Quote.ts"
 import type { Segment } from "../../schema/Sessions.ts"
-import type { Tick } from "../../schema/Tick.ts"
+import { type Tick, tradingDay } from "../../schema/Tick.ts"
 import * as metrics from "../metrics.ts"
 import { Instruments } from "../ports/Instruments.ts"
+import { RecentQuotes } from "../ports/RecentQuotes.ts"
 import { RecentTicks } from "../ports/RecentTicks.ts"
 import { TickStore } from "../ports/TickStore.ts"
 import { inTurns } from "../run/slices.ts"
 import { Channel, LIVE } from "./Channel.ts"
 import { type ClientQueue, type ClientSocket, type Frame, type Held, MAX_FLUSH_CHARS } from "./ClientQueue.ts"
 import { HubClient } from "./HubClient.ts"
-import { type History, historyOf, storedMinutesOf } from "./history.ts"
+import { type History, historyOf, quotesFrom, storedMinutesOf } from "./history.ts"
 import type { ChannelHost, ClientHost, GivenUp, HubSettings, Origin } from "./parts.ts"
 import { MAX_WAITING } from "./StoredBars.ts"
 
@@ -68,6 +71,8 @@ export interface HubOptions {
   readonly time?: () => number
   /** The segment whose hours an instrument has; none is known unless given. */
   readonly segment?: (token: number, day?: number) => Segment | undefined
+  /** Whether a token still means what it meant when the quote was; so it is unless given. */
+  readonly isCurrent?: (quote: Quote) => boolean
   /** How long after its connect a client's place may be ahead of what has come in here, in milliseconds. */
   readonly graceMs?: number
 }
@@ -86,6 +91,7 @@ export class Hub implements ChannelHost, ClientHost {
   readonly now: () => number
   readonly time: () => number
   readonly segment: (token: number, day?: number) => Segment | undefined
+  readonly isCurrent: (quote: Quote) => boolean
   readonly graceMs: number
   /** Of the log that live ticks are read from; 0 where there is none. */
   partitions = 0
@@ -113,13 +119,14 @@ export class Hub implements ChannelHost, ClientHost {
     this.now = options.now ?? (() => (performance.timeOrigin + performance.now()) * 1000)
     this.time = options.time ?? this.now
     this.segment = options.segment ?? (() => undefined)
+    this.isCurrent = options.isCurrent ?? (() => true)
     this.live = new Channel(LIVE, this)
     this.channels.set(LIVE, this.live)
   }
 
-  /** Takes live ticks; see `Channel.publish`. */
-  publish(ticks: ReadonlyArray<Tick>, publishedAt?: number, origin?: Origin): void {
-    this.live.publish(ticks, publishedAt, origin)
+  /** Takes live ticks and quotes; see `Channel.publish`. */
+  publish(ticks: ReadonlyArray<Tick>, publishedAt?: number, origin?: Origin, quotes?: ReadonlyArray<Quote>): void {
+    this.live.publish(ticks, publishedAt, origin, quotes)
   }
 
   /** The partition that an instrument's live ticks lie in. */
@@ -364,6 +371,10 @@ export class Hub implements ChannelHost, ClientHost {
   }
 }
 
+/** Whether a token's two meanings are one: files write an instrument in their own ways, but for its name. */
+const isSameName = (a: Instrument, b: Instrument | undefined): boolean =>
+  a === b || (b !== undefined && fullSymbol(a) === fullSymbol(b))
+
 /** Right after each second: bars end on one. */
 const SWEEP_MS = 1_000
 
@@ -378,11 +389,14 @@ export const sweep = (hub: Hub): Effect.Effect<never> =>
 
 /** The hub of a server, with its figures. */
 export class FanOut extends Context.Service<FanOut, Hub>()("market-data-platform/streams/FanOut") {
-  static readonly layer = (settings: HubSettings): Layer.Layer<FanOut, never, RecentTicks | TickStore | Instruments> =>
+  static readonly layer = (
+    settings: HubSettings
+  ): Layer.Layer<FanOut, never, RecentTicks | RecentQuotes | TickStore | Instruments> =>
     Layer.effect(
       FanOut,
       Effect.gen(function* () {
         const recent = yield* RecentTicks
+        const recentQuotes = yield* RecentQuotes
         const store = yield* TickStore
         const instruments = yield* Instruments
         const context = yield* Effect.context<never>()
@@ -403,7 +417,11 @@ export class FanOut extends Context.Service<FanOut, Hub>()("market-data-platform
         const now = () => (performance.timeOrigin + performance.now()) * 1000
         const hub = new Hub({
           settings,
-          history: { ...historyOf(recent, store, now), bars: storedMinutesOf(store) },
+          history: {
+            ...historyOf(recent, store, now),
+            bars: storedMinutesOf(store),
+            quotes: (tokens) => Effect.runPromise(quotesFrom(recentQuotes, store)(tokens))
+          },
           observer: {
             evicted: (ticks, policy) => evicted[policy].add(ticks),
             paused: () => pauses.add(1),
@@ -414,7 +432,11 @@ export class FanOut extends Context.Service<FanOut, Hub>()("market-data-platform
           },
           now,
           time: () => clock.currentTimeMillisUnsafe() * 1000,
-          segment: instruments.segment
+          segment: instruments.segment,
+          isCurrent: ({ exchange_ts, instrument_token: token }) => {
+            const then = instruments.at(token, tradingDay(exchange_ts))
+            return then === undefined || isSameName(then, instruments.get(token))
+          }
         })
         // Read when somebody looks, so that the tick path does not write them.
         const figure = (gauge: Metric.Metric<number, Metric.GaugeState<number>>, get: () => number) =>
@@ -448,6 +470,9 @@ export class FanOut extends Context.Service<FanOut, Hub>()("market-data-platform
         const bars = { buffer: "hub_bars" }
         yield* figure(Metric.withAttributes(metrics.bufferSize, bars), () => hub.live.memory.bars)
         yield* figure(Metric.withAttributes(metrics.bufferMaxSize, bars), () => settings.HUB_BARS)
+        const quotes = { buffer: "hub_quotes" }
+        yield* figure(Metric.withAttributes(metrics.bufferSize, quotes), () => hub.live.memory.quotes)
+        yield* figure(Metric.withAttributes(metrics.bufferMaxSize, quotes), () => settings.HUB_QUOTES)
         const waiting = { buffer: "stored_bars" }
         yield* figure(Metric.withAttributes(metrics.bufferSize, waiting), () => hub.live.memory.waiting)
         yield* figure(Metric.withAttributes(metrics.bufferMaxSize, waiting), () => MAX_WAITING)

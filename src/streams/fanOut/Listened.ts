@@ -5,6 +5,9 @@ import type { ClientQueue } from "./ClientQueue.ts"
 import type { LatestFrame } from "./latest.ts"
 import type { Wanted } from "./sideChannels.ts"
 
+/** Frames put into slots in one turn; others are to have theirs. About a millisecond. */
+export const TURN_FRAMES = 4_000
+
 /** One client's wish for the state of one instrument. */
 export class Listener implements AudienceMember {
   readonly queue: ClientQueue
@@ -28,6 +31,9 @@ export class Listened {
   readonly open = new Set<number>()
   /** The state that was told last. */
   state: { readonly state: InstrumentState; readonly since: number } | undefined
+  /** The frame of the newest quote, once it was told; and whether a newer one is to be. */
+  quote: LatestFrame | undefined
+  isQuoteNew = false
   private readonly audiences: Array<Audience<Listener>> = []
 
   get isEmpty(): boolean {
@@ -59,6 +65,8 @@ export class Listened {
     this.changed.length = 0
     this.open.clear()
     this.state = undefined
+    this.quote = undefined
+    this.isQuoteNew = false
   }
 
   /** Notes a minute that changed; whether it is the first. */
@@ -103,5 +111,51 @@ export class Offers {
     if (queues.length === 0) return
     this.queues = []
     this.handOver(queues)
+  }
+}
+
+/** What is to be told: in one turn so many frames, and those of one more; the rest in the next. */
+export class Telling<A> {
+  private waiting: Array<A> = []
+  private readonly tellOne: (one: A) => number
+  private readonly hand: () => void
+  /** The rest has its turn next. */
+  isGoingOn = false
+
+  /** `tellOne` answers how many frames that was, `hand` offers them to their clients. */
+  constructor(tellOne: (one: A) => number, hand: () => void) {
+    this.tellOne = tellOne
+    this.hand = hand
+  }
+
+  get size(): number {
+    return this.waiting.length
+  }
+
+  add(one: A): void {
+    this.waiting.push(one)
+  }
+
+  clear(): void {
+    this.waiting = []
+  }
+
+  tell(most = TURN_FRAMES): void {
+    const { waiting } = this
+    this.waiting = []
+    let told = 0
+    let frames = 0
+    while (told < waiting.length && frames < most) frames += this.tellOne(waiting[told++]!)
+    for (; told < waiting.length; told++) this.waiting.push(waiting[told]!)
+    if (this.waiting.length > 0 && !this.isGoingOn) {
+      this.isGoingOn = true
+      setImmediate(this.goOn)
+    }
+    this.hand()
+  }
+
+  private readonly goOn = (): void => {
+    this.isGoingOn = false
+    this.tell()
   }
 }

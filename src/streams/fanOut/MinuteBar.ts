@@ -7,6 +7,7 @@ import type { Place } from "../../schema/Protocol.ts"
 import { compareTicks, type Tick } from "../../schema/Tick.ts"
 import type { BarEdge, BarSum, MinuteSum } from "../ports/TickStore.ts"
 import type { LogPlace } from "./parts.ts"
+import { laterOi, type SaidOi } from "./SaidOi.ts"
 
 /** What became of a tick: it is in already, it counts, or it counts and may have been in the store before. */
 export const PASSED = 0
@@ -47,6 +48,8 @@ export class MinuteBar implements BarSum {
   low = 0
   readonly open = new Edge()
   readonly close = new Edge()
+  /** The open interest that quotes of its time said last, whichever ticks count. */
+  oi: SaidOi | undefined
   /** The newest place that counts: what comes again is not after it. */
   private epoch = 0
   private position = 0
@@ -92,6 +95,11 @@ export class MinuteBar implements BarSum {
     this.count++
     this.volume = boundedVolume(this.volume + tick.volume)
     return exchange_ts <= this.othersUntil ? DOUBTED : COUNTED
+  }
+
+  /** A quote of its time has come. */
+  hear(said: SaidOi): void {
+    this.oi = laterOi(this.oi, said)
   }
 
   /** The tick that was just counted is doubted: all up to it is the store's to tell, once it has come to `need`. */

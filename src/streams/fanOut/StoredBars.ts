@@ -3,13 +3,14 @@
  * the store has it. So many bars at a time; where the store does not answer it is asked again, and what is given up is
  * counted.
  */
-import type { MinuteSum } from "../ports/TickStore.ts"
+import type { MinuteOi, MinuteSum } from "../ports/TickStore.ts"
 import { pause } from "../run/slices.ts"
 import type { StoredMinutes } from "./history.ts"
 import { MICROS_PER_MINUTE, MINUTES_OF_FIVE } from "./InstrumentBars.ts"
 import type { Listened } from "./Listened.ts"
 import type { MinuteBar } from "./MinuteBar.ts"
 import type { ChannelHost, GivenUp, LogPlace } from "./parts.ts"
+import { laterOi, type SaidOi } from "./SaidOi.ts"
 import type { InstrumentTicks } from "./TickRing.ts"
 
 /** Bars of five minutes that wait for the store; full: drop-oldest. */
@@ -41,6 +42,8 @@ export class WaitingFive {
   isWide = false
   /** Minutes that memory does not keep, for as long as this waits. */
   readonly patches = new Map<number, MinuteBar>()
+  /** The open interest of its minutes, as far as it was said while this waits. */
+  private readonly said = new Map<number, SaidOi | undefined>()
   /** When it is due, and when it began to wait, in milliseconds. */
   due: number
   readonly since: number
@@ -59,12 +62,25 @@ export class WaitingFive {
     return this.instrument.bars.find(ts) ?? this.patches.get(ts)
   }
 
+  hear(ts: number, said: SaidOi): void {
+    this.said.set(ts, laterOi(this.said.get(ts), said))
+  }
+
+  /** The open interest of a minute. */
+  oi(ts: number): SaidOi | undefined {
+    return laterOi(this.instrument.bars.oi(ts), this.said.get(ts))
+  }
+
   /** The minutes that it is about. */
   *wanted(): Generator<number> {
     for (let i = 0; i < MINUTES_OF_FIVE; i++) {
       const ts = this.start + i * MICROS_PER_MINUTE
       if (this.isWide || this.minutes.has(ts)) yield ts
     }
+  }
+
+  get end(): number {
+    return this.start + MINUTES_OF_FIVE * MICROS_PER_MINUTE
   }
 
   /** Those of them that are not whole. */
@@ -84,7 +100,8 @@ export interface StoredBarsOwner {
   readonly answered: (
     five: WaitingFive,
     asked: ReadonlyArray<MinuteBar>,
-    sums: ReadonlyArray<MinuteSum> | undefined
+    sums: ReadonlyArray<MinuteSum> | undefined,
+    said: ReadonlyArray<MinuteOi>
   ) => void
   /** Whether no tick of the instrument has come here, though all before this place in the log has. */
   readonly hasCome: (five: WaitingFive, place: LogPlace) => boolean
@@ -92,6 +109,8 @@ export interface StoredBarsOwner {
   readonly bound: (five: WaitingFive, bars: ReadonlyArray<MinuteBar>) => void
   readonly gaveUp: (why: GivenUp) => void
 }
+
+const keyOf = (token: number, start: number): string => `${token} ${start}`
 
 const sleep = (ms: number) => new Promise<void>((resolve) => setTimeout(resolve, ms).unref())
 
@@ -117,7 +136,7 @@ export class StoredBars {
 
   /** What waits of the bar of five minutes from `start` on, from now on if nothing does. */
   five(instrument: InstrumentTicks, listened: Listened, start: number): WaitingFive {
-    const key = `${instrument.token} ${start}`
+    const key = keyOf(instrument.token, start)
     const known = this.waiting.get(key)
     if (known !== undefined && known.listened === listened) return known
     if (known !== undefined) this.drop(known)
@@ -132,6 +151,11 @@ export class StoredBars {
     this.waiting.set(key, five)
     if (!this.isRunning) void this.run()
     return five
+  }
+
+  /** What waits of the bar of five minutes from `start` on, if anything does. */
+  find({ token }: InstrumentTicks, start: number): WaitingFive | undefined {
+    return this.waiting.size === 0 ? undefined : this.waiting.get(keyOf(token, start))
   }
 
   /** Nothing is wanted of it any more. */
@@ -214,12 +238,15 @@ export class StoredBars {
     for (const bar of asked) bar.isAsked = true
     const { token } = five.instrument
     const minutes = asked.map(({ ts, before }) => ({ ts, before }))
-    const answer = await this.ask(async (bars) => ({ sums: await bars.minutes({ instrument_token: token, minutes }) }))
+    const answer = await this.ask(async (bars) => ({
+      sums: await bars.minutes({ instrument_token: token, minutes }),
+      said: await bars.openInterest({ instrument_token: token, from: five.start, to: five.end })
+    }))
     if (five.isOver) return
     if (answer === undefined) {
       for (const bar of asked) bar.isAsked = false
       this.later(five)
-    } else if (await this.isBounded(five, asked)) this.owner.answered(five, asked, answer.sums)
+    } else if (await this.isBounded(five, asked)) this.owner.answered(five, asked, answer.sums, answer.said)
   }
 
   /**

@@ -1,6 +1,7 @@
 /** Decides what is kept of one instrument's stream: where it stands, its newest ticks, and who gets the next one. */
 
 import type { Place } from "../../schema/Protocol.ts"
+import type { Quote } from "../../schema/Quote.ts"
 import { isAfter } from "../../schema/Tick.ts"
 import { type Audience, audienceIn } from "./audience.ts"
 import type { ClientQueue, Frame } from "./ClientQueue.ts"
@@ -45,7 +46,9 @@ export class InstrumentTicks {
   readonly token: number
   epoch = 0
   position = 0
-  /** The publish that last brought a tick. */
+  /** What is known of its book and day. */
+  quote: Quote | undefined
+  /** The publish that last brought anything. */
   lastUse = 0
   /** Clients by the channels they want: as many as there are choices, mostly one. */
   readonly audiences: Array<Audience<Subscription>> = []
@@ -72,6 +75,11 @@ export class InstrumentTicks {
 
   get isSeen(): boolean {
     return this.position !== 0
+  }
+
+  /** Something has come of it. */
+  get isMet(): boolean {
+    return this.isSeen || this.quote !== undefined
   }
 
   get isWanted(): boolean {
@@ -118,6 +126,7 @@ export class InstrumentTicks {
     this.count = 0
     this.epoch = 0
     this.position = 0
+    this.quote = undefined
     this.run++
     this.bars.forget(Number.NEGATIVE_INFINITY)
     this.silence.forget()

@@ -1,10 +1,13 @@
 /** Decides where a client's missing ticks come from when memory does not reach back: the ring, then the store. */
 import { Effect } from "effect"
 import type { Place, TickFields } from "../../schema/Protocol.ts"
+import type { Quote } from "../../schema/Quote.ts"
 import { tradingDay } from "../../schema/Tick.ts"
+import type { RecentQuotes } from "../ports/RecentQuotes.ts"
 import type { RecentTicks } from "../ports/RecentTicks.ts"
-import type { MinuteSum, MinutesQuery, StoredTick, TickStore } from "../ports/TickStore.ts"
+import type { MinuteOi, MinuteSum, MinutesQuery, StoredTick, TickStore } from "../ports/TickStore.ts"
 
+const MICROS_PER_MINUTE = 60_000_000
 /** Ticks asked for at a time. */
 export const HISTORY_PAGE = 2_000
 
@@ -16,6 +19,14 @@ export interface History {
   readonly after: (token: number, place: Place, limit: number) => Promise<HistoryPage>
   /** Absent: bars that are not in memory are not to be had. */
   readonly bars?: StoredMinutes
+  /** The newest quotes of instruments. Absent: what is not in memory is not to be had. */
+  readonly quotes?: (tokens: ReadonlyArray<number>) => Promise<FoundQuotes>
+}
+
+export interface FoundQuotes {
+  readonly quotes: ReadonlyMap<number, Quote>
+  /** Something did not answer: of those that are not among them there may be one. */
+  readonly failed: boolean
 }
 
 /** The store, as bars need it. It fails where the store does. */
@@ -23,9 +34,17 @@ export interface StoredMinutes {
   /** Up to which offset of a log the store has each partition. */
   readonly reached: (incarnation: string) => Promise<ReadonlyMap<number, number>>
   readonly minutes: (query: MinutesQuery) => Promise<ReadonlyArray<MinuteSum> | undefined>
+  /** What quotes of the minutes in [from, to) said last of the open interest, those of which nothing is known left out. */
+  readonly openInterest: (query: {
+    readonly instrument_token: number
+    readonly from: number
+    readonly to: number
+  }) => Promise<ReadonlyArray<MinuteOi>>
 }
 
-export const storedMinutesOf = (store: Pick<TickStore["Service"], "bookmarks" | "minutes">): StoredMinutes => ({
+export const storedMinutesOf = (
+  store: Pick<TickStore["Service"], "bookmarks" | "minutes" | "minuteOi">
+): StoredMinutes => ({
   reached: (incarnation) =>
     Effect.runPromise(
       Effect.map(
@@ -33,8 +52,43 @@ export const storedMinutesOf = (store: Pick<TickStore["Service"], "bookmarks" | 
         (bookmarks) => new Map(bookmarks.map(({ partition, offset }) => [partition, offset]))
       )
     ),
-  minutes: (query) => Effect.runPromise(store.minutes(query))
+  minutes: (query) => Effect.runPromise(store.minutes(query)),
+  openInterest: (query) =>
+    Effect.runPromise(store.minuteOi({ ...query, limit: (query.to - query.from) / MICROS_PER_MINUTE }))
 })
+
+/** The newest quotes outside memory: of those that Redis does not have, or does not answer for, the store's. */
+export const quotesFrom =
+  (recent: Pick<RecentQuotes["Service"], "latest">, store: Pick<TickStore["Service"], "latestQuotes">) =>
+  (tokens: ReadonlyArray<number>): Effect.Effect<FoundQuotes> =>
+    Effect.gen(function* () {
+      const near = yield* recent.latest(tokens).pipe(Effect.catch(() => Effect.succeed(new Map<number, Quote>())))
+      const rest = tokens.filter((token) => !near.has(token))
+      if (rest.length === 0) return { quotes: near, failed: false }
+      return yield* store.latestQuotes(rest).pipe(
+        Effect.map((stored) => ({ quotes: new Map([...near, ...stored]), failed: false })),
+        Effect.catch(() => Effect.succeed({ quotes: near, failed: true }))
+      )
+    })
+
+/** The newest quotes of instruments: those of memory, else from outside it. */
+export const knownQuotes =
+  (
+    inMemory: (token: number) => Quote | undefined,
+    recent: Pick<RecentQuotes["Service"], "latest">,
+    store: Pick<TickStore["Service"], "latestQuotes">
+  ) =>
+  (tokens: ReadonlyArray<number>): Effect.Effect<ReadonlyMap<number, Quote>> =>
+    Effect.suspend(() => {
+      const known = new Map<number, Quote>()
+      for (const token of tokens) {
+        const quote = inMemory(token)
+        if (quote !== undefined) known.set(token, quote)
+      }
+      const rest = tokens.filter((token) => !known.has(token))
+      if (rest.length === 0) return Effect.succeed(known)
+      return Effect.map(quotesFrom(recent, store)(rest), ({ quotes }) => new Map([...known, ...quotes]))
+    })
 
 export interface LastTicks {
   readonly ticks: ReadonlyArray<TickFields>

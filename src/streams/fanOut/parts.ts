@@ -2,6 +2,7 @@
  * Decides what the parts of the fan-out need of one another: a channel of its hub and its members, a client of its hub.
  * The parts import this and not each other, but in one direction: channel <- client <- hub.
  */
+import type { Quote } from "../../schema/Quote.ts"
 import type { Segment } from "../../schema/Sessions.ts"
 import type { Bookmark } from "../log/bookmark.ts"
 import type { ClientQueue, Frame, Held } from "./ClientQueue.ts"
@@ -41,6 +42,8 @@ export interface HubSettings {
   readonly HUB_INSTRUMENTS: number
   /** Newest one-minute bars kept of all instruments of a channel together. */
   readonly HUB_BARS: number
+  /** Newest quotes kept in a channel, one an instrument; those of who was silent longest go. */
+  readonly HUB_QUOTES: number
   /** Changed bars are told at most this often. */
   readonly CANDLE_MS: number
   /** How far ahead of the log's clock a tick may be stamped. */
@@ -62,6 +65,8 @@ export interface ChannelHost {
   readonly partitionOf: (token: number) => number
   /** Undefined where no trading hours are known. */
   readonly segment: (token: number, day?: number) => Segment | undefined
+  /** Whether a token still means what it meant when the quote was. */
+  readonly isCurrent: (quote: Quote) => boolean
   /** Undefined: what is not in memory is not to be had. */
   readonly history: History | undefined
   readonly look: <A>(ask: (history: History) => Promise<A>, otherwise: A) => Promise<A>

@@ -7,7 +7,7 @@ export const replayAudience = (hub: Hub): ReplayAudience["Service"] => ({
   open: (id, day) => {
     hub.open(id, day)
   },
-  publish: (id, ticks) => hub.channel(id)?.publish(ticks),
+  publish: (id, ticks, quotes) => hub.channel(id)?.publish(ticks, 0, undefined, quotes),
   clock: (id, { run, ts, state, isWhole }) => {
     const channel = hub.channel(id)
     if (isWhole) channel?.end()

@@ -14,8 +14,8 @@ export const serveLive: Effect.Effect<void, LogError, TickLog | Readiness | FanO
     hub.partitions = (yield* TickLog).partitions
     yield* broadcast({
       begin: (place, since) => hub.live.begin(place, since),
-      take: ({ partition, ticks, replays: returned, publishedAt, bookmark }, isBehind) => {
-        if (ticks.length > 0) hub.publish(ticks, publishedAt, { bookmark, isBehind })
+      take: ({ partition, ticks, quotes, replays: returned, publishedAt, bookmark }, isBehind) => {
+        if (ticks.length > 0 || quotes.length > 0) hub.publish(ticks, publishedAt, { bookmark, isBehind }, quotes)
         if (returned.length > 0) replays.returned(partition, returned)
       }
     })

@@ -15,14 +15,14 @@ const gapOf: Teller = ({ status, sequencing, instrument_token: token, gap_from, 
 }
 
 /** Channels of which only the newest counts. */
-type LatestChannel = "candle_1m" | "candle_5m" | "state"
+type LatestChannel = "candle_1m" | "candle_5m" | "state" | "quote"
 
 const tellers: Readonly<Record<Exclude<ChannelName, "tick" | LatestChannel>, Teller>> = { gap: gapOf }
 
 const list = Object.values(tellers)
 const names: ReadonlyArray<string> = [
   ...Object.keys(tellers),
-  ...(["candle_1m", "candle_5m", "state"] satisfies ReadonlyArray<LatestChannel>)
+  ...(["candle_1m", "candle_5m", "state", "quote"] satisfies ReadonlyArray<LatestChannel>)
 ]
 
 /** The channels that a client wants of an instrument, a bit each. */
@@ -40,7 +40,8 @@ export const CANDLE_1M = wantedOf(["candle_1m"])
 export const CANDLE_5M = wantedOf(["candle_5m"])
 export const CANDLES: Wanted = CANDLE_1M | CANDLE_5M
 export const STATE = wantedOf(["state"])
-export const LATEST: Wanted = CANDLES | STATE
+export const QUOTE = wantedOf(["quote"])
+export const LATEST: Wanted = CANDLES | STATE | QUOTE
 
 /** What one tick makes the channels tell: `bits` of those that do, and their frames in the same order. */
 export interface Told {

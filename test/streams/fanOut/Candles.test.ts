@@ -6,7 +6,7 @@ import type { HubSettings } from "../../../src/streams/fanOut/parts.ts"
 import { replayAudience } from "../../../src/streams/fanOut/replayAudience.ts"
 import { MAX_WAITING } from "../../../src/streams/fanOut/StoredBars.ts"
 import { assertAsRest, BarClient, BarWorld, MINUTE, midnight, OPEN, SECOND } from "../../support/barWorld.ts"
-import { FakeSocket, randomFrom, tickOf } from "../../support/hub.ts"
+import { FakeSocket, quoteAt, randomFrom, tickOf } from "../../support/hub.ts"
 
 beforeEach(() => {
   vi.useFakeTimers()
@@ -444,6 +444,152 @@ describe("bars of a replay", () => {
   })
 })
 
+describe("the open interest of live bars", () => {
+  const at = (minute: number, second = 0) => OPEN + minute * MINUTE + second * SECOND
+  const toldOi = (client: BarClient, interval: "1m" | "5m" = "1m") =>
+    client.candles(interval).map(({ ts, oi, revision, final }) => [(ts - OPEN) / MINUTE, oi, revision, final])
+
+  it("is the last that quotes of their time said, from the first frame on, and of a bar that is over too", () => {
+    const world = settled({ now: at(0) })
+    world.now = at(10, 5)
+    world.quote(1, at(10, 1), { oi: 500 })
+    world.tick(1, at(10, 5))
+    const client = world.connect()
+    client.subscribe(1)
+    world.quote(1, at(10, 8), { oi: 510 })
+    world.quote(1, at(10, 7), { oi: 999 })
+    world.quote(1, at(10, 9), { bid: [[1, 1, 1]] })
+    assert.deepStrictEqual(toldOi(client), [[10, 500, 1, false]])
+    world.tick(1, at(10, 10))
+    world.quote(1, at(10, 50), { oi: 0 })
+    world.now = at(11)
+    world.sweep()
+    assert.deepStrictEqual(toldOi(client).slice(1), [
+      [10, 510, 2, false],
+      [10, 0, 2, true]
+    ])
+    world.now = at(15)
+    world.sweep()
+    assertAsRest(world, client)
+  })
+
+  it("is not there where no quote of their time said one, and makes no bar by itself", () => {
+    const world = settled({ now: at(0) })
+    world.now = at(10)
+    const client = world.connect()
+    client.subscribe(1)
+    world.quote(1, at(9, 59), { oi: 500 })
+    world.quote(1, at(10, 1), { bid: [[1, 1, 1]] })
+    world.now = at(11)
+    world.sweep()
+    assert.deepStrictEqual(client.candles(), [])
+    world.tick(1, at(10, 59))
+    const [candle] = client.candles("1m")
+    assert.isFalse(Object.hasOwn(candle!, "oi"))
+    assert.deepStrictEqual(toldOi(client, "5m"), [[10, undefined, 1, false]])
+  })
+
+  it("of five minutes is that of the last of them that has one, with ticks or without", () => {
+    const world = settled({ now: at(0) })
+    world.now = at(13)
+    const client = world.connect()
+    client.subscribe(1, ["candle_5m"])
+    world.quote(1, at(10, 10), { oi: 100 })
+    world.tick(1, at(10, 11))
+    world.quote(1, at(12, 30), { oi: 130 })
+    world.quote(1, at(11, 30), { oi: 120 })
+    world.tick(1, at(13))
+    world.now = at(15)
+    world.sweep()
+    assert.deepStrictEqual(toldOi(client, "5m"), [
+      [10, 100, 1, false],
+      [10, 130, 2, false],
+      [10, 130, 2, true]
+    ])
+    assertAsRest(world, client)
+  })
+
+  it("that came late is told when a late tick changes the bar, and not before", () => {
+    const world = settled({ now: at(0) })
+    world.tick(1, at(10, 20))
+    world.quote(1, at(10, 21), { oi: 7 })
+    world.now = at(16)
+    const client = world.connect()
+    client.subscribe(1)
+    const before = client.candles().length
+    world.quote(1, at(10, 30), { oi: 9 })
+    world.quote(1, at(12, 30), { oi: 11 })
+    world.sweep()
+    assert.strictEqual(client.candles().length, before)
+    world.tick(1, at(10, 10))
+    assert.deepStrictEqual(toldOi(client).at(-1), [10, 9, 2, true])
+    assert.deepStrictEqual(toldOi(client, "5m").at(-1), [10, 11, 2, true])
+    assertAsRest(world, client)
+  })
+
+  it("of a bar that memory does not hold is the store's, with what came here since", async () => {
+    const world = settled({ now: at(0) })
+    world.tick(1, at(10, 20))
+    world.quote(1, at(10, 21), { oi: 5 })
+    world.quote(1, at(12), { oi: 6 })
+    world.now = at(30)
+    world.start()
+    const client = world.connect()
+    client.subscribe(1)
+    world.add(1, at(10, 40))
+    world.publish()
+    world.addQuote(1, at(10, 41), { oi: 8 })
+    world.publish()
+    await vi.advanceTimersByTimeAsync(1_000)
+    // The store has the tick, and not the quote that came behind it.
+    world.storeTicks()
+    await vi.advanceTimersByTimeAsync(2_000)
+    assert.deepStrictEqual(toldOi(client), [[10, 8, 2, true]])
+    assert.deepStrictEqual(toldOi(client, "5m"), [[10, 6, 2, true]])
+    world.store()
+    assertAsRest(world, client)
+  })
+
+  it("is kept of so many minutes without a tick, and counts as those that have some", async () => {
+    const world = settled({ now: at(0), settings: { HUB_BARS: 12 } })
+    world.start()
+    world.now = at(30)
+    for (let minute = 0; minute < 30; minute++) world.quote(1, at(minute), { oi: minute })
+    assert.isAtMost(world.hub.live.memory.bars, 12)
+    const client = world.connect()
+    client.subscribe(1)
+    for (const minute of [29, 10, 3]) world.tick(1, at(minute, 1))
+    await vi.advanceTimersByTimeAsync(2_000)
+    assert.deepStrictEqual(
+      [...client.last().values()].map(({ interval, ts, oi }) => `${interval} ${(ts - OPEN) / MINUTE} ${oi}`).sort(),
+      ["1m 10 10", "1m 29 29", "1m 3 3", "5m 0 4", "5m 10 14", "5m 25 29"]
+    )
+    assertAsRest(world, client)
+  })
+
+  it("of a replay is that of its own quotes in the order of time, however many bars one publish brings", () => {
+    const world = new BarWorld()
+    const channel = world.hub.open("r", tradingDay(OPEN))
+    world.quote(1, at(0, 1), { oi: 1 })
+    const socket = new FakeSocket({ fast: true })
+    const client = world.hub.connect(socket)
+    client.join(channel)
+    const listener = new BarClient(socket, client)
+    listener.subscribe(1)
+    const minutes = Array.from({ length: 2 * MINUTES_KEPT + 1 }, (_, minute) => minute)
+    replayAudience(world.hub).publish(
+      "r",
+      minutes.map((minute) => tickOf(1, 20_469_000_000_000, minute + 1, { exchange_ts: at(minute, 10) })),
+      minutes.slice(0, -1).map((minute) => quoteAt(1, at(minute, 30), minute, { oi: 100 + minute }))
+    )
+    const last = [...listener.last().values()].filter(({ interval }) => interval === "1m")
+    assert.deepStrictEqual(
+      last.map(({ ts, oi, final }) => [(ts - OPEN) / MINUTE, oi, final]),
+      minutes.map((minute) => (minute === 2 * MINUTES_KEPT ? [minute, undefined, false] : [minute, 100 + minute, true]))
+    )
+  })
+})
+
 describe("live bars, whatever happens", () => {
   /** Ticks that come late, again, together, ahead, out of another numbering or another day; a store that lags or is away. */
   const play = async (seed: number): Promise<void> => {
@@ -455,6 +601,12 @@ describe("live bars, whatever happens", () => {
     const clients: Array<{ readonly client: BarClient; readonly tokens: Set<number>; from: number }> = []
     const come = (): void => {
       const token = tokens[random.below(tokens.length)]!
+      if (random.chance(0.3)) {
+        const late = random.chance(0.2) ? random.below(12 * 60) : random.chance(0.3) ? random.below(90) : 0
+        const at = (Math.floor(world.now / SECOND) + random.below(3) - late) * SECOND
+        world.addQuote(token, at, random.chance(0.8) ? { oi: random.below(100) } : { bid: [[1, 1, 1]] })
+        return
+      }
       const again = random.chance(0.03) ? world.log[random.below(world.log.length)] : undefined
       if (again !== undefined && again.instrument_token === token) {
         // The same tick out of another numbering, or after the state was lost: the store has it already.
@@ -500,6 +652,18 @@ describe("live bars, whatever happens", () => {
           client.client.flush()
         }
       }
+    }
+    // A bar under way is told what quotes said of it when its time is over.
+    world.publish()
+    world.now += 6 * MINUTE
+    await world.settle()
+    // What quotes said late is told with the next tick of the bar.
+    for (const { exchange_ts, instrument_token } of world.lateQuotes) {
+      world.add(instrument_token, exchange_ts, { price: 100, volume: 1 })
+    }
+    for (const { client } of clients) {
+      client.socket.read(1e9)
+      client.client.flush()
     }
     await world.settle()
     for (const { client, tokens: wanted, from } of clients) {

@@ -16,10 +16,10 @@ from .events import Answer, read_answer
 
 #: An instrument: its token, or its symbol, ``EXCHANGE:TRADINGSYMBOL``.
 Instrument = Union[int, str]
-Channel = Literal["tick", "gap", "candle_1m", "candle_5m", "state"]
+Channel = Literal["tick", "gap", "quote", "candle_1m", "candle_5m", "state"]
 Policy = Literal["evict-oldest", "conflate", "pause", "disconnect"]
 Since = Mapping[int, Union[Place, Sequence[int]]]
-CHANNELS = ("tick", "gap", "candle_1m", "candle_5m", "state")
+CHANNELS = ("tick", "gap", "quote", "candle_1m", "candle_5m", "state")
 POLICIES = ("evict-oldest", "conflate", "pause", "disconnect")
 
 #: Instruments of one message, and so places too, of which the server takes 2,000 in one.

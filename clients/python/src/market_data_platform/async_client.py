@@ -13,7 +13,7 @@ from . import api
 from .api import Interval, Query, Speed
 from .asking import Asked, Channel, Instrument, Policy, Since, checked_instruments, one_of
 from .errors import ClientClosed, MarketDataError, NotFound, Unsupported
-from .events import Candle, Message, State, Tick
+from .events import Candle, Message, QuoteUpdate, State, Tick
 from .http import AsyncHttpSender
 from .link import Key, Server, server_at
 from .listeners import Listener, Listeners
@@ -175,6 +175,28 @@ class _Streams:
             strict=strict,
         )
 
+    def quote_updates(
+        self,
+        instruments: Iterable[Instrument] | Instrument | None = None,
+        *,
+        policy: Policy | None = None,
+        capacity: int | None = None,
+        buffer_size: int | None = None,
+        when_full: Literal["pause", "error"] | None = None,
+        strict: bool | None = None,
+    ) -> Stream[QuoteUpdate]:
+        """What is known of book and day: the quote there is at once, then newer ones; a slow reader gets the newest."""
+        return self._stream(
+            instruments,
+            ("quote",),
+            QuoteUpdate,
+            policy=policy,
+            capacity=capacity,
+            buffer_size=buffer_size,
+            when_full=when_full,
+            strict=strict,
+        )
+
     def states(
         self,
         instruments: Iterable[Instrument] | Instrument | None = None,
@@ -242,21 +264,21 @@ class _Streams:
         *,
         seconds: float | None = None,
         count: int | None = None,
-        channel: Literal["tick", "candle_1m", "candle_5m"] = "tick",
+        channel: Literal["tick", "quote", "candle_1m", "candle_5m"] = "tick",
         backfill: int = 0,
         limit: int = RECORDED,
         policy: Policy | None = None,
     ) -> Recording[Any]:
-        """Live ticks, or candles, for some ``seconds`` or until ``count`` came; the newest ``limit`` are kept."""
+        """Live ticks, candles or quotes for some ``seconds`` or until ``count`` came; the newest ``limit`` are kept."""
         if seconds is None and count is None:
             raise Unsupported("seconds", "seconds, or count, or both", None)
-        recording = recording_of(one_of("channel", channel, ("tick", "candle_1m", "candle_5m")), limit)
+        recording = recording_of(one_of("channel", channel, ("tick", "quote", "candle_1m", "candle_5m")), limit)
 
         async def take(stream: Stream[Message]) -> None:
             came = 0
             async for message in stream:
                 recording.add(message)
-                came += isinstance(message, (Tick, Candle))
+                came += isinstance(message, (Tick, Candle, QuoteUpdate))
                 if count is not None and came >= count:
                     return
 
@@ -271,7 +293,7 @@ class _Streams:
     def on(self, event: str, listener: Listener) -> Callable[[], None]:
         """
         Calls ``listener`` with each event of this type as it arrives, whatever waits to be iterated over: ``tick``,
-        ``missed``, ``gap``, ``candle``, ``connected``, ``disconnected``, ``closing``, ``closed``, ``error``,
+        ``missed``, ``gap``, ``candle``, ``quote``, ``connected``, ``disconnected``, ``closing``, ``closed``, ``error``,
         ``message`` and the like. Answers what takes it off again.
         """
         return self._listeners.on(event, listener)

@@ -19,7 +19,7 @@ from .api import Interval, Query, Speed
 from .asking import Channel, Instrument, Policy, Since, checked_instruments
 from .async_client import DEFAULT_CHANNELS, RECORDED, AsyncClient, Replay, connect, token_of
 from .errors import ClientClosed, MarketDataError, Place
-from .events import Answer, Candle, Message, State, Tick
+from .events import Answer, Candle, Message, QuoteUpdate, State, Tick
 from .http import HttpSender
 from .link import Key
 from .listeners import Listener
@@ -447,6 +447,30 @@ class _LiveStreams:
             ),
         )
 
+    def quote_updates(
+        self,
+        instruments: Iterable[Instrument] | Instrument | None = None,
+        *,
+        policy: Policy | None = None,
+        capacity: int | None = None,
+        buffer_size: int | None = None,
+        when_full: Literal["pause", "error"] | None = None,
+        strict: bool | None = None,
+    ) -> LiveStream[QuoteUpdate]:
+        """What is known of book and day: the quote there is at once, then newer ones; a slow reader gets the newest."""
+        source = self._source()
+        return LiveStream(
+            self._loop,
+            lambda: source.quote_updates(
+                instruments,
+                policy=policy,
+                capacity=capacity,
+                buffer_size=buffer_size,
+                when_full=when_full,
+                strict=strict,
+            ),
+        )
+
     def states(
         self,
         instruments: Iterable[Instrument] | Instrument | None = None,
@@ -520,12 +544,12 @@ class _LiveStreams:
         *,
         seconds: float | None = None,
         count: int | None = None,
-        channel: Literal["tick", "candle_1m", "candle_5m"] = "tick",
+        channel: Literal["tick", "quote", "candle_1m", "candle_5m"] = "tick",
         backfill: int = 0,
         limit: int = RECORDED,
         policy: Policy | None = None,
     ) -> Recording[Any]:
-        """Live ticks, or candles, for some ``seconds`` or until ``count`` came; the newest ``limit`` are kept."""
+        """Live ticks, candles or quotes for some ``seconds`` or until ``count`` came; the newest ``limit`` are kept."""
         source = self._source()
         return self._loop.run(
             lambda: source.record(

@@ -11,6 +11,7 @@ from datetime import datetime
 from typing import Any, ClassVar, Literal, Union
 
 from .errors import MarketDataError, Place
+from .models import Book, book_values
 from .times import as_datetime
 
 
@@ -66,11 +67,24 @@ class Candle:
     revision: int
     #: The bar's time is over. A late tick may change it all the same, and is told as another revision.
     final: bool
+    #: The last open interest that quotes of its time told; None where none did.
+    oi: int | None = None
 
     @property
     def time(self) -> datetime:
         """The bar's start in India's time."""
         return as_datetime(self.ts)
+
+
+@dataclass(slots=True)
+class QuoteUpdate(Book):
+    """What is known of an instrument's book and day from now on: a later one replaces all of it."""
+
+    type: ClassVar[str] = "quote"
+    #: Always there.
+    instrument_token: int = 0
+    #: As it was subscribed; None where the instrument was asked for by its token.
+    symbol: str | None = None
 
 
 @dataclass(slots=True)
@@ -159,7 +173,7 @@ class Clock:
 
 
 #: What :meth:`AsyncClient.messages` gives, in the order of the wire.
-Message = Union[Tick, Missed, Epoch, Gap, GapFilled, Candle, State, Run, Clock]
+Message = Union[Tick, Missed, Epoch, Gap, GapFilled, Candle, QuoteUpdate, State, Run, Clock]
 
 
 # Of a connection, to listeners only -------------------------------------------------------------------------------
@@ -212,6 +226,7 @@ EVENT_TYPES = (
     "gap",
     "gap_filled",
     "candle",
+    "quote",
     "state",
     "run",
     "clock",
@@ -274,7 +289,15 @@ def read_candle(message: Mapping[str, Any], symbol: str | None) -> Candle:
         message["volume"],
         message["revision"],
         message["final"],
+        message.get("oi"),
     )
+
+
+def read_quote_update(message: Mapping[str, Any], symbol: str | None) -> QuoteUpdate:
+    update = QuoteUpdate(*book_values(message))
+    update.instrument_token = message["instrument_token"]
+    update.symbol = symbol
+    return update
 
 
 def read_answer(message: Mapping[str, Any]) -> Answer:

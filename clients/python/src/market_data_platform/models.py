@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 from .times import as_datetime
 
@@ -75,6 +75,8 @@ class Bar:
     phase: str | None
     #: Its time is over.
     final: bool
+    #: The last open interest that quotes of its time told; None where none did.
+    oi: int | None = None
 
     @property
     def time(self) -> datetime:
@@ -82,9 +84,50 @@ class Bar:
         return as_datetime(self.ts)
 
 
+class Level(NamedTuple):
+    """One level of the book: how much lies at a price, in how many orders (0: not known)."""
+
+    price: float
+    quantity: int
+    orders: int
+
+
+@dataclass(slots=True)
+class Book:
+    """What is known of an instrument's book and day; None is not known. Rupees, and times in epoch microseconds."""
+
+    exchange_ts: int
+    #: Up to five levels, best first; empty where nobody bids.
+    bid: list[Level] | None = None
+    ask: list[Level] | None = None
+    total_buy_quantity: int | None = None
+    total_sell_quantity: int | None = None
+    #: Open interest.
+    oi: int | None = None
+    oi_day_high: int | None = None
+    oi_day_low: int | None = None
+    #: The day's average by volume.
+    average_price: float | None = None
+    last_quantity: int | None = None
+    last_trade_ts: int | None = None
+    #: The day's prices as the exchange has them.
+    open: float | None = None
+    high: float | None = None
+    low: float | None = None
+    previous_close: float | None = None
+    lower_circuit: float | None = None
+    upper_circuit: float | None = None
+    day_volume: int | None = None
+
+    @property
+    def time(self) -> datetime:
+        """``exchange_ts`` in India's time, exact to the microsecond."""
+        return as_datetime(self.exchange_ts)
+
+
 @dataclass(slots=True)
 class Quote:
-    """The last tick and its trading day so far; None where the token has no tick."""
+    """The last tick and its trading day so far, made of ticks: None where the token has no tick; and its book."""
 
     instrument_token: int
     last: HistoricalTick | None
@@ -92,6 +135,8 @@ class Quote:
     high: float | None
     low: float | None
     volume: int | None
+    #: None where nothing is known of book and day.
+    quote: Book | None = None
 
 
 @dataclass(slots=True)
@@ -206,8 +251,37 @@ def read_historical_tick(row: Mapping[str, Any]) -> HistoricalTick:
     )
 
 
+def _levels(rows: Sequence[Sequence[Any]] | None) -> list[Level] | None:
+    return None if rows is None else [Level(float(price), quantity, orders) for price, quantity, orders in rows]
+
+
+def book_values(row: Mapping[str, Any]) -> tuple[Any, ...]:
+    """The fields of a book in their order, as JSON has them."""
+    get = row.get
+    return (
+        row["exchange_ts"],
+        _levels(get("bid")),
+        _levels(get("ask")),
+        get("total_buy_quantity"),
+        get("total_sell_quantity"),
+        get("oi"),
+        get("oi_day_high"),
+        get("oi_day_low"),
+        _float(get("average_price")),
+        get("last_quantity"),
+        get("last_trade_ts"),
+        _float(get("open")),
+        _float(get("high")),
+        _float(get("low")),
+        _float(get("previous_close")),
+        _float(get("lower_circuit")),
+        _float(get("upper_circuit")),
+        get("day_volume"),
+    )
+
+
 def read_quote(row: Mapping[str, Any]) -> Quote:
-    last = row["last"]
+    last, book = row["last"], row.get("quote")
     return Quote(
         row["instrument_token"],
         None if last is None else read_historical_tick(last),
@@ -215,6 +289,7 @@ def read_quote(row: Mapping[str, Any]) -> Quote:
         _float(row["high"]),
         _float(row["low"]),
         row["volume"],
+        None if book is None else Book(*book_values(book)),
     )
 
 

@@ -22,6 +22,7 @@ from .events import (
     State,
     Stood,
     read_candle,
+    read_quote_update,
     read_tick,
 )
 from .rule import Rule
@@ -197,6 +198,9 @@ class Reader:
     def _take_candle(self, message: _Parsed, events: list[Read]) -> None:
         events.append(read_candle(message, self._symbol_of(message["instrument_token"])))
 
+    def _take_quote(self, message: _Parsed, events: list[Read]) -> None:
+        events.append(read_quote_update(message, self._symbol_of(message["instrument_token"])))
+
     def _take_state(self, message: _Parsed, events: list[Read]) -> None:
         token = message["instrument_token"]
         events.append(State(token, self._symbol_of(token), message["state"], message["since"]))
@@ -220,6 +224,7 @@ _TAKERS: Mapping[str, Callable[[Reader, _Parsed, list[Read]], None]] = {
     "gap": Reader._take_gap,
     "gap_filled": Reader._take_gap,
     "candle": Reader._take_candle,
+    "quote": Reader._take_quote,
     "state": Reader._take_state,
     "clock": Reader._take_clock,
 }

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, overload
 
 from .errors import MarketDataError, Unsupported
-from .events import Candle, Missed, Tick
+from .events import Candle, Missed, QuoteUpdate, Tick
 from .models import Bar, HistoricalTick
 
 if TYPE_CHECKING:
@@ -63,6 +63,7 @@ BAR_COLUMNS = (
     Column("volume", "whole"),
     Column("phase", "word", _PHASES),
     Column("final", "flag"),
+    Column("oi", "maybe"),
 )
 _LIVE_TICK_COLUMNS = (
     Column("exchange_ts", "time"),
@@ -88,6 +89,32 @@ _LIVE_CANDLE_COLUMNS = (
     Column("volume", "whole"),
     Column("revision", "whole"),
     Column("final", "flag"),
+    Column("oi", "maybe"),
+)
+#: The best levels have columns of their own, as whoever analyses quotes asks for them.
+_LIVE_QUOTE_COLUMNS = (
+    Column("exchange_ts", "time"),
+    Column("instrument_token", "whole"),
+    Column("symbol", "word"),
+    Column("bid_price", "price"),
+    Column("bid_quantity", "maybe"),
+    Column("ask_price", "price"),
+    Column("ask_quantity", "maybe"),
+    Column("total_buy_quantity", "maybe"),
+    Column("total_sell_quantity", "maybe"),
+    Column("oi", "maybe"),
+    Column("oi_day_high", "maybe"),
+    Column("oi_day_low", "maybe"),
+    Column("average_price", "price"),
+    Column("last_quantity", "maybe"),
+    Column("last_trade_ts", "maybe"),
+    Column("open", "price"),
+    Column("high", "price"),
+    Column("low", "price"),
+    Column("previous_close", "price"),
+    Column("lower_circuit", "price"),
+    Column("upper_circuit", "price"),
+    Column("day_volume", "maybe"),
 )
 
 
@@ -162,6 +189,8 @@ class Table(Sequence[R], Generic[R]):
             name = column.name
             if column.kind == "price":
                 held.extend([_number(row[name]) for row in rows])
+            elif column.kind == "maybe":
+                held.extend([row.get(name) for row in rows])
             else:
                 held.extend([row[name] for row in rows])
 
@@ -241,7 +270,7 @@ def _number(value: Any) -> float:
 
 class Recording(Sequence[R], Generic[R]):
     """
-    Live ticks or candles as they came, ``limit`` of them at most: full, the oldest go and are counted in ``dropped``.
+    Live ticks, candles or quotes as they came, ``limit`` of them at most: full, the oldest go, counted in ``dropped``.
     Of a candle the newest revision is kept, where the bar first came.
     """
 
@@ -291,11 +320,28 @@ class Recording(Sequence[R], Generic[R]):
 
     def to_pandas(self, tz: str = INDIA) -> pd.DataFrame:
         """A DataFrame by time, in India's unless ``tz`` says otherwise; needs pandas."""
-        columns = _LIVE_CANDLE_COLUMNS if self._kind is Candle else _LIVE_TICK_COLUMNS
+        columns = _LIVE_COLUMNS[self._kind]
         rows = list(self._rows.values())
-        values = {column.name: [getattr(row, column.name) for row in rows] for column in columns}
+        values = {column.name: [_value(row, column.name) for row in rows] for column in columns}
         return frame_of(columns, values, tz)
 
 
+_LIVE_COLUMNS: Mapping[type[Any], Sequence[Column]] = {
+    Tick: _LIVE_TICK_COLUMNS,
+    Candle: _LIVE_CANDLE_COLUMNS,
+    QuoteUpdate: _LIVE_QUOTE_COLUMNS,
+}
+
+
+def _value(row: Any, name: str) -> Any:
+    side, _, part = name.partition("_")
+    if side not in ("bid", "ask"):
+        return getattr(row, name)
+    levels = getattr(row, side)
+    return getattr(levels[0], part) if levels else None
+
+
 def recording_of(channel: str, limit: int) -> Recording[Any]:
+    if channel == "quote":
+        return Recording(QuoteUpdate, limit)
     return Recording(Candle if channel.startswith("candle") else Tick, limit)
