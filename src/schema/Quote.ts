@@ -230,6 +230,21 @@ const packetMembers = (state: QuoteState): string => {
   return text
 }
 
+/**
+ * Whether the first of two quotes of one instrument and instant is the one that counts wherever both are met in any order:
+ * of one raw topic the later; of two, whose offsets say nothing of each other, what came later; one that says of none
+ * (a replay's, from the store) only where there is no other.
+ */
+export const countsOver = (
+  a: Pick<Quote, "source" | "received_ts">,
+  b: Pick<Quote, "source" | "received_ts">
+): boolean => {
+  const [[topic, offset, index], [otherTopic, otherOffset, otherIndex]] = [a.source, b.source]
+  if (topic === otherTopic) return offset > otherOffset || (offset === otherOffset && index > otherIndex)
+  if (topic === "" || otherTopic === "") return otherTopic === ""
+  return a.received_ts > b.received_ts || (a.received_ts === b.received_ts && topic > otherTopic)
+}
+
 /** The members of what is known, each with a comma before it; empty where nothing is. */
 export const quoteMembers = (state: QuoteState): string => {
   const text = packetMembers(state)

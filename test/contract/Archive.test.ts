@@ -443,6 +443,20 @@ for (const { name, place } of places) {
           assert.deepStrictEqual(yield* minutes(OPEN, OPEN + A_DAY, 100), expected)
           assert.deepStrictEqual(yield* minutes(OPEN + minute, OPEN + 3 * minute, 100), expected.slice(1, 3))
           assert.deepStrictEqual(yield* minutes(0, OPEN + 2 * A_DAY, 3), expected.slice(0, 3))
+          // Of the minutes that have ticks those have an open interest that quotes told one in, the last.
+          const told = [5, 30, 45, 190, 600].map((second, i) =>
+            makeQuote({
+              instrument_token: 1,
+              exchange_ts: OPEN + second * 1_000_000,
+              oi: 1000 + i,
+              source: ["raw-1", i, 1]
+            })
+          )
+          const nothing = { ...told[2]!, oi: undefined, source: ["raw-1", 9, 1] as const }
+          yield* write(range(50, 50), [], [told[2]!, told[0]!, ...told.slice(3)])
+          yield* write(range(51, 51), [], [told[1]!, nothing, makeQuote({ instrument_token: 2, oi: 7 })])
+          const withOi = [{ ...expected[0]!, oi: 1002 }, expected[1]!, expected[2]!, { ...expected[3]!, oi: 1003 }]
+          assert.deepStrictEqual(yield* minutes(OPEN, OPEN + A_DAY, 100), withOi)
           // A late tick is in its minute at once.
           yield* write(range(20, 20), [
             makeTick({ instrument_token: 1, exchange_ts: OPEN + 5, sequence_id: 90, price: 1 })

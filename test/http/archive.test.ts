@@ -7,11 +7,13 @@ import { Context, Effect, Layer, Option, Stream } from "effect"
 import { rangeOf } from "../../src/http/archiveRoutes.ts"
 import * as ParquetFiles from "../../src/layers/archive/ParquetFiles.ts"
 import * as S3 from "../../src/layers/archive/S3.ts"
+import { toQuoteColumns } from "../../src/schema/QuoteColumns.ts"
 import { tradingDate } from "../../src/schema/Tick.ts"
 import { toColumns } from "../../src/schema/TickColumns.ts"
 import { Archive } from "../../src/streams/ports/Archive.ts"
 import { DAY, makeTick, NO_QUOTES, OPEN } from "../contract/ticks.ts"
 import { emptyBucket, objectIn } from "../support/buckets.ts"
+import { quoteOf } from "../support/quotes.ts"
 import { s3 } from "../support/services.ts"
 import { memoryStore, Rows } from "./memoryStore.ts"
 import { serve } from "./serving.ts"
@@ -177,6 +179,47 @@ describe("the archive over HTTP", () => {
       }).pipe(Effect.scoped)
     )
   }
+
+  it.live("says which objects are of quotes, and answers them at a path of their own", () =>
+    Effect.gen(function* () {
+      const folder = yield* Effect.acquireRelease(
+        Effect.sync(() => mkdtempSync(join(tmpdir(), "archive-"))),
+        (made) => Effect.sync(() => rmSync(made, { recursive: true, force: true }))
+      )
+      const archive = Context.get(yield* Layer.build(ParquetFiles.layer(folder)), Archive)
+      const quotes = Array.from({ length: 5 }, (_, i) => quoteOf(i, { exchange_ts: OPEN + i }))
+      const range = { incarnation: "normalized-1", partition: 0, first: 0, last: 9 }
+      yield* archive.write(range, toColumns(TICKS.slice(0, 3)), toQuoteColumns(quotes))
+      const { port } = yield* serve({ store: memoryStore(new Rows()), archive: Layer.succeed(Archive, archive) })
+      const listed = JSON.parse((yield* fetched(port, `/api/v1/archive?date=${DATE}`)).body.toString("utf8")) as {
+        readonly objects: ReadonlyArray<{ readonly kind: string; readonly path: string; readonly rows: number }>
+      }
+      const path = `/api/v1/archive/quotes/date=${DATE}/${NAME}`
+      assert.deepStrictEqual(
+        listed.objects.map(({ kind, path, rows }) => [kind, path, rows]),
+        [
+          ["ticks", PATH, 3],
+          ["quotes", path, 5]
+        ]
+      )
+      for (const [kind, at] of [
+        ["ticks", PATH],
+        ["quotes", path]
+      ] as const) {
+        const expected = readFileSync(join(folder, kind, `date=${DATE}`, NAME))
+        assert.isTrue((yield* fetched(port, at)).body.equals(expected))
+        const head = yield* fetched(port, at, { method: "HEAD" })
+        assert.deepStrictEqual([head.status, head.headers.get("content-length")], [200, String(expected.length)])
+      }
+      for (const [at, status] of [
+        [path.replace("-9.", "-8."), 404],
+        [path.replace(DATE, "2026-02-31"), 400],
+        [path.replace("/quotes/", "/bars/"), 404]
+      ] as const) {
+        assert.strictEqual((yield* fetched(port, at)).status, status, at)
+      }
+    }).pipe(Effect.scoped)
+  )
 
   it.live("reads an object only as far as its reader has come", () =>
     Effect.gen(function* () {

@@ -1,10 +1,18 @@
 import { spawn } from "node:child_process"
-import { readFileSync } from "node:fs"
+import { mkdtempSync, readFileSync, rmSync } from "node:fs"
+import { tmpdir } from "node:os"
+import { join } from "node:path"
 import { assert, describe, it } from "@effect/vitest"
-import { Effect } from "effect"
+import { Context, Effect, Layer } from "effect"
 import { PYTHON } from "../../scripts/servers/install.ts"
+import * as ParquetFiles from "../../src/layers/archive/ParquetFiles.ts"
+import * as SymbolsLayer from "../../src/layers/instruments/Symbols.ts"
+import { toQuoteColumns } from "../../src/schema/QuoteColumns.ts"
+import { toColumns } from "../../src/schema/TickColumns.ts"
+import { Archive } from "../../src/streams/ports/Archive.ts"
 import { LONG_MS } from "../support/guards.ts"
 import { instrumentOf } from "../support/instruments.ts"
+import { quoteOf } from "../support/quotes.ts"
 import { isInstalled } from "../support/services.ts"
 import { barsOf, memoryStore, OPEN, Rows, storedTick } from "./memoryStore.ts"
 import { serve } from "./serving.ts"
@@ -44,7 +52,78 @@ const python = (program: string): Effect.Effect<string> =>
     return Effect.sync(() => child.kill("SIGTERM"))
   })
 
+/** What it made of quotes, as JSON. */
+const QUOTES_REPORT = `
+import json
+
+best = quotes[quotes.bid_levels > 0].sort_values(["instrument_token", "exchange_ts"])
+print(json.dumps({
+    "rows": [len(quotes), frame.height, len(latest)],
+    "columns": list(quotes.columns) == frame.columns,
+    "dtypes": [str(quotes.exchange_ts.dtype), str(quotes.bid_price_1.dtype), str(frame.schema["bid_quantity_5"]), str(frame.schema["last_trade_ts"])],
+    "first": [int(best.exchange_ts.astype("int64").iloc[0]), float(best.bid_price_1.iloc[0]), float(best.ask_quantity_2.iloc[0]), best.feed.iloc[0], best.symbol.iloc[0]],
+    "nulls": [int(quotes.oi.isna().sum()), frame["oi"].null_count(), frame["bid_levels"].null_count(), int((frame["bid_levels"] == 0).sum())],
+    "spreads": [[int(token), round(spread, 6)] for token, spread in spreads.values.tolist()],
+}))
+`
+
 describe.skipIf(!isInstalled("python"))("README's Python", () => {
+  it.live(
+    "reads a day's archived quotes with pandas, polars and DuckDB",
+    () =>
+      Effect.gen(function* () {
+        const folder = yield* Effect.acquireRelease(
+          Effect.sync(() => mkdtempSync(join(tmpdir(), "archive-"))),
+          (made) => Effect.sync(() => rmSync(made, { recursive: true, force: true }))
+        )
+        const rows = new Rows()
+        rows.instruments.set(408065, instrumentOf(408065, "INFY"))
+        const store = memoryStore(rows)
+        const named = Layer.provide(ParquetFiles.layer(folder), Layer.provide(SymbolsLayer.layer, store))
+        const archive = Context.get(yield* Layer.build(named), Archive)
+        const quotes = Array.from({ length: 40 }, (_, i) =>
+          quoteOf(i, { instrument_token: i % 2 === 0 ? 408065 : 738561, exchange_ts: OPEN + i * 1_000_000 })
+        )
+        const put = (first: number, some: typeof quotes) =>
+          archive.write(
+            { incarnation: "normalized-1", partition: 0, first, last: first + 49 },
+            toColumns([]),
+            toQuoteColumns(some)
+          )
+        yield* put(0, quotes.slice(0, 25))
+        // One of an instant that the other object has as well.
+        yield* put(50, [...quotes.slice(25), { ...quotes[3]!, source: ["raw-1", 99, 1] }])
+        const { port } = yield* serve({ store, archive: Layer.succeed(Archive, archive) })
+        const block = [...README.matchAll(/```python\n([\s\S]*?)```/g)].find(([, text]) =>
+          text!.includes("/archive?")
+        )![1]!
+        assert.include(block, DATE)
+        const said = yield* python(block.replaceAll(ADDRESS, `http://127.0.0.1:${port}`) + QUOTES_REPORT)
+        const found = JSON.parse(said) as Readonly<Record<string, unknown>>
+        assert.deepStrictEqual(found.rows, [41, 41, 40])
+        assert.isTrue(found.columns as boolean)
+        assert.deepStrictEqual(found.dtypes, [
+          "datetime64[us, UTC]",
+          "float64",
+          "Int64",
+          "Datetime(time_unit='us', time_zone='UTC')"
+        ])
+        // Nobody bids in the first.
+        const { exchange_ts, bid, ask } = quotes[2]!
+        assert.deepStrictEqual(found.first, [exchange_ts, bid![0]![0], ask![1]![1], "snapshot", "NSE:INFY"])
+        const all = [...quotes, quotes[3]!]
+        const withoutOi = all.filter(({ oi }) => oi === undefined).length
+        assert.deepStrictEqual(found.nulls, [
+          withoutOi,
+          withoutOi,
+          all.filter(({ bid }) => bid === undefined).length,
+          all.filter(({ bid }) => bid?.length === 0).length
+        ])
+        assert.strictEqual((found.spreads as ReadonlyArray<unknown>).length, 2)
+      }).pipe(Effect.scoped),
+    LONG_MS
+  )
+
   it.live(
     "reads a day's ticks and bars with pandas, polars and DuckDB",
     () =>

@@ -136,6 +136,11 @@ export const memoryStore = (rows: Rows, change: Partial<TickStore["Service"]> = 
       ),
     quotePage: ({ instrument_token, from, to, limit, after = Number.NEGATIVE_INFINITY }) =>
       Effect.sync(() => rows.quotesOf(instrument_token, Math.max(from, after + 1), to).slice(0, limit)),
+    quoteTokens: (from, to) =>
+      Effect.sync(() => {
+        const within = rows.quotes.filter(({ exchange_ts }) => exchange_ts >= from && exchange_ts < to)
+        return [...new Set(within.map(({ instrument_token }) => instrument_token))].sort((a, b) => a - b)
+      }),
     daysSoFar: (tokens) =>
       Effect.sync(() => {
         const found = new Map<number, DaySoFar>()

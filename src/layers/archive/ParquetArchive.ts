@@ -516,7 +516,7 @@ export const make = (
       })
 
     const ticks = archivedTicks(days, thread)
-    const minutes = archivedBars(days, ticks)
+    const minutes = archivedBars(days, quoteDays, thread, ticks)
 
     const list: Archive["Service"]["list"] = (date) =>
       Effect.gen(function* () {

@@ -7,8 +7,9 @@ import { parentPort } from "node:worker_threads"
 import { type AsyncBuffer, type FileMetaData, type ParquetScan, parquetMetadataAsync, parquetScan } from "hyparquet"
 import { ByteWriter, ParquetWriter } from "hyparquet-writer"
 import type { ArchiveError } from "../../schema/Errors.ts"
+import { countsOver } from "../../schema/Quote.ts"
 import type { OiColumns, QuoteColumns } from "../../schema/QuoteColumns.ts"
-import { compareTicks, type TickOrder } from "../../schema/Tick.ts"
+import { compareTicks, type Source, type TickOrder } from "../../schema/Tick.ts"
 import { type NameColumn, Names, type StoredColumns, type TickColumns } from "../../schema/TickColumns.ts"
 import type { ArchivedKind } from "../../streams/ports/Archive.ts"
 import { nameOf, type ObjectSource } from "./objectSource.ts"
@@ -878,17 +879,11 @@ const ticksOf = async (wanted: TicksWanted): Promise<TicksFound> => {
 interface FoundQuote<Columns> extends RowRef<Columns> {
   readonly token: number
   readonly ts: number
-  readonly receivedTs: number
-  readonly incarnation: string
-  readonly offset: number
-  readonly index: number
+  readonly received_ts: number
+  readonly source: Source
 }
 
 const isSameInstant = (a: FoundQuote<unknown>, b: FoundQuote<unknown>): boolean => a.ts === b.ts && a.token === b.token
-
-/** Of each raw topic the later one; across topics, whose places say nothing of each other, the one that came later. */
-const isLater = (a: FoundQuote<unknown>, b: FoundQuote<unknown>): boolean =>
-  a.receivedTs > b.receivedTs || (a.receivedTs === b.receivedTs && a.incarnation > b.incarnation)
 
 /** Some instruments' rows of a row group in [from, to). */
 const quotesOfGroup = async <Columns extends OiColumns>(
@@ -936,13 +931,13 @@ const quotesOf = async <Columns extends OiColumns>(
       (a, b) =>
         a.ts - b.ts ||
         a.token - b.token ||
-        (a.incarnation < b.incarnation ? -1 : a.incarnation > b.incarnation ? 1 : 0) ||
-        a.offset - b.offset ||
-        a.index - b.index
+        (a.source[0] < b.source[0] ? -1 : a.source[0] > b.source[0] ? 1 : 0) ||
+        a.source[1] - b.source[1] ||
+        a.source[2] - b.source[2]
     )
     found = found.filter((quote, i) => {
       const next = found[i + 1]
-      return next === undefined || !isSameInstant(quote, next) || quote.incarnation !== next.incarnation
+      return next === undefined || !isSameInstant(quote, next) || quote.source[0] !== next.source[0]
     })
     if (found.length <= rows) return
     through = found[rows - 1]!.ts + 1
@@ -961,13 +956,17 @@ const quotesOf = async <Columns extends OiColumns>(
         if (columns === undefined) continue
         const { instrument_token, exchange_ts, received_ts, source_incarnation, source_offset, source_index } = columns
         for (let row = 0; row < exchange_ts.length; row++) {
+          // A later one of the same instant that does not say it takes nothing away.
+          if (kept === oiColumns && Number.isNaN(columns.oi[row]!)) continue
           found.push({
             token: instrument_token[row]!,
             ts: exchange_ts[row]!,
-            receivedTs: received_ts[row]!,
-            incarnation: source_incarnation.names[source_incarnation.indexes[row]!]!,
-            offset: source_offset[row]!,
-            index: source_index[row]!,
+            received_ts: received_ts[row]!,
+            source: [
+              source_incarnation.names[source_incarnation.indexes[row]!]!,
+              source_offset[row]!,
+              source_index[row]!
+            ],
             columns,
             row
           })
@@ -981,7 +980,7 @@ const quotesOf = async <Columns extends OiColumns>(
   for (const quote of found) {
     const other = latest.at(-1)
     if (other === undefined || !isSameInstant(other, quote)) latest.push(quote)
-    else if (isLater(quote, other)) latest[latest.length - 1] = quote
+    else if (countsOver(quote, other)) latest[latest.length - 1] = quote
   }
   return { columns: kept.gather(latest as never) as unknown as Columns, through }
 }

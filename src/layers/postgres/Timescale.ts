@@ -166,7 +166,7 @@ const makeStore = (
   const write = makeWriter(pool, days, bars, depth)
   const { bookmarks, ticks, ticksAfter, count, revision, tokens } = makeReader(pool, days, bars)
   const { candles, minutes, daysSoFar } = makeBarReader(pool, bars)
-  const { quotePage, latestQuotes, minuteOi, oiRevision } = makeQuoteReader(pool, days)
+  const { quotePage, quoteTokens, latestQuotes, minuteOi, oiRevision } = makeQuoteReader(pool, days)
   const { instruments, instrumentsVersion, putInstruments } = makeInstruments(pool)
 
   return TickStore.of({
@@ -178,6 +178,7 @@ const makeStore = (
     minuteOi: (query) => ask("minuteOi", () => minuteOi(query)),
     latestQuotes: (of) => ask("latestQuotes", () => latestQuotes(of)),
     quotePage: (query) => ask("quotePage", () => quotePage(query)),
+    quoteTokens: (from, to) => ask("quoteTokens", () => quoteTokens(from, to)),
     daysSoFar: (of) => ask("daysSoFar", () => daysSoFar(of)),
     ticksAfter: (token, epoch, position, limit) => ask("ticksAfter", () => ticksAfter(token, epoch, position, limit)),
     count: (of, from, to) => ask("count", () => count(of, from, to)),

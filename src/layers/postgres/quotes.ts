@@ -143,6 +143,18 @@ const LATEST = `
     WHERE l.instrument_token = k.token AND l.exchange_ts >= $2::timestamptz AND l.exchange_ts < $3::timestamptz
     ORDER BY l.exchange_ts DESC LIMIT 1) q`
 
+/** By the index of the primary key, from one instrument to the next. */
+const TOKENS = `
+  WITH RECURSIVE known AS (
+    SELECT min(instrument_token) AS token FROM quotes
+    WHERE exchange_ts >= $1::timestamptz AND exchange_ts < $2::timestamptz
+    UNION ALL
+    SELECT (SELECT min(q.instrument_token) FROM quotes q
+            WHERE q.instrument_token > known.token
+              AND q.exchange_ts >= $1::timestamptz AND q.exchange_ts < $2::timestamptz)
+    FROM known WHERE known.token IS NOT NULL)
+  SELECT token FROM known WHERE token IS NOT NULL`
+
 const MINUTE_OI = `
   SELECT ${seconds("minute")}, oi, ${seconds("exchange_ts")}, source_offset FROM oi_1m
   WHERE instrument_token = $1::integer AND minute >= $2::timestamptz AND minute < $3::timestamptz
@@ -258,6 +270,16 @@ export const makeQuoteReader = (pool: pg.Pool, days: Days) => {
     return found
   }
 
+  const quoteTokens = async (from: number, to: number): Promise<ReadonlyArray<number>> => {
+    const all = new Set<number>()
+    for (const window of await days.windows(from, to)) {
+      for (const [token] of await rows<readonly [number]>(pool, "quote_tokens", TOKENS, window.map(timestampText))) {
+        all.add(token)
+      }
+    }
+    return [...all].sort((a, b) => a - b)
+  }
+
   const minuteOi = async (query: Parameters<TickStore["Service"]["minuteOi"]>[0]): Promise<ReadonlyArray<MinuteOi>> => {
     const found = await rows<readonly [number, number, number, number]>(pool, "minute_oi", MINUTE_OI, [
       query.instrument_token,
@@ -278,5 +300,5 @@ export const makeQuoteReader = (pool: pg.Pool, days: Days) => {
     return found![0] === 0 ? "" : `oi:${found!.join()}`
   }
 
-  return { quotePage, latestQuotes, minuteOi, oiRevision }
+  return { quotePage, quoteTokens, latestQuotes, minuteOi, oiRevision }
 }

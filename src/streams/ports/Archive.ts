@@ -5,7 +5,7 @@ import type { ArchiveError, RangeTaken } from "../../schema/Errors.ts"
 import type { Quote } from "../../schema/Quote.ts"
 import type { QuoteColumns } from "../../schema/QuoteColumns.ts"
 import type { TickColumns } from "../../schema/TickColumns.ts"
-import type { CandleQuery, StoredTick, TickQuery } from "./TickStore.ts"
+import type { CandleQuery, QuoteQuery, StoredTick, TickQuery } from "./TickStore.ts"
 
 /** A range of one `normalized_ticks` partition, both ends included. */
 export interface ArchiveRange {
@@ -31,16 +31,6 @@ export interface ArchivedObjects {
     readonly rows: number
   }>
   readonly unreadable: ReadonlyArray<{ readonly kind: ArchivedKind; readonly name: string; readonly reason: string }>
-}
-
-/** Quotes of one instrument in [from, to), one an instant. */
-export interface QuoteQuery {
-  readonly instrument_token: number
-  readonly from: number
-  readonly to: number
-  readonly limit: number
-  /** The `exchange_ts` after which a page starts. */
-  readonly after?: number
 }
 
 export interface ArchivedObject {
@@ -93,7 +83,7 @@ export class Archive extends Context.Service<
     readonly quotePage: (query: QuoteQuery) => Effect.Effect<ReadonlyArray<Quote>, ArchiveError>
     /** A page of one instrument's ticks, ascending by `compareTicks`, one row a primary key. */
     readonly ticks: (query: TickQuery) => Effect.Effect<ReadonlyArray<StoredTick>, ArchiveError>
-    /** One-minute bars of one instrument, ascending: those of its ticks, at any moment. */
+    /** One-minute bars of one instrument, ascending: those of its ticks, with the last open interest that its quotes told in them, at any moment. */
     readonly minutes: (query: Omit<CandleQuery, "interval">) => Effect.Effect<ReadonlyArray<Candle>, ArchiveError>
     /** How many ticks there are in [from, to) of some instruments or all, by those that have any. */
     readonly counts: (

@@ -162,6 +162,8 @@ export class TickStore extends Context.Service<
     readonly latestQuotes: (tokens: ReadonlyArray<number>) => Effect.Effect<ReadonlyMap<number, Quote>, StoreError>
     /** A page of one instrument's quotes, ascending, one a stamp. One that a replay added has no source. */
     readonly quotePage: (query: QuoteQuery) => Effect.Effect<ReadonlyArray<Quote>, StoreError>
+    /** Every token that has quotes in [from, to). */
+    readonly quoteTokens: (from: number, to: number) => Effect.Effect<ReadonlyArray<number>, StoreError>
     readonly daysSoFar: (tokens: ReadonlyArray<number>) => Effect.Effect<ReadonlyMap<number, DaySoFar>, StoreError>
     /**
      * Ticks of one instrument's trading day (the one that `epoch` names) that come after (epoch, position) in the

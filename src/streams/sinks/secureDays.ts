@@ -1,9 +1,10 @@
 /**
- * Decides whether the archive holds all that the store has of some time, by reading it back: what it lacks, as rows that a
- * replay added or that were never archived before a kill, is handed to it first, and looked for again.
+ * Decides whether the archive holds all that the store has of some time, ticks and quotes, by reading it back: what it
+ * lacks, as rows that a replay added or that were never archived before a kill, is handed to it first, and looked for again.
  */
 import { Effect } from "effect"
-import { toQuoteColumns } from "../../schema/QuoteColumns.ts"
+import { countsOver, type Quote } from "../../schema/Quote.ts"
+import { QUOTE_WEIGHT, toQuoteColumns } from "../../schema/QuoteColumns.ts"
 import { type Tick, tradingDate, tradingDay } from "../../schema/Tick.ts"
 import { toColumns } from "../../schema/TickColumns.ts"
 import { Archive } from "../ports/Archive.ts"
@@ -79,31 +80,89 @@ export const secureDays = (from: number, to: number) =>
       }
     })
 
+    const archivedQuotes = Effect.fnUntraced(function* (token: number, first: number, last: number) {
+      const found = new Map<number, Quote>()
+      let after: number | undefined
+      for (;;) {
+        const range = { instrument_token: token, from: first, to: last + 1, limit: PAGE }
+        const page: ReadonlyArray<Quote> = yield* ask(
+          archive.quotePage({ ...range, ...(after === undefined ? {} : { after }) })
+        )
+        for (const quote of page) found.set(quote.exchange_ts, quote)
+        if (page.length < PAGE) return found
+        after = page[page.length - 1]!.exchange_ts
+      }
+    })
+
+    /** Hands every quote of an instrument that the archive lacks, or of whose instant it has an earlier one, to `lacking`. */
+    const compareQuotes = Effect.fnUntraced(function* <E, R>(
+      token: number,
+      lacking: (quotes: ReadonlyArray<Quote>) => Effect.Effect<void, E, R>
+    ) {
+      let after: number | undefined
+      for (;;) {
+        const page: ReadonlyArray<Quote> = yield* ask(
+          store.quotePage({ instrument_token: token, from, to, limit: PAGE, ...(after === undefined ? {} : { after }) })
+        )
+        if (page.length > 0) {
+          const found = yield* archivedQuotes(token, page[0]!.exchange_ts, page[page.length - 1]!.exchange_ts)
+          const quotes = page.filter((quote) => {
+            const there = found.get(quote.exchange_ts)
+            return there === undefined || countsOver(quote, there)
+          })
+          if (quotes.length > 0) yield* lacking(quotes)
+          yield* Effect.yieldNow
+        }
+        if (page.length < PAGE) return
+        after = page[page.length - 1]!.exchange_ts
+      }
+    })
+
     let waiting: Array<StoredTick> = []
+    let waitingQuotes: Array<Quote> = []
     let handed = 0
+    let handedQuotes = 0
     const handOver = Effect.gen(function* () {
-      if (waiting.length === 0) return
-      const rows = waiting
+      if (waiting.length + waitingQuotes.length === 0) return
+      const [rows, quotes] = [waiting, waitingQuotes]
       waiting = []
-      yield* ask(archive.add(toColumns(rows.map(asTick)), toQuoteColumns([])))
+      waitingQuotes = []
+      yield* ask(archive.add(toColumns(rows.map(asTick)), toQuoteColumns(quotes)))
       crashPoint("after-handed-over")
       handed += rows.length
+      handedQuotes += quotes.length
     })
+    const handOverWhenMany = Effect.suspend(() =>
+      waiting.length + waitingQuotes.length * QUOTE_WEIGHT >= HANDED ? handOver : Effect.void
+    )
     const lacked = new Set<number>()
     for (const token of yield* ask(store.tokens(from, to))) {
       yield* compare(token, (rows) => {
         lacked.add(token)
         waiting.push(...rows)
-        return waiting.length >= HANDED ? handOver : Effect.void
+        return handOverWhenMany
+      })
+    }
+    const lackedQuotes = new Set<number>()
+    for (const token of yield* ask(store.quoteTokens(from, to))) {
+      yield* compareQuotes(token, (quotes) => {
+        lackedQuotes.add(token)
+        waitingQuotes.push(...quotes)
+        return handOverWhenMany
       })
     }
     yield* handOver
-    if (handed > 0) {
+    for (const [what, count] of [
+      ["ticks", handed],
+      ["quotes", handedQuotes]
+    ] as const) {
+      if (count === 0) continue
       yield* Effect.logInfo(
-        `archive: ${handed} ticks that only the store had were handed to it, before their day is dropped`
+        `archive: ${count} ${what} that only the store had were handed to it, before their day is dropped`
       )
     }
     let missing = 0
+    let missingQuotes = 0
     for (const token of lacked) {
       yield* compare(token, (rows) =>
         Effect.sync(() => {
@@ -111,11 +170,19 @@ export const secureDays = (from: number, to: number) =>
         })
       )
     }
+    for (const token of lackedQuotes) {
+      yield* compareQuotes(token, (quotes) =>
+        Effect.sync(() => {
+          missingQuotes += quotes.length
+        })
+      )
+    }
     for (const date of datesOf(from, to)) {
       const [corrupt] = (yield* ask(archive.list(date))).unreadable
       if (corrupt !== undefined)
-        return `the archive's object ${corrupt.name} of ${date} cannot be read: ${corrupt.reason}`
+        return `the archive's object ${corrupt.kind === "ticks" ? "" : `${corrupt.kind}/`}${corrupt.name} of ${date} cannot be read: ${corrupt.reason}`
     }
     crashPoint("after-read-back")
-    return missing > 0 ? `the archive does not give back ${missing} ticks that it was handed` : undefined
+    if (missing > 0) return `the archive does not give back ${missing} ticks that it was handed`
+    return missingQuotes > 0 ? `the archive does not give back ${missingQuotes} quotes that it was handed` : undefined
   })

@@ -12,7 +12,7 @@ import { TickStore } from "../../../src/streams/ports/TickStore.ts"
 import { Readiness } from "../../../src/streams/run/Readiness.ts"
 import { dropOldDays } from "../../../src/streams/sinks/retention.ts"
 import { NO_QUOTES, storeBatch } from "../../contract/ticks.ts"
-import { KEEP_DAYS, oldTicks } from "./oldTicks.ts"
+import { KEEP_DAYS, oldQuotes, oldTicks } from "./oldTicks.ts"
 
 const [, , folder, what] = process.argv
 if (folder === undefined || (what !== "fill" && what !== "drop")) throw new Error("dropAndDie FOLDER fill|drop")
@@ -24,7 +24,7 @@ await Effect.runPromise(
     const archive = yield* Archive
     if (what === "fill") {
       const ticks = oldTicks()
-      yield* store.write(storeBatch({ ticks }))
+      yield* store.write(storeBatch({ ticks, quotes: oldQuotes() }))
       while ((yield* store.refreshCandles) > 0);
       // The rest was gathered still when the process was killed.
       const range = { incarnation: "normalized-1", partition: 0, first: 0, last: 9 }

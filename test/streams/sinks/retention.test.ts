@@ -8,6 +8,8 @@ import { assert, describe, it } from "@effect/vitest"
 import { Effect, Layer, Logger, Stream } from "effect"
 import * as ParquetFiles from "../../../src/layers/archive/ParquetFiles.ts"
 import * as HistoryLayer from "../../../src/layers/history/History.ts"
+import { compareQuotes } from "../../../src/schema/Quote.ts"
+import { toQuoteColumns } from "../../../src/schema/QuoteColumns.ts"
 import { tradingDate, tradingDay } from "../../../src/schema/Tick.ts"
 import { toColumns } from "../../../src/schema/TickColumns.ts"
 import { Archive, noArchive } from "../../../src/streams/ports/Archive.ts"
@@ -18,7 +20,7 @@ import { dropOldDays, retention } from "../../../src/streams/sinks/retention.ts"
 import { NO_QUOTES, toStored } from "../../contract/ticks.ts"
 import { memoryStore, Rows } from "../../http/memoryStore.ts"
 import { withinOneDay } from "../../support/oneDay.ts"
-import { oldTicks } from "./oldTicks.ts"
+import { oldQuotes, oldTicks } from "./oldTicks.ts"
 
 const folder = Effect.acquireRelease(
   Effect.sync(() => mkdtempSync(join(tmpdir(), "retention-"))),
@@ -45,6 +47,8 @@ const world = Effect.gen(function* () {
   const rows = new Rows()
   const ticks = oldTicks()
   rows.ticks.push(...ticks.map(toStored))
+  const quotes = oldQuotes()
+  rows.quotes.push(...quotes)
   const first = ticks[0]!.exchange_ts - 10 * 3_600_000_000
   const days = [0, 1].map((n) => [first + n * MICROS_PER_DAY, first + (n + 1) * MICROS_PER_DAY] as const)
   const dropped: Array<number> = []
@@ -58,7 +62,14 @@ const world = Effect.gen(function* () {
       })
   })
   const archive = yield* Effect.map(Layer.build(ParquetFiles.layer(made)), (built) => built)
-  return { made, ticks, days, dropped, layer: Layer.mergeAll(store, Layer.succeedContext(archive), Readiness.layer) }
+  return {
+    made,
+    ticks,
+    quotes,
+    days,
+    dropped,
+    layer: Layer.mergeAll(store, Layer.succeedContext(archive), Readiness.layer)
+  }
 })
 
 const dateOf = (micros: number): string => tradingDate(tradingDay(micros))
@@ -66,15 +77,24 @@ const archived = (date: string) =>
   Effect.flatMap(Archive, (archive) =>
     Effect.map(Stream.runCollect(archive.read(date, undefined)), (all) => all.flat())
   )
+const quotesOf = (date: string) =>
+  Effect.flatMap(Archive, (archive) =>
+    Effect.map(Stream.runCollect(archive.quotes(date, undefined)), (all) => all.flat().toSorted(compareQuotes))
+  )
 const range = { incarnation: "normalized-1", partition: 0, first: 0, last: 9 }
 
 describe("days that the store is to keep no longer", () => {
   it.live("go once the archive was read back, which is handed what it lacked", () =>
     Effect.gen(function* () {
-      const { ticks, days, dropped, layer } = yield* world
+      const { ticks, quotes, days, dropped, layer } = yield* world
       yield* Effect.gen(function* () {
         const archive = yield* Archive
-        yield* archive.write(range, toColumns(ticks.filter((_, i) => i % 3 !== 0)), NO_QUOTES)
+        // Some it lacks, of one it has the depth that the store has not, of another an earlier one of its instant.
+        const deep = { ...quotes[4]!, bid: [...quotes[4]!.bid!, [99, 1, 1] as const] }
+        const earlier = { ...quotes[5]!, oi: 1, source: ["raw-1", 3, 1] as const }
+        const some = quotes.filter((_, i) => i % 3 === 0 && i !== 4 && i !== 5)
+        const columns = toQuoteColumns([...some, deep, earlier])
+        yield* archive.write(range, toColumns(ticks.filter((_, i) => i % 3 !== 0)), columns)
         assert.deepStrictEqual(yield* dropOldDays, { dropped: 2, reason: undefined })
         assert.deepStrictEqual(dropped, [days[0]![1], days[1]![1]])
         for (const [from] of days) {
@@ -82,6 +102,11 @@ describe("days that the store is to keep no longer", () => {
           const sorted = (all: ReadonlyArray<StoredTick>) =>
             all.toSorted((a, b) => a.instrument_token - b.instrument_token || a.sequence_id - b.sequence_id)
           assert.deepStrictEqual(sorted(yield* archived(dateOf(from))), sorted(wanted))
+          const expected = quotes.filter(({ exchange_ts }) => dateOf(exchange_ts) === dateOf(from))
+          assert.deepStrictEqual(
+            yield* quotesOf(dateOf(from)),
+            expected.map((quote) => (quote === quotes[4] ? deep : quote))
+          )
         }
       }).pipe(Effect.provide(layer))
     }).pipe(Effect.scoped)
@@ -171,6 +196,8 @@ describe("days that the store is to keep no longer", () => {
             const isOld = date < dateOf((Date.now() - 3 * 86_400_000) * 1000)
             assert.strictEqual(new Set(keys).size, keys.length)
             if (isOld) assert.strictEqual(keys.length, 50, date)
+            const wanted = oldQuotes().filter(({ exchange_ts }) => dateOf(exchange_ts) === date)
+            assert.deepStrictEqual(yield* quotesOf(date), isOld ? wanted : [])
             // Handed over twice it would lie there twice.
             const objects = readdirSync(join(made, "archive", "ticks", `date=${date}`))
             assert.strictEqual(objects.length, isOld ? 2 : 1)
