@@ -10,7 +10,7 @@ import { UNKNOWN } from "./backfill.ts"
 import { Candles } from "./Candles.ts"
 import { type ClientQueue, Frame, MAX_DELIVERY, type Notice, type Published, textNotice } from "./ClientQueue.ts"
 import { Listened, Listener, Offers, TURN_FRAMES } from "./Listened.ts"
-import type { ChannelHost, LogPlace, Member, Origin } from "./parts.ts"
+import type { ChannelHost, Follower, LogPlace, Member, Origin } from "./parts.ts"
 import { Quotes } from "./Quotes.ts"
 import { Silence } from "./Silence.ts"
 import { States } from "./States.ts"
@@ -42,6 +42,9 @@ export class Channel {
   lastClock: string | undefined
   private readonly instruments = new Map<number, InstrumentTicks>()
   readonly clients = new Set<Member>()
+  /** Who is told of ticks beside the clients, and for how many that listen in another way. */
+  follower: Follower | undefined
+  guests = 0
   private ringLimit: number
   /** Frames of the publish under way, and the clients that get any of them. */
   private frames: Array<Frame> = []
@@ -163,6 +166,7 @@ export class Channel {
     this.candles.settle()
     this.quotes.settle()
     this.offers.hand()
+    this.follower?.published(ticks, quotes)
   }
 
   /**
@@ -277,12 +281,14 @@ export class Channel {
     this.forgetAt = this.host.settings.HUB_INSTRUMENTS
     this.ringLimit = this.host.settings.RING_TICKS
     for (const client of this.clients) client.restart()
+    this.follower?.restart()
   }
 
   /** Ends every subscription; the clients stay connected. */
   close(): void {
     this.candles.close()
     this.quotes.close()
+    this.follower?.close()
     for (const client of [...this.clients]) client.leave()
     this.instruments.clear()
     this.kept = 0

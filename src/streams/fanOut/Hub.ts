@@ -18,7 +18,7 @@ import { Channel, LIVE } from "./Channel.ts"
 import { type ClientQueue, type ClientSocket, type Frame, type Held, MAX_FLUSH_CHARS } from "./ClientQueue.ts"
 import { HubClient } from "./HubClient.ts"
 import { type History, historyOf, quotesFrom, storedMinutesOf } from "./history.ts"
-import type { ChannelHost, ClientHost, GivenUp, HubSettings, Origin } from "./parts.ts"
+import type { ChannelHost, ClientHost, Follower, GivenUp, HubSettings, Origin } from "./parts.ts"
 import { MAX_WAITING } from "./StoredBars.ts"
 
 /** Looks outside memory at a time, of all clients together. */
@@ -100,6 +100,7 @@ export class Hub implements ChannelHost, ClientHost {
   readonly live: Channel
   private readonly channels = new Map<string, Channel>()
   private readonly connected = new Set<HubClient>()
+  private following: ((channel: Channel) => Follower) | undefined
   /** What waits for all clients together. */
   readonly held: Held = { ticks: 0, bytes: 0 }
   /** Instruments that clients subscribe to or have left, all clients together. */
@@ -147,7 +148,14 @@ export class Hub implements ChannelHost, ClientHost {
     }
     const channel = new Channel(key, this, day)
     this.channels.set(key, channel)
+    if (this.following !== undefined) channel.follower = this.following(channel)
     return channel
+  }
+
+  /** Has somebody follow the market, and every replay from where it begins. */
+  follow(following: (channel: Channel) => Follower): void {
+    this.following = following
+    this.live.follower = following(this.live)
   }
 
   /** Ends a replay's channel and frees its memory; its clients stay connected, with nothing subscribed. */
@@ -157,9 +165,10 @@ export class Hub implements ChannelHost, ClientHost {
     this.channels.delete(key)
   }
 
-  /** How many clients are on a channel. */
+  /** How many clients are on a channel, its follower's included. */
   clients(key: string): number {
-    return this.channels.get(key)?.clients.size ?? 0
+    const channel = this.channels.get(key)
+    return channel === undefined ? 0 : channel.clients.size + channel.guests
   }
 
   /** All connections. */

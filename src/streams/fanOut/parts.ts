@@ -4,6 +4,7 @@
  */
 import type { Quote } from "../../schema/Quote.ts"
 import type { Segment } from "../../schema/Sessions.ts"
+import type { Tick } from "../../schema/Tick.ts"
 import type { Bookmark } from "../log/bookmark.ts"
 import type { ClientQueue, Frame, Held } from "./ClientQueue.ts"
 import type { History } from "./history.ts"
@@ -48,6 +49,16 @@ export interface HubSettings {
   readonly CANDLE_MS: number
   /** How far ahead of the log's clock a tick may be stamped. */
   readonly MAX_FUTURE_SKEW_MS: number
+}
+
+/** Who follows a channel beside its clients, by plain calls that never wait. */
+export interface Follower {
+  /** What was published, each in order, what the channel has passed over included. */
+  readonly published: (ticks: ReadonlyArray<Tick>, quotes: ReadonlyArray<Quote>) => void
+  /** A run begins anew: what came before counts no more. */
+  readonly restart: () => void
+  /** Nothing more comes. */
+  readonly close: () => void
 }
 
 /** What a channel needs of the hub that it belongs to. */

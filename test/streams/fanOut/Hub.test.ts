@@ -1006,3 +1006,32 @@ describe("the rule, whatever happens", () => {
     }
   }
 })
+
+describe("who follows the hub", () => {
+  it("is told of the market and of every replay from its beginning, of runs that begin anew and of the end", () => {
+    const hub = make()
+    const told: Array<string> = []
+    hub.follow(({ key }) => ({
+      published: (ticks, quotes) =>
+        told.push(`${key}: ${ticks.map(({ position }) => position).join()} ${quotes.length}`),
+      restart: () => told.push(`${key}: anew`),
+      close: () => told.push(`${key}: over`)
+    }))
+    hub.publish(run(1, 1, 2))
+    hub.open("r1", 20_468)
+    hub.channel("r1")!.publish(run(1, 1, 1))
+    hub.open("r1")
+    hub.close("r1")
+    assert.deepStrictEqual(told, [": 1,2 0", "r1: 1 0", "r1: anew", "r1: over"])
+  })
+
+  it("counts those who listen by way of it as listeners of a replay", () => {
+    const hub = make()
+    hub.follow(() => ({ published: () => undefined, restart: () => undefined, close: () => undefined }))
+    const channel = hub.open("r1", 20_468)
+    assert.strictEqual(hub.clients("r1"), 0)
+    channel.guests = 2
+    connect(hub, { key: "r1" })
+    assert.strictEqual(hub.clients("r1"), 3)
+  })
+})
