@@ -61,6 +61,8 @@ export interface ExchangeHost {
   readonly isCrowded: boolean
   /** The answer to a request that finds no place. */
   readonly spentRefusal: (kind: Kind, spent: Spent) => Refusal
+  /** A failure's body as whoever asks at a path reads it. */
+  readonly told: (path: string, body: Refusal["body"]) => Refusal["body"]
   /** Counts a refused request, and leaves its line. */
   readonly count: (head: Head, kind: Kind, refusal: Refusal) => void
   /** Counts a request whose answer was broken off, and leaves its line. */
@@ -174,7 +176,8 @@ export class Exchange {
   /** Answers a refusal. A client that is still sending is let go on for a while, so that it comes to read why. */
   refuse(given: Refusal, kind: Kind = this.#kind): void {
     if (this.#isOver) return
-    const refusal = { key: this.key?.name, ...given, headers: { ...this.headers, ...given.headers } }
+    const body = this.#front.told(this.head.path, given.body)
+    const refusal = { key: this.key?.name, ...given, body, headers: { ...this.headers, ...given.headers } }
     this.#front.count(this.head, kind, refusal)
     const { slots } = this.#front
     const { res, head } = this

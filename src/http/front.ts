@@ -70,6 +70,10 @@ export interface FrontOptions extends Bounds {
   /** The route of a path as figures name it: one of few, whatever is asked for. */
   readonly routeOf: (path: string) => string
   readonly settings: FrontSettings
+  /** What its figures are told apart by from those of another front of the process. */
+  readonly listener?: string
+  /** A failure's body as whoever asks at a path reads it; as the platform's own routes tell it unless given. */
+  readonly told?: (path: string, body: Refusal["body"]) => Refusal["body"]
 }
 
 /** File descriptors that this process may have open; `undefined` where the system does not say. */
@@ -126,6 +130,7 @@ export class Front implements ExchangeHost {
   private readonly refusedCount: (kind: string, reason: string) => void
   private readonly answeredCount: (route: string, status: number) => void
   private readonly routeOf: (path: string) => string
+  readonly told: (path: string, body: Refusal["body"]) => Refusal["body"]
   private readonly bodyBytes: { readonly add: (value: number) => void }
   private readonly failure: (error: unknown) => void
   private connections = 0
@@ -135,7 +140,7 @@ export class Front implements ExchangeHost {
   private isSweeping = false
 
   constructor(
-    { guard, routeOf, settings, times, connections = connectionLimit() }: FrontOptions,
+    { guard, routeOf, settings, times, connections = connectionLimit(), told = toldAt }: FrontOptions,
     services: {
       readonly slots: Slots
       readonly log: ClientLog
@@ -159,6 +164,7 @@ export class Front implements ExchangeHost {
     this.refusedCount = services.refused
     this.answeredCount = services.answered
     this.routeOf = routeOf
+    this.told = told
     this.bodyBytes = services.bodyBytes
     this.failure = services.failure
   }
@@ -248,7 +254,7 @@ export class Front implements ExchangeHost {
 
   /** Refuses a request that has no place yet. */
   refuse(res: HttpResponse, head: Head, kind: Kind, why: Refusal): void {
-    const refusal = { ...why, body: toldAt(head.path, why.body) }
+    const refusal = { ...why, body: this.told(head.path, why.body) }
     if (head.hasBody && this.slots.enter("drain", head.peer) === undefined) {
       const exchange = new Exchange(this, res, head, "drain")
       exchange.receive(Number.POSITIVE_INFINITY, () => {})
@@ -282,7 +288,8 @@ export class Front implements ExchangeHost {
   private refuseHead(res: HttpResponse, head: Head, kind: string, { status, parameter, message }: HeadRefusal): void {
     const tags = { 400: "BadRequest", 426: "UpgradeRequired", 501: "NotImplemented" }
     const headers = status === 426 ? { upgrade: "websocket", "sec-websocket-version": "13" } : {}
-    const refusal = { status, reason: "malformed", body: { _tag: tags[status], message, parameter }, headers }
+    const body = this.told(head.path, { _tag: tags[status], message, parameter })
+    const refusal = { status, reason: "malformed", body, headers }
     this.count(head, kind, refusal)
     refuseAtOnce(res, head.method, refusal, true)
   }
@@ -436,7 +443,8 @@ export const makeFront = (options: FrontOptions): Effect.Effect<Front, never, Sc
       run(withFields(Effect.logWarning(line), fields))
     })
     const most = options.connections ?? connectionLimit()
-    metrics.bind(metrics.httpMaxConnections, {}, context).add(most)
+    const labels = options.listener === undefined ? {} : { listener: options.listener }
+    metrics.bind(metrics.httpMaxConnections, labels, context).add(most)
     const slots = new Slots(
       {
         operator: MAX_OPERATOR_REQUESTS,
@@ -446,7 +454,8 @@ export const makeFront = (options: FrontOptions): Effect.Effect<Front, never, Sc
         drain: MAX_DRAINS
       },
       settings.HTTP_ADDRESS_PERCENT,
-      context
+      context,
+      labels
     )
     const refused = (kind: string, reason: string) =>
       metrics.bind(metrics.httpRefused, { kind, reason }, context).add(1)
@@ -456,7 +465,7 @@ export const makeFront = (options: FrontOptions): Effect.Effect<Front, never, Sc
       {
         slots,
         log,
-        gauge: metrics.bind(metrics.httpConnections, {}, context),
+        gauge: metrics.bind(metrics.httpConnections, labels, context),
         refused,
         answered: (route, status) =>
           metrics.bind(metrics.httpAnswers, { route, status: String(status) }, context).add(1),

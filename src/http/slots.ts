@@ -21,10 +21,15 @@ export class Slots {
   /** Called whenever nothing is under way any more. */
   idle: (() => void) | undefined
 
-  constructor(limits: SlotLimits, addressPercent: number, context: Context.Context<never>) {
+  constructor(
+    limits: SlotLimits,
+    addressPercent: number,
+    context: Context.Context<never>,
+    labels: Readonly<Record<string, string>> = {}
+  ) {
     const places = (kind: Kind): Places => ({
       allowance: new Allowance(limits[kind], addressPercent),
-      active: metrics.bind(metrics.httpRequestsActive, { kind }, context)
+      active: metrics.bind(metrics.httpRequestsActive, { ...labels, kind }, context)
     })
     this.places = {
       operator: places("operator"),

@@ -171,8 +171,9 @@ export const barsGivenUp = counter(
 )
 export const httpRequestsActive = gauge(
   "topology_http_requests_active",
-  "Requests under way, by kind: operator, body (being received), ordinary, stream, drain (refused, still being sent)",
-  "kind"
+  "Requests under way, by kind: operator, body (being received), ordinary, stream, drain (refused, still being sent); listener: kite's are the gateway's",
+  "kind",
+  "listener"
 )
 export const httpRefused = counter(
   "topology_http_refused_total",
@@ -187,10 +188,20 @@ export const httpAnswers = counter(
   "status"
 )
 export const httpBodyBytes = counter("topology_http_body_bytes_total", "Bytes of requests' bodies that came in")
-export const httpConnections = gauge("topology_http_connections", "Connections that are open, WebSockets included")
+export const httpConnections = gauge(
+  "topology_http_connections",
+  "Connections that are open, WebSockets included; listener: kite's are the gateway's",
+  "listener"
+)
 export const httpMaxConnections = gauge(
   "topology_http_max_connections",
-  "The most connections that are let be open: the process's file descriptors less those kept for drivers"
+  "The most connections that are let be open: the process's file descriptors less those kept for drivers",
+  "listener"
+)
+export const kiteConnections = gauge("topology_kite_connections", "Clients of the Kite gateway's ticker")
+export const kiteSubscriptions = gauge(
+  "topology_kite_subscriptions",
+  "Instruments that they subscribe to, all together"
 )
 export const tlsExpires = gauge(
   "topology_tls_expires_seconds",
