@@ -5,6 +5,7 @@ import { runCli } from "./commands/cli.ts"
 import { demo } from "./commands/demo.ts"
 import { dlq } from "./commands/dlq.ts"
 import { feed } from "./commands/feed.ts"
+import { gateway } from "./commands/gateway.ts"
 import { instruments } from "./commands/instruments.ts"
 import { keys } from "./commands/keys.ts"
 import { migrate } from "./commands/migrate.ts"
@@ -16,7 +17,7 @@ import { worker } from "./commands/worker.ts"
 
 const mdp = Command.make("mdp").pipe(
   Command.withDescription("Market data platform"),
-  Command.withSubcommands([demo, run, worker, server, feed, replay, instruments, dlq, keys, migrate, topology])
+  Command.withSubcommands([demo, run, worker, server, gateway, feed, replay, instruments, dlq, keys, migrate, topology])
 )
 
 const code = await runCli(mdp, process.argv.slice(2))

@@ -9,7 +9,16 @@ import { FIRST_SIMULATED_TOKEN, type Simulation, simulatedInstruments } from "..
 import { Instruments } from "../streams/ports/Instruments.ts"
 import { simulationFlags, simulationOf } from "./feed.ts"
 import { supervise } from "./groups.ts"
-import { checkHost, insecureFlag, instance, launch } from "./instance.ts"
+import {
+  checkHost,
+  checkKite,
+  insecureFlag,
+  instance,
+  kitePortFlag,
+  launch,
+  toldKite,
+  withKitePort
+} from "./instance.ts"
 import { isJson, tell } from "./lines.ts"
 import { listening } from "./listening.ts"
 import { settings } from "./services.ts"
@@ -57,11 +66,12 @@ const market = (simulation: Simulation, over: Deferred.Deferred<void>) =>
 
 export const demo = Command.make(
   "demo",
-  { ...simulationFlags, insecure: insecureFlag },
-  Effect.fnUntraced(function* ({ insecure, ...flags }) {
+  { ...simulationFlags, insecure: insecureFlag, kitePort: kitePortFlag },
+  Effect.fnUntraced(function* ({ insecure, kitePort, ...flags }) {
     const simulation = yield* simulationOf(flags)
-    const given = yield* settings
+    const given = withKitePort(yield* settings, kitePort)
     yield* checkHost(given, insecure)
+    yield* checkKite(given)
     const { rules } = yield* Server.check(given)
     const over = yield* Deferred.make<void>()
     const welcomed = Layer.effectDiscard(
@@ -76,7 +86,8 @@ export const demo = Command.make(
       })
     )
     yield* launch(
-      welcomed.pipe(
+      toldKite.pipe(
+        Layer.provideMerge(welcomed),
         Layer.provideMerge(market(simulation, over)),
         Layer.provideMerge(instance(given, given.DATA_DIR, registered(simulation)))
       )

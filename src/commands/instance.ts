@@ -1,8 +1,10 @@
 /** Decides what a whole instance in one process is made of: the services that the settings name or embed, the groups, the server. */
-import { Context, Effect, Layer } from "effect"
+import { Context, Effect, Layer, Option } from "effect"
 import { Flag } from "effect/cli"
 import * as Access from "../http/access.ts"
+import { connectionLimit } from "../http/front.ts"
 import { HttpSettings } from "../http/HttpSettings.ts"
+import * as KiteServer from "../http/kite/Server.ts"
 import { checkResolves, isLoopbackHost } from "../http/listen.ts"
 import * as Server from "../http/Server.ts"
 import { webSocket } from "../http/WebSocket.ts"
@@ -32,6 +34,7 @@ import { watchLog, watchStore } from "../streams/run/watch.ts"
 import { describe, STAGES, groups as table } from "../streams/topology.ts"
 import { groups, supervise } from "./groups.ts"
 import { lifeOf } from "./life.ts"
+import { tell } from "./lines.ts"
 import { boundMemory } from "./memory.ts"
 import { partitionsKept } from "./partitions.ts"
 import { archive, Crashed, caches, history, log, store } from "./services.ts"
@@ -107,11 +110,59 @@ export const access = (given: Settings) =>
 /** What is to be done before anybody is answered, such as registering the instruments that will be asked for. */
 export type Beforehand = Layer.Layer<never, StoreError, Instruments>
 
-/** REST, WebSocket, dashboard and replays, on whatever log, store and caches there are. */
+/** `--kite-port`: the Kite gateway in the same process. */
+export const kitePortFlag = Flag.Int("kite-port").pipe(
+  Flag.withMetavar("PORT"),
+  Flag.withDescription("port of the Kite Connect 3 gateway, 0 picks a free one (default: KITE_PORT, else none)"),
+  Flag.filter(
+    (port) => port >= 0 && port <= MAX_PORT,
+    (port) => `Expected a port from 0 to ${MAX_PORT}, got ${port}`
+  ),
+  Flag.optional
+)
+
+/** The settings as the flag says. */
+export const withKitePort = (given: Settings, port: Option.Option<number>): Settings =>
+  Option.isSome(port) ? { ...given, KITE_PORT: port.value } : given
+
+/** What would keep the gateway from starting, where there is to be one, is said before anything is begun. */
+export const checkKite = (given: Settings): Effect.Effect<void, SettingError> =>
+  given.KITE_PORT === undefined ? Effect.void : KiteServer.checkKiteHost(given)
+
+/** REST, WebSocket, dashboard and replays, and the Kite gateway where KITE_PORT is set. */
 export const serving = (given: Settings, beforehand: Beforehand = Layer.empty) => {
-  const server = Layer.unwrap(Effect.map(webSocket(given), (mount) => Server.layer([mount]))).pipe(
+  const bounds = given.KITE_PORT === undefined ? {} : { connections: connectionLimit() - kiteConnections() }
+  const server = Layer.unwrap(Effect.map(webSocket(given), (mount) => Server.layer([mount], bounds))).pipe(
     Layer.provide(Layer.succeed(HttpSettings, { ...given, describe: () => describe(given) }))
   )
+  // Whether there is one is the settings' to say: who asks for it asks whether it is there.
+  const kite: Layer.Layer<
+    never,
+    Layer.Error<ReturnType<typeof kiteLayer>>,
+    Layer.Services<ReturnType<typeof kiteLayer>>
+  > = given.KITE_PORT === undefined ? Layer.empty : kiteLayer(given)
+  return onMarket(given, Layer.merge(server, kite), beforehand)
+}
+
+/** The Kite gateway alone. */
+export const kiteServing = (given: Settings) => onMarket(given, kiteLayer(given))
+
+const MAX_PORT = 65_535
+/** Of the connections that the process may have, those of the gateway beside a server. */
+const kiteConnections = (): number => Math.floor(connectionLimit() / 4)
+const kiteLayer = (given: Settings) =>
+  Layer.provide(KiteServer.layer(given, { connections: kiteConnections() }), access(given))
+
+/** Says where the gateway listens, where there is one; after whatever says where the server does. */
+export const toldKite = Layer.effectDiscard(
+  Effect.gen(function* () {
+    const kite = yield* Effect.serviceOption(KiteServer.KiteServer)
+    if (Option.isSome(kite)) tell(`Kite gateway listening on ${kite.value.url}`, { kite_url: kite.value.url })
+  })
+)
+
+/** What answers, on whatever log, store and caches there are: the market as clients see it, with replays. */
+const onMarket = <A, E, R>(given: Settings, server: Layer.Layer<A, E, R>, beforehand: Beforehand = Layer.empty) => {
   const prices = Layer.effect(
     LastPrices,
     Effect.map(FanOut, (hub) => (token: number) => hub.live.lastPrice(token))

@@ -2,7 +2,16 @@
 import { Effect, Layer } from "effect"
 import { Command } from "effect/cli"
 import * as Server from "../http/Server.ts"
-import { checkHost, insecureFlag, instance, launch } from "./instance.ts"
+import {
+  checkHost,
+  checkKite,
+  insecureFlag,
+  instance,
+  kitePortFlag,
+  launch,
+  toldKite,
+  withKitePort
+} from "./instance.ts"
 import { tell } from "./lines.ts"
 import { listening } from "./listening.ts"
 import { settings } from "./services.ts"
@@ -11,10 +20,11 @@ const DEFAULT_DATA_DIR = "./data"
 
 export const run = Command.make(
   "run",
-  { insecure: insecureFlag },
-  Effect.fnUntraced(function* ({ insecure }) {
-    const given = yield* settings
+  { insecure: insecureFlag, kitePort: kitePortFlag },
+  Effect.fnUntraced(function* ({ insecure, kitePort }) {
+    const given = withKitePort(yield* settings, kitePort)
     yield* checkHost(given, insecure)
+    yield* checkKite(given)
     const { rules } = yield* Server.check(given)
     const dataDir = given.DATA_DIR ?? DEFAULT_DATA_DIR
     const told = Layer.effectDiscard(
@@ -24,6 +34,8 @@ export const run = Command.make(
         tell(`${listening(url, given.HOST, rules)}; data in ${kept}`, { url })
       })
     )
-    yield* launch(Layer.provideMerge(told, instance({ ...given, DATA_DIR: dataDir }, dataDir)))
+    yield* launch(
+      toldKite.pipe(Layer.provideMerge(told), Layer.provideMerge(instance({ ...given, DATA_DIR: dataDir }, dataDir)))
+    )
   })
 ).pipe(Command.withDescription("Worker and server in one process; what no setting names is embedded"))

@@ -8,7 +8,16 @@ import { observe } from "../streams/run/observe.ts"
 import { Readiness } from "../streams/run/Readiness.ts"
 import { STAGES } from "../streams/topology.ts"
 import { supervise } from "./groups.ts"
-import { checkHost, insecureFlag, launch, serving } from "./instance.ts"
+import {
+  checkHost,
+  checkKite,
+  insecureFlag,
+  kitePortFlag,
+  launch,
+  serving,
+  toldKite,
+  withKitePort
+} from "./instance.ts"
 import { lifeOf } from "./life.ts"
 import { say, tell } from "./lines.ts"
 import { listening } from "./listening.ts"
@@ -16,10 +25,11 @@ import { archive, caches, history, log, missing, required, settings, store } fro
 
 export const server = Command.make(
   "server",
-  { insecure: insecureFlag },
-  Effect.fnUntraced(function* ({ insecure }) {
-    const given = yield* settings
+  { insecure: insecureFlag, kitePort: kitePortFlag },
+  Effect.fnUntraced(function* ({ insecure, kitePort }) {
+    const given = withKitePort(yield* settings, kitePort)
     yield* checkHost(given, insecure)
+    yield* checkKite(given)
     const { rules } = yield* Server.check(given)
     yield* required(given, "KAFKA_BROKERS", "by mdp server; mdp run embeds what no setting names")
     yield* required(given, "DATABASE_URL", "by mdp server; mdp run embeds what no setting names")
@@ -37,7 +47,8 @@ export const server = Command.make(
     const kept = archive(given, given.DATA_DIR, true)
     const expected = STAGES.filter((stage) => stage !== "archive" || kept !== undefined)
     yield* launch(
-      told.pipe(
+      toldKite.pipe(
+        Layer.provideMerge(told),
         Layer.provideMerge(serving(given)),
         Layer.provideMerge(Overview.layer({ self, expected })),
         Layer.provideMerge(publishFigures(self)),

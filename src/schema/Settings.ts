@@ -2,6 +2,7 @@
 import { Result, Schema, SchemaGetter } from "effect"
 import { SettingError } from "./Errors.ts"
 import { explain } from "./Explain.ts"
+import { KiteDays, KiteReplay } from "./kite/asked.ts"
 
 const fromText = <A extends Schema.Constraint & { readonly Encoded: number }>(target: A) =>
   Schema.String.pipe(
@@ -120,6 +121,17 @@ const optional = {
     undefined,
     "addresses and networks that may read a worker's /metrics besides loopback, comma-separated, such as 10.0.0.0/8; " +
       "on a server, where it is set, only they (without a key) and who has a key may read /metrics and /topology"
+  ),
+  KITE_PORT: setting(
+    whole(0, 65_535),
+    undefined,
+    "port of the Kite Connect 3 gateway of server, run and demo, on HOST; unset: none; 0 picks a free one"
+  ),
+  KITE_REPLAY: setting(
+    KiteReplay,
+    undefined,
+    "trading day that the gateway replays to whose api_key names none, and how fast, such as 2026-01-15@60; it begins " +
+      "with the first subscription; unset: the live market"
   ),
   TLS_CERT_FILE: setting(
     Schema.String,
@@ -411,6 +423,39 @@ const defaulted = {
     "a replay ends this long after its last client left, unless detached"
   ),
   MAX_REPLAYS: setting(whole(1, 1000), "8", "replays at a time; more are refused with 429"),
+  KITE_SHIFT: setting(
+    Schema.Literals(["true", "false"]),
+    "false",
+    "whether the gateway tells the stamps of a replayed day as if it were today"
+  ),
+  KITE_CONNECTIONS: setting(
+    whole(1, 1_000_000),
+    "3",
+    "WebSockets of one api_key to the gateway, of one API key where they are asked for; more are refused with 429"
+  ),
+  KITE_INSTRUMENTS: setting(
+    whole(1, 1_000_000),
+    "3000",
+    "instruments that one WebSocket to the gateway subscribes to; more are refused by a text error, the others flow"
+  ),
+  KITE_QUOTE_INSTRUMENTS: setting(whole(1, 10_000), "500", "instruments of one /quote of the gateway"),
+  KITE_LTP_INSTRUMENTS: setting(
+    whole(1, 10_000),
+    "1000",
+    "instruments of one /quote/ohlc or /quote/ltp of the gateway"
+  ),
+  KITE_QUOTE_RATE: setting(
+    whole(1, 100_000),
+    "1",
+    "quotes a second that one api_key may ask the gateway for; more: 429"
+  ),
+  KITE_HISTORICAL_RATE: setting(whole(1, 100_000), "3", "the same of candles"),
+  KITE_REQUEST_RATE: setting(whole(1, 100_000), "10", "the same of everything else"),
+  KITE_HISTORICAL_DAYS: setting(
+    KiteDays,
+    "minute=60,3minute=100,5minute=100,10minute=100,15minute=200,30minute=200,60minute=400,day=2000",
+    "days of candles that one request to the gateway may span, by interval"
+  ),
   DRAIN_DEADLINE_MS: setting(whole(100, 600_000), "10000", "longest time a stop may take to drain and commit")
 } as const
 

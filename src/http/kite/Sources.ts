@@ -1,0 +1,150 @@
+/**
+ * Decides which market somebody's `api_key` leads to: the live one, a replay that was started elsewhere, or a day that is
+ * replayed for whoever names it: begun with the first subscription, and anew where it is over and somebody connects.
+ */
+import { Effect, Semaphore } from "effect"
+import { shiftToToday } from "../../schema/kite/asked.ts"
+import { tradingDay } from "../../schema/Tick.ts"
+import type { Channel } from "../../streams/fanOut/Channel.ts"
+import type { Hub } from "../../streams/fanOut/Hub.ts"
+import type { Replay, Replays } from "../../streams/replay/Replays.ts"
+import { type KiteRefusal, refused, storeRefusal, tooMany } from "./answers.ts"
+import { Market } from "./Market.ts"
+import type { Visitor } from "./Visitors.ts"
+
+/** Replays that are over and can still be asked of. */
+const MAX_OVER = 8
+
+/** A market as somebody asks of it. */
+export interface Source {
+  readonly market: Market
+  /** The trading day that is replayed, since 1970; undefined: live. */
+  readonly day: number | undefined
+  /** The market's time in microseconds: of a replay how far it has come. */
+  readonly now: () => number
+  /** Added to every stamp that is told, and taken from those that are asked for. */
+  readonly shift: () => number
+  /** Somebody listens: a replay that waits for it begins. */
+  readonly begin: Effect.Effect<void>
+}
+
+export interface Started {
+  readonly date: string
+  readonly id: string
+  readonly speed: Replay["speed"]
+}
+
+export interface SourcesOptions {
+  readonly hub: Hub
+  readonly replays: Replays["Service"]
+  readonly shifts: boolean
+  /** Epoch microseconds. */
+  readonly now: () => number
+  /** Somebody has had a day replayed. */
+  readonly started: (visitor: Visitor, started: Started) => void
+}
+
+const isOver = ({ state }: Replay): boolean => state === "ended" || state === "failed"
+
+export class Sources {
+  private readonly options: SourcesOptions
+  private readonly markets = new Map<string, Market>()
+  /** The replays of days, by how they were asked for; those that have begun. */
+  private readonly days = new Map<string, string>()
+  private readonly begun = new Set<string>()
+  private readonly starting = Semaphore.makeUnsafe(1)
+
+  constructor(options: SourcesOptions) {
+    this.options = options
+    options.hub.follow((channel) => this.follow(channel))
+  }
+
+  private follow(channel: Channel): Market {
+    const market = new Market(channel)
+    this.markets.set(channel.key, market)
+    const over = [...this.markets.values()].filter(({ isOver }) => isOver)
+    for (const { key } of over.slice(0, Math.max(0, over.length - MAX_OVER))) this.markets.delete(key)
+    return market
+  }
+
+  private sourceOf(market: Market, replay?: Replay): Source {
+    const { now, replays, shifts } = this.options
+    if (replay === undefined) return { market, day: undefined, now, shift: () => 0, begin: Effect.void }
+    const { from, id } = replay
+    const day = tradingDay(from)
+    return {
+      market,
+      day,
+      now: () =>
+        Effect.runSync(
+          Effect.match(replays.get(id), {
+            onFailure: () => market.newest ?? from,
+            onSuccess: ({ clock }) => clock ?? from
+          })
+        ),
+      shift: () => (shifts ? shiftToToday(day, now()) : 0),
+      begin: Effect.suspend(() => {
+        if (![...this.days.values()].includes(id) || this.begun.has(id)) return Effect.void
+        this.begun.add(id)
+        return Effect.ignore(replays.change(id, { state: "running" }))
+      })
+    }
+  }
+
+  /** `connects`: somebody begins to listen, and a day that is over begins anew. */
+  readonly of = (visitor: Visitor, connects = false): Effect.Effect<Source, KiteRefusal> => {
+    const { wish } = visitor
+    if (wish.kind === "live") return Effect.succeed(this.sourceOf(this.markets.get(this.options.hub.live.key)!))
+    return wish.kind === "replay"
+      ? this.ofReplay(wish.id)
+      : this.starting.withPermits(1)(this.ofDay(visitor, wish.text, wish.day, connects))
+  }
+
+  private ofReplay(id: string): Effect.Effect<Source, KiteRefusal> {
+    const none = refused("TokenException", `api_key: no replay is called ${id} here, or it is over long ago`)
+    return Effect.matchEffect(this.options.replays.get(id), {
+      onFailure: () => Effect.fail(none),
+      onSuccess: (replay) => {
+        const market = this.markets.get(id)
+        return market === undefined ? Effect.fail(none) : Effect.succeed(this.sourceOf(market, replay))
+      }
+    })
+  }
+
+  private ofDay(
+    visitor: Visitor,
+    text: string,
+    { date, speed }: { readonly date: string; readonly speed: Replay["speed"] },
+    connects: boolean
+  ): Effect.Effect<Source, KiteRefusal> {
+    const { replays, started } = this.options
+    return Effect.gen({ self: this }, function* () {
+      const known = this.days.get(text)
+      if (known !== undefined) {
+        const replay = yield* Effect.orElseSucceed(replays.get(known), () => undefined)
+        const market = this.markets.get(known)
+        if (replay !== undefined && market !== undefined && !(connects && isOver(replay))) {
+          return this.sourceOf(market, replay)
+        }
+        this.days.delete(text)
+        this.begun.delete(known)
+      }
+      if (visitor.key?.isRestricted === true) {
+        const { name } = visitor.key
+        const message = `api_key: key "${name}" is for some instruments, and a day is replayed with all: expected replay: and the id of a replay`
+        return yield* refused("PermissionException", message)
+      }
+      const replay = yield* replays.start({ all: true, date, speed, paused: true }).pipe(
+        Effect.catchTags({
+          ReplayRefused: ({ message }) => Effect.fail(refused("InputException", `api_key: ${message}`)),
+          UnknownSymbol: ({ message }) => Effect.fail(refused("InputException", `api_key: ${message}`)),
+          Overloaded: ({ message }) => Effect.fail(tooMany(message)),
+          StoreError: (error) => Effect.fail(storeRefusal(error))
+        })
+      )
+      this.days.set(text, replay.id)
+      started(visitor, { id: replay.id, date, speed })
+      return this.sourceOf(this.markets.get(replay.id)!, replay)
+    })
+  }
+}

@@ -1,0 +1,292 @@
+/**
+ * Decides where the gateway finds what is known of instruments before it carries on by itself: the live market's day in
+ * the store, what of a replayed day lies before its run in the past's bars and ticks, and what the day before closed at.
+ */
+import { Clock, Effect, type Scope, Semaphore } from "effect"
+import type { Candle } from "../../schema/Candle.ts"
+import type { StoreError } from "../../schema/Errors.ts"
+import type { Quote } from "../../schema/Quote.ts"
+import { tradingDay, tradingDayStart } from "../../schema/Tick.ts"
+import { MIN_MICROS } from "../../schema/Time.ts"
+import { RecentMap } from "../../streams/log/recentMap.ts"
+import { History } from "../../streams/ports/History.ts"
+import { type DaySoFar, type TickCursor, TickStore } from "../../streams/ports/TickStore.ts"
+import { newestBars } from "../newestBars.ts"
+import { Figures, type Known, type Part } from "./Figures.ts"
+import type { Market, Watched } from "./Market.ts"
+
+/** Instruments asked of the store in one question. */
+const ASKED_AT_ONCE = 300
+/** Instruments whose bars are looked at a time, for one request. */
+const LOOKS = 4
+/** Questions of watchers under way at a time. */
+const FINDS = 2
+/** How often, and how many times, the store is asked again while it is behind the stream. */
+const AGAIN_MS = 250
+const MAX_TRIES = 20
+/** Closes of days that are remembered. */
+const MAX_CLOSES = 10_000
+const PAGE = 10_000
+const MICROS_PER_MINUTE = 60_000_000
+
+const joined = (parts: ReadonlyArray<Part>): Part | undefined => {
+  const [first] = parts
+  return first === undefined
+    ? undefined
+    : {
+        open: first.open,
+        high: Math.max(...parts.map(({ high }) => high)),
+        low: Math.min(...parts.map(({ low }) => low)),
+        close: parts.at(-1)!.close,
+        volume: parts.reduce((sum, { volume }) => sum + volume, 0)
+      }
+}
+
+/** What a bar's pieces were paid with, as near as a bar tells. */
+const paid = ({ high, low, close, volume }: Candle): number => ((high + low + close) / 3) * volume
+
+export interface FindDays {
+  /** The figures of these instruments, those of which nothing is known left out. Nothing of it is carried on with. */
+  readonly read: (
+    market: Market,
+    tokens: ReadonlyArray<number>,
+    from: number
+  ) => Effect.Effect<ReadonlyMap<number, Figures>, StoreError>
+  /** Finds the day so far of instruments that somebody watches. */
+  readonly find: (market: Market, wanted: ReadonlyArray<Watched>, from: number) => Effect.Effect<void, StoreError>
+}
+
+/** The live market's newest quotes of instruments, of those that have any. */
+export type LatestQuotes = (tokens: ReadonlyArray<number>) => Effect.Effect<ReadonlyMap<number, Quote>, StoreError>
+
+export const makeFindDays = (
+  latestQuotes: LatestQuotes
+): Effect.Effect<FindDays, never, History | TickStore | Scope.Scope> =>
+  Effect.gen(function* () {
+    const history = yield* History
+    const store = yield* TickStore
+    const scope = yield* Effect.scope
+    const closes = new RecentMap<string, { readonly price: number | undefined }>(MAX_CLOSES)
+
+    const minutes = (token: number, from: number, to: number) =>
+      history.candles({ instrument_token: token, interval: "1m", from, to, limit: PAGE })
+
+    /** What the newest day before one closed at; asked once a day. */
+    const closeBefore = Effect.fnUntraced(function* (token: number, day: number) {
+      const key = `${token} ${day}`
+      const known = closes.get(key)
+      if (known !== undefined) return known.price
+      const found = yield* newestBars(history, {
+        token,
+        segment: undefined,
+        interval: "1d",
+        from: MIN_MICROS,
+        to: tradingDayStart(day),
+        limit: 1,
+        session: "all",
+        now: (yield* Clock.currentTimeMillis) * 1000
+      })
+      const price = found[0]?.close
+      closes.set(key, { price })
+      return price
+    })
+
+    const withClose = Effect.fnUntraced(function* (figures: Figures) {
+      if (figures.day !== undefined && figures.lacksClose) {
+        figures.closedAt(yield* closeBefore(figures.token, figures.day))
+      }
+    })
+
+    /** The store's word on a day so far. What was paid in it is told by its bars, where no quote says the average. */
+    const knownOf = Effect.fnUntraced(function* (
+      { last, open, high, low, volume }: DaySoFar,
+      quote: Quote | undefined
+    ) {
+      const day = tradingDay(last.exchange_ts)
+      const lacksAverage = (quote?.average_price ?? 0) === 0 || tradingDay(quote!.exchange_ts) < day
+      const from = tradingDayStart(day)
+      const bars = lacksAverage ? yield* minutes(last.instrument_token, from, last.exchange_ts + 1) : []
+      const pieces = bars.reduce((sum, bar) => sum + bar.volume, 0)
+      const turnover = bars.reduce((sum, bar) => sum + paid(bar), 0)
+      const { epoch, position } = last
+      const known: Known = {
+        day,
+        price: last.price,
+        volume: last.volume,
+        exchange_ts: last.exchange_ts,
+        place: epoch === null || position === null ? undefined : { epoch, position },
+        so_far: { open, high, low, close: last.price, volume },
+        turnover: pieces === 0 ? 0 : (turnover / pieces) * volume,
+        previousClose: undefined
+      }
+      return known
+    })
+
+    /** Asks the store for the live market's days, and tells `take` of each instrument. */
+    const ofStore = (
+      tokens: ReadonlyArray<number>,
+      take: (token: number, quote: Quote | undefined) => Figures,
+      found: (token: number, known: Known | undefined) => void
+    ): Effect.Effect<void, StoreError> =>
+      Effect.gen(function* () {
+        for (let at = 0; at < tokens.length; at += ASKED_AT_ONCE) {
+          const some = tokens.slice(at, at + ASKED_AT_ONCE)
+          const [days, quotes] = yield* Effect.all([store.daysSoFar(some), latestQuotes(some)])
+          yield* Effect.forEach(
+            some,
+            Effect.fnUntraced(function* (token) {
+              const day = days.get(token)
+              const figures = take(token, quotes.get(token))
+              found(token, day === undefined ? undefined : yield* knownOf(day, quotes.get(token)))
+              yield* withClose(figures)
+            }),
+            { concurrency: LOOKS, discard: true }
+          )
+        }
+      })
+
+    const findLive = (wanted: ReadonlyArray<Watched>, tries: number): Effect.Effect<void, StoreError> =>
+      Effect.gen(function* () {
+        const byToken = new Map(wanted.map((one) => [one.figures.token, one]))
+        yield* ofStore(
+          [...byToken.keys()],
+          (token, quote) => {
+            const { figures } = byToken.get(token)!
+            if (quote !== undefined) figures.takeQuote(quote)
+            return figures
+          },
+          (token, known) => {
+            const one = byToken.get(token)!
+            if (one.isFound && one.pending === undefined) return
+            one.found(known, tries <= 1 || one.reaches(known?.place))
+          }
+        )
+        const behind = wanted.filter(({ pending }) => pending !== undefined)
+        if (behind.length === 0) return
+        const again = Effect.suspend(() => findLive(behind, tries - 1))
+        const tell = Effect.sync(() => {
+          for (const { figures, watchers } of behind) {
+            for (const watcher of watchers) {
+              watcher.changed(figures)
+              watcher.flush()
+            }
+          }
+        })
+        yield* Effect.forkIn(Effect.ignore(Effect.andThen(Effect.delay(again, AGAIN_MS), tell)), scope)
+      })
+
+    /** The last of what came of an instrument within a minute, and what it makes. */
+    const ticksOf = Effect.fnUntraced(function* (token: number, from: number, to: number) {
+      const parts: Array<Part> = []
+      let turnover = 0
+      let after: TickCursor | undefined
+      while (from < to) {
+        const page = yield* history.ticks({
+          instrument_token: token,
+          from,
+          to,
+          limit: PAGE,
+          ...(after === undefined ? {} : { after })
+        })
+        for (const { price, volume } of page) {
+          parts.push({ open: price, high: price, low: price, close: price, volume })
+          turnover += price * volume
+        }
+        after = page.at(-1)
+        if (page.length < PAGE) break
+      }
+      return {
+        parts,
+        turnover,
+        last: after as (TickCursor & { readonly price: number; readonly volume: number }) | undefined
+      }
+    })
+
+    /** What of a replayed day lies before its run. */
+    const before = Effect.fnUntraced(function* (token: number, day: number, cut: number) {
+      const start = tradingDayStart(day)
+      const minute = cut - (cut % MICROS_PER_MINUTE)
+      const bars = start < minute ? yield* minutes(token, start, minute) : []
+      const rest = yield* ticksOf(token, Math.max(start, minute), cut)
+      const last = bars.at(-1)
+      return {
+        part: joined([...bars, ...rest.parts]),
+        turnover: bars.reduce((sum, bar) => sum + paid(bar), 0) + rest.turnover,
+        last:
+          rest.last !== undefined
+            ? { price: rest.last.price, volume: rest.last.volume, exchange_ts: rest.last.exchange_ts }
+            : last === undefined
+              ? undefined
+              : { price: last.close, volume: 0, exchange_ts: last.ts + MICROS_PER_MINUTE - 1 }
+      }
+    })
+
+    const findOfRun = (market: Market, one: Watched, from: number): Effect.Effect<void, StoreError> =>
+      Effect.gen(function* () {
+        const day = market.channel.day
+        if (one.isFound || day === undefined) return
+        const { figures } = one
+        const { token } = figures
+        const cut = market.since ?? from
+        const close = yield* closeBefore(token, day)
+        const { last, part, turnover } = yield* before(token, day, cut)
+        // Somebody else may have found it meanwhile, or the run begun anew.
+        if (one.isFound || market.of(token) !== one) return
+        if ((market.since ?? from) !== cut) return yield* findOfRun(market, one, from)
+        one.isFound = true
+        if (figures.isKnown) figures.precede(part, turnover)
+        else if (last !== undefined || close !== undefined) {
+          figures.begin({
+            day,
+            price: last?.price ?? close!,
+            volume: last?.volume ?? 0,
+            exchange_ts: last?.exchange_ts ?? 0,
+            place: undefined,
+            so_far: part,
+            turnover,
+            previousClose: close
+          })
+        }
+        figures.closedAt(close)
+      })
+
+    const finding = Semaphore.makeUnsafe(FINDS)
+    const find: FindDays["find"] = (market, wanted, from) =>
+      finding.withPermits(1)(
+        market.isLive
+          ? findLive(wanted, MAX_TRIES)
+          : Effect.forEach(wanted, (one) => findOfRun(market, one, from), { concurrency: LOOKS, discard: true })
+      )
+
+    const read: FindDays["read"] = Effect.fnUntraced(function* (market, tokens, from) {
+      const all = new Map<number, Figures>()
+      const missing: Array<number> = []
+      if (!market.isLive) {
+        const wanted = tokens.map((token) => market.want(token))
+        yield* find(market, wanted, from)
+        for (const { figures } of wanted) if (figures.isKnown) all.set(figures.token, figures)
+        return all
+      }
+      for (const token of tokens) {
+        const one = market.of(token)
+        if (one?.isFound === true && one.pending === undefined && one.figures.isKnown) all.set(token, one.figures)
+        else missing.push(token)
+      }
+      const fresh = new Map(missing.map((token) => [token, new Figures(token)]))
+      yield* ofStore(
+        missing,
+        (token, quote) => {
+          const figures = fresh.get(token)!
+          if (quote !== undefined) figures.takeQuote(quote)
+          return figures
+        },
+        (token, known) => {
+          if (known !== undefined) fresh.get(token)!.begin(known)
+        }
+      )
+      for (const [token, figures] of fresh) if (figures.isKnown) all.set(token, figures)
+      return all
+    })
+
+    return { read, find }
+  })

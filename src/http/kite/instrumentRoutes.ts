@@ -1,0 +1,81 @@
+/** Decides how the instruments of a market's day are answered: the broker's CSV of twelve columns, of all or of an exchange. */
+import { promisify } from "node:util"
+import { gzip } from "node:zlib"
+import { Effect, Semaphore } from "effect"
+import { showText } from "../../schema/Explain.ts"
+import { type AssetClass, type Instrument, isExchange } from "../../schema/Instrument.ts"
+import { isExpired } from "../../schema/Meaning.ts"
+import { tradingDay } from "../../schema/Tick.ts"
+import { header } from "../head.ts"
+import { badInput, refused } from "./answers.ts"
+import { type Asked, type Gateway, maySee, type Route } from "./Gateway.ts"
+
+const COLUMNS =
+  "instrument_token,exchange_token,tradingsymbol,name,last_price,expiry,strike,tick_size,lot_size,instrument_type,segment,exchange"
+/** Exactly this: one client parses what is so called and nothing else. */
+const CSV_TYPE = "text/csv"
+/** Lines written before others have their turn. */
+const LINES_AT_ONCE = 2000
+
+const pack = promisify(gzip)
+const field = (text: string): string => (/[",\r\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text)
+
+const typeOf = ({ asset_class, option_type }: Instrument): string =>
+  asset_class === "FUT" ? "FUT" : asset_class === "OPT" ? (option_type ?? "CE") : "EQ"
+const SEGMENT_ENDS: Readonly<Record<AssetClass, string>> = { EQ: "", FUT: "-FUT", OPT: "-OPT", INDEX: "" }
+const segmentOf = ({ asset_class, exchange }: Instrument): string =>
+  asset_class === "INDEX" ? "INDICES" : exchange + SEGMENT_ENDS[asset_class]
+
+const line = (one: Instrument, lastPrice: number): string =>
+  [
+    one.instrument_token,
+    // The broker's tokens are made of the exchange's, and of the segment in the last byte.
+    Math.floor(one.instrument_token / 256),
+    field(one.tradingsymbol),
+    field(one.name ?? ""),
+    lastPrice,
+    one.expiry ?? "",
+    one.strike ?? 0,
+    one.tick_size,
+    one.lot_size ?? (one.asset_class === "INDEX" ? 0 : 1),
+    typeOf(one),
+    segmentOf(one),
+    one.exchange
+  ].join(",")
+
+/** One at a time: a hundred thousand lines are too many to be written beside one another. */
+const writing = Semaphore.makeUnsafe(1)
+
+const answerInstruments = ({ head, path, visitor }: Asked, gateway: Gateway) =>
+  Effect.gen(function* () {
+    const { instruments, now, sources } = gateway
+    const exchange = path.exchange?.toUpperCase()
+    if (exchange !== undefined && !isExchange(exchange)) {
+      return yield* badInput(`exchange: expected one such as NSE, got ${showText(path.exchange!)}`)
+    }
+    const { day: replayed, market } = yield* sources.of(visitor)
+    const day = replayed ?? tradingDay(now())
+    const lines = [COLUMNS]
+    const all = instruments.all()
+    for (let i = 0; i < all.length; i++) {
+      if (i % LINES_AT_ONCE === LINES_AT_ONCE - 1) yield* Effect.yieldNow
+      const { instrument_token: token } = all[i]!
+      const one = replayed === undefined ? all[i] : instruments.at(token, day)
+      if (one === undefined || isExpired(one, day) || !maySee(visitor, token, one)) continue
+      if (exchange !== undefined && one.exchange !== exchange) continue
+      lines.push(line(one, replayed === undefined ? (market.channel.lastPrice(token) ?? 0) : 0))
+    }
+    // Without a line break at the end: one client would take what follows it for an instrument.
+    const text = lines.join("\n")
+    if (!/\bgzip\b/.test(header(head, "accept-encoding"))) return { status: 200, type: CSV_TYPE, body: text }
+    const body = yield* Effect.tryPromise({
+      try: async () => new Uint8Array(await pack(text)),
+      catch: () => refused("GeneralException", "the instruments could not be packed")
+    })
+    return { status: 200, type: CSV_TYPE, body, headers: { "content-encoding": "gzip", vary: "accept-encoding" } }
+  }).pipe(writing.withPermits(1))
+
+export const instrumentRoutes: ReadonlyArray<Route> = [
+  { method: "GET", path: "/instruments", allowance: "other", answer: answerInstruments },
+  { method: "GET", path: "/instruments/{exchange}", allowance: "other", answer: answerInstruments }
+]

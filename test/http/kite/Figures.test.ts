@@ -1,0 +1,130 @@
+import { assert, describe, it } from "@effect/vitest"
+import { Figures } from "../../../src/http/kite/Figures.ts"
+import { type Quote, unknownQuote } from "../../../src/schema/Quote.ts"
+import { tickOf } from "../../support/hub.ts"
+import { instrumentOf } from "../../support/instruments.ts"
+import { OPEN } from "../memoryStore.ts"
+
+const INFY = 408_065
+const SECOND = 1_000_000
+const tick = (position: number, price: number, volume: number, at = position) =>
+  tickOf(INFY, 1, position, { exchange_ts: OPEN + at * SECOND, price, volume })
+const quote = (at: number, fields: Partial<Quote>, offset = at): Quote => ({
+  ...unknownQuote(),
+  instrument_token: INFY,
+  exchange_ts: OPEN + at * SECOND,
+  feed: "snapshot",
+  received_ts: OPEN,
+  source: ["raw", offset, 1],
+  old: false,
+  ...fields
+})
+const shown = (figures: Figures, shift = 0) => figures.snapshot(instrumentOf(INFY, "INFY"), shift)!
+
+describe("What is known of an instrument", () => {
+  it("is nothing before there is a price, and of trades alone the day's own with zeros for the rest", () => {
+    const figures = new Figures(INFY)
+    assert.isUndefined(figures.snapshot(undefined, 0))
+    for (const one of [tick(1, 100, 10), tick(2, 104, 30), tick(3, 99, 0)]) assert.isTrue(figures.take(one))
+    assert.isFalse(figures.take(tick(3, 99, 0)))
+    assert.containsSubset(shown(figures), {
+      lastPrice: 99,
+      lastQuantity: 0,
+      volume: 40,
+      open: 100,
+      high: 104,
+      low: 99,
+      close: 0,
+      change: 0,
+      averagePrice: 103,
+      buyQuantity: 0,
+      oi: 0,
+      lowerCircuit: 0,
+      lastTradeSeconds: OPEN / SECOND + 3
+    })
+  })
+
+  it("is what the packet says where it does, and what trades went beyond it", () => {
+    const figures = new Figures(INFY)
+    figures.take(tick(1, 100, 10))
+    assert.isTrue(
+      figures.takeQuote(
+        quote(2, {
+          open: 98,
+          high: 101,
+          low: 97.5,
+          previous_close: 96,
+          day_volume: 5000,
+          average_price: 99.25,
+          last_quantity: 7,
+          total_buy_quantity: 11,
+          total_sell_quantity: 12,
+          oi: 13,
+          oi_day_high: 14,
+          oi_day_low: 10,
+          bid: [[99.5, 1, 2]],
+          ask: [],
+          lower_circuit: 80,
+          upper_circuit: 120
+        })
+      )
+    )
+    assert.containsSubset(shown(figures), {
+      lastPrice: 100,
+      lastQuantity: 7,
+      open: 98,
+      high: 101,
+      low: 97.5,
+      close: 96,
+      change: 4,
+      volume: 5000,
+      averagePrice: 99.25,
+      buyQuantity: 11,
+      sellQuantity: 12,
+      oi: 13,
+      oiDayHigh: 14,
+      oiDayLow: 10,
+      lowerCircuit: 80,
+      upperCircuit: 120,
+      exchangeSeconds: OPEN / SECOND + 2,
+      lastTradeSeconds: OPEN / SECOND + 1
+    })
+    assert.deepStrictEqual(shown(figures).bid, [[99.5, 1, 2], ...Array.from({ length: 4 }, () => [0, 0, 0])] as never)
+    assert.isFalse(figures.takeQuote(quote(1, { oi: 1 })))
+    figures.take(tick(2, 102, 20, 3))
+    assert.containsSubset(shown(figures), { lastPrice: 102, lastQuantity: 20, high: 102, low: 97.5, oi: 13 })
+  })
+
+  it("of a day that is over closes it, and of a late tick tells the day but not its last trade", () => {
+    const figures = new Figures(INFY)
+    figures.take(tick(1, 100, 10, 0))
+    figures.take(tick(2, 110, 10, 5))
+    assert.isTrue(figures.take(tick(3, 90, 1, 2)))
+    assert.containsSubset(shown(figures), { lastPrice: 110, low: 90, volume: 21 })
+    figures.take(tickOf(INFY, 2, 1, { exchange_ts: OPEN + 86_400 * SECOND, price: 120, volume: 2 }))
+    assert.containsSubset(shown(figures), { close: 110, open: 120, low: 120, volume: 2, change: 10 })
+  })
+
+  it("is told by the packet of a new day before its first trade, which the old day's bar is no part of", () => {
+    const figures = new Figures(INFY)
+    figures.take(tick(1, 100, 10))
+    figures.takeQuote(quote(86_400, { total_buy_quantity: 5 }))
+    assert.containsSubset(shown(figures), { lastPrice: 100, open: 0, high: 0, volume: 0, close: 100, buyQuantity: 5 })
+  })
+
+  it("has its stamps moved as asked, is written once a state, and nothing of a run is kept over its beginning", () => {
+    const figures = new Figures(INFY)
+    figures.take(tick(1, 100, 10))
+    assert.strictEqual(shown(figures, 86_400 * SECOND).lastTradeSeconds, OPEN / SECOND + 1 + 86_400)
+    let written = 0
+    const write = () => {
+      written++
+      return Uint8Array.of(written)
+    }
+    assert.strictEqual(figures.packet("full", write), figures.packet("full", write))
+    figures.take(tick(2, 101, 1))
+    assert.deepStrictEqual(figures.packet("full", write), Uint8Array.of(2))
+    figures.forget()
+    assert.isUndefined(figures.snapshot(undefined, 0))
+  })
+})

@@ -1,0 +1,351 @@
+import { assert, describe, it } from "@effect/vitest"
+import { Effect } from "effect"
+import { unknownQuote } from "../../../src/schema/Quote.ts"
+import { type Tick, tradingDayStart } from "../../../src/schema/Tick.ts"
+import { tickOf } from "../../support/hub.ts"
+import { instrumentOf } from "../../support/instruments.ts"
+import { accessBy, keysFile, makeKey } from "../../support/keys.ts"
+import { memoryStore, OPEN, Rows, storedTick } from "../memoryStore.ts"
+import { ask } from "../serving.ts"
+import { serveKite } from "./serving.ts"
+import { connectTicker, openTicker, Ticker } from "./tickerClient.ts"
+
+const INFY = 408_065
+const TCS = 2_953_217
+const NIFTY = 256_265
+const DAY_EPOCH = 20_469_000_033_300
+
+/** Of INFY ten ticks of today and a day before; of the index one; of TCS none. */
+const filled = (): Rows => {
+  const rows = new Rows()
+  for (const one of [
+    instrumentOf(INFY, "INFY"),
+    instrumentOf(TCS, "TCS"),
+    instrumentOf(NIFTY, "NIFTY 50", "NSE", { asset_class: "INDEX" })
+  ]) {
+    rows.instruments.set(one.instrument_token, one)
+  }
+  const of = (token: number, more: Partial<Tick>) =>
+    rows.ticks.push(storedTick({ instrument_token: token, ...more } as Partial<ReturnType<typeof storedTick>>))
+  of(INFY, { exchange_ts: OPEN - 86_400_000_000, price: 90, sequence_id: 1, position: 1, epoch: DAY_EPOCH - 1e9 })
+  for (let i = 1; i <= 10; i++) {
+    of(INFY, { exchange_ts: OPEN + i * 1_000_000, price: 100 + i, volume: i, sequence_id: i, position: i })
+  }
+  of(NIFTY, { exchange_ts: OPEN + 1_000_000, price: 25_000.5, volume: 0 })
+  return rows
+}
+const live = (token: number, position: number, price: number, more: Partial<Tick> = {}) =>
+  tickOf(token, DAY_EPOCH, position, { exchange_ts: OPEN + position * 1_000_000, price, volume: 5, ...more })
+
+const served = Effect.map(serveKite({ store: memoryStore(filled()) }), (all) => ({
+  ...all,
+  open: openTicker(all.port)
+}))
+
+describe("Kite's ticker", () => {
+  it.live("sends what is known at once, in the mode that is asked for, and then what changes", () =>
+    Effect.gen(function* () {
+      const { hub, open } = yield* served
+      const ticker = yield* open
+      ticker.say({ a: "subscribe", v: [INFY] })
+      const [first] = yield* ticker.until(() => ticker.packets.length === 1 && ticker.packets)
+      const known = {
+        token: INFY,
+        isIndex: false,
+        lastPrice: 110,
+        lastQuantity: 10,
+        volume: 55,
+        open: 101,
+        high: 110,
+        low: 101,
+        close: 90,
+        buyQuantity: 0,
+        sellQuantity: 0
+      }
+      assert.containsSubset(first, { mode: "quote", ...known, exchangeSeconds: 0, bid: [] })
+      ticker.say({ a: "mode", v: ["full", [INFY]] })
+      yield* ticker.until(() => ticker.packets.length === 2)
+      const at = OPEN / 1_000_000 + 10
+      assert.containsSubset(ticker.packets[1], {
+        mode: "full",
+        ...known,
+        lastTradeSeconds: at,
+        exchangeSeconds: at,
+        oi: 0
+      })
+      assert.strictEqual(ticker.packets[1]!.bid.length, 5)
+      // What the store has already is not counted twice.
+      hub.publish([live(INFY, 10, 110), live(INFY, 11, 99.05), live(INFY, 12, 120, { volume: 0 })])
+      yield* ticker.until(() => ticker.packets.length === 4)
+      assert.containsSubset(ticker.packets[2], { mode: "full", lastPrice: 99.05, volume: 60, low: 99.05, high: 110 })
+      assert.containsSubset(ticker.packets[3], {
+        lastPrice: 120,
+        volume: 60,
+        low: 99.05,
+        high: 120,
+        lastTradeSeconds: at + 2
+      })
+      ticker.say({ a: "mode", v: ["ltp", [INFY]] })
+      yield* ticker.until(() => ticker.packets.length === 5)
+      assert.containsSubset(ticker.packets[4], { mode: "ltp", lastPrice: 120 })
+      ticker.say({ a: "unsubscribe", v: [INFY] })
+      ticker.say({ a: "subscribe", v: [NIFTY] })
+      yield* ticker.until(() => ticker.of(NIFTY).length === 1)
+      hub.publish([live(INFY, 13, 1), live(NIFTY, 2, 25_100)])
+      yield* ticker.until(() => ticker.of(NIFTY).length === 2)
+      assert.strictEqual(ticker.packets.length, 7)
+      assert.deepStrictEqual(ticker.texts, [])
+    }).pipe(Effect.scoped)
+  )
+
+  it.live("sends what a packet said of book and day beside the last trade", () =>
+    Effect.gen(function* () {
+      const { hub, open } = yield* served
+      const ticker = yield* open
+      ticker.say({ a: "subscribe", v: [INFY] })
+      ticker.say({ a: "mode", v: ["full", [INFY]] })
+      yield* ticker.until(() => ticker.packets.some(({ mode }) => mode === "full"))
+      const before = ticker.packets.length
+      const quote = {
+        ...unknownQuote(),
+        instrument_token: INFY,
+        exchange_ts: OPEN + 12_000_000,
+        feed: "snapshot",
+        received_ts: OPEN + 12_000_000,
+        source: ["raw", 7, 1] as const,
+        old: false,
+        bid: [[110, 5, 2] as const],
+        ask: [[110.05, 6, 1] as const],
+        total_buy_quantity: 50,
+        oi: 1234,
+        previous_close: 91,
+        day_volume: 60
+      }
+      hub.publish([], undefined, undefined, [quote, { ...quote, old: true, oi: 1 }])
+      yield* ticker.until(() => ticker.packets.length > before)
+      const packet = ticker.packets.at(-1)!
+      assert.containsSubset(packet, { lastPrice: 110, oi: 1234, close: 91, volume: 60, buyQuantity: 50 })
+      assert.deepStrictEqual([packet.bid[0], packet.ask[0]], [quote.bid[0], quote.ask[0]])
+      assert.deepStrictEqual(packet.bid[1], [0, 0, 0])
+      // The same again changes nothing.
+      hub.publish([], undefined, undefined, [quote])
+      hub.publish([live(INFY, 11, 111)])
+      yield* ticker.until(() => ticker.of(INFY).at(-1)?.lastPrice === 111)
+      assert.strictEqual(ticker.packets.length, before + 2)
+    }).pipe(Effect.scoped)
+  )
+
+  it.live("sends an index in a packet of its own, and nothing of what nothing is known until there is", () =>
+    Effect.gen(function* () {
+      const { hub, open } = yield* served
+      const ticker = yield* open
+      // As JavaScript may send them.
+      ticker.say({ a: "subscribe", v: [String(NIFTY), String(TCS)] })
+      ticker.say({ a: "mode", v: ["full", [String(NIFTY)]] })
+      yield* ticker.until(() => ticker.of(NIFTY).some(({ mode }) => mode === "full"))
+      assert.containsSubset(ticker.packets.at(-1), { isIndex: true, lastPrice: 25_000.5, open: 25_000.5, close: 0 })
+      assert.deepStrictEqual(ticker.of(TCS), [])
+      hub.publish([live(TCS, 1, 3000)])
+      yield* ticker.until(() => ticker.of(TCS).length === 1)
+      assert.containsSubset(ticker.of(TCS)[0], {
+        mode: "quote",
+        isIndex: false,
+        lastPrice: 3000,
+        volume: 5,
+        open: 3000
+      })
+    }).pipe(Effect.scoped)
+  )
+
+  it.live("says every two seconds that it is there, whatever comes or not", () =>
+    Effect.gen(function* () {
+      const { open, hub, replays } = yield* served
+      const ticker = yield* open
+      const before = yield* ticker.until(() => ticker.beats.length > 0 && ticker.beats.length)
+      assert.strictEqual(before, 1)
+      replays.put("abc1", OPEN, null, "paused")
+      ticker.say({ a: "subscribe", v: [INFY] })
+      hub.publish([live(INFY, 11, 111)])
+      yield* ticker.until(() => ticker.beats.length === 3)
+    }).pipe(Effect.scoped)
+  )
+
+  it.live("answers what it cannot do by a text whose data is text, and goes on", () =>
+    Effect.gen(function* () {
+      const { port, hub } = yield* serveKite({ store: memoryStore(filled()), settings: { KITE_INSTRUMENTS: 1 } })
+      const ticker = yield* openTicker(port)
+      for (const [message, expected] of [
+        ["{", /expected JSON/],
+        ["[]", /expected an object/],
+        [{ a: "order", v: [] }, /^a: expected "subscribe"/],
+        [{ a: "subscribe", v: ["x"] }, /^v\.0: expected an instrument token/],
+        [{ a: "mode", v: ["depth", [1]] }, /^v\.0: expected "ltp", "quote" or "full"/],
+        [{ a: "mode", v: ["full", [INFY]] }, /^mode: 408065: subscribe to them first/],
+        [
+          { a: "subscribe", v: [INFY, TCS] },
+          /^subscribe: 1 instruments are subscribed to, and no more may be: not 2953217/
+        ]
+      ] as const) {
+        const before = ticker.texts.length
+        ticker.say(message)
+        yield* ticker.until(() => ticker.texts.length === before + 1)
+        const { data, type } = ticker.texts.at(-1)!
+        assert.strictEqual(type, "error")
+        assert.isString(data)
+        assert.match(data as string, expected)
+      }
+      ticker.socket.send(Buffer.from([1, 2, 3]))
+      yield* ticker.until(() => ticker.texts.length === 8)
+      yield* ticker.until(() => ticker.of(INFY).length === 1)
+      hub.publish([live(INFY, 11, 111)])
+      yield* ticker.until(() => ticker.of(INFY).length === 2)
+    }).pipe(Effect.scoped)
+  )
+
+  it.live("lets in who shows a pair, as many of one key as may be, and says no by a code", () =>
+    Effect.gen(function* () {
+      const { port } = yield* served
+      for (const query of [
+        "",
+        "?api_key=a",
+        "?access_token=b",
+        "?api_key=&access_token=b",
+        "?api_key=replay:x&access_token=b"
+      ]) {
+        const refused = yield* connectTicker(port, query)
+        if (refused instanceof Ticker) throw new Error(query)
+        assert.strictEqual(refused.status, 403, query)
+        assert.containsSubset(JSON.parse(refused.text), { status: "error", error_type: "TokenException" })
+      }
+      const mine = "?api_key=mine&access_token=b&uid=1768535100000"
+      const all = [yield* openTicker(port, mine), yield* openTicker(port, mine), yield* openTicker(port, mine, "/ws")]
+      const fourth = yield* connectTicker(port, mine)
+      if (fourth instanceof Ticker) throw new Error("let in")
+      assert.strictEqual(fourth.status, 429)
+      yield* openTicker(port, "?api_key=other&access_token=b")
+      all[0]!.socket.close()
+      yield* all[0]!.until(() => all[0]!.closed)
+      yield* openTicker(port, mine)
+      assert.strictEqual((yield* ask(port, "/")).status, 426)
+      const foreign = yield* ask(port, "/?api_key=a&access_token=b", {
+        headers: {
+          host: "evil.example",
+          connection: "Upgrade",
+          upgrade: "websocket",
+          "sec-websocket-version": "13",
+          "sec-websocket-key": Buffer.alloc(16).toString("base64")
+        }
+      })
+      assert.strictEqual(foreign.status, 403)
+    }).pipe(Effect.scoped)
+  )
+
+  it.live(
+    "sends a client that does not read the newest of each instrument once it does, and holds little meanwhile",
+    () =>
+      Effect.gen(function* () {
+        const { hub, open } = yield* served
+        const [slow, good] = [yield* open, yield* open]
+        for (const ticker of [slow, good]) {
+          ticker.say({ a: "subscribe", v: [INFY, TCS] })
+          ticker.say({ a: "mode", v: ["full", [INFY, TCS]] })
+          hub.publish([live(TCS, 1, 1)])
+          yield* ticker.until(() => ticker.of(INFY).some(({ mode }) => mode === "full"))
+        }
+        slow.socket.pause()
+        const many = 60_000
+        for (let n = 0; n < many; n += 500) {
+          hub.publish(Array.from({ length: 500 }, (_, i) => live(INFY, 11 + n + i, 1000 + n + i)))
+          // One that reads may be late for a moment too, where the machine is.
+          yield* good.until(() => good.packets.at(-1)?.lastPrice === 1499 + n)
+        }
+        hub.publish([live(TCS, 2, 4242), live(INFY, 11 + many, 777)])
+        yield* good.until(() => good.of(INFY).at(-1)?.lastPrice === 777 && good.of(TCS).at(-1)?.lastPrice === 4242)
+        slow.socket.resume()
+        yield* slow.until(() => slow.of(INFY).at(-1)?.lastPrice === 777 && slow.of(TCS).at(-1)?.lastPrice === 4242)
+        assert.isBelow(slow.packets.length, good.packets.length)
+        assert.isUndefined(slow.closed)
+      }).pipe(Effect.scoped)
+  )
+
+  it.live(
+    "begins the replay of a day with the first subscription, tells what comes of it, and begins anew once it is over",
+    () =>
+      Effect.gen(function* () {
+        const { hub, port, replays } = yield* serveKite({
+          store: memoryStore(filled()),
+          settings: { KITE_REPLAY: "2026-01-16@60" }
+        })
+        const ticker = yield* openTicker(port)
+        assert.deepStrictEqual(replays.asked, [{ all: true, date: "2026-01-16", speed: 60, paused: true }])
+        ticker.say({ a: "subscribe", v: [INFY] })
+        yield* ticker.until(() => ticker.of(INFY).length === 1)
+        assert.containsSubset(ticker.packets[0], { lastPrice: 90, close: 90, volume: 0, open: 0 })
+        assert.strictEqual(replays.all.get("da1")!.state, "running")
+        assert.strictEqual(hub.clients("da1"), 1)
+        hub.channel("da1")!.publish([live(INFY, 1, 101), live(INFY, 2, 102)])
+        hub.publish([live(INFY, 11, 999)])
+        yield* ticker.until(() => ticker.of(INFY).length === 3)
+        assert.containsSubset(ticker.packets[2], { lastPrice: 102, volume: 10, open: 101, close: 90 })
+        replays.put("da1", tradingDayStart(20_469), OPEN, "ended")
+        hub.close("da1")
+        yield* openTicker(port, "?api_key=second&access_token=b")
+        assert.strictEqual(replays.asked.length, 2)
+        assert.isUndefined(ticker.closed)
+        assert.strictEqual(hub.clients("da2"), 1)
+      }).pipe(Effect.scoped)
+  )
+
+  it.live("begins anew with a run that begins anew: nothing of the one before is counted", () =>
+    Effect.gen(function* () {
+      const { hub, port, replays } = yield* served
+      replays.put("abc1", tradingDayStart(20_469), null, "running")
+      const ticker = yield* openTicker(port, "?api_key=replay:abc1&access_token=b")
+      ticker.say({ a: "subscribe", v: [INFY] })
+      yield* ticker.until(() => ticker.of(INFY).length === 1)
+      hub.channel("abc1")!.publish([live(INFY, 1, 500)])
+      yield* ticker.until(() => ticker.of(INFY).at(-1)?.high === 500)
+      hub.open("abc1")
+      hub.channel("abc1")!.publish([live(INFY, 1, 101)])
+      yield* ticker.until(() => ticker.of(INFY).at(-1)?.lastPrice === 101)
+      assert.containsSubset(ticker.of(INFY).at(-1), { high: 101, volume: 5 })
+    }).pipe(Effect.scoped)
+  )
+
+  it.live("tells who asks for a replay that is not there why, and closes", () =>
+    Effect.gen(function* () {
+      const { port } = yield* served
+      const ticker = yield* openTicker(port, "?api_key=replay:fff&access_token=b")
+      const { code } = yield* ticker.until(() => ticker.closed)
+      assert.strictEqual(code, 1008)
+      assert.match(String(ticker.texts[0]?.data), /no replay is called fff/)
+    }).pipe(Effect.scoped)
+  )
+
+  it.live("lets in by API keys where there are any, sends of their instruments alone, and ends with them", () =>
+    Effect.gen(function* () {
+      const some = makeKey("some", { instruments: [String(INFY)], scopes: ["read"] })
+      const file = yield* keysFile([some])
+      const { port, replays } = yield* serveKite({ store: memoryStore(filled()), access: accessBy(file.path) })
+      for (const token of ["b", makeKey("nobody").text]) {
+        const refused = yield* connectTicker(port, `?api_key=a&access_token=${token}`)
+        if (refused instanceof Ticker) throw new Error("let in")
+        assert.strictEqual(refused.status, 403)
+      }
+      replays.put("abc1", OPEN, OPEN)
+      const replay = yield* connectTicker(port, `?api_key=replay:abc1&access_token=${some.text}`)
+      if (replay instanceof Ticker) throw new Error("let in")
+      assert.match(replay.text, /lacks replay/)
+      const ticker = yield* openTicker(port, `?api_key=a&access_token=${some.text}`)
+      ticker.say({ a: "subscribe", v: [NIFTY, INFY] })
+      yield* ticker.until(() => ticker.texts.length === 1)
+      assert.strictEqual(ticker.texts[0]!.data, "subscribe: your access_token is not for 256265")
+      yield* ticker.until(() => ticker.of(INFY).length === 1)
+      assert.deepStrictEqual(ticker.of(NIFTY), [])
+      file.write([])
+      const { code, reason } = yield* ticker.until(() => ticker.closed)
+      assert.strictEqual(code, 1008)
+      assert.match(reason, /the API key was revoked/)
+    }).pipe(Effect.scoped)
+  )
+})
