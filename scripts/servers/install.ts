@@ -1,11 +1,12 @@
 /**
  * Decides where the servers for development and tests come from, and at which versions: Kafka from Maven Central, the S3
- * gateway from the Go module proxy, what the Python client is tested with from PyPI, all into a cache folder; Redis and
- * PostgreSQL from the system's packages.
+ * gateway from the Go module proxy, what the Python client is tested with from PyPI, and the broker's own three clients from
+ * where those of their languages are, all into a cache folder; Redis and PostgreSQL from the system's packages.
  */
 import { spawnSync } from "node:child_process"
 import { createHash } from "node:crypto"
 import {
+  copyFileSync,
   existsSync,
   mkdirSync,
   mkdtempSync,
@@ -37,10 +38,32 @@ const PYTHON_HASH = createHash("sha256").update(readFileSync(PYTHON_REQUIREMENTS
 /** A Python that has what the client of its own is tested with: another one for each list of that. */
 export const PYTHON = join(CACHE, `python-${PYTHON_HASH}`, "bin", "python")
 
+const KITE_SOURCES = fileURLToPath(new URL("../../test/clients/kite/", import.meta.url))
+const KITE_PINS = [
+  "python/requirements.txt",
+  "javascript/package.json",
+  "javascript/package-lock.json",
+  "go/go.mod",
+  "go/go.sum",
+  "go/main.go"
+]
+const KITE_HASH = KITE_PINS.reduce(
+  (hash, file) => hash.update(readFileSync(join(KITE_SOURCES, file))),
+  createHash("sha256")
+)
+  .digest("hex")
+  .slice(0, 12)
+/** The clients of Kite Connect, unchanged, of which each language has its own: another folder for other versions. */
+const KITE_CLIENTS = join(CACHE, `kite-clients-${KITE_HASH}`)
+/** A Python and the folder of a package.json that have them, and a program that is made with the third. */
+export const KITE_PYTHON = join(KITE_CLIENTS, "python", "bin", "python")
+export const KITE_MODULES = join(KITE_CLIENTS, "javascript", "package.json")
+export const KITE_GO = join(KITE_CLIENTS, "go", "kiteclient")
+
 export const serviceNames = ["kafka", "redis", "postgres", "s3"] as const
 export type ServiceName = (typeof serviceNames)[number]
-/** A browser and Python are no services, but tests want them as well. */
-export const installable = [...serviceNames, "chromium", "python"] as const
+/** A browser, Python and the broker's clients are no services, but tests want them as well. */
+export const installable = [...serviceNames, "chromium", "python", "kite"] as const
 export type Installable = (typeof installable)[number]
 
 const onPath = (command: string): boolean =>
@@ -83,6 +106,8 @@ export const missing = (service: Installable): string => {
     case "kafka":
       if (!onPath("java")) return `Java ${JAVA_MINIMUM}`
       return existsSync(KAFKA_JARS) ? "" : `Kafka ${KAFKA_VERSION}`
+    case "kite":
+      return existsSync(KITE_CLIENTS) ? "" : "the clients of Kite Connect"
     case "python":
       return existsSync(PYTHON) ? "" : "pytest, mypy and ruff of Python"
     case "redis":
@@ -161,6 +186,22 @@ const POM = `<project xmlns="http://maven.apache.org/POM/4.0.0">
 </project>
 `
 
+const pythonOf = (who: string): void => {
+  if (pythonMinor() >= PYTHON_MINIMUM) return
+  const otherwise = `${who} Python 3.${PYTHON_MINIMUM} or newer: install it, then run this again`
+  apt(["python3", "python3-venv"], otherwise)
+}
+
+/**
+ * A Python with the packages of a list. It may be moved whole: it finds them from where it is. The scripts beside it do not:
+ * run them with `-m`.
+ */
+const virtual = (folder: string, requirements: string): void => {
+  run("python3", ["-m", "venv", folder])
+  const packages = ["--no-deps", "--require-hashes", "--only-binary", ":all:", "-r", requirements]
+  run(join(folder, "bin", "python"), ["-m", "pip", "install", "-q", "--disable-pip-version-check", ...packages])
+}
+
 /** How each service is installed where it is missing. */
 const installers: Readonly<Record<Installable, () => void>> = {
   chromium: () => apt(["chromium"], "Chromium: install the package chromium, then run this again"),
@@ -177,20 +218,26 @@ const installers: Readonly<Record<Installable, () => void>> = {
       run("mvn", ["-q", "-B", "-f", pom, "dependency:copy-dependencies", ...target])
     })
   },
-  python: () => {
-    if (pythonMinor() < PYTHON_MINIMUM) {
-      apt(
-        ["python3", "python3-venv"],
-        `the Python client needs Python 3.${PYTHON_MINIMUM} or newer: install it, then run this again`
-      )
-    }
-    if (existsSync(PYTHON)) return
-    // Moved whole: its Python finds its packages from where it is. The scripts beside it do not: run them with `-m`.
-    intoCache(join(PYTHON, "..", ".."), (half) => {
-      run("python3", ["-m", "venv", half])
-      const packages = ["--no-deps", "--require-hashes", "--only-binary", ":all:", "-r", PYTHON_REQUIREMENTS]
-      run(join(half, "bin", "python"), ["-m", "pip", "install", "-q", "--disable-pip-version-check", ...packages])
+  kite: () => {
+    if (!onPath("go"))
+      throw new Error("Kite's client for Go is built with it: install Go 1.24 or newer, then run this again")
+    pythonOf("the clients of Kite Connect need")
+    if (existsSync(KITE_CLIENTS)) return
+    intoCache(KITE_CLIENTS, (half) => {
+      virtual(join(half, "python"), join(KITE_SOURCES, "python", "requirements.txt"))
+      const modules = join(half, "javascript")
+      mkdirSync(modules)
+      for (const file of ["package.json", "package-lock.json"]) {
+        copyFileSync(join(KITE_SOURCES, "javascript", file), join(modules, file))
+      }
+      run("npm", ["ci", "--prefix", modules, "--ignore-scripts", "--no-audit", "--no-fund"])
+      run("go", ["build", "-C", join(KITE_SOURCES, "go"), "-trimpath", "-o", join(half, "go", "kiteclient"), "."])
     })
+  },
+  python: () => {
+    pythonOf("the Python client needs")
+    if (existsSync(PYTHON)) return
+    intoCache(join(PYTHON, "..", ".."), (half) => virtual(half, PYTHON_REQUIREMENTS))
   },
   redis: () => apt(["redis-server"], "Redis: install the package redis-server (or redis), then run this again"),
   postgres: () =>
