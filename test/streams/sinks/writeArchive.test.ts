@@ -5,15 +5,19 @@ import { assert, describe, it } from "@effect/vitest"
 import { Array as Arr, Effect, Layer, Metric, Stream } from "effect"
 import * as ParquetFiles from "../../../src/layers/archive/ParquetFiles.ts"
 import * as MemoryLog from "../../../src/layers/memory/MemoryLog.ts"
+import { compareQuotes, encodeQuote } from "../../../src/schema/Quote.ts"
+import { toQuoteColumns } from "../../../src/schema/QuoteColumns.ts"
 import { tradingDate } from "../../../src/schema/Tick.ts"
 import { pickRows, toColumns } from "../../../src/schema/TickColumns.ts"
 import { encodeTick } from "../../../src/schema/TickJson.ts"
+import { KIND_HEADER, QUOTE_KIND, REPLAY_HEADER } from "../../../src/streams/log/headers.ts"
 import { type LogRecord, TickLog } from "../../../src/streams/log/TickLog.ts"
 import { Archive, type ArchiveRange } from "../../../src/streams/ports/Archive.ts"
 import { Drain } from "../../../src/streams/run/Drain.ts"
 import { Readiness } from "../../../src/streams/run/Readiness.ts"
 import { writeArchive } from "../../../src/streams/sinks/writeArchive.ts"
 import { DAY, makeTick, NO_QUOTES, OPEN } from "../../contract/ticks.ts"
+import { quoteOf } from "../../support/quotes.ts"
 
 const Log = MemoryLog.layer({ partitions: 1, capacity: 10_000, dlqCapacity: 10, retained: 10_000, batch: 4 })
 const DATE = tradingDate(DAY)
@@ -69,6 +73,49 @@ describe("the group that archives", () => {
         Layer.unwrap(Effect.map(archiveFolder, (folder) => ParquetFiles.layer(folder)))
       ])
     )
+  )
+
+  it.live(
+    "puts the quotes of a range beside its ticks, completes those of one that was begun, and leaves out replays",
+    () =>
+      Effect.gen(function* () {
+        const log = yield* TickLog
+        const archive = yield* Archive
+        const quotes = TICKS.map(({ exchange_ts }, i) => quoteOf(i, { exchange_ts, source: ["raw", i, 1] }))
+        const header = { [KIND_HEADER]: QUOTE_KIND }
+        yield* log.append(
+          "normalized_ticks",
+          0,
+          TICKS.flatMap((tick, i) => {
+            const key = String(tick.instrument_token)
+            const value = Buffer.from(encodeQuote(quotes[i]!))
+            return [
+              { key, value: Buffer.from(encodeTick(tick)) },
+              { key, value, headers: header }
+            ]
+          })
+        )
+        const replayed = quoteOf(9, { exchange_ts: OPEN + 99_000, source: ["raw", COUNT, 1] })
+        const headers = { ...header, [REPLAY_HEADER]: "run.1" }
+        yield* log.append("normalized_ticks", 0, [{ key: "1", value: Buffer.from(encodeQuote(replayed)), headers }])
+        const range = { incarnation: log.incarnation("normalized_ticks"), partition: 0, first: 0, last: 4 }
+        yield* archive.write(range, toColumns(TICKS.slice(0, 3)), toQuoteColumns(quotes.slice(0, 2)))
+        assert.deepStrictEqual(yield* archived, ALL)
+        const found = (yield* Stream.runCollect(archive.quotes(DATE, undefined))).flat()
+        assert.deepStrictEqual(found.toSorted(compareQuotes), quotes)
+        const { objects } = yield* archive.list(DATE)
+        const names = (kind: string) => objects.flatMap((object) => (object.kind === kind ? [object.name] : []))
+        assert.deepStrictEqual(names("quotes"), names("ticks"))
+        // A quote waits as five ticks do: a range has half as many records as it would otherwise.
+        assert.isAbove(names("quotes").length, COUNT / 3)
+      }).pipe(
+        Effect.provide([
+          Log,
+          Drain.layer,
+          Readiness.layer,
+          Layer.unwrap(Effect.map(archiveFolder, (folder) => ParquetFiles.layer(folder)))
+        ])
+      )
   )
 
   it.live("completes a range that one who is no longer a member begins under its eyes", () =>
