@@ -9,13 +9,14 @@ import * as ParquetFiles from "../../src/layers/archive/ParquetFiles.ts"
 import * as S3 from "../../src/layers/archive/S3.ts"
 import * as HistoryLayer from "../../src/layers/history/History.ts"
 import { barStart, Interval, withOi } from "../../src/schema/Candle.ts"
+import type { Quote } from "../../src/schema/Quote.ts"
 import { compareTicks, type Tick, tradingDay, tradingDayStart } from "../../src/schema/Tick.ts"
 import { toColumns } from "../../src/schema/TickColumns.ts"
 import { MAX_MICROS, MIN_MICROS } from "../../src/schema/Time.ts"
 import { Archive } from "../../src/streams/ports/Archive.ts"
 import type { History, PastTicks } from "../../src/streams/ports/History.ts"
 import { type StoredTick, type TickCursor, TickStore } from "../../src/streams/ports/TickStore.ts"
-import { storedTicks } from "../../src/streams/replay/replay.ts"
+import { storedPackets } from "../../src/streams/replay/replay.ts"
 import { Readiness } from "../../src/streams/run/Readiness.ts"
 import { dropOldDays } from "../../src/streams/sinks/retention.ts"
 import { emptyBucket } from "../support/buckets.ts"
@@ -59,12 +60,25 @@ const pages = Effect.fnUntraced(function* (past: Pick<PastTicks, "ticks">, token
   }
 })
 
+const quotePages = Effect.fnUntraced(function* (past: Pick<PastTicks, "quotePage">, token: number, limit: number) {
+  const all: Array<Quote> = []
+  let after: number | undefined
+  for (;;) {
+    const query = { instrument_token: token, from: MIN_MICROS, to: MAX_MICROS, limit }
+    const page = yield* past.quotePage(after === undefined ? query : { ...query, after })
+    all.push(...page)
+    if (page.length < limit) return all
+    after = page.at(-1)!.exchange_ts
+  }
+})
+
 /** All that is ever asked of the past of two instruments. */
 const everything = Effect.fnUntraced(function* (history: History["Service"], tokens: readonly [number, number]) {
   const [token] = tokens
   const from = tradingDayStart(today() - 12)
   const asked: Record<string, unknown> = {}
   for (const limit of [7, 1000]) asked[`ticks by ${limit}`] = yield* pages(history, token, limit, MIN_MICROS)
+  for (const limit of [7, 1000]) asked[`quotes by ${limit}`] = yield* quotePages(history, token, limit)
   asked.part = yield* pages(history, token, 10, tradingDayStart(today() - 6) + 10 * HOUR + 3 * MINUTE)
   for (const interval of Interval.literals) {
     for (const limit of [2, 10_000]) {
@@ -85,7 +99,7 @@ const everything = Effect.fnUntraced(function* (history: History["Service"], tok
   asked.tokens = (yield* history.tokens(from, MAX_MICROS)).filter((one) => tokens.includes(one))
   asked.count = yield* history.count([...tokens, token], from, MAX_MICROS)
   asked.replay = [
-    ...(yield* Stream.runCollect(storedTicks(history, { tokens: [...tokens], from, to: MAX_MICROS, arraySize: 50 })))
+    ...(yield* Stream.runCollect(storedPackets(history, { tokens: [...tokens], from, to: MAX_MICROS, arraySize: 50 })))
   ]
   return asked
 })
@@ -178,6 +192,17 @@ for (const { name, layer } of places) {
             assert.strictEqual(
               (before["ticks by 7"] as ReadonlyArray<unknown>).length,
               [...old, ...kept, unplaced].filter((t) => t.instrument_token === tokens[0]).length
+            )
+            for (const asked of ["quotes by 7", "quotes by 1000"]) {
+              assert.deepStrictEqual(
+                (before[asked] as ReadonlyArray<Quote>).map(({ exchange_ts, oi }) => [exchange_ts, oi]),
+                [...new Map(quotes.map(({ exchange_ts, oi }) => [exchange_ts, oi]))].sort(([a], [b]) => a - b),
+                asked
+              )
+            }
+            assert.deepStrictEqual(
+              (before.replay as ReadonlyArray<object>).filter((one) => !("price" in one)),
+              before["quotes by 7"]
             )
             assert.deepStrictEqual(yield* dropOldDays, { dropped: 0, reason: undefined })
             yield* sql("UPDATE store_state SET ticks_from_raised_at = now() - INTERVAL '1 hour'")

@@ -8,7 +8,7 @@ import { addToBars, barStart, type Candle, type Interval, intervalMicros } from 
 import { type ArchiveError, StoreError } from "../../schema/Errors.ts"
 import { Archive } from "../../streams/ports/Archive.ts"
 import { History, type PastTicks } from "../../streams/ports/History.ts"
-import { type CandleQuery, type TickQuery, TickStore } from "../../streams/ports/TickStore.ts"
+import { type CandleQuery, type QuoteQuery, type TickQuery, TickStore } from "../../streams/ports/TickStore.ts"
 import { withLastOi } from "./lastOi.ts"
 
 const MICROS_PER_MINUTE = 60_000_000
@@ -24,6 +24,7 @@ const fromArchive = (archive: Archive["Service"]) => {
     Effect.mapError(archive.counts(tokens, from, to), asStoreError)
   return {
     ticks: (query) => Effect.mapError(archive.ticks(query), asStoreError),
+    quotePage: (query) => Effect.mapError(archive.quotePage(query), asStoreError),
     count: (tokens, from, to) =>
       Effect.map(counts(tokens, from, to), (found) => [...found.values()].reduce((sum, rows) => sum + rows, 0)),
     tokens: (from, to) => Effect.map(counts(undefined, from, to), (found) => [...found.keys()].sort((a, b) => a - b))
@@ -63,6 +64,15 @@ export const make = (store: TickStore["Service"], archive: Archive["Service"]): 
         ...old,
         ...(yield* store.ticks({ ...rest, from: Math.max(from, known), limit: query.limit - old.length }))
       ]
+    })
+
+  const quotesOfBoth = (query: QuoteQuery, known: number) =>
+    Effect.gen(function* () {
+      const old = yield* cold.quotePage({ ...query, to: Math.min(query.to, known) })
+      if (old.length >= query.limit || query.to <= known) return old
+      const { after = Number.NEGATIVE_INFINITY, ...rest } = query
+      const from = Math.max(query.from, after + 1, known)
+      return [...old, ...(yield* store.quotePage({ ...rest, from, limit: query.limit - old.length }))]
     })
 
   /** Bars of the archive's ticks with their open interest, of which the store keeps what it was told of any day. */
@@ -115,6 +125,10 @@ export const make = (store: TickStore["Service"], archive: Archive["Service"]): 
       const from = Math.max(query.from, query.after?.exchange_ts ?? query.from)
       return across(from, store.ticks(query), (known) => ticksOfBoth(query, from, known))
     },
+    quotePage: (query) =>
+      across(query.after === undefined ? query.from : query.after + 1, store.quotePage(query), (known) =>
+        quotesOfBoth(query, known)
+      ),
     candles: (query) => {
       // Bars start at whole ones of their width: what lies before the first is not asked for.
       const start = barStart(query.from + intervalMicros(query.interval) - 1, query.interval)
@@ -166,6 +180,7 @@ export const layerOfStore: Layer.Layer<History, never, TickStore> = Layer.effect
   Effect.map(TickStore, (store) =>
     History.of({
       ticks: store.ticks,
+      quotePage: store.quotePage,
       candles: store.candles,
       minuteOi: store.minuteOi,
       count: store.count,

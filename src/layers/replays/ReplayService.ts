@@ -30,7 +30,7 @@ import {
   UnknownSymbol
 } from "../../streams/replay/Replays.ts"
 import { type Release, WatermarkReorder } from "../../streams/replay/reorderByWatermark.ts"
-import { endRun, makeWindow, replay, type Slice, sliceTicks, storedTicks } from "../../streams/replay/replay.ts"
+import { endRun, makeWindow, replay, type Slice, sliceTicks, storedPackets } from "../../streams/replay/replay.ts"
 
 export type ReplaySettings = Pick<
   Settings,
@@ -244,7 +244,7 @@ const make = (settings: ReplaySettings) =>
       })
 
     const runOf = (entry: Entry, past: PastTicks, tokens: ReadonlyArray<number>): Effect.Effect<void> =>
-      replay(storedTicks(past, { tokens, from: entry.from, to: entry.to, arraySize: sliceTicks(window) }), {
+      replay(storedPackets(past, { tokens, from: entry.from, to: entry.to, arraySize: sliceTicks(window) }), {
         run: entry.runKey,
         log,
         window,

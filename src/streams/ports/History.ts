@@ -3,8 +3,8 @@ import { Context } from "effect"
 import type { Archive } from "./Archive.ts"
 import type { TickStore } from "./TickStore.ts"
 
-/** Ticks as whoever replays them asks for them. */
-export interface PastTicks extends Pick<TickStore["Service"], "ticks" | "count" | "tokens"> {}
+/** Ticks and quotes as whoever replays them asks for them. */
+export interface PastTicks extends Pick<TickStore["Service"], "ticks" | "quotePage" | "count" | "tokens"> {}
 
 export class History extends Context.Service<
   History,

@@ -6,6 +6,7 @@ import { layer as instrumentsLayer } from "../../../src/layers/instruments/Instr
 import { type ReplaySettings, layer as replayService } from "../../../src/layers/replays/ReplayService.ts"
 import { LogError, type Overloaded } from "../../../src/schema/Errors.ts"
 import { partitionOf } from "../../../src/schema/Partition.ts"
+import type { Quote } from "../../../src/schema/Quote.ts"
 import { type Tick, tradingDate, tradingDay } from "../../../src/schema/Tick.ts"
 import type { TickBatch } from "../../../src/streams/log/follow.ts"
 import { TickLog } from "../../../src/streams/log/TickLog.ts"
@@ -22,10 +23,12 @@ import {
   DAY_START,
   dump,
   fixedLog,
+  keysetQuotes,
   keysetTicks,
   OPEN,
   PARTITIONS,
   pipeline,
+  recordedQuotes,
   recordedTicks
 } from "../../streams/replay/replaying.ts"
 import { instrumentOf } from "../../support/instruments.ts"
@@ -38,6 +41,7 @@ const SETTINGS: ReplaySettings = {
 }
 const TOKENS = [1, 2, 3, 408065, 738561]
 const RECORDED = recordedTicks({ seed: 3, tokens: TOKENS, ticks: 400, spanMicros: 4_000_000 })
+const QUOTED = recordedQuotes({ seed: 4, tokens: TOKENS, quotes: 100, spanMicros: 4_000_000 })
 
 const KNOWN = [
   ...[
@@ -54,6 +58,7 @@ const KNOWN = [
 /** What the clients of a replay were told. */
 interface Heard {
   readonly ticks: Array<Tick>
+  readonly quotes: Array<Quote>
   readonly clocks: Array<ReplayClock>
   isOpen: boolean
   clients: number
@@ -72,6 +77,7 @@ class World {
   isOpen = true
   readonly waiting: Array<() => void> = []
   refusedRun: string | undefined
+  quotes: ReadonlyArray<Quote> = []
   storeLag = 0
 
   of(replay: Replay): Heard {
@@ -111,6 +117,7 @@ class World {
     ).pipe(Layer.provide(fixedLog))
     const store = Layer.mock(TickStore)({
       ticks,
+      quotePage: keysetQuotes(this.quotes),
       count: (tokens, from, to) => Effect.succeed(within(tokens, from, to).length),
       tokens: (from, to) => Effect.succeed([...new Set(within(TOKENS, from, to).map((t) => t.instrument_token))]),
       instruments: () => Effect.succeed(KNOWN),
@@ -119,10 +126,11 @@ class World {
     const instruments = instrumentsLayer.pipe(Layer.provide(Layer.merge(store, Readiness.layer)))
     const audience = Layer.succeed(ReplayAudience, {
       open: (id) => {
-        this.heard.set(id, { ticks: [], clocks: [], isOpen: true, clients: 0 })
+        this.heard.set(id, { ticks: [], quotes: [], clocks: [], isOpen: true, clients: 0 })
       },
-      publish: (id, published) => {
+      publish: (id, published, quotes) => {
         this.heard.get(id)!.ticks.push(...published)
+        this.heard.get(id)!.quotes.push(...quotes)
         this.untold -= published.length
       },
       clock: (id, clock) => {
@@ -198,6 +206,24 @@ describe("ReplayService", () => {
       assert.deepStrictEqual(clocks.at(-1), { run: 1, ts: over.clock, state: "ended", isWhole: true })
       assert.deepStrictEqual(yield* replays.list, [over])
       assert.deepStrictEqual(world.live, [])
+    }).pipe(Effect.provide(world.layer()))
+  })
+
+  it.effect("brings the quotes of its instruments beside the ticks, and counts ticks alone", () => {
+    const world = new World()
+    world.quotes = QUOTED
+    return Effect.gen(function* () {
+      const replays = yield* Replays
+      const over = yield* ended(yield* replays.start({ tokens: [1, 408065], date: DATE, speed: "inf" }))
+      const isAsked = ({ instrument_token }: { readonly instrument_token: number }) =>
+        [1, 408065].includes(instrument_token)
+      const { ticks, quotes } = world.of(over)
+      assert.deepStrictEqual(ticks.map(shape), RECORDED.filter(isAsked).map(shape))
+      assert.deepStrictEqual([over.sent, over.total], [ticks.length, ticks.length])
+      assert.deepStrictEqual(
+        quotes.map(({ source, ...quote }) => quote),
+        QUOTED.filter(isAsked).map(({ source, ...quote }) => quote)
+      )
     }).pipe(Effect.provide(world.layer()))
   })
 
