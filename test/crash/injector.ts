@@ -44,7 +44,7 @@ const tick = (more: object) => ({
 })
 /** What a packet says beside a tick: a part of the book or of the day, now and then what it said before. */
 const quoteAt = (n: number): object => ({
-  ...(n % 2 === 0 ? { bid: [[99.95 - (n % 4) / 20, 5, 1]] } : { ask: [[100.05, 5 + (n % 3), 1]] }),
+  ...(n % 2 === 0 ? { bid: [[(1999 - (n % 4)) / 20, 5, 1]] } : { ask: [[100.05, 5 + (n % 3), 1]] }),
   ...(n % 5 === 0 ? { oi: 1000 + Math.floor(n / 10) } : {}),
   ...(n % 7 === 0 ? { open: 100 } : {})
 })
