@@ -52,7 +52,9 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Instance]:
 
 def test_every_example_is_one_of_these() -> None:
     checked()
-    assert sorted(path.name for path in EXAMPLES.glob("*.py")) == sorted(_RUN)
+    # What is written for Kite's own client is run where that is installed.
+    own = [path.name for path in EXAMPLES.glob("*.py") if not path.name.startswith("kite_")]
+    assert sorted(own) == sorted(_RUN)
 
 
 def run(*args: str) -> str:
