@@ -138,6 +138,10 @@ export const processPartition = (
       everyMs: settings.SNAPSHOT_MS
     })
     const commits = yield* commitLater(assigned, () => crashPoint("after-raw-commit"))
+    // Whoever had the partition may have ended between checkpoint and commit: where nothing more comes, nobody else would.
+    if (recovered.fromCheckpoint && liveFrom > (assigned.committed?.offset ?? 0)) {
+      commits.commit({ offset: liveFrom, metadata: "" })
+    }
     /** Where the next owner looks for what was published beyond a checkpoint: never past it while it is run again. */
     let normalizedOffset = recovered.normalizedFrom
 

@@ -125,13 +125,15 @@ export const writeStore = (
     }
 
     const read = (
-      { partition, start, read, ask, done }: SinkPartition,
+      { partition, start, committed, read, ask, done }: SinkPartition,
       push: (batch: WaitingBatch) => Effect.Effect<void>
     ) =>
       Effect.gen(function* () {
         // The store's own bookmark was written with its rows; the group's commit may lag behind it.
         const bookmarks = yield* ask(store.bookmarks(sink.incarnation))
         const bookmark = bookmarks.find((mine) => mine.partition === partition)
+        // Whoever had the partition may have ended in between: where nothing more comes, nobody else would commit it.
+        if (bookmark !== undefined && bookmark.offset > (committed?.offset ?? 0)) done(bookmark)
         yield* read(bookmark?.offset ?? (yield* start), bookmark).pipe(
           Stream.runForEach((batch) => push(enqueue(done, batch)))
         )
