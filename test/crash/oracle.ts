@@ -22,6 +22,7 @@ import type { S3Access } from "../support/services.ts"
 import type { Cluster } from "./cluster.ts"
 import { POISON_HEADER } from "./injector.ts"
 import { Problems } from "./problems.ts"
+import { settleQuotePlaces } from "./quotePlaces.ts"
 import { meantQuotes, settlePublished } from "./quotes.ts"
 import type { Witness } from "./witness.ts"
 
@@ -174,7 +175,7 @@ const settleRings = async (
   problems: Problems,
   url: string,
   published: ReadonlyArray<Tick>,
-  publishedAt: ReadonlyMap<Tick, number>,
+  publishedAt: { readonly get: (tick: Tick) => number | undefined },
   since: number | undefined,
   isAnew: boolean
 ): Promise<number> => {
@@ -296,12 +297,13 @@ const overlaps = (keys: ReadonlyArray<string>): ReadonlyArray<string> => {
   const manifests = new Set(keys.filter((key) => key.startsWith("manifests/")))
   const ranges = new Map<string, Map<number, number>>()
   for (const key of keys) {
-    const [, date, name, first, last] = /^ticks\/date=([^/]+)\/(.+)-(\d+)-(\d+)\.parquet$/.exec(key) ?? []
+    const [, kind, date, name, first, last] =
+      /^(ticks|quotes)\/date=([^/]+)\/(.+)-(\d+)-(\d+)\.parquet$/.exec(key) ?? []
     // What was joined of a day that has closed is no range of its own.
     if (date === undefined || /^(joined|store)-/.test(name!)) continue
     if (!manifests.has(`manifests/${name}-${first}.json`)) found.push(`${key} has no manifest`)
-    const known = ranges.get(`${name} ${date}`) ?? new Map<number, number>()
-    ranges.set(`${name} ${date}`, known)
+    const known = ranges.get(`${kind} ${name} ${date}`) ?? new Map<number, number>()
+    ranges.set(`${kind} ${name} ${date}`, known)
     if (known.has(Number(first))) found.push(`${key} and one to ${known.get(Number(first))}`)
     known.set(Number(first), Number(last))
   }
@@ -351,7 +353,7 @@ const settleLog = async (
   // Normalized: as any reader takes it in.
   const ticks: Array<Tick> = []
   const quotes: Array<Quote> = []
-  const publishedAt = new Map<Tick, number>()
+  const publishedAt = new Map<Tick | Quote, number>()
   let repeats = 0
   for (const [partition, records] of normalized.entries()) {
     const tracker = new MarkTracker(undefined)
@@ -378,13 +380,13 @@ const settleLog = async (
           problems.add("normalized_ticks: a new source below the mark", `${partition}/${offset}`)
         continue
       }
+      publishedAt.set(packet, recordTime / 1000)
       if (isQuote) {
         ofPartition.push(packet as Quote)
         continue
       }
       const tick = packet as Tick
       ticks.push(tick)
-      publishedAt.set(tick, recordTime / 1000)
       const day = `${tick.instrument_token}/${tradingDay(tick.exchange_ts)}`
       const place = places.get(day)
       const at = `${day} ${tick.epoch}/${tick.position} after ${place?.epoch}/${place?.position}`
@@ -513,6 +515,15 @@ export const settle = async (
   const rowsArchived = await Effect.runPromise(archived(access, dates))
   holds(problems, "archive", expected, rowsArchived, (tick) => log.mayLack("archive", tick))
 
+  const inPlaces = await settleQuotePlaces(problems, log.quotes, log.publishedAt, {
+    postgres: cluster.postgres.url(),
+    redis: cluster.redis.url(),
+    s3: access,
+    server: serverUrl,
+    redisErasedAt: cluster.redisErasedAt,
+    isAnew
+  })
+
   for (const problem of overlaps(await keysIn(access))) problems.add("archive: ranges", problem)
 
   // The client: every place of every instrument once, or told that it was evicted.
@@ -560,6 +571,7 @@ export const settle = async (
       reached: expected.size,
       published: log.ticks.length,
       quotes: log.quotes.length,
+      ...Object.fromEntries(Object.entries(inPlaces).map(([place, n]) => [`quotes in ${place}`, n])),
       repeats: log.repeats,
       rows: rows.length,
       bars,

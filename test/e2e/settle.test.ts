@@ -182,7 +182,9 @@ describe("two feeds that lose, repeat and reorder packets, settled against the l
       const figure = (name: string) => figures.get(name) ?? 0
       const packets = [...feed.stdout.matchAll(/sent (\d+)/g)].reduce((n, match) => n + Number(match[1]), 0)
       assert.strictEqual(figure(`topology_stage_received_events_total{stage="decode"}`), packets)
-      for (const stage of ["decode", "normalize", "deduplicate", "sequence", "publish", "store", "ring", "archive"]) {
+      const ofQuotes = ["quote", "store-quotes", "ring-quotes", "archive-quotes"]
+      const ofTicks = ["decode", "normalize", "deduplicate", "sequence", "publish", "store", "ring", "archive"]
+      for (const stage of [...ofTicks, ...ofQuotes]) {
         let out = figure(`topology_stage_sent_events_total{stage="${stage}"}`)
         for (const [name, n] of figures) {
           if (name.startsWith(`topology_stage_discarded_events_total{stage="${stage}"`)) out += n
@@ -191,6 +193,11 @@ describe("two feeds that lose, repeat and reorder packets, settled against the l
       }
       for (const stage of ["follow-store", "follow-ring", "follow-archive", "follow-server"]) {
         assert.strictEqual(figure(`topology_stage_sent_events_total{stage="${stage}"}`), reached.length, stage)
+      }
+      const quotes = figure(`topology_stage_sent_events_total{stage="quote"}`)
+      assert.isAbove(quotes, SYMBOLS)
+      for (const sink of ["store", "ring", "archive", "server"]) {
+        assert.strictEqual(figure(`topology_stage_sent_events_total{stage="follow-${sink}-quotes"}`), quotes, sink)
       }
       assert.strictEqual(figure(`topology_stage_sent_events_total{stage="store"}`), reached.length)
       assert.strictEqual(figure("topology_order_alarms_total"), 0)

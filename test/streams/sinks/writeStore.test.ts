@@ -72,6 +72,26 @@ describe("the store's sink", () => {
     )
   )
 
+  it.live("commits what was written before, though nothing comes after it", () => {
+    const mark = { incarnation: "raw-1", offset: COUNT - 1, index: 0, left: [] }
+    const written = memoryStore(new Rows(), {
+      bookmarks: (incarnation) => Effect.succeed([{ partition: 0, incarnation, offset: COUNT, mark }])
+    })
+    return Effect.gen(function* () {
+      const log = yield* TickLog
+      yield* log.append("normalized_ticks", 0, records(COUNT))
+      const sink = yield* Effect.forkChild(writeStore(settings))
+      const isCommitted = Effect.map(log.lag, (lags) =>
+        lags.some(({ group, records: n }) => group === "store" && n === 0)
+      )
+      while (!(yield* isCommitted)) yield* Effect.sleep("1 millis")
+      yield* Fiber.interrupt(sink)
+    }).pipe(
+      Effect.provide(Layer.mergeAll(Log, written, Readiness.layer, Drain.layer)),
+      Effect.provideService(Metric.MetricRegistry, new Map())
+    )
+  })
+
   it.effect(
     "asks a store too slow for a whole batch for parts of it, the bookmarks with the last, and grows back",
     () => {
