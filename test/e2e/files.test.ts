@@ -10,6 +10,7 @@ import { Command } from "effect/cli"
 import { PYTHON } from "../../scripts/servers/install.ts"
 import { outcomeOf, program } from "../../src/commands/cli.ts"
 import { feed } from "../../src/commands/feed.ts"
+import { rowsOfParquet } from "../support/columns.ts"
 import { LONG_MS } from "../support/guards.ts"
 import { folder, getJson, getLines, getMetrics, runToEnd, startInstance, untilDrained } from "../support/processes.ts"
 import { isInstalled } from "../support/services.ts"
@@ -32,6 +33,12 @@ interface Bar {
   readonly low: number
   readonly close: number
   readonly volume: number
+  /** Where a quote told it. */
+  readonly oi?: number
+}
+interface Oi {
+  readonly ts: number
+  readonly oi: number
 }
 
 const INTERVALS = { "1m": 60, "5m": 300, "15m": 900, "30m": 1800, "1h": 3600, "1d": 86_400 } as const
@@ -62,6 +69,15 @@ const rolledUp = (bars: ReadonlyArray<Bar>, interval: Interval): ReadonlyArray<B
     })
   }
   return [...all.values()].sort((a, b) => a.ts - b.ts)
+}
+
+/** The bars with the last open interest of their time. */
+const withOi = (bars: ReadonlyArray<Bar>, told: ReadonlyArray<Oi>, interval: Interval): ReadonlyArray<Bar> => {
+  const last = new Map(told.map(({ oi, ts }) => [startOf(ts, interval), oi]))
+  return bars.map((bar) => {
+    const oi = last.get(bar.ts)
+    return oi === undefined ? bar : { ...bar, oi }
+  })
 }
 
 const asBar = ({ price, ts, volume }: Row): Bar => ({ ts, open: price, high: price, low: price, close: price, volume })
@@ -110,6 +126,8 @@ interface Shape {
   readonly bars?: Interval
   /** Some of its rows are changes of the book alone. */
   readonly hasBook?: true
+  /** The open interest that the file has at a time. */
+  readonly oi?: (ts: number) => number
 }
 
 /** The rows that tell of a trade: something was traded, or the price is another than in the row before. */
@@ -121,6 +139,8 @@ const one = (token: string) => ["--set", `instrument_token=${token}`]
 const minuteBars = (rows: ReadonlyArray<Row>, interval: Interval) => rolledUp(rows.map(asBar), interval)
 const barLine = ({ close, high, low, open, volume }: Bar) => `${open},${high},${low},${close},${volume}`
 const T = "TOKEN"
+/** An open interest that stays the same for three minutes, as the exchange's does. */
+const threeMinutes = (ts: number) => Math.floor(ts / 180_000_000) % 991
 
 const shapes: ReadonlyArray<Shape> = [
   {
@@ -241,20 +261,23 @@ const shapes: ReadonlyArray<Shape> = [
     name: "gdfl-ticks.csv",
     args: ["--preset", "gdfl"],
     hasBook: true,
+    oi: (ts) => ts % 997,
     make: (rows, token) =>
       lines(
         rows,
-        (r) => `T${token}.NSE,${dmy(r.ts)},${partsOf(r.ts).time},${r.price},1,2,3,4,${r.volume},5`,
+        (r) => `T${token}.NSE,${dmy(r.ts)},${partsOf(r.ts).time},${r.price},1,2,3,4,${r.volume},${r.ts % 997}`,
         "Ticker,Date,Time,LTP,BuyPrice,BuyQty,SellPrice,SellQty,LTQ,OpenInterest"
       )
   },
   {
     name: "truedata.zip",
     args: ["--preset", "truedata"],
+    oi: (ts) => ts % 977,
     make: (rows, token) => {
       const text = lines(
         rows,
-        (r) => `${naive(r.ts).slice(0, 10).replaceAll("-", "")},${partsOf(r.ts).time},${r.price},${r.volume},0`
+        (r) =>
+          `${naive(r.ts).slice(0, 10).replaceAll("-", "")},${partsOf(r.ts).time},${r.price},${r.volume},${r.ts % 977}`
       )
       return zipOf([{ name: `T${token}.csv`, data: Buffer.from(text) }])
     }
@@ -263,10 +286,12 @@ const shapes: ReadonlyArray<Shape> = [
     name: "gdfl-bars.csv",
     args: ["--preset", "gdfl", "--bars", "1m"],
     bars: "1m",
+    oi: threeMinutes,
     make: (rows, token) =>
       lines(
         minuteBars(rows, "1m") as never,
-        ((bar: Bar) => `T${token}.NSE,${dmy(bar.ts)},${partsOf(bar.ts).time.slice(0, 6)}59,${barLine(bar)},9`) as never,
+        ((bar: Bar) =>
+          `T${token}.NSE,${dmy(bar.ts)},${partsOf(bar.ts).time.slice(0, 6)}59,${barLine(bar)},${threeMinutes(bar.ts)}`) as never,
         "Ticker,Date,Time,Open,High,Low,Close,Volume,Open Interest"
       )
   },
@@ -285,11 +310,12 @@ const shapes: ReadonlyArray<Shape> = [
     name: "kite-bars.csv",
     args: ["--preset", "kite", "--bars", "5m", ...one(T)],
     bars: "5m",
+    oi: (ts) => ts % 983,
     make: (rows) =>
       lines(
         minuteBars(rows, "5m") as never,
-        ((bar: Bar) => `${naive(bar.ts)}+05:30,${barLine(bar)}`) as never,
-        "date,open,high,low,close,volume"
+        ((bar: Bar) => `${naive(bar.ts)}+05:30,${barLine(bar)},${bar.ts % 983}`) as never,
+        "date,open,high,low,close,volume,oi"
       )
   },
   {
@@ -315,15 +341,77 @@ const candlesOf = (url: string, token: number, interval: Interval) =>
       `${url}/api/v1/historical/candles?instrument_token=${token}&interval=${interval}&limit=10000&from=2022-01-01T00:00:00Z&to=2026-02-01T00:00:00Z`
     ),
     (answer) =>
-      (answer as { readonly candles: ReadonlyArray<Bar> }).candles.map(({ close, high, low, open, ts, volume }) => ({
-        ts,
-        open,
-        high,
-        low,
-        close,
-        volume
-      }))
+      (answer as { readonly candles: ReadonlyArray<Bar> }).candles.map(
+        ({ close, high, low, oi, open, ts, volume }) => ({
+          ts,
+          open,
+          high,
+          low,
+          close,
+          volume,
+          ...(oi === undefined ? {} : { oi })
+        })
+      )
   )
+
+/** A row of the future's file. */
+interface FutureRow extends Row, Oi {
+  readonly bid: ReadonlyArray<number>
+  readonly ask: ReadonlyArray<number>
+}
+
+const futureRows = (): ReadonlyArray<FutureRow> =>
+  readFileSync(realFuture, "utf8")
+    .trim()
+    .split(/\r?\n/)
+    .slice(1)
+    .map((line) => {
+      const [, date, time, ...numbers] = line.split(",")
+      const [d, m, y] = date!.split("/")
+      const [price, bid, bids, ask, asks, volume, oi] = numbers.map(Number) as [number, ...Array<number>]
+      const ts = Date.parse(`${y}-${m}-${d}T${time}+05:30`) * 1000
+      return { ts, price, volume: volume!, oi: oi!, bid: [bid!, bids!], ask: [ask!, asks!] }
+    })
+
+interface RestingQuote extends Oi {
+  readonly bid: ReadonlyArray<number>
+  readonly ask: ReadonlyArray<number>
+}
+
+/** What is known at each stamp at which something changed: the last row of it. */
+const quotesOf = (rows: ReadonlyArray<FutureRow>): ReadonlyArray<RestingQuote> => {
+  const says = ({ ask, bid, oi }: FutureRow) => `${bid} ${ask} ${oi}`
+  const changed = rows.filter((row, i) => i === 0 || says(row) !== says(rows[i - 1]!))
+  return [...new Map(changed.map(({ ask, bid, oi, ts }) => [ts, { ts, bid, ask, oi }])).values()]
+}
+
+/** The quotes of an instrument in cold storage, the latest of each stamp. */
+const archivedQuotes = (url: string, date: string, token: number) =>
+  Effect.gen(function* () {
+    const answer = (yield* getJson(`${url}/api/v1/archive?date=${date}`)) as {
+      readonly objects: ReadonlyArray<{ readonly kind: string; readonly path: string }>
+    }
+    const rows: Array<Readonly<Record<string, number>>> = []
+    for (const { kind, path } of answer.objects) {
+      if (kind !== "quotes") continue
+      const bytes = yield* Effect.promise(() => fetch(`${url}${path}`).then((object) => object.arrayBuffer()))
+      rows.push(...((yield* Effect.promise(() => rowsOfParquet(new Uint8Array(bytes)))) as typeof rows))
+    }
+    const latest = new Map(
+      rows
+        .filter((row) => row.instrument_token === token)
+        .sort((a, b) => a.exchange_ts! - b.exchange_ts! || a.source_offset! - b.source_offset!)
+        .map((row) => [row.exchange_ts!, row])
+    )
+    return [...latest.values()].map(
+      (row): RestingQuote => ({
+        ts: row.exchange_ts!,
+        bid: [row.bid_price_1!, row.bid_quantity_1!],
+        ask: [row.ask_price_1!, row.ask_quantity_1!],
+        oi: row.oi!
+      })
+    )
+  })
 const countOf = (url: string, token: number) =>
   Effect.map(
     getLines(
@@ -337,23 +425,34 @@ interface Fed {
   readonly args: ReadonlyArray<string>
   readonly token: number
   readonly bars: ReadonlyArray<Bar>
+  readonly ois: ReadonlyArray<Oi>
   readonly finest: Interval
   readonly name: string
 }
 
 // Long: an instance takes some twenty files, three times.
 describe("files of every shape", { timeout: LONG_MS * 3 }, () => {
-  it.live("go in with one command each, give the bars of a recompute on every interval, and change nothing again", () =>
+  it.live("go in with one command each, give the bars and quotes of a recompute, and change nothing again", () =>
     Effect.gen(function* () {
       const dir = yield* folder
       const { url } = yield* startInstance(["run"], { DATA_DIR: join(dir, "data"), ARCHIVE_FLUSH_MS: "500" })
-      const fed: Array<Fed> = shapes.map(({ args, bars, hasBook, make, name }, i) => {
+      const fed: Array<Fed> = shapes.map(({ args, bars, hasBook, make, name, oi }, i) => {
         const token = 1001 + i
         const rows = rowsFor(i + 1)
         const path = join(dir, name)
         writeFileSync(path, make(rows, token))
         const told = args.map((arg) => arg.replace(T, String(token)))
-        return { path, args: told, token, bars: (hasBook ? traded(rows) : rows).map(asBar), finest: bars ?? "1m", name }
+        const times = (bars === undefined ? rows : minuteBars(rows, bars)).map(({ ts }) => ts)
+        const ois = oi === undefined ? [] : times.map((ts) => ({ ts, oi: oi(ts) }))
+        return {
+          path,
+          args: told,
+          token,
+          bars: (hasBook ? traded(rows) : rows).map(asBar),
+          ois,
+          finest: bars ?? "1m",
+          name
+        }
       })
       for (const [i, path] of realIndices.entries()) {
         if (!existsSync(path)) {
@@ -378,27 +477,19 @@ describe("files of every shape", { timeout: LONG_MS * 3 }, () => {
           bars: rows.map(([at, price]) =>
             asBar({ ts: Date.parse(`${at.replace(" ", "T")}+05:30`) * 1000, price: Number(price), volume: 0 })
           ),
+          ois: [],
           finest: "1m",
           name: `index ${i}`
         })
       }
-      if (existsSync(realFuture)) {
-        const rows = readFileSync(realFuture, "utf8")
-          .trim()
-          .split(/\r?\n/)
-          .slice(1)
-          .map((line) => line.split(","))
+      const future = existsSync(realFuture) ? futureRows() : undefined
+      if (future !== undefined) {
         fed.push({
           path: realFuture,
           args: ["--preset", "gdfl", "--tokens", "NIFTY-I.NFO=3001"],
           token: 3001,
-          bars: traded(
-            rows.map(([, date, time, price, , , , , volume]) => {
-              const [d, m, y] = date!.split("/")
-              const ts = Date.parse(`${y}-${m}-${d}T${time}+05:30`) * 1000
-              return { ts, price: Number(price), volume: Number(volume) }
-            })
-          ).map(asBar),
+          bars: traded(future).map(asBar),
+          ois: future,
           finest: "1m",
           name: "future"
         })
@@ -434,12 +525,30 @@ describe("files of every shape", { timeout: LONG_MS * 3 }, () => {
       yield* feedAll
       yield* untilDrained(url)
       const first = yield* look
-      for (const [i, { bars, name }] of fed.entries()) {
+      for (const [i, { bars, name, ois }] of fed.entries()) {
         const { candles, intervals } = first[i]!
         for (const [at, interval] of intervals.entries()) {
-          assert.deepStrictEqual(candles[at], rolledUp(bars, interval), `${name} ${interval}`)
+          assert.deepStrictEqual(candles[at], withOi(rolledUp(bars, interval), ois, interval), `${name} ${interval}`)
         }
       }
+      const quotesRest =
+        future === undefined
+          ? Effect.void
+          : Effect.gen(function* () {
+              const quotes = quotesOf(future)
+              assert.deepStrictEqual(yield* archivedQuotes(url, "2022-01-03", 3001), quotes)
+              const { ask, bid, oi, ts } = quotes.at(-1)!
+              const answer = (yield* getJson(`${url}/api/v1/quotes?tokens=3001`)) as {
+                readonly quotes: ReadonlyArray<{ readonly quote: unknown }>
+              }
+              assert.deepStrictEqual(answer.quotes[0]!.quote, {
+                exchange_ts: ts,
+                bid: [[...bid, 0]],
+                ask: [[...ask, 0]],
+                oi
+              })
+            })
+      yield* quotesRest
       if (isInstalled("python")) {
         const asked = JSON.stringify(fed.map(({ token }, i) => [token, first[i]!.intervals]))
         const agreed = yield* Effect.promise(() => run(PYTHON, [RECOMPUTE, url, asked], { timeout: LONG_MS }))
@@ -452,6 +561,7 @@ describe("files of every shape", { timeout: LONG_MS * 3 }, () => {
       yield* feedAll
       yield* untilDrained(url)
       assert.deepStrictEqual(yield* look, first)
+      yield* quotesRest
       const archived = `topology_stage_received_events_total{stage="archive"}`
       assert.strictEqual((yield* getMetrics(url)).get(archived), figures.get(archived))
     }).pipe(Effect.scoped)

@@ -648,9 +648,11 @@ export class RowReader {
     const quote = this.#quotes.read(given)
     const records: Array<RawRecord> = []
     for (const tick of barTicks(bar, interval)) {
-      // What is known by the end of the bar stands beside its close.
-      const isClose = records.length === BAR_TICKS - 1
-      const read = this.#record({ ...common, ...tick, ...(isClose && quote !== undefined ? { quote } : {}) })
+      // What is known by the end of the bar stands beside its close. That it is of this bar is news even where open
+      // interest is as it was: what says nothing new is not published.
+      const isQuoted = quote !== undefined && records.length === BAR_TICKS - 1
+      const said = isQuoted ? { quote: { ...quote, last_trade_ts: tick.exchange_ts } } : {}
+      const read = this.#record({ ...common, ...tick, ...said })
       if (read instanceof BadRow) return read
       records.push(read)
     }

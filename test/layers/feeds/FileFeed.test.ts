@@ -881,8 +881,14 @@ describe("quotes of a file", () => {
       const rows = ["09:15:00,1,3,1,2,4,77", "09:16:00,2,2,2,2,4,", "09:17:00,2,2,2,2,4,0"]
       const text = `date,open,high,low,close,volume,oi\n${rows.map((r) => `2026-01-15 ${r}`).join("\n")}\n`
       const { progress, records } = yield* feed(text, { bars: "1m", set: one })
-      assert.deepStrictEqual(records.map(saidBy), [{}, {}, {}, { oi: 77 }, {}, {}, {}, {}, {}, {}, {}, { oi: 0 }])
-      assert.strictEqual(records[3]!.quote!.exchange_ts, Date.UTC(2026, 0, 15, 3, 45, 59, 999) * 1000)
+      // When it was known is in it, so that an open interest which stays the same is told of each bar.
+      const close = (minute: number) => Date.UTC(2026, 0, 15, 3, minute, 59, 999) * 1000
+      const [first, last] = [
+        { oi: 77, last_trade_ts: close(45) },
+        { oi: 0, last_trade_ts: close(47) }
+      ] as const
+      assert.deepStrictEqual(records.map(saidBy), [{}, {}, {}, first, {}, {}, {}, {}, {}, {}, {}, last])
+      assert.strictEqual(records[3]!.quote!.exchange_ts, close(45))
       assert.deepInclude(progress, { rows: 3, sent: 12, quotes: 2 })
       assert.strictEqual(
         failureOf(yield* feed(text.replace(",77", ",-7"), { bars: "1m", set: one })),
