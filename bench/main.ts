@@ -14,6 +14,7 @@ const benchmarks: Record<string, () => Promise<{ readonly run: () => Promise<Row
   stages: () => import("./stages.ts"),
   "process-json": () => import("./processJson.ts"),
   store: () => import("./store.ts"),
+  kite: () => import("./kite.ts"),
   pipeline: () => import("./pipeline.ts"),
   websocket: () => import("./websocket.ts"),
   latency: () => import("./latency.ts"),

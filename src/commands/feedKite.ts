@@ -209,6 +209,7 @@ export const feedKite = (given: Settings, flags: KiteFlags, run: KiteRun) =>
     }
     return yield* KiteFeed.run({
       wsRoot,
+      root,
       secrets,
       tokens: chosen.tokens,
       mode: flags.mode,

@@ -109,7 +109,7 @@ const optional = {
   KITE_ACCESS_TOKEN_FILE: setting(
     Schema.String,
     undefined,
-    "file that holds KITE_ACCESS_TOKEN, instead of it: it is read again whenever a connection is made, and each day's new token is waited for"
+    "file that holds KITE_ACCESS_TOKEN, instead of it: each day's new token is taken as soon as it is there, and waited for once the old one has ended"
   ),
   ALLOWED_HOSTS: setting(
     Schema.String,

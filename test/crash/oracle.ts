@@ -99,6 +99,8 @@ export interface Expected {
   readonly meant: ReadonlyArray<Meant>
   /** Set where the instruments' days began anew, and so have more than one epoch. */
   readonly takenAway?: TakenAway | undefined
+  /** Whose bars are asked for; all unless said. */
+  readonly hasBars?: (token: number) => boolean
 }
 
 export interface Settled {
@@ -456,7 +458,7 @@ const settleLog = async (
 export const settle = async (
   cluster: Cluster,
   reader: Reader,
-  { meant, takenAway }: Expected,
+  { meant, takenAway, hasBars = () => true }: Expected,
   witness: Witness,
   access: S3Access,
   serverUrl: string
@@ -492,7 +494,7 @@ export const settle = async (
   const barTicks = new Map<number, Array<BarTick>>()
   for (const row of stored) {
     const tick = expected.get(keyOf(row))
-    if (tick === undefined) continue
+    if (tick === undefined || !hasBars(tick.instrument_token)) continue
     const at = placed.get(keyOf(row))
     const epoch = at?.epoch ?? (row.epoch === null ? null : Number(row.epoch))
     const position = at?.position ?? (row.position === null ? null : Number(row.position))

@@ -115,17 +115,25 @@ const toldOf = ({ instrument_token, exchange_ts, ...members }: Told): Kept => ({
   said: saidOf(members)
 })
 
+/** Instruments of one request. */
+const ASKED_AT_ONCE = 300
+
 const overRest = async (url: string, tokens: ReadonlyArray<number>): Promise<ReadonlyArray<Kept>> => {
-  const answer = await fetch(`${url}/api/v1/quotes?tokens=${tokens.join()}`, {
-    signal: AbortSignal.timeout(ANSWERS_WITHIN_MS)
-  })
-  if (answer.status !== 200) throw new Error(`${answer.status} ${await answer.text()}`)
-  const { quotes } = (await answer.json()) as {
-    readonly quotes: ReadonlyArray<{ readonly instrument_token: number; readonly quote?: object }>
+  const found: Array<Kept> = []
+  for (let from = 0; from < tokens.length; from += ASKED_AT_ONCE) {
+    const some = tokens.slice(from, from + ASKED_AT_ONCE)
+    const answer = await fetch(`${url}/api/v1/quotes?tokens=${some.join()}`, {
+      signal: AbortSignal.timeout(ANSWERS_WITHIN_MS)
+    })
+    if (answer.status !== 200) throw new Error(`${answer.status} ${await answer.text()}`)
+    const { quotes } = (await answer.json()) as {
+      readonly quotes: ReadonlyArray<{ readonly instrument_token: number; readonly quote?: object }>
+    }
+    for (const { instrument_token, quote } of quotes) {
+      if (quote !== undefined) found.push(toldOf({ ...quote, instrument_token } as Told))
+    }
   }
-  return quotes.flatMap(({ instrument_token, quote }) =>
-    quote === undefined ? [] : [toldOf({ ...quote, instrument_token } as Told)]
-  )
+  return found
 }
 
 /** What a client is told that subscribes now: the last of each instrument, once all have come or the time is over. */

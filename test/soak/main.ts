@@ -9,6 +9,7 @@ import { burst } from "./burst.ts"
 import { clients } from "./clients.ts"
 import type { SoakOptions } from "./ground.ts"
 import { idle } from "./idle.ts"
+import { kite } from "./kite.ts"
 import { misbehave } from "./misbehave.ts"
 import { postgresAway } from "./postgresAway.ts"
 import { Report } from "./report.ts"
@@ -31,6 +32,7 @@ const scenarios: Readonly<Record<string, Scenario>> = {
   slow: { play: slow, seconds: 20, rate: 500, leastRate: 100 },
   // Where the host itself is full, whatever comes beside it costs the good clients something, a bystander too.
   misbehave: { play: misbehave, seconds: 6, rate: 500, leastRate: 100 },
+  kite: { play: kite, seconds: 4, rate: 600, leastRate: 100 },
   // A batch that takes longer than the store's own limit for a statement would never be written.
   burst: { play: burst, seconds: 300, rate: 3000, leastRate: 2000 }
 }

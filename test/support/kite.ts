@@ -90,6 +90,7 @@ export const quickTimes: ConnectionTimes = {
   aliveMs: 1000,
   silenceMs: 2000,
   stableMs: 100,
+  overlapMs: 200,
   handshakeMs: 2000
 }
 

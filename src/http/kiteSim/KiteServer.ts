@@ -45,19 +45,32 @@ const STRANGE_LENGTHS = [4, 12, 45, 164, 200]
 
 const WRONG_TOKEN = "Incorrect `api_key` or `access_token`."
 
+/** A frame of ticks that went out whole, and what became of it. */
+export interface SettledFrame {
+  /** Connections are counted from 1. */
+  readonly connection: number
+  /** Whether the client said that it had read it; where it did not, it may have all the same. */
+  readonly isRead: boolean
+  readonly packets: ReadonlyArray<KitePacket>
+}
+
 class Connection {
   readonly ws: WebSocket
   readonly socket: Socket
   readonly apiKey: string
+  readonly number: number
+  /** Frames that the client has not yet said it has read, oldest first, by the number of the ping behind each. */
+  readonly unread: Array<{ readonly ping: number; readonly packets: ReadonlyArray<KitePacket> }> = []
   readonly modes = new Map<number, KiteMode>()
   /** Instruments that have changed since it was last sent to. */
   readonly changed = new Set<number>()
   isGone = false
 
-  constructor(ws: WebSocket, socket: Socket, apiKey: string) {
+  constructor(ws: WebSocket, socket: Socket, apiKey: string, number: number) {
     this.ws = ws
     this.socket = socket
     this.apiKey = apiKey
+    this.number = number
   }
 }
 
@@ -67,6 +80,8 @@ export interface KiteServerOptions {
   readonly heartbeatMs?: number
   /** Told of each frame of ticks that goes out whole: what a client that is connected gets. */
   readonly onSent?: (packets: ReadonlyArray<KitePacket>) => void
+  /** Told of the same once it is known whether the client has read it: a ping behind each frame asks. */
+  readonly onSettled?: (frame: SettledFrame) => void
   /** Told of each fault that was asked for. */
   readonly onFault?: (fault: Fault) => void
 }
@@ -126,6 +141,7 @@ export const serveKite = (
     let stalledUntil = 0
     let mutedUntil = 0
     let restingUntil = 0
+    let downUntil = 0
     let lateUntil = 0
     let lateBy = 0
     let cuts = 0
@@ -164,7 +180,20 @@ export const serveKite = (
       figures.frames += 1
       figures.packets += packets.length
       connection.ws.send(frame)
-      options.onSent?.(decodeFrame(joinPackets(packets))!.packets)
+      if (options.onSent === undefined && options.onSettled === undefined) return
+      const told = decodeFrame(joinPackets(packets))!.packets
+      options.onSent?.(told)
+      if (options.onSettled === undefined) return
+      connection.unread.push({ ping: figures.frames, packets: told })
+      connection.ws.ping(String(figures.frames))
+    }
+
+    /** Frames up to a ping that was answered, or all that nobody will answer any more. */
+    const settle = (connection: Connection, isRead: boolean, ping = Number.POSITIVE_INFINITY): void => {
+      const { number, unread } = connection
+      while (unread.length > 0 && unread[0]!.ping <= ping) {
+        options.onSettled?.({ connection: number, isRead, packets: unread.shift()!.packets })
+      }
     }
 
     const packetsOf = (connection: Connection, tokens: Iterable<number>): ReadonlyArray<Uint8Array> => {
@@ -237,14 +266,18 @@ export const serveKite = (
 
     const sockets = new WebSocketServer({ noServer: true, perMessageDeflate: false, maxPayload: MAX_KITE_TEXT_CHARS })
     const accept = (ws: WebSocket, request: IncomingMessage, apiKey: string): void => {
-      const connection = new Connection(ws, request.socket, apiKey)
-      connections.add(connection)
       figures.accepted += 1
+      const connection = new Connection(ws, request.socket, apiKey, figures.accepted)
+      connections.add(connection)
+      ws.on("pong", (data) => settle(connection, true, Number(String(data))))
       ws.on("message", (data, isBinary) => {
         if (!isBinary && !connection.isGone) asked(connection, String(data))
       })
       ws.on("error", () => undefined)
-      ws.on("close", () => connections.delete(connection))
+      ws.on("close", () => {
+        connections.delete(connection)
+        settle(connection, false)
+      })
     }
 
     const refuseUpgrade = (socket: Duplex, status: number, body: string): void => {
@@ -438,6 +471,14 @@ export const serveKite = (
 
     // ---- faults
 
+    const breakAll = (): void => {
+      for (const { socket } of connections) {
+        // The first bytes of a frame that never comes.
+        socket.write(Uint8Array.of(0x82, 0x7e, 0x10))
+        socket.resetAndDestroy()
+      }
+    }
+
     const play = (fault: Fault): void => {
       options.onFault?.(fault)
       switch (fault.fault) {
@@ -470,14 +511,15 @@ export const serveKite = (
             connection.socket.pause()
             // It no longer counts for its key: the server has forgotten it.
             connections.delete(connection)
+            settle(connection, false)
           }
           break
         case "reset":
-          for (const { socket } of connections) {
-            // The first bytes of a frame that never comes.
-            socket.write(Uint8Array.of(0x82, 0x7e, 0x10))
-            socket.resetAndDestroy()
-          }
+          breakAll()
+          break
+        case "down":
+          downUntil = until(fault.ms)
+          breakAll()
           break
         case "close":
           for (const { ws } of connections) ws.close(fault.code, fault.reason ?? "")
@@ -488,6 +530,9 @@ export const serveKite = (
         case "expire":
           isExpired = true
           for (const { ws } of connections) ws.close(1000, "session ended")
+          break
+        case "lapse":
+          isExpired = true
           break
         case "none":
           stalledUntil = 0
@@ -528,6 +573,10 @@ export const serveKite = (
     const port = yield* listening(server, options.port)
     const open = new Set<Socket>()
     server.on("connection", (socket) => {
+      if (Date.now() < downUntil) {
+        socket.resetAndDestroy()
+        return
+      }
       open.add(socket)
       socket.on("close", () => open.delete(socket))
     })
@@ -541,7 +590,10 @@ export const serveKite = (
     yield* Effect.addFinalizer(() =>
       Effect.callback<void>((resume) => {
         clearInterval(beat)
-        for (const { ws } of connections) ws.close(1001, "the server stops")
+        for (const connection of connections) {
+          connection.ws.close(1001, "the server stops")
+          settle(connection, false)
+        }
         server.close(() => resume(Effect.void))
         for (const socket of open) socket.destroySoon()
       })

@@ -24,6 +24,8 @@ const kinds = {
   "half-open": Schema.Struct({ fault: Schema.Literal("half-open") }),
   /** Connections break within a frame. */
   reset: Schema.Struct({ fault: Schema.Literal("reset") }),
+  /** Connections break, and none is let in before it is over: a server that starts again. */
+  down: Schema.Struct({ fault: Schema.Literal("down"), ms: whole(1, 86_400_000) }),
   /** Connections are closed with a code. */
   close: Schema.Struct({
     fault: Schema.Literal("close"),
@@ -42,6 +44,8 @@ const kinds = {
   error: Schema.Struct({ fault: Schema.Literal("error"), message: Text }),
   /** The access token ends, and with it the connections; POST /session/token gives another. */
   expire: Schema.Struct({ fault: Schema.Literal("expire") }),
+  /** The access token ends, and the connections that it made stay. */
+  lapse: Schema.Struct({ fault: Schema.Literal("lapse") }),
   /** What lasts until it is said to be over is. */
   none: Schema.Struct({ fault: Schema.Literal("none") })
 } as const
@@ -75,6 +79,7 @@ const shortOf: Readonly<Partial<Record<FaultKind, string>>> = {
   stall: "ms",
   mute: "ms",
   rest: "ms",
+  down: "ms",
   cut: "frames",
   strange: "frames",
   close: "code",

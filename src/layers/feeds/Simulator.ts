@@ -1,9 +1,9 @@
 /** Decides how a simulated market runs in real time: its beat, its slowing down with the sink, its end and its ledger. */
-import { open } from "node:fs/promises"
 import { Clock, Effect, Exit } from "effect"
-import { FeedError, type LogError, type Overloaded } from "../../schema/Errors.ts"
+import type { FeedError, LogError, Overloaded } from "../../schema/Errors.ts"
 import type { Simulation } from "../../schema/Simulation.ts"
 import { publishPatiently, RawSink } from "../../streams/ports/RawSink.ts"
+import { type Ledger, noLedger, openLedger } from "./ledger.ts"
 import { encodeLedgerLine, encodePacket, Market, type MarketCounts, type Packet } from "./Market.ts"
 
 /** How often packets that are due are sent. */
@@ -12,8 +12,6 @@ const BEAT_MS = 10
 const BATCH_PACKETS = 4000
 /** A market that the sink has put back by more than this does not catch up: it goes on slower. */
 const MAX_LAG_MICROS = 500_000
-/** Ledger text written at a time. */
-const LEDGER_BLOCK_CHARS = 64 * 1024
 
 export interface RunOptions extends Simulation {
   /** Names this run's connections; made up where absent. */
@@ -33,36 +31,6 @@ export const describeSummary = (s: Summary): string =>
   `${s.ticks} ticks in ${s.seconds.toFixed(1)} s, ${Math.round(s.rate)}/s\n` +
   `dma sent ${s.dmaSent} (lost ${s.dmaLost}, duplicated ${s.dmaDuplicated}, reordered ${s.dmaReordered}); ` +
   `snapshot sent ${s.snapshotSent} with quotes (lost ${s.snapshotLost})`
-
-interface Ledger {
-  readonly write: (text: string) => Effect.Effect<void, FeedError>
-  readonly end: Effect.Effect<void, FeedError>
-}
-
-const openLedger = (path: string): Effect.Effect<Ledger, FeedError> =>
-  Effect.gen(function* () {
-    const refuse = (error: unknown) =>
-      new FeedError({ message: `ledger ${path}: ${error instanceof Error ? error.message : String(error)}` })
-    const handle = yield* Effect.tryPromise({ try: () => open(path, "w"), catch: refuse })
-    let waiting = ""
-    const flush = Effect.suspend(() => {
-      const text = waiting
-      waiting = ""
-      return text === ""
-        ? Effect.void
-        : Effect.asVoid(Effect.tryPromise({ try: () => handle.appendFile(text), catch: refuse }))
-    })
-    return {
-      write: (text) =>
-        Effect.suspend(() => {
-          waiting += text
-          return waiting.length >= LEDGER_BLOCK_CHARS ? flush : Effect.void
-        }),
-      end: flush.pipe(Effect.ensuring(Effect.promise(() => handle.close())))
-    }
-  })
-
-const noLedger: Ledger = { write: () => Effect.void, end: Effect.void }
 
 const makeRunId = (micros: number): string =>
   `${micros.toString(36)}${Math.floor(Math.random() * 0x100000)

@@ -16,12 +16,15 @@ import {
 import { Inbox } from "./Inbox.ts"
 import { partsOf } from "./instruments.ts"
 import { KiteRecords, type PacketCounts } from "./KiteRecords.ts"
+import { hasEnded } from "./rest.ts"
 import type { Secrets } from "./secrets.ts"
 
 /** The first wait for a log that does not take what it is sent; each is twice the one before, up to the last. */
 const FIRST_WAIT_MS = 100
 const LONGEST_WAIT_MS = 5000
 const REPORT_MS = 1000
+/** How often Kite is asked whether the token still holds: a ticker may send no ticks any more, or go on for a while. */
+const CHECK_MS = 60_000
 
 export interface KiteFeedOptions {
   readonly wsRoot: string
@@ -29,6 +32,10 @@ export interface KiteFeedOptions {
   readonly tokens: ReadonlyArray<number>
   readonly mode: KiteMode
   readonly times?: ConnectionTimes
+  /** Where Kite is asked about the token while connections are up; nowhere unless said. */
+  readonly root?: string
+  /** How often; a minute unless said. */
+  readonly checkMs?: number
   /** Records that wait at most; full: the sockets are not read. */
   readonly capacity?: number
   /** How often `progress` is called; a second unless said. */
@@ -69,7 +76,7 @@ export const run = (options: KiteFeedOptions): Effect.Effect<never, FeedError, R
       const sink = yield* RawSink
       const clock = yield* Clock.Clock
       const begunAt = clock.currentTimeMillisUnsafe()
-      const { mode, onSay, progress, secrets, tokens, wsRoot } = options
+      const { mode, onSay, progress, root, secrets, tokens, wsRoot } = options
       const times = options.times ?? CONNECTION_TIMES
       const inbox = new Inbox(options.capacity)
       const records = new KiteRecords(tokens, mode)
@@ -148,7 +155,15 @@ export const run = (options: KiteFeedOptions): Effect.Effect<never, FeedError, R
         Effect.andThen(Effect.sync(() => progress?.(summary(), false)))
       )
 
-      const all = Effect.all([connect, Effect.forever(handOn), Effect.forever(report)], {
+      /** Where nothing is up, the next handshake tells. */
+      const check = Effect.gen(function* () {
+        yield* Effect.sleep(options.checkMs ?? CHECK_MS)
+        const token = secrets.latest()
+        if (root === undefined || token === undefined || up === 0) return
+        if (yield* hasEnded(root, secrets, token)) yield* secrets.lapse(token)
+      })
+
+      const all = Effect.all([connect, Effect.forever(handOn), Effect.forever(report), Effect.forever(check)], {
         concurrency: "unbounded",
         discard: true
       })

@@ -1,8 +1,8 @@
 /**
  * Decides the life of one connection to Kite's ticker: what it asks for, when it is taken for dead though it is up, and
- * when it is tried again, always asking for the same.
+ * when it is tried again, always asking for the same; and how it passes to the next access token.
  */
-import { Clock, Effect, Random } from "effect"
+import { Clock, Effect, Fiber, Latch, Random } from "effect"
 import type { FeedError } from "../../schema/Errors.ts"
 import { modeText, readKiteText, subscribeText } from "../../schema/kite/messages.ts"
 import { decodeFrame, type KiteFrame, type KiteMode } from "../../schema/kite/packets.ts"
@@ -22,6 +22,8 @@ const REFUSED_FAILURES = 5
 /** The wait for data doubles up to this while nothing new comes: few instruments, seldom traded. */
 const MOST_SILENCE_MS = 900_000
 const CLOSING_MS = 1000
+/** Tries to stand beside the connection before, where the key has no more. */
+const TRIES_FOR_ROOM = 3
 
 export interface ConnectionTimes extends Backoff {
   /** The longest that a handshake may take. */
@@ -32,6 +34,8 @@ export interface ConnectionTimes extends Backoff {
   readonly silenceMs: number
   /** A connection that stood so long is no failure when it ends. */
   readonly stableMs: number
+  /** So long the connection of the next token stands beside the one that it replaces: nothing is under way then. */
+  readonly overlapMs: number
 }
 
 export const CONNECTION_TIMES: ConnectionTimes = {
@@ -40,7 +44,8 @@ export const CONNECTION_TIMES: ConnectionTimes = {
   handshakeMs: 10_000,
   aliveMs: 5_000,
   silenceMs: 60_000,
-  stableMs: 10_000
+  stableMs: 10_000,
+  overlapMs: 5_000
 }
 
 export interface ConnectionCounts {
@@ -292,26 +297,70 @@ export const keepConnected = (options: ConnectionOptions): Effect.Effect<never, 
     let silenceMs = times.silenceMs
     let told: string | undefined
     let awaySince: number | undefined
-    const onUp = (now: () => number) => (isUp: boolean) => {
+    const clock = yield* Clock.Clock
+    const now = () => clock.currentTimeMillisUnsafe()
+    const onUp = (isUp: boolean) => {
       options.onUp(isUp)
       if (!isUp || awaySince === undefined) return
       onSay("info", `${name} is back after ${seconds(now() - awaySince)}`)
       awaySince = undefined
       told = undefined
     }
-    const clock = yield* Clock.Clock
-    const now = () => clock.currentTimeMillisUnsafe()
+    const life = (token: string, tell: (isUp: boolean) => void) =>
+      live({ ...options, onUp: tell }, urlOf(wsRoot, secrets.apiKey, token), segments, silenceMs)
+
+    /**
+     * Lives on a token, and on the next as soon as there is one: the connection that it opens stands beside the one
+     * before it for a while, so that nothing falls between them. Answers how the last ended, or nothing where it was let
+     * go for want of room.
+     */
+    const liveOn = (first: string) =>
+      Effect.gen(function* () {
+        let token = first
+        let tries = 0
+        let standing = yield* Effect.forkScoped(life(token, onUp))
+        for (;;) {
+          const next = yield* Effect.raceFirst(Fiber.join(standing), secrets.another(token))
+          if (typeof next !== "string") return { token, lived: next }
+          const isUp = Latch.makeUnsafe(false)
+          const newer = yield* Effect.forkScoped(
+            life(next, (is) => {
+              if (is) isUp.openUnsafe()
+              onUp(is)
+            })
+          )
+          const stands = Effect.as(Effect.andThen(isUp.await, Effect.sleep(times.overlapMs)), undefined)
+          const failed = yield* Effect.raceFirst(Fiber.join(newer), stands)
+          if (failed === undefined) {
+            yield* Fiber.interrupt(standing)
+            onSay("info", `${name} goes on with the new access token`)
+            standing = newer
+            token = next
+            tries = 0
+            continue
+          }
+          countEnd(counts, failed)
+          const status = failed.end.kind === "refused" ? failed.end.status : undefined
+          if (status === 403) {
+            yield* secrets.refuse(next)
+            continue
+          }
+          tries += 1
+          if (status === 429) {
+            if (tries >= TRIES_FOR_ROOM) return undefined
+            // Another that passes to its next token has two for so long.
+            yield* Effect.sleep(times.overlapMs * (1 + random.nextDoubleUnsafe()))
+          } else yield* Effect.sleep(waitOf(tries, times, () => random.nextDoubleUnsafe()))
+        }
+      }).pipe(Effect.scoped)
+
     for (;;) {
-      const token = yield* secrets.token
-      const lived = yield* live(
-        { ...options, onUp: onUp(now) },
-        urlOf(wsRoot, secrets.apiKey, token),
-        segments,
-        silenceMs
-      )
+      const lasted = yield* liveOn(yield* secrets.token)
+      awaySince ??= now()
+      if (lasted === undefined) continue
+      const { lived, token } = lasted
       const { end, forMs, hadNews, wasUp } = lived
       countEnd(counts, lived)
-      awaySince ??= now()
       if (end.kind === "silent") silenceMs = Math.min(MOST_SILENCE_MS, hadNews ? times.silenceMs : 2 * silenceMs)
       else if (hadNews) silenceMs = times.silenceMs
       failures = wasUp && forMs >= times.stableMs ? 1 : failures + 1

@@ -50,18 +50,33 @@ const ask = (root: string, path: string, secrets: Secrets, token: string): Effec
     catch: (error) => new FeedError({ message: `GET ${root}${path}: ${secrets.hide(reasonOf(error))}` })
   })
 
+/** Whether an answer says that the token is none that is let in. */
+const isRefusal = ({ status, text }: Answer): boolean => {
+  if (status !== 403) return false
+  const answer = readKiteAnswer(text)
+  return typeof answer === "string" || answer.ok || answer.name === "TokenException"
+}
+
+/** Whether Kite says that a token has ended; where it says nothing, it has not. */
+export const hasEnded = (root: string, secrets: Secrets, token: string): Effect.Effect<boolean> =>
+  ask(root, "/user/profile", secrets, token).pipe(
+    Effect.map(isRefusal),
+    Effect.orElseSucceed(() => false)
+  )
+
 /** The text of an answer. A refused token is replaced where another can come, as that of a connection is. */
 export const getText = (root: string, path: string, secrets: Secrets): Effect.Effect<string, FeedError> =>
   Effect.gen(function* () {
     for (;;) {
       const token = yield* secrets.token
-      const { status, text } = yield* ask(root, path, secrets, token)
+      const found = yield* ask(root, path, secrets, token)
+      const { status, text } = found
       if (status === 200) return text
-      const answer = readKiteAnswer(text)
-      if (status === 403 && (typeof answer === "string" || answer.ok || answer.name === "TokenException")) {
+      if (isRefusal(found)) {
         yield* secrets.refuse(token)
         continue
       }
+      const answer = readKiteAnswer(text)
       const why = typeof answer === "string" || answer.ok ? "" : `: ${answer.name}: ${secrets.hide(answer.message)}`
       return yield* new FeedError({ message: `GET ${root}${path} answered ${status}${why}` })
     }

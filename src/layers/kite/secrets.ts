@@ -23,8 +23,14 @@ export interface Secrets {
   readonly apiKey: string
   /** The token to connect with. Waits while there is none but one that was refused; fails where none can come. */
   readonly token: Effect.Effect<string, FeedError>
+  /** Another token than this one, once the file has one that was not refused; never where none can come. */
+  readonly another: (than: string) => Effect.Effect<string>
+  /** The token that was shown last. */
+  readonly latest: () => string | undefined
   /** Says that a token was let in no more. */
   readonly refuse: (token: string) => Effect.Effect<void>
+  /** Says that a token has ended, though what it opened stands: whether it is let in once more shows then. */
+  readonly lapse: (token: string) => Effect.Effect<void>
   /** A text from outside without the key and the tokens that it may hold, fit for a line. */
   readonly hide: (text: string) => string
 }
@@ -34,10 +40,11 @@ export interface SecretsOptions {
   readonly source: TokenSource
   /** Whether a new token is waited for where it can come; else a refused one ends the feed. */
   readonly waits: boolean
-  /** Told once for each token that is refused. */
+  /** Told once for each token that is refused, or has ended. */
   readonly onRefused: (what: string) => void
 }
 
+const REFUSED = "Kite refuses the API key or the access token (403)"
 /** How often and where Kite's access tokens are to be had, for the line that says that one has ended. */
 const HOW = "it ends each morning at about 6:00 IST; log in to Kite Connect"
 
@@ -69,7 +76,21 @@ export const makeSecrets = ({ apiKey, onRefused, source, waits }: SecretsOptions
   const shown = new Set<string>()
   const current: Effect.Effect<string, FeedError> =
     "file" in source ? readToken(source.file) : checked(Redacted.value(source.token), "KITE_ACCESS_TOKEN")
-  const canCome = waits && "file" in source
+  const hasNext = "file" in source
+  const canCome = waits && hasNext
+  const where = hasNext ? source.file : "KITE_ACCESS_TOKEN"
+  let latest: string | undefined
+  const show = (token: string): string => {
+    shown.add(token)
+    latest = token
+    return token
+  }
+  /** The token of which it was last told that it is over. */
+  let told: string | undefined
+  const tell = (token: string, what: string): void => {
+    if (told !== token) onRefused(what)
+    told = token
+  }
 
   const token: Effect.Effect<string, FeedError> = Effect.gen(function* () {
     for (;;) {
@@ -80,31 +101,40 @@ export const makeSecrets = ({ apiKey, onRefused, source, waits }: SecretsOptions
         found !== "" &&
         (refused === undefined || found !== refused.token || (canCome && now - refused.at >= AGAIN_MS))
       ) {
-        shown.add(found)
-        return found
+        return show(found)
       }
       if (!canCome) {
-        const where = "file" in source ? source.file : "KITE_ACCESS_TOKEN"
-        return yield* new FeedError({
-          message: `Kite refuses the API key or the access token (403): ${HOW}, put the new token into ${where} and start again`
-        })
+        return yield* new FeedError({ message: `${REFUSED}: ${HOW}, put the new token into ${where} and start again` })
       }
       yield* Effect.sleep(LOOK_MS)
     }
   })
 
+  const another = (than: string): Effect.Effect<string> =>
+    Effect.gen(function* () {
+      for (;;) {
+        yield* Effect.sleep(LOOK_MS)
+        const found = yield* Effect.orElseSucceed(current, () => than)
+        if (found !== than && found !== refused?.token) return show(found)
+      }
+    })
+
   return {
     apiKey: key,
     token,
+    another: hasNext ? another : () => Effect.never,
+    latest: () => latest,
     refuse: (token) =>
       Effect.map(Clock.currentTimeMillis, (at) => {
-        const isNew = refused?.token !== token
         refused = { token, at }
-        if (isNew && canCome) {
-          onRefused(
-            `Kite refuses the API key or the access token (403): ${HOW} and write the new token to ${source.file}; it is waited for`
-          )
-        }
+        if (canCome) tell(token, `${REFUSED}: ${HOW} and write the new token to ${where}; it is waited for`)
+      }),
+    lapse: (token) =>
+      Effect.sync(() => {
+        const next = hasNext
+          ? `write the new token to ${where}; it takes the place of this one`
+          : `put the new token into ${where} and start again before it does`
+        tell(token, `${REFUSED}, though the ticker has not ended yet: ${HOW} and ${next}`)
       }),
     hide: (text) => {
       let hidden = text

@@ -2,6 +2,7 @@ import { createHash } from "node:crypto"
 import { assert, describe, it } from "@effect/vitest"
 import { Effect } from "effect"
 import WebSocket from "ws"
+import type { SettledFrame } from "../../../src/http/kiteSim/KiteServer.ts"
 import { readInstruments } from "../../../src/layers/kite/instruments.ts"
 import { modeText, subscribeText, unsubscribeText } from "../../../src/schema/kite/messages.ts"
 import { decodeFrame, type KitePacket } from "../../../src/schema/kite/packets.ts"
@@ -163,6 +164,21 @@ describe("the ticker of a simulated Kite", () => {
     })
   )
 
+  it.live("ends a token alone where it is asked to: what is connected goes on, and nobody comes in", () =>
+    Effect.gen(function* () {
+      const played = yield* playedKite(5)
+      const one = yield* client(played)
+      yield* up(one)
+      assert.strictEqual((yield* control(played, { fault: "lapse" })).status, 200)
+      assert.strictEqual(yield* refused(played, "api_key=simulated&access_token=simulated-1"), 403)
+      assert.strictEqual(json((yield* ask(played, "/user/profile")).text).error_type, "TokenException")
+      one.ws.send(subscribeText([played.board.instruments[0]!.instrument_token]))
+      played.step(2000)
+      yield* until("ticks", () => one.packets.length > 0)
+      assert.isUndefined(one.closed)
+    })
+  )
+
   it.live("ends a token and all its connections, until somebody logs in again", () =>
     Effect.gen(function* () {
       const played = yield* playedKite(5)
@@ -189,6 +205,37 @@ describe("the ticker of a simulated Kite", () => {
       assert.match(data.login_time, /^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d$/)
       assert.strictEqual(yield* refused(played, "api_key=simulated&access_token=simulated-1"), 403)
       assert.strictEqual(yield* refused(played, "api_key=simulated&access_token=simulated-2"), 101)
+    })
+  )
+})
+
+describe("the ledger of a simulated Kite", () => {
+  it.live("has each packet that went out whole once, read where the client has said so", () =>
+    Effect.gen(function* () {
+      const frames: Array<SettledFrame> = []
+      const played = yield* playedKite(50, { onSettled: (frame) => frames.push(frame) })
+      const one = yield* client(played)
+      yield* up(one)
+      const tokens = played.board.instruments.map(({ instrument_token }) => instrument_token)
+      one.ws.send(subscribeText(tokens))
+      yield* until("asked", () => played.server().figures().subscriptions === 50)
+      played.step(1000)
+      yield* until("read", () => frames.flatMap(({ packets }) => packets).length === played.sent.length)
+      assert.isTrue(frames.every(({ connection, isRead }) => connection === 1 && isRead))
+      assert.deepStrictEqual(
+        frames.flatMap(({ packets }) => packets),
+        one.packets
+      )
+      const read = frames.length
+      // What a client does not read it does not say that it has read.
+      one.ws.pause()
+      played.step(1000)
+      played.server().fault({ fault: "cut" })
+      played.step(1000)
+      played.server().fault({ fault: "reset" })
+      yield* until("settled", () => frames.flatMap(({ packets }) => packets).length === played.sent.length)
+      assert.isAbove(frames.length, read)
+      assert.isTrue(frames.slice(read).every(({ isRead }) => !isRead))
     })
   )
 })

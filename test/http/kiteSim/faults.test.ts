@@ -12,6 +12,8 @@ describe("a fault of the command line", () => {
       ["close:1012@1m", 60_000, { fault: "close", code: 1012 }],
       ["late:500ms", 0, { fault: "late", by: 500 }],
       ["stall:10s@30s", 30_000, { fault: "stall", ms: 10_000 }],
+      ["down:2s@1m", 60_000, { fault: "down", ms: 2000 }],
+      ["lapse@6h", 21_600_000, { fault: "lapse" }],
       ["cut:5", 0, { fault: "cut", frames: 5 }],
       ["refuse:503@1s", 1000, { fault: "refuse", status: 503 }],
       ["error:no such user: x", 0, { fault: "error", message: "no such user: x" }]
@@ -25,6 +27,7 @@ describe("a fault of the command line", () => {
       ["", /unknown fault/],
       ["halfopen", /did you mean half-open\?/],
       ["reset@soon", /expected a time such as 20s after @, got "soon"/],
+      ["down", /ms/],
       ["reset:5", /expected reset without a value/],
       ["close", /code/],
       ["close:x", /code: .*got "x"/],

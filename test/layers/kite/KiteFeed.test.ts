@@ -293,6 +293,12 @@ describe("a feed of Kite's ticker", () => {
     /the connection: /
   )
   comesBack(
+    "a server that is down for a while",
+    ask({ fault: "down", ms: 300 }),
+    (s) => s.sockets.ended.lost,
+    /the connection: .*again in/
+  )
+  comesBack(
     "a server that answers late",
     (played) => {
       played.server().fault({ fault: "late", by: 700 })
@@ -343,17 +349,20 @@ describe("a feed of Kite's ticker", () => {
       const played = yield* playedKite(300)
       let isOpen = false
       const sink = keeping(() => until("the log has room", () => isOpen))
-      const feed = yield* feeding(played, { sink, capacity: 500, times: { ...quickTimes, aliveMs: 100 } })
+      const feed = yield* feeding(played, { sink, capacity: 500 })
       yield* until("up", () => feed.isUp() && played.server().figures().subscriptions === 300)
       yield* until("full", () => {
         played.step(100)
         return feed.summary().fulls > 0
       })
-      const { connected } = feed.summary().sockets
+      // For longer than a connection that is read may be silent.
+      const fullAt = Date.now()
+      yield* until("full for long", () => Date.now() - fullAt > 2 * quickTimes.aliveMs)
+      const { ended } = feed.summary().sockets
       isOpen = true
       yield* caughtUp(feed, played)
       const summary = yield* feed.stop
-      assert.strictEqual(connected, 1)
+      assert.deepStrictEqual(ended, { closed: 0, lost: 0, dead: 0, silent: 0, broken: 0 })
       assertTicks(feed.records, played.sent)
       assertAccount(summary, feed.records)
     })
@@ -392,6 +401,113 @@ describe("a feed of Kite's ticker", () => {
       assert.strictEqual(played.server().figures().refused[403], 1)
       const everything = [...feed.said.map(({ text }) => text), ...refused].join("\n")
       assert.notInclude(everything, "simulated-")
+    })
+  )
+
+  /** A feed whose token is in a file, up with all its instruments. */
+  const fedByFile = (options: Partial<KiteFeed.KiteFeedOptions> = {}) =>
+    Effect.gen(function* () {
+      const folder = yield* Effect.acquireRelease(
+        Effect.sync(() => mkdtempSync(join(tmpdir(), "mdp-kite-"))),
+        (path) => Effect.sync(() => rmSync(path, { recursive: true }))
+      )
+      const file = join(folder, "token")
+      const played = yield* playedKite(300)
+      writeFileSync(file, `${played.server().accessToken()}\n`)
+      const refused: Array<string> = []
+      const secrets = secretsOf({ file }, { onRefused: (what) => refused.push(what) })
+      const root = `http://127.0.0.1:${played.server().port}`
+      const feed = yield* feeding(played, { secrets, root, checkMs: 20, ...options })
+      yield* until("up", () => feed.isUp() && played.server().figures().subscriptions === 300)
+      return { file, played, refused, feed }
+    })
+
+  /** Waits while the market goes on. */
+  const untilMeanwhile = (what: string, played: Played, holds: () => boolean) =>
+    until(what, () => {
+      played.step(10)
+      return holds()
+    })
+  const goesOn = (feed: Feeding) => () => feed.said.some(({ text }) => /goes on with the new access token/.test(text))
+
+  it.live("passes to the next token of its file while its connection stands, and loses nothing between the two", () =>
+    Effect.gen(function* () {
+      const { feed, file, played, refused } = yield* fedByFile({ checkMs: 60_000 })
+      yield* untilMeanwhile("ticks", played, () => feed.records.length > 1000)
+      writeFileSync(file, yield* renewed(played))
+      yield* untilMeanwhile("on the new one", played, goesOn(feed))
+      const { sent } = played
+      const before = sent.length
+      yield* untilMeanwhile("more ticks", played, () => sent.length > before + 1000)
+      yield* caughtUp(feed, played)
+      const summary = yield* feed.stop
+      assertTicks(feed.records, sent)
+      assertAtRest(feed.records, played)
+      assertAccount(summary, feed.records)
+      assert.deepStrictEqual(
+        feed.said.map(({ text }) => text),
+        ["the connection goes on with the new access token"]
+      )
+      assert.deepStrictEqual([refused, played.server().figures().accepted], [[], 2])
+    })
+  )
+
+  it.live(
+    "says once that its token has ended where the ticker goes on, and takes its ticks until the next is there",
+    () =>
+      Effect.gen(function* () {
+        const { feed, file, played, refused } = yield* fedByFile()
+        played.server().fault({ fault: "lapse" })
+        yield* untilMeanwhile("said", played, () => refused.length > 0)
+        const { length } = feed.records
+        yield* untilMeanwhile("ticks all the same", played, () => feed.records.length > length + 500)
+        assert.strictEqual(feed.summary().sockets.connected, 1)
+        writeFileSync(file, yield* renewed(played))
+        yield* untilMeanwhile("on the new one", played, goesOn(feed))
+        yield* caughtUp(feed, played)
+        const summary = yield* feed.stop
+        assertTicks(feed.records, played.sent)
+        assertAccount(summary, feed.records)
+        assert.strictEqual(refused.length, 1)
+        assert.match(
+          refused[0]!,
+          /^Kite refuses the API key or the access token \(403\), though the ticker has not ended yet: .* write the new token to .*token; it takes the place of this one$/
+        )
+        assert.deepStrictEqual(played.server().figures().refused, {})
+        assert.notMatch([...feed.said.map(({ text }) => text), ...refused].join("\n"), /simulated-/)
+      })
+  )
+
+  it.live("keeps the connection that stands where the next token is none that is let in", () =>
+    Effect.gen(function* () {
+      const { feed, file, played, refused } = yield* fedByFile({ checkMs: 60_000 })
+      writeFileSync(file, "not-a-session")
+      yield* untilMeanwhile("refused", played, () => refused.length === 1)
+      const { length } = feed.records
+      yield* untilMeanwhile("ticks all the same", played, () => feed.records.length > length + 500)
+      assert.deepStrictEqual([feed.said, feed.summary().sockets.connected], [[], 1])
+      writeFileSync(file, yield* renewed(played))
+      yield* untilMeanwhile("on the new one", played, goesOn(feed))
+      yield* caughtUp(feed, played)
+      yield* feed.stop
+      assertTicks(feed.records, played.sent)
+      assert.deepStrictEqual(played.server().figures().refused, { 403: 1 })
+    })
+  )
+
+  it.live("lets its connection go for the next where the key has no room for both", () =>
+    Effect.gen(function* () {
+      const { feed, file, played } = yield* fedByFile({ checkMs: 60_000 })
+      for (let i = 0; i < 2; i++) yield* feeding(played)
+      yield* untilMeanwhile("three", played, () => played.server().figures().connections === 3)
+      writeFileSync(file, yield* renewed(played))
+      yield* untilMeanwhile("in again", played, () => feed.said.length > 0)
+      assert.isAtLeast(played.server().figures().refused[429]!, 3)
+      played.step(500)
+      yield* settled(feed, played)
+      yield* feed.stop
+      assertAtRest(feed.records, played)
+      assert.match(feed.said.map(({ text }) => text).join("\n"), /^the connection is back after \d\.\d s$/)
     })
   )
 

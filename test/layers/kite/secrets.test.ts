@@ -62,6 +62,41 @@ describe("the secrets of a feed", () => {
     })
   )
 
+  it.effect(
+    "tell of another token than the one in use as soon as the file has it, and once of one that has ended",
+    () =>
+      Effect.gen(function* () {
+        const told: Array<string> = []
+        writeFileSync(file, "first")
+        const secrets = secretsOf({ file }, { onRefused: (what) => told.push(what) })
+        assert.strictEqual(yield* secrets.token, "first")
+        const waiting = yield* Effect.forkChild(secrets.another("first"))
+        for (const text of ["first", "", "two words"]) {
+          writeFileSync(file, text)
+          yield* turn
+          yield* TestClock.adjust("1 second")
+        }
+        yield* secrets.lapse("first")
+        yield* secrets.lapse("first")
+        yield* secrets.refuse("first")
+        yield* turn
+        assert.isUndefined(waiting.pollUnsafe())
+        writeFileSync(file, "second")
+        yield* TestClock.adjust("1 second")
+        yield* turn
+        assert.strictEqual(yield* Fiber.join(waiting), "second")
+        assert.strictEqual(secrets.latest(), "second")
+        assert.strictEqual(told.length, 1)
+        assert.match(
+          told[0]!,
+          /though the ticker has not ended yet: .* write the new token to .*it takes the place of this/
+        )
+        const only = secretsOf({ token: Redacted.make("only") }, { onRefused: (what) => told.push(what) })
+        yield* only.lapse(yield* only.token)
+        assert.match(told[1]!, /put the new token into KITE_ACCESS_TOKEN and start again before it does$/)
+      })
+  )
+
   for (const [name, source, waits] of [
     ["the environment has the token", { token: Redacted.make("only") }, true],
     ["it was asked not to wait", undefined, false]
