@@ -141,10 +141,10 @@ export const run = (options: KiteFeedOptions): Effect.Effect<never, FeedError, R
             onUp: (isUp) => {
               up += isUp ? 1 : -1
             },
-            onFrame: ({ packets }, receivedTs) => {
+            onFrame: ({ packets }, receivedTs, origin) => {
               const into: Array<RawSinkTick> = []
               let hasNews = false
-              for (const packet of packets) hasNews = records.take(packet, receivedTs, into) || hasNews
+              for (const packet of packets) hasNews = records.take(packet, receivedTs, into, origin) || hasNews
               inbox.put(into)
               return hasNews
             }

@@ -51,8 +51,20 @@ export const noPackets = (): PacketCounts => ({
   undated: 0
 })
 
+/** The connection that a packet came on. */
+export interface Origin {
+  /** The one whose word is to count has the highest. */
+  number: number
+  /** It was begun while the one before it stood, and both bring the same for a while. */
+  readonly isBeside: boolean
+}
+
+const ONLY: Origin = { number: 0, isBeside: false }
+
 /** What was last said of an instrument. */
 interface Known {
+  /** Of an instrument without volume: the connection whose word counts. */
+  origin: number
   /** Of the last tick. */
   tickTs: number
   price: number
@@ -103,6 +115,15 @@ const stateOf = (packet: KitePacket): QuoteState => {
   return state
 }
 
+/**
+ * Whether one of two connections side by side says what the other has said already. A volume would tell; without it the
+ * later connection counts from where it says what is known, or what nobody has said yet.
+ */
+const isBehind = (known: Known, { lastPrice }: KitePacket, ts: number, { isBeside, number }: Origin): boolean => {
+  if (number <= known.origin) return number < known.origin
+  return isBeside && lastPrice !== known.price && ts === known.tickTs && known.seen?.has(lastPrice) === true
+}
+
 const encoder = new TextEncoder()
 
 /** Packets of the instruments that a feed asked for, whatever connection they come on. */
@@ -117,7 +138,7 @@ export class KiteRecords {
   }
 
   /** Puts the records of a packet at the end of `into`; `receivedTs` is when it came, µs. False: it said nothing new. */
-  take(packet: KitePacket, receivedTs: number, into: Array<RawSinkTick>): boolean {
+  take(packet: KitePacket, receivedTs: number, into: Array<RawSinkTick>, origin = ONLY): boolean {
     const { counts } = this
     counts.received += 1
     const { token } = packet
@@ -131,7 +152,16 @@ export class KiteRecords {
       return false
     }
     const isFirst = known === undefined
-    known ??= { tickTs: 0, price: 0, volume: -1, seen: undefined, quoteTs: 0, quoteVolume: 0, state: unknownQuote() }
+    known ??= {
+      origin: 0,
+      tickTs: 0,
+      price: 0,
+      volume: -1,
+      seen: undefined,
+      quoteTs: 0,
+      quoteVolume: 0,
+      state: unknownQuote()
+    }
     const traded = microsOf(packet.lastTradeSeconds)
     const stamped = microsOf(packet.exchangeSeconds)
     let quoteTs = stamped || traded
@@ -157,6 +187,13 @@ export class KiteRecords {
       counts.outdated += 1
       return false
     }
+    if (this.#hasNoVolume(packet)) {
+      if (isBehind(known, packet, quoteTs, origin)) {
+        counts.unchanged += 1
+        return false
+      }
+      known.origin = origin.number
+    }
     this.#known.set(token, known)
     known.quoteTs = quoteTs
     known.quoteVolume = packet.volume
@@ -181,6 +218,10 @@ export class KiteRecords {
     return true
   }
 
+  #hasNoVolume({ isIndex, mode, token }: KitePacket): boolean {
+    return isIndex || isIndexToken(token) || mode === "ltp"
+  }
+
   #put(into: Array<RawSinkTick>, token: number, record: RawRecord): void {
     const { counts } = this
     counts.records += 1
@@ -194,8 +235,7 @@ export class KiteRecords {
     const { lastPrice: price, volume } = packet
     // Before the first trade of a day the price is the close of the one before.
     if (price === 0) return undefined
-    const isOfIndex = packet.isIndex || isIndexToken(packet.token)
-    const hasVolume = !isOfIndex && packet.mode !== "ltp"
+    const hasVolume = !this.#hasNoVolume(packet)
     if (hasVolume && volume === 0 && packet.lastTradeSeconds === 0) return undefined
     const isSame = price === known.price && volume === known.volume
     // Without a time of its own what stays the same is no news, however late it is said again.

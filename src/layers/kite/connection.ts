@@ -9,6 +9,7 @@ import { decodeFrame, type KiteFrame, type KiteMode } from "../../schema/kite/pa
 import { type Segment, segmentOfToken, sessionAt } from "../../schema/Sessions.ts"
 import { type Backoff, waitOf } from "./backoff.ts"
 import type { Inbox } from "./Inbox.ts"
+import type { Origin } from "./KiteRecords.ts"
 import type { Secrets } from "./secrets.ts"
 import { openSocket, type Socket, type SocketEnd } from "./socket.ts"
 
@@ -84,7 +85,7 @@ export interface ConnectionOptions {
   readonly inbox: Inbox
   readonly counts: ConnectionCounts
   /** Takes in a frame; answers whether it said anything new. */
-  readonly onFrame: (frame: KiteFrame, receivedTs: number) => boolean
+  readonly onFrame: (frame: KiteFrame, receivedTs: number, origin: Origin) => boolean
   readonly onSay: (level: "info" | "warn", text: string) => void
   /** Told when it is up and has asked for its instruments, and when it is no more. */
   readonly onUp: (isUp: boolean) => void
@@ -150,7 +151,8 @@ const live = (
   options: ConnectionOptions,
   url: string,
   segments: ReadonlyArray<Segment>,
-  silenceMs: number
+  silenceMs: number,
+  origin: Origin
 ): Effect.Effect<Lived> =>
   Effect.flatMap(Clock.Clock, (clock) =>
     Effect.callback<Lived>((resume) => {
@@ -233,7 +235,7 @@ const live = (
             return
           }
           counts.unknownPackets += frame.skipped.length
-          if (onFrame(frame, aliveAt * 1000)) {
+          if (onFrame(frame, aliveAt * 1000, origin)) {
             hadNews = true
             newsAt = aliveAt
           }
@@ -306,8 +308,13 @@ export const keepConnected = (options: ConnectionOptions): Effect.Effect<never, 
       awaySince = undefined
       told = undefined
     }
-    const life = (token: string, tell: (isUp: boolean) => void) =>
-      live({ ...options, onUp: tell }, urlOf(wsRoot, secrets.apiKey, token), segments, silenceMs)
+    let number = 0
+    const nextOrigin = (isBeside: boolean): Origin => {
+      number += 1
+      return { number, isBeside }
+    }
+    const life = (token: string, origin: Origin, tell: (isUp: boolean) => void) =>
+      live({ ...options, onUp: tell }, urlOf(wsRoot, secrets.apiKey, token), segments, silenceMs, origin)
 
     /**
      * Lives on a token, and on the next as soon as there is one: the connection that it opens stands beside the one
@@ -318,13 +325,15 @@ export const keepConnected = (options: ConnectionOptions): Effect.Effect<never, 
       Effect.gen(function* () {
         let token = first
         let tries = 0
-        let standing = yield* Effect.forkScoped(life(token, onUp))
+        let origin = nextOrigin(false)
+        let standing = yield* Effect.forkScoped(life(token, origin, onUp))
         for (;;) {
           const next = yield* Effect.raceFirst(Fiber.join(standing), secrets.another(token))
           if (typeof next !== "string") return { token, lived: next }
           const isUp = Latch.makeUnsafe(false)
+          const beside = nextOrigin(true)
           const newer = yield* Effect.forkScoped(
-            life(next, (is) => {
+            life(next, beside, (is) => {
               if (is) isUp.openUnsafe()
               onUp(is)
             })
@@ -335,11 +344,13 @@ export const keepConnected = (options: ConnectionOptions): Effect.Effect<never, 
             yield* Fiber.interrupt(standing)
             onSay("info", `${name} goes on with the new access token`)
             standing = newer
+            origin = beside
             token = next
             tries = 0
             continue
           }
           countEnd(counts, failed)
+          origin.number = nextOrigin(false).number
           const status = failed.end.kind === "refused" ? failed.end.status : undefined
           if (status === 403) {
             yield* secrets.refuse(next)

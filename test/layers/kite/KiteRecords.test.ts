@@ -1,5 +1,5 @@
 import { assert, describe, it } from "@effect/vitest"
-import { KiteRecords } from "../../../src/layers/kite/KiteRecords.ts"
+import { KiteRecords, type Origin } from "../../../src/layers/kite/KiteRecords.ts"
 import type { KitePacket } from "../../../src/schema/kite/packets.ts"
 import { readRawRecord } from "../../../src/schema/RawTick.ts"
 import type { RawSinkTick } from "../../../src/streams/ports/RawSink.ts"
@@ -194,6 +194,30 @@ describe("a packet of Kite's ticker as raw records", () => {
     const [next] = take(index({ lastPrice: 24_500, exchangeSeconds: TEN + 1 }))
     assert.isUndefined(next!.occurrence)
     assert.deepStrictEqual(next!.quote, { open: 1569.15, high: 1575, low: 1561.05, previous_close: 1567.8 })
+  })
+
+  it("is of an index from one of two connections side by side, the later from where it says what is known", () => {
+    const records = new KiteRecords([INFY, NIFTY_50], "full")
+    const from = (origin: Origin) => (lastPrice: number) => {
+      const into: Array<RawSinkTick> = []
+      records.take(index({ lastPrice }), AT + 1, into, origin)
+      return into.map(({ value }) => {
+        const { occurrence, price } = JSON.parse(Buffer.from(value).toString()) as Record<string, unknown>
+        return [price, occurrence ?? 0]
+      })
+    }
+    const [first, second] = [
+      { number: 1, isBeside: false },
+      { number: 2, isBeside: true }
+    ]
+    const [one, other] = [from(first), from(second)]
+    assert.deepStrictEqual([one(100), one(101), one(102)], [[[100, 0]], [[101, 0]], [[102, 0]]])
+    // What it was when it asked, then the same changes as the other had.
+    assert.deepStrictEqual([other(101), other(102), one(103)], [[], [], []])
+    assert.deepStrictEqual([other(103), other(101), one(101), other(104)], [[[103, 0]], [[101, 1]], [], [[104, 0]]])
+    // It ends, and the one before it goes on.
+    first.number = 3
+    assert.deepStrictEqual([one(104), one(105)], [[], [[105, 0]]])
   })
 
   it("without a time is of the second that it came in, but not the first one, and not while its segment is closed", () => {
