@@ -1,4 +1,4 @@
-import { mkdtempSync, rmSync, writeFileSync } from "node:fs"
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs"
 import { createServer, type Server } from "node:http"
 import type { AddressInfo } from "node:net"
 import { tmpdir } from "node:os"
@@ -80,6 +80,15 @@ const start = (args: ReadonlyArray<string>, environment: Readonly<Record<string,
   return started
 }
 
+/** What the ledger of a simulated Kite has of a packet. */
+interface Sent {
+  readonly read: boolean
+  readonly mode: string
+  readonly instrument_token: number
+  readonly price: number
+  readonly day_volume: number
+}
+
 /** A simulated Kite as a process of its own, and where it is. */
 const servedKite = async (...more: ReadonlyArray<string>) => {
   const started = start(["feed", "sim", "--serve", "kite", "--port", "0", "--symbols", "30", ...more])
@@ -90,7 +99,7 @@ const servedKite = async (...more: ReadonlyArray<string>) => {
   await started.says("one of stall")
   const [, port] = /REST {5}http:\/\/127\.0\.0\.1:(\d+)/.exec(said)!
   const place = `127.0.0.1:${port}`
-  return { roots: ["--root", `http://${place}`, "--ws-root", `ws://${place}`], place, said: () => said }
+  return { started, roots: ["--root", `http://${place}`, "--ws-root", `ws://${place}`], place, said: () => said }
 }
 
 const came = async (count: number) => {
@@ -119,7 +128,8 @@ const assertAccount = (stdout: string): void => {
 
 describe("mdp feed kite", () => {
   it("feeds what a Kite server says, fetches and registers its instruments, and settles its account when stopped", async () => {
-    const kite = await servedKite()
+    const ledger = join(folder, "ledger.ndjson")
+    const kite = await servedKite("--ledger", ledger)
     const fed = start(["feed", "kite", "--exchange", "SIM", "--url", url, ...kite.roots], KEYS)
     await came(300)
     const { code, stderr, stdout } = await stopped(fed)
@@ -129,6 +139,29 @@ describe("mdp feed kite", () => {
     assert.isTrue(records.some(({ quote, tick }) => quote !== undefined && tick !== undefined))
     assert.isTrue(records.every(({ quote, tick }) => (tick ?? quote)!.feed === "snapshot"))
     assert.notInclude(stdout, "simulated-1")
+
+    // What the server's ledger says was read is there, and what is there was sent.
+    assert.strictEqual((await stopped(kite.started)).code, 0)
+    const lines = readFileSync(ledger, "utf8").trimEnd().split("\n")
+    const sent = lines.map((line) => JSON.parse(line) as Sent).filter(({ mode }) => mode === "full")
+    const named = (token: number, price: number, day_volume: number) => `${token} ${price} ${day_volume}`
+    const had = new Set(
+      records.flatMap(({ tick }) =>
+        tick === undefined ? [] : [named(tick.instrument_token, tick.price, Math.max(0, tick.day_volume))]
+      )
+    )
+    const names = (packets: ReadonlyArray<Sent>) =>
+      packets.map(({ day_volume, instrument_token, price }) => named(instrument_token, price, day_volume))
+    assert.isAbove(sent.filter(({ read }) => read).length, 0)
+    assert.deepStrictEqual(
+      names(sent.filter(({ read }) => read)).filter((name) => !had.has(name)),
+      []
+    )
+    const all = new Set(names(sent))
+    assert.deepStrictEqual(
+      [...had].filter((name) => !all.has(name)),
+      []
+    )
   })
 
   it("takes symbols, a list and tokens, known to the platform, the broker or a file", async () => {

@@ -25,7 +25,7 @@ export interface Secrets {
   readonly token: Effect.Effect<string, FeedError>
   /** Another token than this one, once the file has one that was not refused; never where none can come. */
   readonly another: (than: string) => Effect.Effect<string>
-  /** The token that was shown last. */
+  /** The token that was shown last, without one that was refused where another came before it. */
   readonly latest: () => string | undefined
   /** Says that a token was let in no more. */
   readonly refuse: (token: string) => Effect.Effect<void>
@@ -80,8 +80,10 @@ export const makeSecrets = ({ apiKey, onRefused, source, waits }: SecretsOptions
   const canCome = waits && hasNext
   const where = hasNext ? source.file : "KITE_ACCESS_TOKEN"
   let latest: string | undefined
+  let before: string | undefined
   const show = (token: string): string => {
     shown.add(token)
+    if (latest !== token) before = latest
     latest = token
     return token
   }
@@ -127,6 +129,8 @@ export const makeSecrets = ({ apiKey, onRefused, source, waits }: SecretsOptions
     refuse: (token) =>
       Effect.map(Clock.currentTimeMillis, (at) => {
         refused = { token, at }
+        // What the one before it opened may stand.
+        if (latest === token && before !== undefined) latest = before
         if (canCome) tell(token, `${REFUSED}: ${HOW} and write the new token to ${where}; it is waited for`)
       }),
     lapse: (token) =>

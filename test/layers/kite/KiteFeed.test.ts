@@ -433,13 +433,29 @@ describe("a feed of Kite's ticker", () => {
   it.live("passes to the next token of its file while its connection stands, and loses nothing between the two", () =>
     Effect.gen(function* () {
       const { feed, file, played, refused } = yield* fedByFile({ checkMs: 60_000 })
-      yield* untilMeanwhile("ticks", played, () => feed.records.length > 1000)
+      yield* untilMeanwhile("a packet of each", played, () =>
+        played.board.instruments.every(({ instrument_token }) => played.board.packet(instrument_token) !== undefined)
+      )
+      // Everything that the server shows is read by somebody, though the next handshake takes its time.
+      played.server().fault({ fault: "late", by: 300 })
       writeFileSync(file, yield* renewed(played))
-      yield* untilMeanwhile("on the new one", played, goesOn(feed))
+      const shown = new Set<string>()
+      yield* until("on the new one", () => {
+        played.step(10)
+        for (const { instrument_token } of played.board.instruments) {
+          shown.add(tickOfPacket(played.board.packet(instrument_token)!))
+        }
+        return goesOn(feed)()
+      })
       const { sent } = played
       const before = sent.length
       yield* untilMeanwhile("more ticks", played, () => sent.length > before + 1000)
       yield* caughtUp(feed, played)
+      const had = new Set(ticksOf(feed.records).map(tickOfRecord))
+      assert.deepStrictEqual(
+        [...shown].filter((name) => !had.has(name)),
+        []
+      )
       const summary = yield* feed.stop
       assertTicks(feed.records, sent)
       assertAtRest(feed.records, played)

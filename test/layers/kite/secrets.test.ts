@@ -86,14 +86,16 @@ describe("the secrets of a feed", () => {
         yield* turn
         assert.strictEqual(yield* Fiber.join(waiting), "second")
         assert.strictEqual(secrets.latest(), "second")
-        assert.strictEqual(told.length, 1)
+        yield* secrets.refuse("second")
+        assert.strictEqual(secrets.latest(), "first")
+        assert.strictEqual(told.length, 2)
         assert.match(
           told[0]!,
           /though the ticker has not ended yet: .* write the new token to .*it takes the place of this/
         )
         const only = secretsOf({ token: Redacted.make("only") }, { onRefused: (what) => told.push(what) })
         yield* only.lapse(yield* only.token)
-        assert.match(told[1]!, /put the new token into KITE_ACCESS_TOKEN and start again before it does$/)
+        assert.match(told[2]!, /put the new token into KITE_ACCESS_TOKEN and start again before it does$/)
       })
   )
 
