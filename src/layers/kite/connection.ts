@@ -357,11 +357,14 @@ export const keepConnected = (options: ConnectionOptions): Effect.Effect<never, 
             continue
           }
           tries += 1
-          if (status === 429) {
-            if (tries >= TRIES_FOR_ROOM) return undefined
-            // Another that passes to its next token has two for so long.
-            yield* Effect.sleep(times.overlapMs * (1 + random.nextDoubleUnsafe()))
-          } else yield* Effect.sleep(waitOf(tries, times, () => random.nextDoubleUnsafe()))
+          if (status === 429 && tries >= TRIES_FOR_ROOM) return undefined
+          // Another that passes to its next token has two for so long.
+          const waitMs =
+            status === 429
+              ? times.overlapMs * (1 + random.nextDoubleUnsafe())
+              : waitOf(tries, times, () => random.nextDoubleUnsafe())
+          // Nobody waits once what stood has ended.
+          yield* Effect.raceFirst(Fiber.await(standing), Effect.sleep(waitMs))
         }
       }).pipe(Effect.scoped)
 
