@@ -86,12 +86,18 @@ export class Replay extends Source {
     return this.#routes.change(this.id, { speed }, options)
   }
 
-  /** Begins anew at a time of its day: epochs and positions count from there, and `run` tells so. */
+  /**
+   * Begins anew at a time, or a time of its day in IST such as `09:20`, with the first tick there: epochs and positions
+   * count from it, and `run` tells so. Paused, it stays so.
+   */
   seek(to: Time, options?: RequestOptions): Promise<ReplayStatus> {
     return this.#routes.change(this.id, { seek: to }, options)
   }
 
-  /** Goes on by so much, and pauses there. */
+  /**
+   * Goes on at once by so many ticks, or to the end of so many bars that have ticks (the one under way is the first), and
+   * is paused there, also where it ran. One that takes long is answered while it is still `running`.
+   */
   step(step: Step, options?: RequestOptions): Promise<ReplayStatus> {
     this.#isWaiting = false
     return this.#routes.change(this.id, { step }, options)

@@ -120,14 +120,15 @@ export interface ReplayStatus {
   readonly id: string
   readonly state: "running" | "paused" | "ended" | "failed"
   readonly speed: Speed
-  /** How far its market has come; null before the first tick. */
+  /** How far its market has come; before a run's first tick the time that was sought, else null. */
   readonly clock: number | null
   /** Counts from 1; a seek begins a new one. */
   readonly run: number
   readonly from: number
   readonly to: number
-  /** Ticks that have come out so far. */
+  /** Ticks of this run that have come out. */
   readonly sent: number
+  /** Ticks from `from` to `to`, wherever the run began. */
   readonly total: number
   readonly failure?: { readonly _tag: string; readonly message: string }
 }

@@ -635,7 +635,13 @@ const replays = HttpApiGroup.make("replays")
       payload: ReplayChange,
       success: Replay,
       error: [...always, ...withBody, errors.NotFound, errors.Conflict]
-    }).annotateMerge(describe(REPLAY, "Pause, resume, or change the speed")),
+    }).annotateMerge(
+      describe(
+        REPLAY,
+        "Pause, resume, change the speed, seek, or step",
+        "A `seek` begins a new run with fresh state at the first tick at or after that time: `run` goes up by one, the clients' streams begin anew, bars hold what this run brings, and a paused replay stays paused there. It goes with `state` and `speed`; of several the last counts. A `step` lets out exactly so many ticks, or everything up to the end of the so-many-th bar that has ticks, at once whatever the speed, and leaves the replay paused, also where it ran. The bar under way is the first. The answer waits for that up to 2 s: `state` is `running` where there is more to come, and `paused` once it is done, which the stream's `clock` tells too. Steps asked for meanwhile follow one another; a pause, resume or seek drops them. A step into the end ends the replay."
+      )
+    ),
     HttpApiEndpoint.delete("stopReplay", "/replays/:id", {
       params: { id: ReplayId },
       success: HttpApiSchema.NoContent,

@@ -107,14 +107,23 @@ export const replayRoutes = HttpApiBuilder.group(
           const { did } = yield* Caller
           yield* maySteer(params.id)
           const changed = yield* replays.change(params.id, payload)
-          did("replay_change", { replay: changed.id, state: changed.state, speed: changed.speed })
+          const { seek, step } = payload
+          did("replay_change", {
+            replay: changed.id,
+            state: changed.state,
+            speed: changed.speed,
+            run: changed.run,
+            ...(seek === undefined ? {} : { seek }),
+            ...(step === undefined ? {} : { step: step.ticks ?? `${step.bars} x ${step.interval}` })
+          })
           yield* marked(changed)
           return changed
         }).pipe(
           Effect.catchTags({
             ReplayRefused: refused,
             UnknownReplay: unknown,
-            ReplayOver: ({ message }) => Effect.fail(new Conflict({ message, parameter: "state" }))
+            ReplayOver: ({ message }) => Effect.fail(new Conflict({ message, parameter: "state" })),
+            StepsWaiting: ({ message }) => Effect.fail(new Conflict({ message, parameter: "step" }))
           })
         ),
       stopReplay: ({ params }) =>

@@ -195,7 +195,25 @@ describe("a client's replay", { timeout: LONG_MS }, () => {
         // What waits may still be taken.
         for await (const _ of ticks);
         assert.strictEqual((await paused.status()).state, "ended")
-        assert.strictEqual((await client.replays.list()).length, 2)
+
+        // Stepped it goes exactly so far, and sought it begins anew there.
+        const steered = await client.replay({ tokens: [token], date, paused: true })
+        const runs: Array<number> = []
+        steered.on("run", ({ run }) => runs.push(run))
+        const stream = steered.ticks()
+        await stream.accepted
+        const stepped = await steered.step({ ticks: 5 })
+        assert.deepStrictEqual([stepped.state, stepped.sent], ["paused", 5])
+        const five: Array<number> = []
+        while (five.length < 5) five.push((await stream.next()).value!.exchange_ts)
+        assert.strictEqual(stepped.clock, five[4])
+        const sought = await steered.seek(five[2]!)
+        assert.deepStrictEqual([sought.state, sought.run, sought.clock, sought.sent], ["paused", 2, five[2], 0])
+        assert.isAbove((await steered.step({ bars: 1, interval: "1m" })).sent, 0)
+        const first = (await stream.next()).value!
+        assert.deepStrictEqual([first.exchange_ts, first.position, runs], [five[2], 1, [2]])
+        await steered.close()
+        assert.strictEqual((await client.replays.list()).length, 3)
       })
       assert.deepStrictEqual(app.errors, [])
     }).pipe(Effect.scoped)

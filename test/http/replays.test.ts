@@ -54,6 +54,54 @@ describe("replays over REST", () => {
     }).pipe(Effect.scoped)
   )
 
+  it.live("seek and step, and say where they stand", () =>
+    Effect.gen(function* () {
+      const { port } = yield* serve({ store: memoryStore(filled()) })
+      const started = yield* send(port, "POST", "", { tokens: [7], date: "2026-01-16", paused: true })
+      const { id } = started.json as Shown
+      const change = (body: object) => send(port, "PATCH", `/${id}`, body)
+      const iso = new Date((OPEN + 60_000_000) / 1000).toISOString()
+      for (const [i, [seek, clock]] of (
+        [
+          ["09:15:30", OPEN + 30_000_000],
+          ["09:16", OPEN + 60_000_000],
+          [iso, OPEN + 60_000_000],
+          [OPEN + 1, OPEN + 1]
+        ] as const
+      ).entries()) {
+        const sought = yield* change({ seek })
+        assert.deepInclude(sought.json, { state: "paused", run: i + 2, clock, sent: 0, total: 5 }, sought.text)
+      }
+      assert.deepInclude((yield* change({ seek: "09:15", speed: 5 })).json, { speed: 5, clock: OPEN })
+      const cases: ReadonlyArray<readonly [body: object, parameter: string, got: RegExp]> = [
+        [
+          { seek: OPEN - 86_400_000_000 },
+          "seek",
+          /from 2026-01-16T00:00:00\+05:30 to before .*got 2026-01-15T09:15:00\+05:30/
+        ],
+        [{ seek: "25:00" }, "seek", /such as 09:20.*25:00/],
+        [{ seek: "2026-01-16T09:20:00" }, "seek", /ISO-8601 with an offset.*2026-01-16T09:20:00/],
+        [{ seek: true }, "seek", /epoch microseconds.*true/],
+        [{ step: { ticks: 0 } }, "step", /^step.ticks: .*from 1 to 1000000, got 0/],
+        [{ step: { ticks: 1.5 } }, "step", /^step.ticks: expected an integer, got 1\.5/],
+        [{ step: { bars: 1001, interval: "1m" } }, "step", /^step.bars: .*from 1 to 1000, got 1001/],
+        [{ step: { bars: 1, interval: "2m" } }, "step", /^step.interval: .*2m/],
+        [{ step: { bars: 1 } }, "step", /got none/],
+        [{ step: { rows: 1 } }, "step", /^step.rows/],
+        [{ step: 1 }, "step", /1/]
+      ]
+      for (const [body, parameter, message] of cases) {
+        const { json, status, text } = yield* change(body)
+        assert.strictEqual(status, 400, `${JSON.stringify(body)} ${text}`)
+        assert.deepInclude(json, { _tag: "BadRequest", parameter }, text)
+        assert.match((json as { readonly message: string }).message, message)
+      }
+      assert.deepInclude((yield* change({})).json, { _tag: "BadRequest", parameter: "state" })
+      assert.strictEqual((yield* send(port, "DELETE", `/${id}`)).status, 204)
+      for (const body of [{ seek: OPEN }, { step: { ticks: 1 } }]) assert.strictEqual((yield* change(body)).status, 409)
+    }).pipe(Effect.scoped)
+  )
+
   it.live("are refused in the contract's form", () =>
     Effect.gen(function* () {
       const { port } = yield* serve({ store: memoryStore(filled()) })

@@ -160,6 +160,21 @@ def test_a_replay_plays_the_day_once_and_in_order(stored: Instance) -> None:
 
 
 @pytest.mark.anyio
+async def test_a_replay_is_stepped_and_sought(stored: Instance) -> None:
+    async with connect(stored.url) as client, client.replay(["NSE:INFY"], DAY, paused=True) as replay:
+        async with replay.ticks() as ticks:
+            stepped = await replay.step(ticks=5)
+            assert (stepped.state, stepped.sent) == ("paused", 5)
+            five = [await within(anext(ticks)) for _ in range(5)]
+            assert stepped.clock == five[-1].exchange_ts
+            sought = await replay.seek(five[2].exchange_ts)
+            assert (sought.state, sought.run, sought.clock, sought.sent) == ("paused", 2, five[2].exchange_ts, 0)
+            assert (await replay.step(bars=1, interval="1m")).sent > 0
+            first = await within(anext(ticks))
+            assert (first.exchange_ts, first.position) == (five[2].exchange_ts, 1)
+
+
+@pytest.mark.anyio
 async def test_a_replay_stands_still_until_it_is_told_to_run(stored: Instance) -> None:
     async with connect(stored.url) as client, client.replay(["NSE:INFY"], DAY, speed="inf", paused=True) as replay:
         async with replay.ticks() as first, replay.messages() as second:

@@ -185,7 +185,7 @@ def test_replays_are_made_steered_and_ended() -> None:
     answers: list[Reply] = [
         (201, {}, REPLAY),
         (200, {}, {"replays": [REPLAY]}),
-        *[(200, {}, REPLAY)] * 6,
+        *[(200, {}, REPLAY)] * 7,
         (204, {}, ""),
     ]
     with Http(*answers) as http, Client(http.url) as one:
@@ -209,6 +209,7 @@ def test_replays_are_made_steered_and_ended() -> None:
             {"speed": 10},
             {"seek": "2026-01-15T10:00:00+05:30"},
             {"step": {"ticks": 5}},
+            {"seek": "09:20"},
             {"state": "running", "speed": "inf"},
         ]
         for change in changes:

@@ -134,13 +134,20 @@ export class Replays {
       failure: element("span", "down"),
       toggle: element("button", ""),
       speed: element("select", "", ...SPEEDS.map(choice)),
+      seek: element("input", ""),
+      step: element("button", "", "Next bar"),
       listen: element("button", ""),
       end: element("button", "", "Stop"),
       actions: element("div", "replay-actions")
     }
-    for (const button of [item.toggle, item.listen, item.end]) button.type = "button"
+    for (const button of [item.toggle, item.step, item.listen, item.end]) button.type = "button"
     item.speed.setAttribute("aria-label", "Speed")
-    item.actions.append(item.toggle, item.speed, item.listen, item.end)
+    item.seek.type = "time"
+    item.seek.step = "1"
+    item.seek.title = "Go to a time of the day (IST)"
+    item.seek.setAttribute("aria-label", "Go to")
+    item.step.title = "To the end of the next minute that has ticks, and pause"
+    item.actions.append(item.toggle, item.speed, item.seek, item.step, item.listen, item.end)
     item.row = element(
       "li",
       "",
@@ -156,6 +163,10 @@ export class Replays {
     item.speed.addEventListener("change", () => {
       void this.change(id, { speed: item.speed.value === "inf" ? "inf" : Number(item.speed.value) })
     })
+    item.seek.addEventListener("keydown", (event) => {
+      if (event.key === "Enter" && item.seek.value !== "") void this.change(id, { seek: item.seek.value })
+    })
+    item.step.addEventListener("click", () => void this.change(id, { step: { bars: 1, interval: "1m" } }))
     item.listen.addEventListener("click", () => this.watch(item.replay))
     item.end.addEventListener("click", () => void this.stop(id))
     this.parts.list.prepend(item.row)

@@ -3,13 +3,15 @@
  * comes back, tells the clients, and ends what nobody listens to.
  */
 import { randomBytes } from "node:crypto"
-import { Cause, Clock, Effect, Exit, Fiber, Layer, Schedule, Scope } from "effect"
+import { Cause, Clock, Deferred, Effect, Exit, Fiber, Layer, Schedule, Scope } from "effect"
+import { BAR_ORIGIN_MICROS } from "../../schema/Candle.ts"
 import { LogError, Overloaded, type StoreError } from "../../schema/Errors.ts"
 import { showText } from "../../schema/Explain.ts"
 import { fullSymbol } from "../../schema/Instrument.ts"
 import { describeMeaning } from "../../schema/Meaning.ts"
+import { barOpen } from "../../schema/Sessions.ts"
 import type { Settings } from "../../schema/Settings.ts"
-import { IST_OFFSET_MICROS, tradingDay } from "../../schema/Tick.ts"
+import { IST_OFFSET_MICROS, tradingDay, tradingDayStart } from "../../schema/Tick.ts"
 import { TickLog } from "../../streams/log/TickLog.ts"
 import * as metrics from "../../streams/metrics.ts"
 import { History, type PastTicks } from "../../streams/ports/History.ts"
@@ -26,11 +28,22 @@ import {
   type ReplayState,
   Replays,
   type Speed,
+  type Step,
+  StepsWaiting,
   UnknownReplay,
   UnknownSymbol
 } from "../../streams/replay/Replays.ts"
 import { type Release, WatermarkReorder } from "../../streams/replay/reorderByWatermark.ts"
-import { endRun, makeWindow, replay, type Slice, sliceTicks, storedPackets } from "../../streams/replay/replay.ts"
+import {
+  endRun,
+  makeWindow,
+  type Packet,
+  replay,
+  type Slice,
+  sliceTicks,
+  storedPackets
+} from "../../streams/replay/replay.ts"
+import { stepBars, stepTicks } from "../../streams/replay/steps.ts"
 
 export type ReplaySettings = Pick<
   Settings,
@@ -55,37 +68,60 @@ const GOODBYE_MS = 1000
 /** Instruments named where a symbol may mean several. */
 const MAX_CHOICES = 5
 const RETRY_AFTER_SECONDS = 10
+/** Steps of one replay that wait for those before them. */
+const MAX_STEPS = 100
+/** The answer to a step waits for it up to here; whoever steps further hears the rest on the stream. */
+const STEP_WAIT_MS = 2000
 /** What others said of a failure is told up to here. */
 const MAX_FAILURE_CHARS = 500
+const MICROS_PER_SECOND = 1_000_000
 const MICROS_PER_MINUTE = 60_000_000
 const MICROS_PER_DAY = 86_400_000_000
 
 /** One replay, from its start until it drops off the list. */
 interface Entry {
   readonly id: string
-  readonly runKey: string
-  readonly run: number
   readonly from: number
   readonly to: number
   readonly total: number
+  readonly tokens: ReadonlyArray<number>
+  readonly past: PastTicks
   readonly detached: boolean
   readonly isSimulated: boolean
-  readonly pace: Pace
+  /** What bars are aligned on. */
+  readonly barOpen: number
+  /** The one that its clients hear. */
+  run: Run
+  /** The run before has yet to leave the pipeline: until then nothing of this one goes in. */
+  isTurning: boolean
   state: ReplayState
   failure: { readonly _tag: string; readonly message: string } | undefined
-  /** Ticks out of the pipeline. */
+  /** Ticks of the run out of the pipeline. */
   sent: number
-  /** Ticks and quotes on the way to that. */
+  /** Done once no step is under way. */
+  stepping: Deferred.Deferred<void> | undefined
+  clockToldAt: number
+  listenedAt: number
+}
+
+/** One run of a replay, from its beginning until its end has come out of the pipeline. */
+interface Run {
+  readonly entry: Entry
+  readonly key: string
+  readonly number: number
+  readonly from: number
+  readonly pace: Pace<Packet>
+  /** Ticks and quotes on the way out of the pipeline. */
   onTheWay: number
-  /** exchange_ts of the last that came out. */
+  /** exchange_ts of the last that came out; before that, the time that was sought. */
   lastOut: number | undefined
   /** Those that have not come out, by watermark. */
   readonly slices: Map<number, Slice>
+  /** The last that went in; 0 while the log has nothing of this run. */
   watermark: number
   /** The end watermark went in: the pipeline will free the run by itself. */
   endSent: boolean
-  clockToldAt: number
-  listenedAt: number
+  readonly left: Deferred.Deferred<void>
   fiber: Fiber.Fiber<void> | undefined
 }
 
@@ -94,6 +130,23 @@ const isOver = (entry: Entry): boolean => entry.state === "ended" || entry.state
 
 /** `HH:MM` in minutes. */
 const minutes = (text: string): number => Number(text.slice(0, 2)) * 60 + Number(text.slice(3))
+
+/** What `seek` says, in epoch microseconds: `HH:MM[:SS]` is of the replay's day. */
+const soughtTime = (seek: NonNullable<ReplayChange["seek"]>, day: number): number => {
+  if (typeof seek === "number") return seek
+  const seconds = seek.length > 5 ? Number(seek.slice(6)) : 0
+  return tradingDayStart(day) + minutes(seek.slice(0, 5)) * MICROS_PER_MINUTE + seconds * MICROS_PER_SECOND
+}
+
+/** A time as a message names it: with India's offset. */
+const showTime = (micros: number): string => {
+  const text = new Date((micros + IST_OFFSET_MICROS) / 1000).toISOString()
+  return `${text.slice(0, 19)}${fractionOf(micros)}+05:30`
+}
+const fractionOf = (micros: number): string => {
+  const rest = micros % MICROS_PER_SECOND
+  return rest === 0 ? "" : `.${String(rest).padStart(6, "0")}`
+}
 
 /** The half-open range of a trading day that is asked for, in epoch microseconds. */
 const rangeOf = (request: ReplayRequest): { readonly from: number; readonly to: number } => {
@@ -118,7 +171,7 @@ const make = (settings: ReplaySettings) =>
     const reorder = new WatermarkReorder(log.partitions, window.capacity)
     const entries = new Map<string, Entry>()
     /** Runs whose end has not come out yet, those of stopped replays included. */
-    const runs = new Map<string, Entry>()
+    const runs = new Map<string, Run>()
     let starting = 0
 
     const inFlight = metrics.bind(metrics.bufferSize, { buffer: "replay_window" }, context)
@@ -134,25 +187,25 @@ const make = (settings: ReplaySettings) =>
 
     /** Everything up to here has come out; while nothing is on its way, the market's own time. */
     const clockOf = (entry: Entry): number | undefined => {
-      const { lastOut } = entry
-      if (entry.onTheWay > 0 || isOver(entry)) return lastOut
-      const position = entry.pace.positionUnsafe()
+      const { lastOut, onTheWay, pace } = entry.run
+      if (onTheWay > 0 || isOver(entry)) return lastOut
+      const position = pace.positionUnsafe()
       if (position === undefined || (lastOut !== undefined && lastOut > position)) return lastOut
       // While the store is silent the market's time runs on, but not out of what is replayed.
       return Math.min(position, entry.to)
     }
     const tellClock = (entry: Entry, isWhole = false) => {
       entry.clockToldAt = now()
-      audience.clock(entry.id, { run: entry.run, ts: clockOf(entry) ?? null, state: entry.state, isWhole })
+      audience.clock(entry.id, { run: entry.run.number, ts: clockOf(entry) ?? null, state: entry.state, isWhole })
     }
     const show = (entry: Entry): Replay => {
-      const speed = entry.pace.speedUnsafe()
+      const speed = entry.run.pace.speedUnsafe()
       return {
         id: entry.id,
         state: entry.state,
         speed: speed === Number.POSITIVE_INFINITY ? "inf" : speed,
         clock: clockOf(entry) ?? null,
-        run: entry.run,
+        run: entry.run.number,
         from: entry.from,
         to: entry.to,
         sent: entry.sent,
@@ -162,16 +215,24 @@ const make = (settings: ReplaySettings) =>
     }
 
     /** The run is gone from the pipeline, or nothing of it will come out any more. */
-    const forget = (entry: Entry) => {
-      runs.delete(entry.runKey)
-      reorder.close(entry.runKey)
-      window.dropUnsafe(entry.runKey)
+    const forget = (run: Run) => {
+      runs.delete(run.key)
+      reorder.close(run.key)
+      window.dropUnsafe(run.key)
       inFlight.add(window.usedUnsafe())
+      Deferred.doneUnsafe(run.left, Effect.void)
+    }
+    /** No step is under way any more: who waits for one is answered. */
+    const endSteps = (entry: Entry) => {
+      const { stepping } = entry
+      entry.stepping = undefined
+      if (stepping !== undefined) Deferred.doneUnsafe(stepping, Effect.void)
     }
     const finish = (entry: Entry, state: "ended" | "failed", failure?: Entry["failure"], isWhole = false) => {
       if (isOver(entry)) return
       entry.state = state
       entry.failure = failure
+      endSteps(entry)
       tellClock(entry, isWhole)
       audience.close(entry.id)
       let over = 0
@@ -183,35 +244,45 @@ const make = (settings: ReplaySettings) =>
         over--
       }
     }
+    /** The market stands still after a step once all of it has come out. */
+    const standStill = (run: Run) => {
+      const { entry } = run
+      if (entry.run !== run || entry.stepping === undefined || run.onTheWay > 0 || run.pace.stepsUnsafe() > 0) return
+      entry.state = "paused"
+      tellClock(entry)
+      endSteps(entry)
+    }
 
-    /** Hands a slice to the clients and counts it. */
-    const tell = ({ run, watermark, end, ticks, quotes }: Release) => {
-      const entry = runs.get(run)
-      if (entry === undefined) return
-      const slice = entry.slices.get(watermark)
-      entry.onTheWay -= slice?.packets ?? 0
-      if (isOver(entry)) return
+    /** Hands a slice to the clients and counts it; of a run that another has followed nothing is told. */
+    const tell = ({ run: key, watermark, end, ticks, quotes }: Release) => {
+      const run = runs.get(key)
+      if (run === undefined) return
+      const { entry } = run
+      const slice = run.slices.get(watermark)
+      run.onTheWay -= slice?.packets ?? 0
+      if (isOver(entry) || entry.run !== run) return
       entry.sent += slice?.ticks ?? 0
       const last = Math.max(
         ticks[ticks.length - 1]?.exchange_ts ?? Number.NEGATIVE_INFINITY,
         quotes[quotes.length - 1]?.exchange_ts ?? Number.NEGATIVE_INFINITY
       )
       if (last > Number.NEGATIVE_INFINITY) {
-        entry.lastOut = last
+        run.lastOut = last
         audience.publish(entry.id, ticks, quotes)
         if (now() - entry.clockToldAt >= CLOCK_EVERY_MS) tellClock(entry)
       }
       if (end) finish(entry, "ended", undefined, true)
+      else standStill(run)
     }
     /** Gives back a slice's part of the window. It may wake a run at once, so it comes after all is told. */
-    const free = ({ run, watermark, end }: Release) => {
-      const entry = runs.get(run)
-      if (entry === undefined) return
-      const slice = entry.slices.get(watermark)
-      entry.slices.delete(watermark)
-      window.freeUnsafe(run, slice?.packets ?? 0)
+    const free = ({ run: key, watermark, end }: Release) => {
+      const run = runs.get(key)
+      if (run === undefined) return
+      const slice = run.slices.get(watermark)
+      run.slices.delete(watermark)
+      window.freeUnsafe(key, slice?.packets ?? 0)
       inFlight.add(window.usedUnsafe())
-      if (end) forget(entry)
+      if (end) forget(run)
     }
 
     let laggedAt = Number.NEGATIVE_INFINITY
@@ -232,57 +303,163 @@ const make = (settings: ReplaySettings) =>
     })
 
     /** Tells the pipeline that a run is over before its time, so that it frees the run's state and the window. */
-    const goodbye = (entry: Entry): Effect.Effect<void> =>
+    const goodbye = (run: Run): Effect.Effect<void> =>
       Effect.suspend(() => {
-        if (!runs.has(entry.runKey) || entry.endSent) return Effect.void
-        entry.endSent = true
-        reorder.sent(entry.runKey, ++entry.watermark, true)
-        return endRun(entry.runKey, entry.watermark, log).pipe(
+        if (!runs.has(run.key) || run.endSent) return Effect.void
+        if (run.watermark === 0) {
+          forget(run)
+          return Effect.void
+        }
+        run.endSent = true
+        reorder.sent(run.key, ++run.watermark, true)
+        return endRun(run.key, run.watermark, log).pipe(
           Effect.retry({ schedule: Schedule.exponential(50), times: 5 }),
-          Effect.catch(() => Effect.sync(() => forget(entry)))
+          Effect.catch(() => Effect.sync(() => forget(run)))
         )
       })
+    /** Nothing more of a run goes in. */
+    const leave = (run: Run): Effect.Effect<void> =>
+      Effect.andThen(run.fiber === undefined ? Effect.void : Fiber.interrupt(run.fiber), goodbye(run))
 
-    const runOf = (entry: Entry, past: PastTicks, tokens: ReadonlyArray<number>): Effect.Effect<void> =>
-      replay(storedPackets(past, { tokens, from: entry.from, to: entry.to, arraySize: sliceTicks(window) }), {
-        run: entry.runKey,
+    const play = (run: Run): Effect.Effect<void> => {
+      const { entry } = run
+      const { past, to, tokens } = entry
+      return replay(storedPackets(past, { tokens, from: run.from, to, arraySize: sliceTicks(window) }), {
+        run: run.key,
         log,
         window,
-        pace: entry.pace,
+        pace: run.pace,
         holdBack,
         onDue: (packets) => {
-          entry.onTheWay += packets
+          run.onTheWay += packets
         },
         onSlice: (slice) => {
           const { watermark, end } = slice
-          entry.watermark = watermark
-          reorder.sent(entry.runKey, watermark, end)
-          entry.slices.set(watermark, slice)
-          entry.endSent = end
+          run.watermark = watermark
+          reorder.sent(run.key, watermark, end)
+          run.slices.set(watermark, slice)
+          run.endSent = end
           inFlight.add(window.usedUnsafe())
         }
       }).pipe(
         Effect.onExit((exit) => {
           if (Exit.isSuccess(exit) || Cause.hasInterruptsOnly(exit.cause)) return Effect.void
           return Effect.suspend(() => {
-            finish(entry, "failed", reasonOf(exit.cause))
+            if (entry.run === run) finish(entry, "failed", reasonOf(exit.cause))
             // An end watermark that failed on its way has not reached every partition.
-            entry.endSent = false
-            return Effect.forkIn(goodbye(entry), scope)
+            run.endSent = false
+            return Effect.forkIn(goodbye(run), scope)
           })
         }),
         Effect.ignore
       )
+    }
+    const begin = (run: Run): Effect.Effect<void> =>
+      Effect.map(Effect.forkIn(play(run), scope), (fiber) => {
+        run.fiber = fiber
+      })
+
+    /** Another run of a replay, from a time on: from here on its clients hear this one. */
+    const makeRun = (entry: Entry, number: number, from: number, pace: Pace<Packet>): Run => {
+      const key = `${entry.id}.${number}`
+      const run: Run = {
+        entry,
+        key,
+        number,
+        from,
+        pace,
+        onTheWay: 0,
+        lastOut: number === 1 ? undefined : from,
+        slices: new Map(),
+        watermark: 0,
+        endSent: false,
+        left: Deferred.makeUnsafe(),
+        fiber: undefined
+      }
+      runs.set(key, run)
+      reorder.open(key)
+      return run
+    }
 
     /** Ends a replay now: nothing more goes in, and its clients are told. */
     const stopEntry = (entry: Entry): Effect.Effect<void> =>
       Effect.suspend(() => {
         if (isOver(entry)) return Effect.void
         finish(entry, "ended")
-        return Effect.gen(function* () {
-          if (entry.fiber !== undefined) yield* Fiber.interrupt(entry.fiber)
-          yield* goodbye(entry)
-        }).pipe(Effect.forkIn(scope), Effect.asVoid)
+        return Effect.asVoid(Effect.forkIn(leave(entry.run), scope))
+      })
+
+    /** The pace of a run, as its replay has it from here on. */
+    const paceOf = (entry: () => Entry, speed: number, paused: boolean): Effect.Effect<Pace<Packet>> =>
+      Effect.gen(function* () {
+        const pace: Pace<Packet> = yield* makePace<Packet>({
+          speed,
+          paused,
+          onStepped: () => {
+            const { run } = entry()
+            if (run.pace === pace) standStill(run)
+          }
+        })
+        return pace
+      })
+
+    /**
+     * Goes to a time: a run begins anew there. What of the run before is in the pipeline leaves it first, so that of a
+     * replay two runs at most are there, however often it seeks; of those that have not begun the last one does.
+     */
+    const seekTo = (entry: Entry, to: number, { state, speed }: ReplayChange): Effect.Effect<void, ReplayOver> =>
+      Effect.gen(function* () {
+        const pace = yield* paceOf(() => entry, 1, true)
+        yield* Effect.uninterruptible(
+          Effect.suspend(() => {
+            if (isOver(entry)) return Effect.fail(over(entry))
+            const last = entry.run
+            // Whoever steps has paused.
+            const isStill =
+              state === undefined ? entry.state === "paused" || entry.stepping !== undefined : state === "paused"
+            pace.setSpeedUnsafe(speed === undefined ? last.pace.speedUnsafe() : speedNumber(speed))
+            if (!isStill) pace.resumeUnsafe()
+            entry.run = makeRun(entry, last.number + 1, to, pace)
+            entry.state = isStill ? "paused" : "running"
+            entry.sent = 0
+            audience.open(entry.id, tradingDay(entry.from))
+            tellClock(entry)
+            endSteps(entry)
+            if (entry.isTurning) {
+              forget(last)
+              return Effect.void
+            }
+            entry.isTurning = true
+            return leave(last).pipe(
+              Effect.andThen(Deferred.await(last.left)),
+              Effect.andThen(
+                Effect.suspend(() => {
+                  entry.isTurning = false
+                  return isOver(entry) ? Effect.void : begin(entry.run)
+                })
+              ),
+              Effect.forkIn(scope),
+              Effect.asVoid
+            )
+          })
+        )
+      })
+
+    /** Lets so much out at once, and answers once that is done or it takes long. */
+    const stepOn = (entry: Entry, step: Step): Effect.Effect<void, StepsWaiting> =>
+      Effect.suspend(() => {
+        const { pace } = entry.run
+        if (pace.stepsUnsafe() >= MAX_STEPS) {
+          return Effect.fail(
+            new StepsWaiting({ message: `step: ${MAX_STEPS} steps of replay ${entry.id} wait already` })
+          )
+        }
+        const { bars, interval, ticks } = step
+        entry.state = "running"
+        entry.stepping ??= Deferred.makeUnsafe()
+        const done = Deferred.await(entry.stepping)
+        pace.stepUnsafe(ticks === undefined ? stepBars(bars!, interval!, entry.barOpen) : stepTicks(ticks))
+        return Effect.raceFirst(done, Effect.sleep(STEP_WAIT_MS))
       })
 
     const heartbeat = (entry: Entry): Effect.Effect<void> =>
@@ -360,6 +537,16 @@ const make = (settings: ReplaySettings) =>
       return [...found].sort((a, b) => a - b)
     })
 
+    /** As all of them open; where they differ, as the exchange does. */
+    const barOpenOf = (tokens: ReadonlyArray<number>, day: number): number => {
+      const opens = new Set<number>()
+      for (const token of tokens) {
+        const segment = instruments.segment(token, day)
+        if (segment !== undefined) opens.add(barOpen(segment))
+      }
+      return opens.size === 1 ? [...opens][0]! : BAR_ORIGIN_MICROS
+    }
+
     const prepare = Effect.fnUntraced(function* (request: ReplayRequest) {
       const past = request.source === undefined ? history : history.of(request.source)
       if (past === undefined) {
@@ -370,45 +557,43 @@ const make = (settings: ReplaySettings) =>
       if (to <= from) return yield* refuse("to", `expected a time after ${request.from ?? "00:00"}, got ${request.to}`)
       const tokens = yield* tokensOf(request, past, from, to)
       const total = tokens.length === 0 ? 0 : yield* past.count(tokens, from, to)
-      const pace = yield* makePace({ speed: speedNumber(request.speed ?? 1), paused: request.paused === true })
+      const paused = request.paused === true
+      const pace: Pace<Packet> = yield* paceOf(() => entry, speedNumber(request.speed ?? 1), paused)
       const id = randomBytes(6).toString("hex")
       const entry: Entry = {
         id,
-        runKey: `${id}.1`,
-        run: 1,
         from,
         to,
         total,
+        tokens,
+        past,
         detached: request.detached === true,
         isSimulated: instruments.isSimulated(tokens),
-        pace,
-        state: request.paused === true ? "paused" : "running",
+        barOpen: barOpenOf(tokens, tradingDay(from)),
+        // Made below, with the entry that it is of.
+        run: undefined as never,
+        isTurning: false,
+        state: paused ? "paused" : "running",
         failure: undefined,
         sent: 0,
-        onTheWay: 0,
-        lastOut: undefined,
-        slices: new Map(),
-        watermark: 0,
-        endSent: false,
+        stepping: undefined,
         clockToldAt: Number.NEGATIVE_INFINITY,
-        listenedAt: now(),
-        fiber: undefined
+        listenedAt: now()
       }
+      entry.run = makeRun(entry, 1, from, pace)
       const shown = show(entry)
       // Whoever asked may go away; what is listed is also running, and what could not be started is not listed.
       yield* Effect.uninterruptible(
         Effect.gen(function* () {
           entries.set(id, entry)
-          runs.set(entry.runKey, entry)
-          reorder.open(entry.runKey)
           audience.open(id, tradingDay(from))
-          entry.fiber = yield* Effect.forkIn(runOf(entry, past, tokens), scope)
+          yield* begin(entry.run)
           yield* Effect.forkIn(heartbeat(entry), scope)
         }).pipe(
           Effect.onError(() =>
             Effect.sync(() => {
               entries.delete(id)
-              forget(entry)
+              forget(entry.run)
               audience.close(id)
             })
           )
@@ -446,30 +631,68 @@ const make = (settings: ReplaySettings) =>
           : Effect.succeed(entry)
       })
 
-    const change = (id: string, { state, speed, seek, step }: ReplayChange) =>
-      Effect.flatMap(find(id), (entry): Effect.Effect<Replay, ReplayRefused | ReplayOver> => {
-        if (seek !== undefined) return refuse("seek", "a replay cannot seek yet")
-        if (step !== undefined) return refuse("step", "a replay cannot be stepped yet")
-        if (state === undefined && speed === undefined) return refuse("state", "expected state or speed to change")
-        if (isOver(entry)) return Effect.fail(new ReplayOver({ message: `replay ${id} has ${entry.state}` }))
-        if (state !== undefined) entry.state = state
-        // A pace that changes may wake the run at once, up to its end: what is noted here comes before.
-        if (state === "paused") entry.pace.pauseUnsafe()
-        tellClock(entry)
-        if (speed !== undefined) entry.pace.setSpeedUnsafe(speedNumber(speed))
-        if (state === "running") entry.pace.resumeUnsafe()
-        return Effect.succeed(show(entry))
+    const over = ({ id, state }: Entry) => new ReplayOver({ message: `replay ${id} has ${state}` })
+
+    const change = (id: string, asked: ReplayChange): ReturnType<Replays["Service"]["change"]> =>
+      Effect.gen(function* () {
+        const entry = yield* find(id)
+        const { state, speed, seek, step } = asked
+        if (state === undefined && speed === undefined && seek === undefined && step === undefined) {
+          return yield* refuse("state", "expected state, speed, seek or step")
+        }
+        if (step !== undefined) yield* refuseStep(asked, step)
+        if (isOver(entry)) return yield* over(entry)
+        if (step !== undefined) yield* stepOn(entry, step)
+        else if (seek !== undefined) {
+          const to = soughtTime(seek, tradingDay(entry.from))
+          if (to < entry.from || to >= entry.to) {
+            const range = `from ${showTime(entry.from)} to before ${showTime(entry.to)}`
+            const got = typeof seek === "string" ? seek : showTime(seek)
+            return yield* refuse("seek", `expected a time of the replay, ${range}, got ${got}`)
+          }
+          yield* seekTo(entry, to, asked)
+        } else {
+          const { pace } = entry.run
+          if (state !== undefined) entry.state = state
+          // A pace that changes may wake the run at once, up to its end: what is noted here comes before.
+          if (state === "paused") pace.pauseUnsafe()
+          tellClock(entry)
+          if (state !== undefined) endSteps(entry)
+          if (speed !== undefined) pace.setSpeedUnsafe(speedNumber(speed))
+          if (state === "running") pace.resumeUnsafe()
+        }
+        return show(entry)
       })
+
+    /** A step that says what is not one. */
+    const refuseStep = ({ state, speed, seek }: ReplayChange, { bars, interval, ticks }: Step) => {
+      const beside = [
+        state === undefined ? "" : "state",
+        speed === undefined ? "" : "speed",
+        seek === undefined ? "" : "seek"
+      ]
+      const others = beside.filter((name) => name !== "")
+      if (others.length > 0) return refuse("step", `expected nothing beside it, got ${others.join(" and ")}`)
+      if ((ticks === undefined) === (bars === undefined)) {
+        return refuse("step", `expected one of ticks and bars, got ${ticks === undefined ? "neither" : "both"}`)
+      }
+      if ((bars === undefined) === (interval === undefined)) return Effect.void
+      return refuse(
+        "step",
+        bars === undefined
+          ? `expected ticks without an interval, got ${interval}`
+          : 'expected bars with their interval, such as "1m", got none'
+      )
+    }
 
     // Runs of a server that stops end with it, and a worker elsewhere is told so.
     yield* Effect.addFinalizer(() =>
       Effect.forEach(
         [...runs.values()],
-        (entry) =>
-          Effect.gen(function* () {
-            finish(entry, "ended")
-            if (entry.fiber !== undefined) yield* Fiber.interrupt(entry.fiber)
-            yield* goodbye(entry)
+        (run) =>
+          Effect.suspend(() => {
+            finish(run.entry, "ended")
+            return leave(run)
           }),
         { concurrency: "unbounded", discard: true }
       ).pipe(Effect.interruptible, Effect.timeoutOption(GOODBYE_MS), Effect.asVoid)

@@ -1,8 +1,9 @@
 /** Decides what a replay is from outside: how one is asked for, what is told of it, and how it is steered. */
 import { Context, type Effect, Schema } from "effect"
+import { Interval } from "../../schema/Candle.ts"
 import type { Overloaded, StoreError } from "../../schema/Errors.ts"
 import { InstrumentToken } from "../../schema/RawValues.ts"
-import { TradingDate } from "../../schema/Time.ts"
+import { Time, TradingDate } from "../../schema/Time.ts"
 import type { Replayed } from "../log/follow.ts"
 
 /** Above this, pacing means nothing any more: ask for "inf". */
@@ -11,6 +12,10 @@ export const MAX_SPEED = 1_000_000
 export const MIN_SPEED = 0.001
 /** Symbols or tokens named in one request; for more there is `all`. */
 export const MAX_REPLAY_SYMBOLS = 10_000
+
+/** Ticks, and bars, that one step takes at most: for more a replay runs. */
+export const MAX_STEP_TICKS = 1_000_000
+export const MAX_STEP_BARS = 1_000
 
 /** EXCHANGE:TRADINGSYMBOL is shorter. */
 const MAX_SYMBOL_CHARS = 100
@@ -53,12 +58,50 @@ export const ReplayRequest = Schema.Struct({
 }).annotate({ identifier: "ReplayRequest" })
 export type ReplayRequest = typeof ReplayRequest.Type
 
-/** What PATCH may say. `seek` and `step` are known by name only so that they can be refused by name. */
+/** A time of the replayed day, to the second where need be. */
+const DayTime = Schema.String.pipe(
+  Schema.check(
+    Schema.makeFilter(
+      (text: string) =>
+        /^([01]\d|2[0-3]):[0-5]\d(:[0-5]\d)?$/.test(text) || "Expected a time of day in IST such as 09:15 or 09:15:30"
+    )
+  )
+)
+
+/** Where a replay is to go: epoch microseconds, or a time of its day in IST, as text. */
+export const Seek = Schema.Union([Time, DayTime]).annotate({
+  identifier: "Seek",
+  expected:
+    "epoch microseconds, ISO-8601 with an offset, or a time of the replay's day in IST such as 09:20 or 09:20:30",
+  description:
+    "a time from the replay's from to before its to: epoch microseconds, ISO-8601 with an offset, or HH:MM[:SS] of its day in IST"
+})
+
+const count = (most: number) =>
+  Schema.Int.pipe(Schema.check(Schema.isBetween({ minimum: 1, maximum: most }))).annotate({
+    expected: `a whole number from 1 to ${most}`
+  })
+
+/** So many ticks, or bars: exactly one of `ticks` and `bars`, the latter with their `interval`. */
+export const Step = Schema.Struct({
+  ticks: Schema.optionalKey(count(MAX_STEP_TICKS)),
+  bars: Schema.optionalKey(count(MAX_STEP_BARS)),
+  interval: Schema.optionalKey(Interval)
+}).annotate({
+  identifier: "Step",
+  description: "either ticks, or bars with their interval (bars that have ticks; the one under way is the first)"
+})
+export type Step = typeof Step.Type
+
+/**
+ * What PATCH may say: a `seek` goes with `state` and `speed`, a `step` goes alone. A seek begins a new run. A step is
+ * taken at once, whatever the speed, and the replay is paused after it, also where it ran before.
+ */
 export const ReplayChange = Schema.Struct({
   state: Schema.optionalKey(Schema.Literals(["paused", "running"])),
   speed: Schema.optionalKey(Speed),
-  seek: Schema.optionalKey(Schema.Unknown),
-  step: Schema.optionalKey(Schema.Unknown)
+  seek: Schema.optionalKey(Seek),
+  step: Schema.optionalKey(Step)
 }).annotate({ identifier: "ReplayChange" })
 export type ReplayChange = typeof ReplayChange.Type
 
@@ -70,15 +113,18 @@ export const Replay = Schema.Struct({
   id: Schema.String,
   state: ReplayState,
   speed: Speed,
-  /** How far the market has come in this run: everything up to here has come out. Null before the first tick. */
-  clock: Schema.NullOr(Schema.Int),
-  /** Counts runs of this replay from 1; each has a state of its own in the pipeline. */
-  run: Schema.Int,
+  clock: Schema.NullOr(Schema.Int).annotate({
+    description:
+      "how far the market has come in this run: everything of the run up to here has come out. Before its first tick: the time that was sought, else null"
+  }),
+  run: Schema.Int.annotate({
+    description:
+      "counts runs of this replay from 1: a seek begins another, whose ticks, bars and positions count from it"
+  }),
   from: Schema.Int,
   to: Schema.Int,
-  /** Ticks that went through the pipeline and came out so far. */
-  sent: Schema.Int,
-  total: Schema.Int,
+  sent: Schema.Int.annotate({ description: "ticks of this run that have come out: 0 again after a seek" }),
+  total: Schema.Int.annotate({ description: "ticks from `from` to `to`, wherever this run began" }),
   /** Why it failed; only where it did. */
   failure: Schema.optionalKey(Schema.Struct({ _tag: Schema.String, message: Schema.String }))
 }).annotate({ identifier: "Replay" })
@@ -102,6 +148,9 @@ export class ReplayRefused extends Schema.TaggedError<ReplayRefused>()("ReplayRe
   parameter: Schema.String
 }) {}
 
+/** So many steps wait already that no more are taken. */
+export class StepsWaiting extends Schema.TaggedError<StepsWaiting>()("StepsWaiting", { message: Schema.String }) {}
+
 /** The replay is over; nothing can be changed any more. */
 export class ReplayOver extends Schema.TaggedError<ReplayOver>()("ReplayOver", { message: Schema.String }) {}
 
@@ -117,7 +166,7 @@ export class Replays extends Context.Service<
     readonly change: (
       id: string,
       change: ReplayChange
-    ) => Effect.Effect<Replay, UnknownReplay | ReplayRefused | ReplayOver>
+    ) => Effect.Effect<Replay, UnknownReplay | ReplayRefused | ReplayOver | StepsWaiting>
     /** Ends it; asking again changes nothing. It stays listed as ended. */
     readonly stop: (id: string) => Effect.Effect<void, UnknownReplay>
     /** Whether a simulated instrument is in it; false where it is not known. */

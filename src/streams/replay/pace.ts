@@ -18,24 +18,48 @@ export interface Timed {
   readonly exchange_ts: number
 }
 
+/** How far a step goes. Counts what it admits, so it serves one step. */
+export interface Steps<A> {
+  /** Whether this still belongs to it; the first that does not ends it, and waits. */
+  readonly admits: (item: A) => boolean
+  /** Nothing more belongs to it. */
+  readonly isOver: () => boolean
+  /** Where the market stands by it; undefined: at the last that went out. */
+  readonly end: () => number | undefined
+}
+
 /**
  * The clock of one run. At a finite speed the tick at `exchange_ts` is due (exchange_ts - position) / speed after
  * `at`, counted up to the next quantum from there; a pause, resume or change of speed sets position and `at` anew.
  */
-export interface Pace {
+export interface Pace<I extends Timed = Timed> {
   readonly pauseUnsafe: () => void
   readonly resumeUnsafe: () => void
   /** Infinity: no waiting. */
   readonly setSpeedUnsafe: (speed: number) => void
+  /**
+   * Lets out at once what a step admits, after the steps that wait already; then the market stands still, however it was
+   * before. A pause or resume before that drops them.
+   */
+  readonly stepUnsafe: (steps: Steps<I>) => void
+  /** Steps that are not over. */
+  readonly stepsUnsafe: () => number
   readonly pausedUnsafe: () => boolean
   readonly speedUnsafe: () => number
   /** Where the market is now, never beyond a tick that has yet to come out; undefined before the first tick. */
   readonly positionUnsafe: () => number | undefined
   /** Arrays of what is due at each quantum; at speed Infinity the arrays as they come. One stream a pace. */
-  readonly apply: <A extends Timed, E>(ticks: Stream.Stream<A, E>) => Stream.Stream<A, E>
+  readonly apply: <A extends I, E>(ticks: Stream.Stream<A, E>) => Stream.Stream<A, E>
 }
 
-export const makePace = (options: { readonly speed: number; readonly paused: boolean }): Effect.Effect<Pace> =>
+export interface PaceOptions {
+  readonly speed: number
+  readonly paused: boolean
+  /** The last step is over, and whoever takes what is due has taken all of it. */
+  readonly onStepped?: () => void
+}
+
+export const makePace = <I extends Timed = Timed>(options: PaceOptions): Effect.Effect<Pace<I>> =>
   Clock.clockWith((clock) =>
     Effect.sync(() => {
       let { speed, paused } = options
@@ -45,12 +69,13 @@ export const makePace = (options: { readonly speed: number; readonly paused: boo
       /** The first tick not yet out, where it is known. */
       let head: number | undefined
       let lastOut: number | undefined
+      const steps: Array<Steps<I>> = []
       const changed = Latch.makeUnsafe()
 
       const now = (): number => Number(clock.monotonicTimeNanosUnsafe()) / 1e6
       const reached = (): number | undefined => {
         if (position === undefined) return undefined
-        if (speed === Number.POSITIVE_INFINITY) return lastOut ?? position
+        if (speed === Number.POSITIVE_INFINITY) return Math.max(lastOut ?? position, position)
         const running = paused ? position : Math.floor(position + (now() - at) * MICROS_PER_MS * speed)
         return head === undefined ? running : Math.min(running, Math.max(head, position))
       }
@@ -60,7 +85,17 @@ export const makePace = (options: { readonly speed: number; readonly paused: boo
         at = now()
       }
 
-      const apply = <A extends Timed, E>(ticks: Stream.Stream<A, E>): Stream.Stream<A, E> =>
+      /** The market stands where the last that went out, or the steps that are over, have brought it. */
+      const stand = (at?: number) => {
+        position = Math.max(position!, lastOut ?? position!, at ?? position!)
+      }
+      const endStep = () => {
+        const over = steps.shift()!
+        if (position !== undefined) stand(over.end())
+        if (steps.length === 0) options.onStepped?.()
+      }
+
+      const apply = <A extends I, E>(ticks: Stream.Stream<A, E>): Stream.Stream<A, E> =>
         Stream.transformPull(ticks, (upstream) =>
           Effect.sync(() => {
             let pending: Arr.NonEmptyReadonlyArray<A> | undefined
@@ -69,7 +104,23 @@ export const makePace = (options: { readonly speed: number; readonly paused: boo
             const quantumOf = (micros: number): number =>
               Math.ceil((micros - position!) / (QUANTUM_MS * MICROS_PER_MS * speed))
 
+            const take = (from: Arr.NonEmptyReadonlyArray<A>, end: number): Arr.NonEmptyReadonlyArray<A> => {
+              const isWhole = taken === 0 && end === from.length
+              const out = isWhole ? from : (from.slice(taken, end) as [A, ...Array<A>])
+              lastOut = out[out.length - 1]!.exchange_ts
+              taken = end
+              if (taken === from.length) {
+                pending = undefined
+                head = undefined
+              } else {
+                head = from[taken]!.exchange_ts
+              }
+              return out
+            }
+
             return Effect.gen(function* () {
+              // Before more is asked for: what comes next may be the end.
+              while (steps[0]?.isOver() === true) endStep()
               if (pending === undefined) {
                 pending = yield* upstream
                 taken = 0
@@ -78,6 +129,19 @@ export const makePace = (options: { readonly speed: number; readonly paused: boo
               const first = pending[taken]!.exchange_ts
               for (;;) {
                 changed.closeUnsafe()
+                const step = steps[0]
+                if (step !== undefined) {
+                  let end = taken
+                  while (end < pending.length && !step.isOver() && step.admits(pending[end]!)) end++
+                  if (end > taken) {
+                    position ??= first
+                    const out = take(pending, end)
+                    stand()
+                    return out
+                  }
+                  endStep()
+                  continue
+                }
                 if (paused) {
                   yield* changed.await
                   continue
@@ -104,17 +168,7 @@ export const makePace = (options: { readonly speed: number; readonly paused: boo
                   end = taken + 1
                   while (end < pending.length && quantumOf(pending[end]!.exchange_ts) <= quantum) end++
                 }
-                const whole = taken === 0 && end === pending.length
-                const out = whole ? pending : (pending.slice(taken, end) as [A, ...Array<A>])
-                lastOut = out[out.length - 1]!.exchange_ts
-                taken = end
-                if (taken === pending.length) {
-                  pending = undefined
-                  head = undefined
-                } else {
-                  head = pending[taken]!.exchange_ts
-                }
-                return out
+                return take(pending, end)
               }
             })
           })
@@ -123,12 +177,14 @@ export const makePace = (options: { readonly speed: number; readonly paused: boo
       return {
         apply,
         pauseUnsafe: () => {
+          steps.length = 0
           if (paused) return
           anchor()
           paused = true
           changed.openUnsafe()
         },
         resumeUnsafe: () => {
+          steps.length = 0
           if (!paused) return
           paused = false
           at = now()
@@ -140,6 +196,13 @@ export const makePace = (options: { readonly speed: number; readonly paused: boo
           speed = next
           changed.openUnsafe()
         },
+        stepUnsafe: (step) => {
+          if (!paused) anchor()
+          paused = true
+          steps.push(step)
+          changed.openUnsafe()
+        },
+        stepsUnsafe: () => steps.length,
         pausedUnsafe: () => paused,
         speedUnsafe: () => speed,
         positionUnsafe: reached

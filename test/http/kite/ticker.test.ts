@@ -312,6 +312,42 @@ describe("Kite's ticker", () => {
     }).pipe(Effect.scoped)
   )
 
+  it.live("goes on with the run that a seek begins, on and back: its figures are the day's up to there", () =>
+    Effect.gen(function* () {
+      const { hub, port, replays } = yield* served
+      const start = tradingDayStart(20_469)
+      replays.put("abc1", start, null, "running")
+      const ticker = yield* openTicker(port, "?api_key=replay:abc1&access_token=b")
+      ticker.say({ a: "subscribe", v: [INFY] })
+      yield* ticker.until(() => ticker.of(INFY).length === 1)
+      const play = (position: number, of: number) => {
+        const stored = { price: 100 + of, exchange_ts: OPEN + of * 1_000_000, volume: of }
+        hub.channel("abc1")!.publish([live(INFY, position, stored.price, stored)])
+      }
+      play(1, 1)
+      play(2, 2)
+      yield* ticker.until(() => ticker.of(INFY).at(-1)?.lastPrice === 102)
+      const seek = (of: number) => {
+        hub.open("abc1")
+        replays.put("abc1", start, OPEN + of * 1_000_000)
+      }
+      // What of the day lies before is known at once, though nothing of the run has come; then the run counts on from it.
+      for (const [of, before, volume] of [
+        [8, 107, 28],
+        [4, 103, 6]
+      ] as const) {
+        const told = ticker.of(INFY).length
+        seek(of)
+        yield* ticker.until(() => ticker.of(INFY).length > told)
+        assert.containsSubset(ticker.of(INFY).at(-1), { lastPrice: before, volume, open: 101, high: before, close: 90 })
+        play(1, of)
+        yield* ticker.until(() => ticker.of(INFY).at(-1)?.lastPrice === 100 + of)
+        const here = { volume: volume + of, open: 101, high: 100 + of, low: 101, close: 90 }
+        assert.containsSubset(ticker.of(INFY).at(-1), here)
+      }
+    }).pipe(Effect.scoped)
+  )
+
   it.live("tells who asks for a replay that is not there why, and closes", () =>
     Effect.gen(function* () {
       const { port } = yield* served

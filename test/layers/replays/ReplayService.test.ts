@@ -1,9 +1,10 @@
 import { assert, describe, it } from "@effect/vitest"
-import { Context, Effect, Exit, Layer, Result, Scope, Stream } from "effect"
+import { Context, Effect, Exit, Fiber, Layer, Result, Scope, Stream } from "effect"
 import { TestClock } from "effect/testing"
 import { layerOfStore } from "../../../src/layers/history/History.ts"
 import { layer as instrumentsLayer } from "../../../src/layers/instruments/Instruments.ts"
 import { type ReplaySettings, layer as replayService } from "../../../src/layers/replays/ReplayService.ts"
+import type { Interval } from "../../../src/schema/Candle.ts"
 import { LogError, type Overloaded } from "../../../src/schema/Errors.ts"
 import { partitionOf } from "../../../src/schema/Partition.ts"
 import type { Quote } from "../../../src/schema/Quote.ts"
@@ -12,7 +13,7 @@ import type { TickBatch } from "../../../src/streams/log/follow.ts"
 import { TickLog } from "../../../src/streams/log/TickLog.ts"
 import type { History } from "../../../src/streams/ports/History.ts"
 import type { Instruments } from "../../../src/streams/ports/Instruments.ts"
-import { TickStore } from "../../../src/streams/ports/TickStore.ts"
+import { type StoredTick, TickStore } from "../../../src/streams/ports/TickStore.ts"
 import { ReplayAudience, type ReplayClock } from "../../../src/streams/replay/ReplayAudience.ts"
 import { type Replay, Replays } from "../../../src/streams/replay/Replays.ts"
 import { compareGlobally } from "../../../src/streams/replay/reorderByWatermark.ts"
@@ -55,11 +56,26 @@ const KNOWN = [
   { instrument: instrumentOf(3, "NEWNAME"), first: tradingDay(OPEN) + 1 }
 ]
 
+/** Some minutes. */
+const SPAN = 420_000_000
+const LONG = recordedTicks({ seed: 5, tokens: TOKENS, ticks: 600, spanMicros: SPAN })
+const QUOTED_LONG = recordedQuotes({ seed: 6, tokens: TOKENS, quotes: 100, spanMicros: SPAN })
+const WHOLE = { all: true, date: DATE, from: "09:15", to: "10:00", speed: 1 } as const
+const minute = (n: number) => OPEN + n * 60_000_000
+const since = (from: number) => LONG.filter((t) => t.exchange_ts >= from)
+const longWorld = () => Object.assign(new World(), { stored: LONG, quotes: QUOTED_LONG })
+
+/** What a client has of a run: all but where its records lie in the log, which is of no run. */
+const toldOf = ({ ticks, quotes }: Pick<Heard, "ticks" | "quotes">) =>
+  JSON.stringify([ticks.map(({ source, ...tick }) => tick), quotes.map(({ source, ...quote }) => quote)])
+
 /** What the clients of a replay were told. */
 interface Heard {
   readonly ticks: Array<Tick>
   readonly quotes: Array<Quote>
   readonly clocks: Array<ReplayClock>
+  /** Of the runs before. */
+  readonly before: Array<Pick<Heard, "ticks" | "quotes">>
   isOpen: boolean
   clients: number
 }
@@ -77,6 +93,7 @@ class World {
   isOpen = true
   readonly waiting: Array<() => void> = []
   refusedRun: string | undefined
+  stored: ReadonlyArray<StoredTick> = RECORDED
   quotes: ReadonlyArray<Quote> = []
   storeLag = 0
 
@@ -85,9 +102,9 @@ class World {
   }
 
   layer(settings: Partial<ReplaySettings> = {}) {
-    const ticks = keysetTicks(RECORDED)
+    const ticks = keysetTicks(this.stored)
     const within = (tokens: ReadonlyArray<number>, from: number, to: number) =>
-      RECORDED.filter((t) => tokens.includes(t.instrument_token) && t.exchange_ts >= from && t.exchange_ts < to)
+      this.stored.filter((t) => tokens.includes(t.instrument_token) && t.exchange_ts >= from && t.exchange_ts < to)
     const log = Layer.effect(
       TickLog,
       Effect.map(TickLog, (inner) =>
@@ -126,7 +143,10 @@ class World {
     const instruments = instrumentsLayer.pipe(Layer.provide(Layer.merge(store, Readiness.layer)))
     const audience = Layer.succeed(ReplayAudience, {
       open: (id) => {
-        this.heard.set(id, { ticks: [], quotes: [], clocks: [], isOpen: true, clients: 0 })
+        const known = this.heard.get(id)
+        if (known === undefined) {
+          this.heard.set(id, { ticks: [], quotes: [], clocks: [], before: [], isOpen: true, clients: 0 })
+        } else known.before.push({ ticks: known.ticks.splice(0), quotes: known.quotes.splice(0) })
       },
       publish: (id, published, quotes) => {
         this.heard.get(id)!.ticks.push(...published)
@@ -143,7 +163,7 @@ class World {
     })
     const taken = (replays: Replays["Service"]) => (batch: TickBatch) => {
       this.live.push(...batch.ticks)
-      this.onTheWay -= batch.replays.filter((item) => "tick" in item).length
+      this.onTheWay -= batch.replays.filter((item) => !("watermark" in item)).length
       if (this.isOpen) replays.returned(batch.partition, batch.replays)
       else for (const item of batch.replays) this.waiting.push(() => replays.returned(batch.partition, [item]))
     }
@@ -294,16 +314,32 @@ describe("ReplayService", () => {
         "ReplayRefused to: expected a time after 15:30, got 09:15"
       )
       assert.strictEqual(yield* refusal(replays.get("nope")), "UnknownReplay id: no replay is called nope")
-      const { id } = yield* replays.start({ ...day, all: true, paused: true })
+      const { id } = yield* replays.start({ ...day, all: true, from: "09:15", to: "10:00", paused: true })
+      const range = "from 2026-01-15T09:15:00+05:30 to before 2026-01-15T10:00:00+05:30"
+      const sought = (seek: number | string) => refusal(replays.change(id, { seek }))
       assert.strictEqual(
-        yield* refusal(replays.change(id, { seek: OPEN })),
-        "ReplayRefused seek: a replay cannot seek yet"
+        yield* sought(OPEN - 1),
+        `ReplayRefused seek: expected a time of the replay, ${range}, got 2026-01-15T09:14:59.999999+05:30`
       )
       assert.strictEqual(
-        yield* refusal(replays.change(id, { step: { ticks: 1 } })),
-        "ReplayRefused step: a replay cannot be stepped yet"
+        yield* sought("10:00"),
+        `ReplayRefused seek: expected a time of the replay, ${range}, got 10:00`
       )
+      for (const [change, refused] of [
+        [{}, "state: expected state, speed, seek or step"],
+        [{ step: {} }, "step: expected one of ticks and bars, got neither"],
+        [{ step: { ticks: 1, bars: 1, interval: "1m" } }, "step: expected one of ticks and bars, got both"],
+        [{ step: { bars: 1 } }, 'step: expected bars with their interval, such as "1m", got none'],
+        [{ step: { ticks: 1, interval: "1m" } }, "step: expected ticks without an interval, got 1m"],
+        [{ step: { ticks: 1 }, seek: OPEN, speed: 2 }, "step: expected nothing beside it, got speed and seek"]
+      ] as const) {
+        assert.strictEqual(yield* refusal(replays.change(id, change)), `ReplayRefused ${refused}`)
+      }
+      assert.deepInclude(yield* replays.get(id), { state: "paused", run: 1 })
       yield* replays.stop(id)
+      for (const change of [{ seek: OPEN }, { step: { ticks: 1 } }]) {
+        assert.strictEqual(yield* refusal(replays.change(id, change)), `ReplayOver replay ${id} has ended`)
+      }
       assert.strictEqual(yield* refusal(replays.change(id, { speed: 2 })), `ReplayOver replay ${id} has ended`)
     }).pipe(Effect.provide(world.layer()))
   })
@@ -340,6 +376,223 @@ describe("ReplayService", () => {
         heard.clocks.map(({ state }) => state).filter((state, i, all) => state !== all[i - 1]),
         ["running", "paused", "running", "ended"]
       )
+    }).pipe(Effect.provide(world.layer()))
+  })
+
+  it.effect("a seek begins a run that is told as a replay started there, byte for byte, on and back", () => {
+    const world = longWorld()
+    return Effect.gen(function* () {
+      const replays = yield* Replays
+      const alone = new Map<string, string>()
+      for (const from of ["09:16", "09:18"]) {
+        alone.set(from, toldOf(world.of(yield* ended(yield* replays.start({ ...WHOLE, from, speed: "inf" })))))
+      }
+      const { id } = yield* replays.start(WHOLE)
+      const heard = world.heard.get(id)!
+      yield* TestClock.adjust("90 seconds")
+      const first = heard.ticks.length
+      assert.isAbove(first, 0)
+      for (const [i, [seek, from]] of (
+        [
+          ["09:18", "09:18"],
+          [minute(1), "09:16"],
+          ["09:18:00", "09:18"]
+        ] as const
+      ).entries()) {
+        const to = minute(from === "09:18" ? 3 : 1)
+        const changed = yield* replays.change(id, { seek, speed: 1 })
+        assert.deepInclude(changed, { state: "running", run: i + 2, clock: to, sent: 0, total: LONG.length })
+        assert.deepStrictEqual(heard.clocks.at(-1), { run: i + 2, ts: to, state: "running", isWhole: false })
+        // Nothing of the run before comes after that.
+        yield* TestClock.adjust("20 seconds")
+        assert.isTrue(heard.ticks.every((t) => t.exchange_ts >= to))
+        if (i < 2) continue
+        yield* replays.change(id, { speed: "inf" })
+        const over = yield* ended(yield* replays.get(id))
+        assert.deepInclude(over, { run: 4, sent: since(to).length, total: LONG.length })
+        assert.strictEqual(toldOf(heard), alone.get(from))
+      }
+      assert.strictEqual(heard.before.length, 3)
+      assert.strictEqual(heard.before[0]!.ticks.length, first)
+      const back = yield* replays.start({ ...WHOLE, speed: "inf", paused: true })
+      yield* replays.change(back.id, { seek: minute(4) })
+      yield* replays.change(back.id, { state: "running", seek: minute(1) })
+      yield* ended(back)
+      assert.strictEqual(toldOf(world.of(back)), alone.get("09:16"))
+    }).pipe(Effect.provide(world.layer()))
+  })
+
+  it.effect("a paused replay stays paused where it is sought, and goes on from the first tick there", () => {
+    const world = longWorld()
+    return Effect.gen(function* () {
+      const replays = yield* Replays
+      const { id } = yield* replays.start({ ...WHOLE, paused: true })
+      const to = minute(2)
+      assert.deepInclude(yield* replays.change(id, { seek: "09:17" }), { state: "paused", run: 2, clock: to })
+      yield* TestClock.adjust("1 minute")
+      const heard = world.heard.get(id)!
+      assert.deepStrictEqual([heard.ticks, heard.quotes], [[], []])
+      assert.strictEqual((yield* replays.get(id)).clock, to)
+      yield* replays.change(id, { state: "running" })
+      yield* TestClock.adjust("10 seconds")
+      const first = [...LONG, ...QUOTED_LONG].reduce(
+        (least, { exchange_ts }) => (exchange_ts >= to ? Math.min(least, exchange_ts) : least),
+        Number.POSITIVE_INFINITY
+      )
+      const came = since(to).filter((t) => t.exchange_ts <= first + 10_000_000)
+      assert.deepStrictEqual(heard.ticks.map(shape), came.map(shape))
+    }).pipe(Effect.provide(world.layer()))
+  })
+
+  it.effect("of many seeks in a row the last counts, and two runs of a replay at most are in the pipeline", () => {
+    const world = longWorld()
+    return Effect.gen(function* () {
+      const replays = yield* Replays
+      const { id } = yield* replays.start({ ...WHOLE, speed: "inf" })
+      yield* settle
+      world.isOpen = false
+      yield* Effect.forEach(
+        Array.from({ length: 50 }, (_, i) => minute(1) + i),
+        (seek) => replays.change(id, { seek }),
+        { concurrency: "unbounded" }
+      )
+      yield* replays.change(id, { seek: minute(3) })
+      const other = yield* replays.start({ ...WHOLE, speed: "inf" })
+      yield* settle
+      world.isOpen = true
+      while (world.waiting.length > 0) {
+        world.waiting.shift()!()
+        yield* settle
+      }
+      const over = yield* ended(yield* replays.get(id))
+      assert.deepInclude(over, { state: "ended", run: 52, sent: since(minute(3)).length })
+      assert.deepStrictEqual(world.heard.get(id)!.ticks.map(shape), since(minute(3)).map(shape))
+      assert.deepInclude(yield* ended(other), { state: "ended", sent: LONG.length })
+      const names = new Set(
+        (yield* dump("raw_ticks")).map((line) => JSON.parse(line).headers.replay).filter((run) => run.startsWith(id))
+      )
+      assert.isAtMost(names.size, 3)
+      assert.strictEqual(world.onTheWay, 0)
+    }).pipe(Effect.provide(world.layer()))
+  })
+
+  it.effect("a stop right after a seek ends it, and nothing more of either run comes", () => {
+    const world = longWorld()
+    return Effect.gen(function* () {
+      const replays = yield* Replays
+      const { id } = yield* replays.start(WHOLE)
+      yield* TestClock.adjust("30 seconds")
+      yield* Effect.all([replays.change(id, { seek: minute(2) }), replays.stop(id)], { concurrency: "unbounded" })
+      yield* TestClock.adjust("5 minutes")
+      assert.deepInclude(yield* replays.get(id), { state: "ended", run: 2, sent: 0 })
+      assert.deepStrictEqual(world.heard.get(id)!.ticks, [])
+      assert.strictEqual(world.heard.get(id)!.isOpen, false)
+      // Everything of the window has been given back.
+      yield* ended(yield* replays.start({ ...WHOLE, speed: "inf" }))
+      assert.strictEqual(world.onTheWay, 0)
+    }).pipe(Effect.provide(world.layer()))
+  })
+
+  it.effect("a seek while the end is on its way wins over it", () => {
+    const world = longWorld()
+    return Effect.gen(function* () {
+      const replays = yield* Replays
+      const { id } = yield* replays.start({ ...WHOLE, speed: "inf", from: "09:19" })
+      world.isOpen = false
+      yield* settle
+      yield* replays.change(id, { seek: "09:19" })
+      world.isOpen = true
+      while (world.waiting.length > 0) {
+        world.waiting.shift()!()
+        yield* settle
+      }
+      const over = yield* ended(yield* replays.get(id))
+      assert.deepInclude(over, { state: "ended", run: 2, sent: since(minute(4)).length })
+    }).pipe(Effect.provide(world.layer()))
+  })
+
+  it.effect("a step lets exactly so many ticks out, at once, and pauses: the same each time", () => {
+    const tell = Effect.fnUntraced(function* (world: World) {
+      const replays = yield* Replays
+      const { id } = yield* replays.start({ ...WHOLE, paused: true })
+      const heard = world.heard.get(id)!
+      const told: Array<string> = []
+      let sent = 0
+      for (const ticks of [1, 1, 7, 100]) {
+        sent += ticks
+        const stepped = yield* replays.change(id, { step: { ticks } })
+        assert.deepInclude(stepped, { state: "paused", sent, clock: LONG[sent - 1]!.exchange_ts })
+        assert.deepStrictEqual(heard.ticks.map(shape), LONG.slice(0, sent).map(shape))
+        told.push(toldOf(heard))
+      }
+      // One that runs pauses first.
+      yield* replays.change(id, { state: "running" })
+      yield* TestClock.adjust("3 seconds")
+      const came = heard.ticks.length
+      assert.deepInclude(yield* replays.change(id, { step: { ticks: 2 } }), { state: "paused", sent: came + 2 })
+      yield* TestClock.adjust("1 minute")
+      assert.strictEqual(heard.ticks.length, came + 2)
+      // Two asked for together are two.
+      const step = replays.change(id, { step: { ticks: 3 } })
+      yield* Effect.all([step, step], { concurrency: "unbounded" })
+      assert.deepInclude(yield* replays.get(id), { state: "paused", sent: came + 8 })
+      assert.deepInclude(yield* replays.change(id, { step: { ticks: 1_000_000 } }), {
+        state: "ended",
+        sent: LONG.length
+      })
+      return [...told, toldOf(heard)]
+    })
+    return Effect.gen(function* () {
+      const [one, two] = [longWorld(), longWorld()]
+      assert.deepStrictEqual(
+        yield* tell(one).pipe(Effect.provide(one.layer())),
+        yield* tell(two).pipe(Effect.provide(two.layer()))
+      )
+    })
+  })
+
+  it.effect("a step of bars goes to the end of the bar that has the next tick, and the clock stands there", () => {
+    const world = longWorld()
+    return Effect.gen(function* () {
+      const replays = yield* Replays
+      const { id } = yield* replays.start({ ...WHOLE, paused: true })
+      const heard = world.heard.get(id)!
+      const until = (to: number) => LONG.filter((t) => t.exchange_ts < to)
+      const step = Effect.fnUntraced(function* (bars: number, interval: Interval, to: number) {
+        const stepped = yield* replays.change(id, { step: { bars, interval } })
+        assert.deepInclude(stepped, { state: "paused", clock: to, sent: until(to).length })
+        assert.deepStrictEqual(heard.ticks.map(shape), until(to).map(shape))
+        assert.strictEqual(heard.quotes.length, QUOTED_LONG.filter((q) => q.exchange_ts < to).length)
+        assert.deepStrictEqual(heard.clocks.at(-1), { run: 1, ts: to, state: "paused", isWhole: false })
+      })
+      yield* step(1, "1m", minute(1))
+      yield* replays.change(id, { step: { ticks: 3 } })
+      // The bar under way is the first.
+      yield* step(1, "1m", minute(2))
+      yield* step(2, "1m", minute(4))
+      yield* step(1, "5m", minute(5))
+      yield* replays.change(id, { seek: "09:16:30" })
+      assert.deepInclude(yield* replays.change(id, { step: { bars: 1, interval: "1m" } }), { clock: minute(2), run: 2 })
+      assert.deepInclude(yield* replays.change(id, { step: { bars: 1, interval: "1d" } }), { state: "ended" })
+    }).pipe(Effect.provide(world.layer()))
+  })
+
+  it.effect("a step that is slow to come out is answered while it goes on; a pause or a seek ends it", () => {
+    const world = longWorld()
+    return Effect.gen(function* () {
+      const replays = yield* Replays
+      const { id } = yield* replays.start({ ...WHOLE, paused: true })
+      world.isOpen = false
+      const asked = yield* Effect.forkChild(replays.change(id, { step: { ticks: 3 } }))
+      yield* TestClock.adjust("2 seconds")
+      assert.deepInclude(yield* Fiber.join(asked), { state: "running", sent: 0, clock: null })
+      world.isOpen = true
+      for (const back of world.waiting.splice(0)) back()
+      assert.deepInclude(yield* replays.get(id), { state: "paused", sent: 3 })
+      const long = yield* Effect.forkChild(replays.change(id, { step: { ticks: 1000 } }))
+      yield* Effect.yieldNow
+      yield* replays.change(id, { seek: minute(1) })
+      assert.deepInclude(yield* Fiber.join(long), { state: "paused", run: 2, sent: 0, clock: minute(1) })
     }).pipe(Effect.provide(world.layer()))
   })
 

@@ -1,7 +1,7 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Arbitrary, Clock, Effect, Fiber, Schema, Stream } from "effect"
 import { TestClock } from "effect/testing"
-import { makePace, type Pace, QUANTUM_MS, STALL_MS } from "../../../src/streams/replay/pace.ts"
+import { makePace, type Pace, QUANTUM_MS, STALL_MS, type Steps, type Timed } from "../../../src/streams/replay/pace.ts"
 
 const BASE = 1_768_450_500_000_000
 const at = (ms: number) => ({ exchange_ts: BASE + ms * 1000 })
@@ -204,5 +204,46 @@ describe("pace", () => {
           ticks.map(({ exchange_ts }) => [Math.ceil((exchange_ts - BASE) / quantumMicros) * QUANTUM_MS, exchange_ts])
         )
       })
+  )
+
+  it.effect("a step lets out what it admits, at once whatever the speed, and the market stands where it says", () =>
+    Effect.gen(function* () {
+      const until = (ms: number): Steps<Timed> => {
+        let isOver = false
+        return {
+          admits: (tick) => {
+            isOver = msOf(tick) >= ms
+            return !isOver
+          },
+          isOver: () => isOver,
+          end: () => (isOver ? BASE + ms * 1000 : undefined)
+        }
+      }
+      for (const speed of [1, Number.POSITIVE_INFINITY]) {
+        let stepped = 0
+        const pace = yield* makePace({ speed, paused: true, onStepped: () => stepped++ })
+        const { out, fiber } = yield* run(pace, [[0, 100], [60_000], [61_000, 130_000]])
+        yield* TestClock.adjust("1 second")
+        const came = () => out.flatMap(([, ticks]) => ticks)
+        const settle = Effect.forEach([1, 2, 3, 4, 5, 6], () => Effect.yieldNow, { discard: true })
+        pace.stepUnsafe(until(60_000))
+        yield* settle
+        assert.deepStrictEqual([came(), stepped, pace.stepsUnsafe()], [[0, 100], 1, 0])
+        assert.strictEqual(pace.positionUnsafe(), BASE + 60_000_000)
+        yield* TestClock.adjust("1 hour")
+        assert.strictEqual(out.length, 1)
+        pace.stepUnsafe(until(60_500))
+        pace.stepUnsafe(until(70_000))
+        yield* settle
+        assert.deepStrictEqual([came(), stepped], [[0, 100, 60_000, 61_000], 3])
+        assert.strictEqual(pace.positionUnsafe(), BASE + 70_000_000)
+        const resumed = yield* Clock.currentTimeMillis
+        pace.resumeUnsafe()
+        yield* TestClock.adjust("60 seconds")
+        yield* Fiber.join(fiber)
+        // From where the market stands.
+        assert.deepStrictEqual(out.at(-1), [resumed + (speed === 1 ? 60_000 : 0), [130_000]])
+      }
+    })
   )
 })

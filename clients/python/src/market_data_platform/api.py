@@ -6,6 +6,7 @@ clients send the same.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Generic, Literal, TypeVar, Union
@@ -44,6 +45,7 @@ _INGEST_BYTES = 4 * 1024 * 1024
 _BASE = "/api/v1"
 #: Instruments looked at for the one of a name: what is called so exactly comes first.
 _MAX_NAMESAKES = 20
+_DAY_TIME = re.compile(r"([01]\d|2[0-3]):[0-5]\d(:[0-5]\d)?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -326,7 +328,7 @@ def change_replay(
     if speed is not None:
         change["speed"] = _speed(speed)
     if seek is not None:
-        change["seek"] = to_micros(seek, "seek")
+        change["seek"] = seek if isinstance(seek, str) and _DAY_TIME.fullmatch(seek) else to_micros(seek, "seek")
     if step is not None:
         change["step"] = dict(step)
     if not change:

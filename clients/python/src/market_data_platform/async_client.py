@@ -573,13 +573,19 @@ class Replay(_Streams):
         return await self._sender.send(api.change_replay(self.id, speed=speed))
 
     async def seek(self, moment: Moment) -> ReplayStatus:
-        """Goes to a moment of the day; its streams are told of a new ``run``."""
+        """
+        Goes to a moment of the day, or to a time of it in IST such as ``"09:20"``; its streams are told of a new
+        ``run``, which begins with the first tick there. Paused, it stays so.
+        """
         return await self._sender.send(api.change_replay(self.id, seek=moment))
 
     async def step(
         self, *, ticks: int | None = None, bars: int | None = None, interval: Interval = "1m"
     ) -> ReplayStatus:
-        """Paused, goes on by so many ticks or bars."""
+        """
+        Goes on at once by so many ticks, or to the end of so many bars that have ticks, and is paused there, also where
+        it ran; a step that takes long is answered while it is still ``running``.
+        """
         return await self._sender.send(api.change_replay(self.id, step=api.step_of(ticks, bars, interval)))
 
     async def close(self) -> None:

@@ -619,11 +619,17 @@ class LiveReplay(_LiveStreams):
         return self._loop.run(lambda: self._replay.speed(speed))
 
     def seek(self, moment: Moment) -> ReplayStatus:
-        """Goes to a moment of the day; its streams are told of a new ``run``."""
+        """
+        Goes to a moment of the day, or to a time of it in IST such as ``"09:20"``; its streams are told of a new
+        ``run``, which begins with the first tick there. Paused, it stays so.
+        """
         return self._loop.run(lambda: self._replay.seek(moment))
 
     def step(self, *, ticks: int | None = None, bars: int | None = None, interval: Interval = "1m") -> ReplayStatus:
-        """Paused, goes on by so many ticks or bars."""
+        """
+        Goes on at once by so many ticks, or to the end of so many bars that have ticks, and is paused there, also where
+        it ran; a step that takes long is answered while it is still ``running``.
+        """
         return self._loop.run(lambda: self._replay.step(ticks=ticks, bars=bars, interval=interval))
 
     def close(self) -> None:
