@@ -1,15 +1,13 @@
 /** Decides that the broker's own clients, unchanged, get from the gateway what the platform says, and stay with it. */
-import { type ChildProcess, spawn } from "node:child_process"
+import { spawn } from "node:child_process"
 import { writeFileSync } from "node:fs"
 import { join } from "node:path"
-import { createInterface } from "node:readline"
 import { fileURLToPath } from "node:url"
 import { assert, describe, it } from "@effect/vitest"
-import { Effect, type Scope } from "effect"
-import { KITE_GO, KITE_MODULES, KITE_PYTHON } from "../../scripts/servers/install.ts"
+import { Effect } from "effect"
+import { KITE_PYTHON } from "../../scripts/servers/install.ts"
 import { openTicker } from "../http/kite/tickerClient.ts"
 import { LONG_MS } from "../support/guards.ts"
-import { keysFile, makeKey } from "../support/keys.ts"
 import {
   getJson,
   type Instance,
@@ -19,151 +17,74 @@ import {
   untilDrained
 } from "../support/processes.ts"
 import { freePort, isInstalled } from "../support/services.ts"
+import { type Client, client, type Language, languages, MANY, rootOf, type Said } from "./kiteClients.ts"
+import { said, secondsOf } from "./kiteFields.ts"
 
-const folder = fileURLToPath(new URL("kite/", import.meta.url))
 const BOT = fileURLToPath(new URL("../../examples/python/kite_moving_average.py", import.meta.url))
-const commands = {
-  python: [KITE_PYTHON, "client.py"],
-  javascript: [process.execPath, "client.js"],
-  go: [KITE_GO]
-} as const
-type Language = keyof typeof commands
-const languages = Object.keys(commands) as ReadonlyArray<Language>
 
-type Said = Readonly<Record<string, unknown>>
-interface Asked extends Said {
-  readonly do: string
-}
+/** The last minute of the day on which the bot trades: half an hour, or by `KITE_BOT_UNTIL=15:29` the whole of it. */
+const BOT_UNTIL = process.env.KITE_BOT_UNTIL ?? "09:45"
+/** The time of a day in India, in seconds. */
+const secondsAt = (time: string): number => Date.parse(`2026-01-15T${time}:00+05:30`) / 1000
 
-/** One client, and what it has said. */
-class Client {
-  readonly events: Array<Said> = []
-  private readonly child: ChildProcess
-  private readonly answers: Array<(said: Said) => void> = []
-  private readonly waiting = new Set<() => void>()
-  private complaints = ""
+/** How long nothing comes but signs of life. */
+const QUIET_MS = 60_000
 
-  constructor(child: ChildProcess) {
-    this.child = child
-    createInterface({ input: child.stdout! }).on("line", (line) => {
-      if (!line.startsWith("{")) return
-      const said = JSON.parse(line) as Said
-      if ("event" in said) this.events.push(said)
-      else this.answers.shift()?.(said)
-      for (const look of this.waiting) look()
+/** Of its i-th tick. */
+const priceOf = (i: number): number => Math.round((1500 + 10 * Math.sin(i / 25) + ((i * 7) % 11) / 10) * 20) / 20
+const volumeOf = (i: number): number => 1 + (i % 7)
+
+/** An instance that has a day of an instrument: a tick each five seconds from the open until a time. */
+const dayOf = Effect.fnUntraced(function* (until: string) {
+  const DATA_DIR = yield* newFolder
+  const instance = yield* startInstance(["run", "--kite-port", "0"], { ...MANY, DATA_DIR, ARCHIVE_FLUSH_MS: "100" })
+  const root = yield* rootOf(instance)
+  const files = yield* newFolder
+  const header =
+    "instrument_token,exchange_token,tradingsymbol,name,last_price,expiry,strike,tick_size,lot_size,instrument_type,segment,exchange"
+  writeFileSync(join(files, "i.csv"), `${header}\n408065,1594,INFY,INFOSYS,0,,0,0.05,1,EQ,NSE,NSE\n`)
+  const open = secondsAt("09:15")
+  const lines = Array.from({ length: (secondsAt(until) - open) / 5 + 1 }, (_, i) =>
+    JSON.stringify({
+      instrument_token: 408_065,
+      exchange_ts: (open + i * 5) * 1_000_000,
+      price: priceOf(i),
+      volume: volumeOf(i)
     })
-    child.stderr!.setEncoding("utf8").on("data", (text: string) => {
-      this.complaints += text
-    })
-    child.on("close", (code) => {
-      for (const answer of this.answers.splice(0)) answer({ failed: `ended with ${code}`, message: this.complaints })
-    })
+  )
+  writeFileSync(join(files, "t.ndjson"), `${lines.join("\n")}\n`)
+  for (const args of [
+    ["instruments", "import", join(files, "i.csv"), "--url", instance.url],
+    ["feed", "file", join(files, "t.ndjson"), "--url", instance.url]
+  ]) {
+    const ended = yield* runToEnd(args)
+    assert.strictEqual(ended.code, 0, ended.stderr)
   }
+  yield* untilDrained(instance.url)
+  return { instance, root }
+})
 
-  ask(asked: Asked): Effect.Effect<Said> {
-    return Effect.callback((resume) => {
-      this.answers.push((said) => resume(Effect.succeed(said)))
-      this.child.stdin!.write(`${JSON.stringify(asked)}\n`)
-    })
-  }
-
-  /** What it answers where nothing fails. */
-  get<A>(asked: Asked): Effect.Effect<A> {
-    return Effect.map(this.ask(asked), ({ failed, message, result }) => {
-      if (failed !== undefined) throw new Error(`${asked.do}: ${String(failed)}: ${String(message)}`)
-      return result as A
-    })
-  }
-
-  until<A>(find: () => A | undefined | false): Effect.Effect<A> {
-    return Effect.callback((resume) => {
-      const look = () => {
-        const found = find()
-        if (found === undefined || found === false) return
-        this.waiting.delete(look)
-        resume(Effect.succeed(found))
-      }
-      this.waiting.add(look)
-      look()
-      return Effect.sync(() => this.waiting.delete(look))
-    })
-  }
-
-  count(event: string): number {
-    return this.events.filter((one) => one.event === event).length
-  }
-
-  get ticks(): ReadonlyArray<Said> {
-    return this.events.filter(({ event }) => event === "ticks").flatMap(({ ticks }) => ticks as ReadonlyArray<Said>)
-  }
-}
-
-interface Pair {
-  readonly root: string
-  readonly key?: string
-  readonly token?: string
-}
-
-const client = (
-  language: Language,
-  { root, key = language, token = "token" }: Pair
-): Effect.Effect<Client, never, Scope.Scope> =>
-  Effect.acquireRelease(
-    Effect.sync(() => {
-      const [command, ...args] = commands[language]
-      return spawn(command!, args, {
-        cwd: `${folder}${language}`,
-        env: {
-          PATH: process.env.PATH ?? "",
-          // Clients take the naive times of Kite for those of where they run.
-          TZ: "Asia/Kolkata",
-          KITE_ROOT: root,
-          KITE_KEY: key,
-          KITE_TOKEN: token,
-          KITE_MODULES
-        },
-        stdio: ["pipe", "pipe", "pipe"]
+/** A replay of that day at 60 times its pace, paused, and how it is steered. */
+const replayOf = Effect.fnUntraced(function* ({ url }: Instance) {
+  const replays = `${url}/api/v1/replays`
+  const send = (path: string, method: string, body: object) =>
+    Effect.promise(async () => {
+      const answer = await fetch(path, {
+        method,
+        headers: { "content-type": "application/json" },
+        body: JSON.stringify(body)
       })
-    }),
-    (child) => Effect.sync(() => child.kill("SIGKILL"))
-  ).pipe(Effect.map((child) => new Client(child)))
-
-const MANY = { KITE_QUOTE_RATE: "1000", KITE_HISTORICAL_RATE: "1000", KITE_REQUEST_RATE: "1000" }
-
-const rootOf = ({ mdp }: Instance): Effect.Effect<string, Error> =>
-  mdp.until(() => /Kite gateway listening on (http:\/\/\S+?:\d+)/.exec(mdp.stdout)?.[1], "the gateway's address")
-
-/** Of the fields that the platform has, as each language's tick calls them. */
-const tickOf = (language: Language, tick: Said) => {
-  if (language !== "go") {
-    const { average_traded_price, instrument_token, last_price, last_traded_quantity, mode, ohlc, volume_traded } = tick
-    return {
-      token: instrument_token,
-      mode,
-      last: last_price,
-      quantity: last_traded_quantity,
-      average: average_traded_price,
-      volume: volume_traded,
-      ohlc
-    }
-  }
-  const { Open, High, Low, Close } = tick.OHLC as Record<string, number>
-  const ohlc = tick.OHLC as Record<string, number>
+      assert.isTrue(answer.ok, `${method} ${path}`)
+      return (await answer.json()) as { readonly id: string }
+    })
+  const asked = { symbols: ["NSE:INFY"], date: "2026-01-15", speed: 60, paused: true }
+  const { id } = yield* send(replays, "POST", asked)
   return {
-    token: tick.InstrumentToken,
-    mode: tick.Mode,
-    last: tick.LastPrice,
-    quantity: tick.LastTradedQuantity,
-    average: tick.AverageTradePrice,
-    volume: tick.VolumeTraded,
-    ohlc: {
-      open: Open ?? ohlc.open,
-      high: High ?? ohlc.high,
-      low: Low ?? ohlc.low,
-      close: Close ?? ohlc.close
-    }
+    id,
+    change: (body: object) => send(`${replays}/${id}`, "PATCH", body),
+    state: Effect.map(getJson(`${replays}/${id}`), (replay) => replay as { readonly sent: number })
   }
-}
+})
 
 /** Open, high, low, close and volume of a candle, and its start in seconds. */
 const candleOf = (candle: Said) => {
@@ -261,7 +182,7 @@ describe.skipIf(!isInstalled("kite"))("Kite's own clients, unchanged,", { timeou
         assert.deepStrictEqual(Object.keys(whole).sort(), [...names].sort())
         yield* kite.get({ do: "listen", tokens, mode: "full" })
         const ticks = yield* kite.until(() => {
-          const full = kite.ticks.map((tick) => tickOf(language, tick)).filter(({ mode }) => mode === "full")
+          const full = kite.ticks.map((tick) => said(language, tick)).filter(({ mode }) => mode === "full")
           return new Set(full.map(({ token }) => token)).size === 3 && full
         })
         for (const [i, quote] of quotes.entries()) {
@@ -312,45 +233,7 @@ describe.skipIf(!isInstalled("kite"))("Kite's own clients, unchanged,", { timeou
     }).pipe(Effect.scoped)
   )
 
-  it.live("get each failure by its class, and stand in for an account", () =>
-    Effect.gen(function* () {
-      const desk = makeKey("desk")
-      const reads = makeKey("reads", { scopes: ["read"] })
-      const { path } = yield* keysFile([desk, reads])
-      const instance = yield* startInstance(["demo", "--symbols", "2", "--rate", "50", "--kite-port", "0"], {
-        ...MANY,
-        API_KEYS_FILE: path,
-        KITE_QUOTE_RATE: "20"
-      })
-      const root = yield* rootOf(instance)
-      for (const language of languages) {
-        const kite = yield* client(language, { root, token: desk.text })
-        const failed = (asked: Asked, by = kite) => Effect.map(by.ask(asked), ({ failed }) => failed)
-        const profile = yield* kite.get<Said>({ do: "profile" })
-        assert.strictEqual(profile.broker ?? profile.Broker, "ZERODHA")
-        yield* kite.get({ do: "margins" })
-        assert.deepStrictEqual(yield* kite.get({ do: "orders" }), [])
-        yield* kite.get({ do: "positions" })
-        const session = yield* kite.get<Said>({ do: "session", request_token: desk.text })
-        assert.strictEqual(session.access_token ?? session.AccessToken, desk.text)
-        assert.strictEqual(yield* failed({ do: "order" }), "InputException")
-        const candles = { do: "historical", start: "2026-01-16 00:00:00", end: "2026-01-16 12:00:00", oi: false }
-        assert.strictEqual(yield* failed({ ...candles, token: 1, interval: "minute" }), "InputException")
-        assert.strictEqual(yield* failed({ ...candles, token: 9_000_001, interval: "2minute" }), "InputException")
-        assert.strictEqual(yield* failed({ do: "session", request_token: "guess" }), "TokenException")
-        const other = yield* client(language, { root, key: "replay:abc", token: reads.text })
-        assert.strictEqual(yield* failed({ do: "ltp", i: ["SIM:RELIANCE"] }, other), "PermissionException")
-        let answer: unknown
-        while (answer !== "NetworkException") answer = yield* failed({ do: "ltp", i: ["SIM:RELIANCE"] })
-        yield* kite.get({ do: "logout" })
-        yield* kite.ask({ do: "as", token: "wrong" })
-        assert.strictEqual(yield* failed({ do: "profile" }), "TokenException")
-        if (language !== "go") yield* kite.until(() => kite.count("session_expired") >= 1)
-      }
-    }).pipe(Effect.scoped)
-  )
-
-  it.live("stay through a quiet spell, and come back by themselves to a server that was killed", () =>
+  it.live("stay through a quiet minute, and come back by themselves to a server that was killed", () =>
     Effect.gen(function* () {
       const KITE_PORT = String(yield* Effect.promise(() => freePort()))
       // A market that is over at once: nothing comes but signs of life.
@@ -364,11 +247,12 @@ describe.skipIf(!isInstalled("kite"))("Kite's own clients, unchanged,", { timeou
         yield* kite.until(() => kite.count("connect") === 1)
         clients.push({ language, kite })
       }
-      // Twice as long as the most impatient of them waits, by the signs of life themselves.
+      // By the signs of life themselves: the most impatient of them waits five seconds for one.
       const watching = yield* openTicker(Number(KITE_PORT))
-      yield* watching.until(() => watching.beats.length > 5)
+      yield* watching.until(() => watching.beats.length > 1 && watching.beats.at(-1)! - watching.beats[0]! >= QUIET_MS)
       for (const { kite, language } of clients) {
         assert.strictEqual(kite.count("close") + kite.count("error") + kite.count("reconnect"), 0, language)
+        assert.strictEqual(kite.count("connect"), 1, language)
       }
       first.mdp.kill("SIGKILL")
       yield* first.mdp.ended
@@ -378,62 +262,86 @@ describe.skipIf(!isInstalled("kite"))("Kite's own clients, unchanged,", { timeou
       for (const [i, { kite, language }] of clients.entries()) {
         yield* kite.until(
           () =>
-            kite.ticks.slice(before[i]).filter((tick) => tickOf(language, tick).mode === "full").length > 20 ||
-            undefined
+            kite.ticks.slice(before[i]).filter((tick) => said(language, tick).mode === "full").length > 20 || undefined
         )
       }
     }).pipe(Effect.scoped)
   )
 
-  it.live("trade a replayed morning at 60 times its pace, twice with the same fills", () =>
+  it.live("wait with a replay that is paused, and go on with it", () =>
     Effect.gen(function* () {
-      const DATA_DIR = yield* newFolder
-      const instance = yield* startInstance(["run", "--kite-port", "0"], { DATA_DIR, ARCHIVE_FLUSH_MS: "100" })
-      const root = yield* rootOf(instance)
-      const files = yield* newFolder
-      const header =
-        "instrument_token,exchange_token,tradingsymbol,name,last_price,expiry,strike,tick_size,lot_size,instrument_type,segment,exchange"
-      writeFileSync(join(files, "i.csv"), `${header}\n408065,1594,INFY,INFOSYS,0,,0,0.05,1,EQ,NSE,NSE\n`)
-      const open = Date.parse("2026-01-15T09:15:00+05:30") * 1000
-      const lines = Array.from({ length: 361 }, (_, i) =>
-        JSON.stringify({
-          instrument_token: 408_065,
-          exchange_ts: open + i * 5_000_000,
-          price: Math.round((1500 + 10 * Math.sin(i / 25) + ((i * 7) % 11) / 10) * 20) / 20,
-          volume: 1 + (i % 7)
-        })
-      )
-      writeFileSync(join(files, "t.ndjson"), `${lines.join("\n")}\n`)
-      for (const args of [
-        ["instruments", "import", join(files, "i.csv"), "--url", instance.url],
-        ["feed", "file", join(files, "t.ndjson"), "--url", instance.url]
-      ]) {
-        const ended = yield* runToEnd(args)
-        assert.strictEqual(ended.code, 0, ended.stderr)
+      const { instance, root } = yield* dayOf("09:45")
+      const { change, id, state } = yield* replayOf(instance)
+      const key = `replay:${id}`
+      const watching = yield* openTicker(Number(new URL(root).port), `?api_key=${key}&access_token=any`)
+      const clients: Array<{ readonly language: Language; readonly kite: Client }> = []
+      for (const language of languages) {
+        const kite = yield* client(language, { root, key })
+        yield* kite.get({ do: "listen", tokens: [408_065], mode: "full" })
+        yield* kite.until(() => kite.count("connect") === 1)
+        clients.push({ language, kite })
       }
-      yield* untilDrained(instance.url)
-      const trade = Effect.callback<string>((resume) => {
-        const child = spawn(KITE_PYTHON, [BOT, "NSE", "INFY", "09:45"], {
-          env: {
-            PATH: process.env.PATH ?? "",
-            TZ: "Asia/Kolkata",
-            KITE_API_KEY: "replay:2026-01-15@60",
-            KITE_ACCESS_TOKEN: "any",
-            KITE_ROOT: root
-          },
-          stdio: ["ignore", "pipe", "inherit"]
-        })
-        let said = ""
-        child.stdout.setEncoding("utf8").on("data", (text: string) => {
-          said += text
-        })
-        child.on("close", () => resume(Effect.succeed(said)))
-        return Effect.sync(() => child.kill("SIGKILL"))
-      })
-      const first = yield* trade
-      assert.isAtLeast(first.split("\n").filter((line) => /^(BUY|SELL)/.test(line)).length, 2, first)
-      assert.match(first, /profit -?\d+\.\d\d/)
-      assert.strictEqual(yield* trade, first)
+      const newest = (language: Language, kite: Client): number => {
+        const last = kite.ticks.at(-1)
+        return last === undefined ? 0 : (said(language, last).at as number)
+      }
+      yield* change({ state: "running" })
+      for (const { kite, language } of clients) yield* kite.until(() => newest(language, kite) > secondsAt("09:16"))
+      yield* change({ state: "paused" })
+      const { sent } = yield* state
+      const reached = secondsAt("09:15") + (sent - 1) * 5
+      for (const { kite, language } of clients) yield* kite.until(() => newest(language, kite) === reached)
+      // Twice as long as the most impatient of them waits.
+      const beats = watching.beats.length
+      yield* watching.until(() => watching.beats.length > beats + 5)
+      for (const { kite, language } of clients) {
+        assert.strictEqual(newest(language, kite), reached, language)
+        assert.strictEqual(kite.count("close") + kite.count("error") + kite.count("reconnect"), 0, language)
+        // Who asks is told of where the replay stands.
+        const { "NSE:INFY": quote } = yield* kite.get<Record<string, Said>>({ do: "quote", i: ["NSE:INFY"] })
+        assert.strictEqual(secondsOf(language, quote!.timestamp), reached, language)
+      }
+      yield* change({ state: "running" })
+      for (const { kite, language } of clients) {
+        yield* kite.until(() => newest(language, kite) > reached + 60)
+        // Nothing was left out on the way, and nothing told twice.
+        const stamps = kite.ticks.map((tick) => said(language, tick).at as number)
+        const all = Array.from({ length: (stamps.at(-1)! - stamps[0]!) / 5 + 1 }, (_, i) => stamps[0]! + i * 5)
+        assert.deepStrictEqual(stamps, all, language)
+        assert.strictEqual(kite.count("connect"), 1, language)
+      }
     }).pipe(Effect.scoped)
+  )
+
+  it.live(
+    `trade a day replayed at 60 times its pace till ${BOT_UNTIL}, twice with the same fills`,
+    () =>
+      Effect.gen(function* () {
+        const { root } = yield* dayOf(BOT_UNTIL)
+        const trade = Effect.callback<string>((resume) => {
+          const child = spawn(KITE_PYTHON, [BOT, "NSE", "INFY", BOT_UNTIL], {
+            env: {
+              PATH: process.env.PATH ?? "",
+              TZ: "Asia/Kolkata",
+              KITE_API_KEY: "replay:2026-01-15@60",
+              KITE_ACCESS_TOKEN: "any",
+              KITE_ROOT: root
+            },
+            stdio: ["ignore", "pipe", "inherit"]
+          })
+          let said = ""
+          child.stdout.setEncoding("utf8").on("data", (text: string) => {
+            said += text
+          })
+          child.on("close", () => resume(Effect.succeed(said)))
+          return Effect.sync(() => child.kill("SIGKILL"))
+        })
+        const first = yield* trade
+        assert.isAtLeast(first.split("\n").filter((line) => /^(BUY|SELL)/.test(line)).length, 2, first)
+        assert.match(first, /profit -?\d+\.\d\d/)
+        const second = yield* trade
+        assert.strictEqual(second, first)
+      }).pipe(Effect.scoped),
+    { timeout: LONG_MS + 2 * (secondsAt(BOT_UNTIL) - secondsAt("09:15")) * (1000 / 60) }
   )
 })

@@ -10,6 +10,7 @@ import {
   TOO_MANY_REQUESTS
 } from "../../schema/kite/messages.ts"
 import type { Refusal } from "../exchange.ts"
+import { SIMULATED_HEADER } from "../simulatedMark.ts"
 
 /** What a route says; a body of bytes is packed already. */
 export interface KiteAnswer {
@@ -32,6 +33,10 @@ const MAX_TOLD_CHARS = 300
 /** `data` is JSON already. */
 export const success = (data: string): KiteAnswer => ({ status: 200, type: JSON_TYPE, body: kiteSuccess(data) })
 
+/** Of an answer in which something is simulated, marked as the platform's own are. */
+export const marked = (answer: KiteAnswer, isSimulated: boolean): KiteAnswer =>
+  isSimulated ? { ...answer, headers: { ...answer.headers, [SIMULATED_HEADER]: "true" } } : answer
+
 export const failure = ({ error_type, message, status }: KiteRefusal): KiteAnswer => ({
   status,
   type: JSON_TYPE,
@@ -49,8 +54,12 @@ export const BAD_TOKEN = "Incorrect `api_key` or `access_token`."
 export const tooMany = (message: string): KiteRefusal =>
   refused(TOO_MANY_REQUESTS.name, message, TOO_MANY_REQUESTS.code)
 
-export const storeRefusal = ({ operation, message }: StoreError): KiteRefusal =>
-  refused("NetworkException", `the store did not do ${operation}: ${showText(message, MAX_TOLD_CHARS)}`)
+/** Who is told of the network asks again; what asking again cannot mend has a name of its own. */
+export const storeRefusal = ({ operation, message, transient }: StoreError): KiteRefusal =>
+  refused(
+    transient ? "NetworkException" : "DataException",
+    `the store did not do ${operation}: ${showText(message, MAX_TOLD_CHARS)}`
+  )
 
 /** What those who stand before the routes call their failures, in Kite's names. */
 const namesOf: Readonly<Record<string, KiteErrorName>> = {

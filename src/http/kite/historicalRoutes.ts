@@ -12,7 +12,7 @@ import { barOpen, type Segment } from "../../schema/Sessions.ts"
 import { tradingDay } from "../../schema/Tick.ts"
 import type { TickCursor, TickStore } from "../../streams/ports/TickStore.ts"
 import { bars } from "../bars.ts"
-import { badInput, refused, success } from "./answers.ts"
+import { badInput, marked, refused, success } from "./answers.ts"
 import { type Asked, type Gateway, maySee, meantIn, type Route } from "./Gateway.ts"
 
 const MICROS_PER_MINUTE = 60_000_000
@@ -180,7 +180,7 @@ const answerHistorical = ({ path, query, visitor }: Asked, gateway: Gateway) =>
       ({ ts, open, high, low, close, volume, oi }) =>
         `["${kiteBarTime(ts + shift)}",${open},${high},${low},${close},${volume}${tellsOi ? `,${oi ?? 0}` : ""}]`
     )
-    return success(`{"candles":[${rows.join(",")}]}`)
+    return marked(success(`{"candles":[${rows.join(",")}]}`), instruments.isSimulated([token]))
   })
 
 export const historicalRoutes: ReadonlyArray<Route> = [

@@ -3,11 +3,11 @@ import { promisify } from "node:util"
 import { gzip } from "node:zlib"
 import { Effect, Semaphore } from "effect"
 import { showText } from "../../schema/Explain.ts"
-import { type AssetClass, type Instrument, isExchange } from "../../schema/Instrument.ts"
+import { type AssetClass, type Instrument, isExchange, SIMULATED_EXCHANGE } from "../../schema/Instrument.ts"
 import { isExpired } from "../../schema/Meaning.ts"
 import { tradingDay } from "../../schema/Tick.ts"
 import { header } from "../head.ts"
-import { badInput, refused } from "./answers.ts"
+import { badInput, type KiteAnswer, marked, refused } from "./answers.ts"
 import { type Asked, type Gateway, maySee, type Route } from "./Gateway.ts"
 
 const COLUMNS =
@@ -56,6 +56,7 @@ const answerInstruments = ({ head, path, visitor }: Asked, gateway: Gateway) =>
     const { day: replayed, market } = yield* sources.of(visitor)
     const day = replayed ?? tradingDay(now())
     const lines = [COLUMNS]
+    let isSimulated = false
     const all = instruments.all()
     for (let i = 0; i < all.length; i++) {
       if (i % LINES_AT_ONCE === LINES_AT_ONCE - 1) yield* Effect.yieldNow
@@ -63,16 +64,21 @@ const answerInstruments = ({ head, path, visitor }: Asked, gateway: Gateway) =>
       const one = replayed === undefined ? all[i] : instruments.at(token, day)
       if (one === undefined || isExpired(one, day) || !maySee(visitor, token, one)) continue
       if (exchange !== undefined && one.exchange !== exchange) continue
+      isSimulated ||= one.exchange === SIMULATED_EXCHANGE
       lines.push(line(one, replayed === undefined ? (market.channel.lastPrice(token) ?? 0) : 0))
     }
     // Without a line break at the end: one client would take what follows it for an instrument.
     const text = lines.join("\n")
-    if (!/\bgzip\b/.test(header(head, "accept-encoding"))) return { status: 200, type: CSV_TYPE, body: text }
+    if (!/\bgzip\b/.test(header(head, "accept-encoding"))) {
+      return marked({ status: 200, type: CSV_TYPE, body: text }, isSimulated)
+    }
     const body = yield* Effect.tryPromise({
       try: async () => new Uint8Array(await pack(text)),
       catch: () => refused("GeneralException", "the instruments could not be packed")
     })
-    return { status: 200, type: CSV_TYPE, body, headers: { "content-encoding": "gzip", vary: "accept-encoding" } }
+    const headers = { "content-encoding": "gzip", vary: "accept-encoding" }
+    const answer: KiteAnswer = { status: 200, type: CSV_TYPE, body, headers }
+    return marked(answer, isSimulated)
   }).pipe(writing.withPermits(1))
 
 export const instrumentRoutes: ReadonlyArray<Route> = [

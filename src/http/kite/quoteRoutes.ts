@@ -2,7 +2,7 @@
 import { Effect } from "effect"
 import { kiteStamp } from "../../schema/kite/asked.ts"
 import type { Level } from "../../schema/Quote.ts"
-import { badInput, success } from "./answers.ts"
+import { badInput, marked, success } from "./answers.ts"
 import type { Snapshot } from "./Figures.ts"
 import { type Asked, type Gateway, meantIn, type Route, tokenOf } from "./Gateway.ts"
 
@@ -46,7 +46,7 @@ const answerQuotes =
         const quote = found.get(token)?.snapshot(meantIn(source, gateway, token), shift)
         return quote === undefined ? [] : [`${JSON.stringify(name)}:${write(quote)}`]
       })
-      return success(`{${entries.join(",")}}`)
+      return marked(success(`{${entries.join(",")}}`), gateway.instruments.isSimulated(distinct))
     })
 
 export const quoteRoutes: ReadonlyArray<Route> = [

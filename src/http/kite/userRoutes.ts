@@ -129,5 +129,6 @@ export const userRoutes: ReadonlyArray<Route> = [
   get("/portfolio/holdings/*", given([])),
   get("/gtt/triggers", given([])),
   get("/mf/*", given([])),
+  get("/alerts/*", given([])),
   ...writes
 ]

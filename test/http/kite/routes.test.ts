@@ -1,7 +1,8 @@
 import { gunzipSync } from "node:zlib"
 import { assert, describe, it } from "@effect/vitest"
 import { Effect } from "effect"
-import type { Instrument } from "../../../src/schema/Instrument.ts"
+import { StoreError } from "../../../src/schema/Errors.ts"
+import { type Instrument, SIMULATED_EXCHANGE } from "../../../src/schema/Instrument.ts"
 import { unknownQuote } from "../../../src/schema/Quote.ts"
 import type { StoredTick } from "../../../src/streams/ports/TickStore.ts"
 import { instrumentOf } from "../../support/instruments.ts"
@@ -316,6 +317,33 @@ describe("Kite's candles", () => {
   )
 })
 
+describe("Kite's answers", () => {
+  it.effect("are marked where an instrument of theirs is simulated", () =>
+    Effect.gen(function* () {
+      const rows = new Rows()
+      for (const one of [instrumentOf(INFY, "INFY"), instrumentOf(9_000_001, "INFY", SIMULATED_EXCHANGE)]) {
+        rows.instruments.set(one.instrument_token, one)
+        rows.ticks.push(storedTick({ instrument_token: one.instrument_token }))
+      }
+      const { get } = yield* serveKite({ store: memoryStore(rows) })
+      const history = (token: number) => `/instruments/historical/${token}/minute?from=2026-01-16&to=2026-01-16`
+      for (const url of [
+        "/quote?i=SIM:INFY",
+        "/quote/ltp?i=NSE:INFY&i=SIM:INFY",
+        "/quote/ohlc?i=9000001",
+        history(9_000_001),
+        "/instruments",
+        "/instruments/SIM"
+      ]) {
+        assert.strictEqual((yield* get(url)).headers["x-simulated"], "true", url)
+      }
+      for (const url of ["/quote?i=NSE:INFY", history(INFY), "/instruments/NSE", "/user/profile"]) {
+        assert.isUndefined((yield* get(url)).headers["x-simulated"], url)
+      }
+    }).pipe(Effect.scoped)
+  )
+})
+
 describe("Kite's session and account", () => {
   const form = (fields: Record<string, string>) => ({
     method: "POST",
@@ -345,6 +373,7 @@ describe("Kite's session and account", () => {
         "/portfolio/holdings",
         "/mf/orders",
         "/gtt/triggers",
+        "/alerts",
         "/orders/1/trades"
       ]) {
         assert.deepStrictEqual(dataOf(yield* get(path)), [], path)
@@ -388,6 +417,13 @@ describe("Kite's failures", () => {
         const wrong = memoryStore(ROWS, { daysSoFar: () => Effect.die("broken") })
         const broken = yield* serveKite({ store: wrong })
         isFailure(yield* broken.get("/quote/ltp?i=NSE:INFY"), 500, "GeneralException")
+        const failing = (transient: boolean) => {
+          const error = new StoreError({ operation: "daysSoFar", message: "why", transient })
+          return serveKite({ store: memoryStore(ROWS, { daysSoFar: () => Effect.fail(error) }) })
+        }
+        const [away, odd] = [yield* failing(true), yield* failing(false)]
+        isFailure(yield* away.get("/quote/ltp?i=NSE:INFY"), 503, "NetworkException", /store did not do daysSoFar: why/)
+        isFailure(yield* odd.get("/quote/ltp?i=NSE:INFY"), 502, "DataException", /store did not do daysSoFar: why/)
       }).pipe(Effect.scoped)
   )
 

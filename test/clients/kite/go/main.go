@@ -28,6 +28,7 @@ type asked struct {
 	RequestToken string   `json:"request_token"`
 	Tokens       []uint32 `json:"tokens"`
 	Mode         string   `json:"mode"`
+	Segment      string   `json:"segment"`
 }
 
 var saying sync.Mutex
@@ -42,8 +43,10 @@ func say(event map[string]any) {
 	os.Stdout.Write(append(line, '\n'))
 }
 
+var ticker *kiteticker.Ticker
+
 func listen(key, token, root string, a asked) {
-	ticker := kiteticker.New(key, token)
+	ticker = kiteticker.New(key, token)
 	address, err := url.Parse(strings.Replace(root, "http", "ws", 1))
 	if err != nil {
 		panic(err)
@@ -116,9 +119,17 @@ func main() {
 		case "as":
 			kite.SetAccessToken(a.Token.(string))
 			return nil, nil
+		case "segment":
+			return kite.GetUserSegmentMargins(a.Segment)
 		case "listen":
 			listen(key, token, root, a)
 			return nil, nil
+		case "subscribe":
+			return nil, ticker.Subscribe(a.Tokens)
+		case "unsubscribe":
+			return nil, ticker.Unsubscribe(a.Tokens)
+		case "mode":
+			return nil, ticker.SetMode(kiteticker.Mode(a.Mode), a.Tokens)
 		}
 		return nil, errors.New("unknown: " + a.Do)
 	}

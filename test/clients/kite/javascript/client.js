@@ -12,9 +12,11 @@ const say = (event) => process.stdout.write(`${JSON.stringify(event)}\n`)
 const kite = new KiteConnect({ api_key, access_token, root })
 kite.setSessionExpiryHook(() => say({ event: "session_expired" }))
 
+let ticker
+
 /** It does not subscribe again by itself: its `connect` does. */
 const listen = ({ tokens, mode }) => {
-  const ticker = new KiteTicker({
+  ticker = new KiteTicker({
     api_key,
     access_token,
     root: root.replace("http", "ws"),
@@ -29,7 +31,7 @@ const listen = ({ tokens, mode }) => {
   })
   ticker.on("ticks", (ticks) => say({ event: "ticks", ticks }))
   ticker.on("disconnect", (error) => say({ event: "close", reason: String(error) }))
-  ticker.on("error", (error) => say({ event: "error", reason: String(error) }))
+  ticker.on("error", (error) => say({ event: "error", reason: String(error.message ?? error) }))
   ticker.on("reconnect", () => say({ event: "reconnect" }))
   ticker.autoReconnect(true, 50, 5)
   ticker.connect()
@@ -56,8 +58,12 @@ const does = {
     }),
   session: ({ request_token }) => kite.generateSession(request_token, "secret"),
   logout: () => kite.invalidateAccessToken(access_token),
+  segment: ({ segment }) => kite.getMargins(segment),
   as: ({ token }) => kite.setAccessToken(token),
-  listen
+  listen,
+  subscribe: ({ tokens }) => ticker.subscribe(tokens),
+  unsubscribe: ({ tokens }) => ticker.unsubscribe(tokens),
+  mode: ({ tokens, mode }) => ticker.setMode(mode, tokens)
 }
 
 for await (const line of createInterface({ input: process.stdin })) {

@@ -8,6 +8,7 @@ import threading
 
 from kiteconnect import KiteConnect, KiteTicker
 from kiteconnect import exceptions
+from twisted.internet import reactor
 
 ROOT, KEY, TOKEN = os.environ["KITE_ROOT"], os.environ["KITE_KEY"], os.environ["KITE_TOKEN"]
 lock = threading.Lock()
@@ -30,9 +31,11 @@ def say(**event):
 
 kite = KiteConnect(api_key=KEY, access_token=TOKEN, root=ROOT)
 kite.set_session_expiry_hook(lambda: say(event="session_expired"))
+ticker = None
 
 
 def listen(tokens, mode):
+    global ticker
     ticker = KiteTicker(KEY, TOKEN, root=ROOT.replace("http", "ws"), reconnect_max_delay=5)
 
     def connected(ws, response):
@@ -70,8 +73,13 @@ does = {
     ),
     "session": lambda request_token: kite.generate_session(request_token, "secret"),
     "logout": lambda: kite.invalidate_access_token(),
+    "segment": lambda segment: kite.margins(segment),
     "as": lambda token: kite.set_access_token(token),
     "listen": lambda tokens, mode=None: listen(tokens, mode),
+    # Where the ticker's own thread does it: that is not safe from another.
+    "subscribe": lambda tokens: reactor.callFromThread(ticker.subscribe, tokens),
+    "unsubscribe": lambda tokens: reactor.callFromThread(ticker.unsubscribe, tokens),
+    "mode": lambda tokens, mode: reactor.callFromThread(ticker.set_mode, mode, tokens),
 }
 
 for line in sys.stdin:
