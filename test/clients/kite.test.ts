@@ -313,6 +313,71 @@ describe.skipIf(!isInstalled("kite"))("Kite's own clients, unchanged,", { timeou
     }).pipe(Effect.scoped)
   )
 
+  it.live("follow a replay that is sought, forwards and back: the day so far is that of where it stands", () =>
+    Effect.gen(function* () {
+      const { instance, root } = yield* dayOf("09:45")
+      const { change, id } = yield* replayOf(instance)
+      const clients: Array<{ readonly language: Language; readonly kite: Client }> = []
+      for (const language of languages) {
+        const kite = yield* client(language, { root, key: `replay:${id}` })
+        yield* kite.get({ do: "listen", tokens: [408_065], mode: "full" })
+        yield* kite.until(() => kite.count("connect") === 1)
+        clients.push({ language, kite })
+      }
+      const newest = (language: Language, kite: Client, since: number) => {
+        const [last] = kite.ticks.slice(since).slice(-1)
+        return last === undefined ? undefined : said(language, last)
+      }
+      yield* change({ state: "running" })
+      for (const { kite, language } of clients) {
+        yield* kite.until(() => (newest(language, kite, 0)?.at as number) > secondsAt("09:17"))
+      }
+      yield* change({ state: "paused" })
+      for (const time of ["09:30", "09:16", "09:40"]) {
+        const before = clients.map(({ kite }) => kite.ticks.length)
+        yield* change({ seek: `${time}:02` })
+        const day = Array.from({ length: (secondsAt(time) - secondsAt("09:15")) / 5 + 1 }, (_, i) => i)
+        const prices = day.map(priceOf)
+        const ohlc = {
+          open: prices[0],
+          high: Math.max(...prices),
+          low: Math.min(...prices),
+          // The day before has no bar.
+          close: 0
+        }
+        const volume = day.reduce((sum, i) => sum + volumeOf(i), 0)
+        for (const [i, { kite, language }] of clients.entries()) {
+          // What was under way comes before what is found of where it stands.
+          const tick = yield* kite.until(() => {
+            const found = newest(language, kite, before[i]!)
+            return found?.volume === volume && found
+          })
+          assert.strictEqual(tick.last, prices.at(-1), `${language} ${time}`)
+          assert.deepStrictEqual(tick.ohlc, ohlc, `${language} ${time}`)
+          const { "NSE:INFY": quote } = yield* kite.get<Record<string, Said>>({ do: "quote", i: ["NSE:INFY"] })
+          assert.strictEqual(quote!.volume, volume, `${language} ${time}`)
+          assert.strictEqual(quote!.last_price, prices.at(-1), `${language} ${time}`)
+        }
+        // And goes on from there, each tick once.
+        yield* change({ state: "running" })
+        for (const [i, { kite, language }] of clients.entries()) {
+          const told = yield* kite.until(() => {
+            const stamps = kite.ticks.slice(before[i]!).map((one) => said(language, one).at as number)
+            const from = stamps.indexOf(secondsAt(time) + 5)
+            return from >= 0 && stamps.length > from + 10 && stamps.slice(from, from + 10)
+          })
+          assert.deepStrictEqual(
+            told,
+            Array.from({ length: 10 }, (_, n) => secondsAt(time) + 5 * (n + 1)),
+            `${language} ${time}`
+          )
+        }
+        yield* change({ state: "paused" })
+      }
+      for (const { kite, language } of clients) assert.strictEqual(kite.count("connect"), 1, language)
+    }).pipe(Effect.scoped)
+  )
+
   it.live(
     `trade a day replayed at 60 times its pace till ${BOT_UNTIL}, twice with the same fills`,
     () =>
