@@ -87,7 +87,7 @@ describe("replays over REST", () => {
         [{ step: { bars: 1001, interval: "1m" } }, "step", /^step.bars: .*from 1 to 1000, got 1001/],
         [{ step: { bars: 1, interval: "2m" } }, "step", /^step.interval: .*2m/],
         [{ step: { bars: 1 } }, "step", /got none/],
-        [{ step: { rows: 1 } }, "step", /^step.rows/],
+        [{ step: { rows: 1 } }, "step", /^unknown key rows/],
         [{ step: 1 }, "step", /1/]
       ]
       for (const [body, parameter, message] of cases) {
