@@ -112,8 +112,7 @@ export const replayRoutes = HttpApiBuilder.group(
             replay: changed.id,
             state: changed.state,
             speed: changed.speed,
-            run: changed.run,
-            ...(seek === undefined ? {} : { seek }),
+            ...(seek === undefined ? {} : { seek, run: changed.run }),
             ...(step === undefined ? {} : { step: step.ticks ?? `${step.bars} x ${step.interval}` })
           })
           yield* marked(changed)
