@@ -518,6 +518,7 @@ describe("the audit", () => {
         )
         const { id } = started.json as { readonly id: string }
         yield* by(desk, `/api/v1/replays/${id}`, jsonOf({ speed: "inf" }, "PATCH"))
+        yield* by(desk, `/api/v1/replays/${id}`, jsonOf({ seek: "09:20" }, "PATCH"))
         yield* by(desk, `/api/v1/replays/${id}`, { method: "DELETE" })
         yield* by(desk, "/api/v1/dlq/retry", jsonOf({ all: true }))
         yield* by(desk, "/api/v1/replays/none", { method: "DELETE" })
@@ -531,6 +532,7 @@ describe("the audit", () => {
           "key=desk address=127.0.0.1 action=instruments_import added=1 changed=0 expired=0 rejected=0",
           `key=desk address=127.0.0.1 action=replay_start replay=${id} date=2026-01-16 instruments=1 speed=10`,
           `key=desk address=127.0.0.1 action=replay_change replay=${id} state=paused speed=inf`,
+          `key=desk address=127.0.0.1 action=replay_change replay=${id} state=paused speed=inf seek=09:20 run=2`,
           `key=desk address=127.0.0.1 action=replay_stop replay=${id}`,
           "key=desk address=127.0.0.1 action=dlq_retry sent=1"
         ])
