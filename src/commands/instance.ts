@@ -171,7 +171,7 @@ const onMarket = <A, E, R>(given: Settings, server: Layer.Layer<A, E, R>, before
     LatestQuotes,
     Effect.gen(function* () {
       const hub = yield* FanOut
-      return knownQuotes((token) => hub.live.quote(token), yield* RecentQuotes, yield* TickStore)
+      return knownQuotes(hub.live, yield* RecentQuotes, yield* TickStore)
     })
   )
   const audience = Layer.effect(ReplayAudience, Effect.map(FanOut, replayAudience))

@@ -5,8 +5,9 @@
 import type { Instrument } from "../../schema/Instrument.ts"
 import { divisorOf, isIndexToken, type KiteMode, type KitePacket } from "../../schema/kite/packets.ts"
 import type { Place } from "../../schema/Protocol.ts"
-import { compareQuotes, type Level, type Quote } from "../../schema/Quote.ts"
+import type { Level, Quote } from "../../schema/Quote.ts"
 import { isAfter, type Tick, tradingDay } from "../../schema/Tick.ts"
+import { supersedes } from "../../streams/ports/RecentQuotes.ts"
 
 /** A price and quantity of a day, in order or as a bar of them. */
 export interface Part {
@@ -173,7 +174,7 @@ export class Figures {
   /** Takes a quote; false where it is not the later. */
   takeQuote(quote: Quote): boolean {
     const { quote: known } = this
-    if (known !== undefined && known.source[0] === quote.source[0] && compareQuotes(quote, known) <= 0) return false
+    if (known !== undefined && !supersedes(quote, known)) return false
     this.packets.clear()
     this.quote = quote
     return true

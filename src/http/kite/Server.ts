@@ -5,9 +5,9 @@
 import * as uWS from "uWebSockets.js"
 import { Clock, Context, Effect, Layer } from "effect"
 import { SettingError, type StartError } from "../../schema/Errors.ts"
-import type { Quote } from "../../schema/Quote.ts"
 import type { Settings } from "../../schema/Settings.ts"
 import { FanOut } from "../../streams/fanOut/Hub.ts"
+import { knownQuotes } from "../../streams/fanOut/history.ts"
 import * as metrics from "../../streams/metrics.ts"
 import { History } from "../../streams/ports/History.ts"
 import { Instruments } from "../../streams/ports/Instruments.ts"
@@ -206,19 +206,13 @@ export const layer = (
       })
       const recent = yield* RecentQuotes
       const store = yield* TickStore
-      /** Of what is kept near, and of those that it does not have, or does not answer for, the store's. */
-      const latestQuotes = Effect.fnUntraced(function* (tokens: ReadonlyArray<number>) {
-        const near = yield* Effect.orElseSucceed(recent.latest(tokens), () => new Map<number, Quote>())
-        const rest = tokens.filter((token) => !near.has(token))
-        return rest.length === 0 ? near : new Map([...near, ...(yield* store.latestQuotes(rest))])
-      })
       const gateway: Gateway = {
         settings,
         history,
         instruments,
         visitors: new Visitors(keys, settings),
         sources,
-        findDays: yield* makeFindDays(latestQuotes),
+        findDays: yield* makeFindDays(knownQuotes(hub.live, recent, store)),
         now
       }
       let wasReady = false

@@ -89,7 +89,13 @@ export class Channel {
       need: (token) => this.read.get(host.partitionOf(token))
     })
     this.states = new States({ offers, time, since: () => this.since, segment: (token) => host.segment(token, day) })
-    this.quotes = new Quotes({ host, offers, isLive, found: (instrument, quote) => this.keepQuote(instrument, quote) })
+    this.quotes = new Quotes({
+      host,
+      offers,
+      isLive,
+      need: (token) => this.read.get(host.partitionOf(token)),
+      found: (instrument, quote) => this.keepQuote(instrument, quote)
+    })
   }
 
   /** What is in memory, and the most ticks there may be of an instrument. */
@@ -128,6 +134,11 @@ export class Channel {
   /** What is known of an instrument's book and day, where it is in memory. */
   quote(token: number): Quote | undefined {
     return this.instruments.get(token)?.quote
+  }
+
+  /** Whether what memory holds of an instrument's book and day, if only that there is nothing, is the newest for sure. */
+  hasNewestQuote(token: number): boolean {
+    return this.instruments.get(token)?.isQuoteNewest === true
   }
 
   /**
@@ -178,6 +189,7 @@ export class Channel {
     this.since = this.read.size === 0 ? since : Math.max(this.since, since)
     this.read.set(place.partition, place)
     this.candles.begin(since, isAgain)
+    if (isAgain) this.quotes.doubt(this.instruments.values())
   }
 
   /** Tells every client of this channel the time of its market; for a slow client it waits like a tick, and is evicted like one. */
@@ -327,6 +339,7 @@ export class Channel {
     const instrument = old ? this.instruments.get(token) : (this.instruments.get(token) ?? this.instrument(token))
     if (instrument === undefined) return
     if (!old) {
+      instrument.isQuoteNewest = true
       this.keepQuote(instrument, quote)
       if (this.key !== LIVE) this.goOn(exchange_ts)
     }

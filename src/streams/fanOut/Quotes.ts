@@ -1,6 +1,8 @@
 /**
  * Decides which quotes of a channel are kept and told: the newest of each instrument, as one text to all who want it, and
- * the one there is to who comes. What memory does not hold is asked for outside it, many instruments at a time.
+ * the one there is to who comes. What memory does not hold is asked for outside it, many instruments at a time. What is
+ * found there may be an older one for as long as the store has not come to where the log is read here: it is told, and
+ * asked for again then.
  */
 import { quoteFrame } from "../../schema/Protocol.ts"
 import type { Quote } from "../../schema/Quote.ts"
@@ -9,13 +11,13 @@ import type { ClientQueue } from "./ClientQueue.ts"
 import type { FoundQuotes } from "./history.ts"
 import { type Listened, type Offers, Telling } from "./Listened.ts"
 import type { LatestFrame } from "./latest.ts"
-import type { ChannelHost } from "./parts.ts"
+import type { ChannelHost, LogPlace } from "./parts.ts"
 import { QUOTE } from "./sideChannels.ts"
 import type { InstrumentTicks } from "./TickRing.ts"
 
 /** Instruments asked for outside memory at a time; one question after the other. */
 const ASK_INSTRUMENTS = 500
-/** Asked again where nothing answered. */
+/** Asked again where nothing answered; and how often it is looked how far the store has come. */
 const RETRY_MS = 5_000
 
 const NOTHING: FoundQuotes = { quotes: new Map(), failed: true }
@@ -26,6 +28,8 @@ export interface QuotesChannel {
   readonly offers: Offers
   /** The market itself, of which there are quotes outside memory too. */
   readonly isLive: boolean
+  /** Where the store must have come to have all that is before what is still to come of an instrument; undefined: nobody knows. */
+  readonly need: (token: number) => LogPlace | undefined
   /** One was found outside memory that is to be kept. */
   readonly found: (instrument: InstrumentTicks, quote: Quote) => void
 }
@@ -35,10 +39,13 @@ export class Quotes {
   kept = 0
   private readonly channel: QuotesChannel
   private readonly changed: Telling<InstrumentTicks>
-  /** Of which nothing is in memory, and somebody wants to know. */
-  private readonly asked = new Set<InstrumentTicks>()
+  /** Of which memory may not have the newest, and somebody wants to know; each with how far the store must have come. */
+  private readonly asked = new Map<InstrumentTicks, LogPlace | undefined>()
+  /** Those that were asked for before the store had come there. */
+  private readonly waiting = new Map<InstrumentTicks, LogPlace>()
   private isAsking = false
   private retry: NodeJS.Timeout | undefined
+  private watch: NodeJS.Timeout | undefined
   private isOver = false
 
   constructor(channel: QuotesChannel) {
@@ -71,16 +78,24 @@ export class Quotes {
   welcome(instrument: InstrumentTicks, listened: Listened, queue: ClientQueue): void {
     const { quote } = instrument
     if (quote !== undefined && this.isCurrent(quote)) queue.offer(this.frame(instrument, quote, listened))
-    if (quote !== undefined || !this.channel.isLive || this.channel.host.history?.quotes === undefined) return
-    this.asked.add(instrument)
-    if (this.isAsking || this.retry !== undefined) return
-    this.isAsking = true
-    // Who subscribes to many is to cost one question.
-    setImmediate(this.ask)
+    if (!instrument.isQuoteNewest) this.look(instrument)
+  }
+
+  /** Quotes were lost on their way here: of which instruments nobody knows. */
+  doubt(instruments: Iterable<InstrumentTicks>): void {
+    this.asked.clear()
+    this.waiting.clear()
+    for (const instrument of instruments) {
+      instrument.isQuoteNewest = false
+      if (isSought(instrument)) this.look(instrument)
+    }
   }
 
   /** The quote is kept no longer. */
   forget(instrument: InstrumentTicks): void {
+    instrument.isQuoteNewest = false
+    this.asked.delete(instrument)
+    this.waiting.delete(instrument)
     if (instrument.quote === undefined) return
     instrument.quote = undefined
     this.kept--
@@ -95,7 +110,9 @@ export class Quotes {
   close(): void {
     this.isOver = true
     clearTimeout(this.retry)
+    clearTimeout(this.watch)
     this.asked.clear()
+    this.waiting.clear()
     this.changed.tell(Number.POSITIVE_INFINITY)
   }
 
@@ -119,14 +136,30 @@ export class Quotes {
     return listened.quote
   }
 
+  /** Has what is outside memory told of an instrument, until that is known to be the newest. */
+  private look(instrument: InstrumentTicks): void {
+    const { host, isLive, need } = this.channel
+    if (!isLive || host.history?.quotes === undefined || this.waiting.has(instrument)) return
+    if (!this.asked.has(instrument)) {
+      this.asked.set(instrument, host.history.bars === undefined ? undefined : need(instrument.token))
+    }
+    this.start()
+  }
+
+  private start(): void {
+    if (this.isAsking || this.retry !== undefined || this.asked.size === 0 || this.isOver) return
+    this.isAsking = true
+    // Who subscribes to many is to cost one question.
+    setImmediate(this.ask)
+  }
+
   private readonly ask = async (): Promise<void> => {
     try {
       while (this.asked.size > 0 && !this.isOver) {
         if (await this.askSome()) continue
         this.retry = setTimeout(() => {
           this.retry = undefined
-          this.isAsking = true
-          void this.ask()
+          this.start()
         }, RETRY_MS).unref()
         return
       }
@@ -137,27 +170,72 @@ export class Quotes {
 
   /** Asks for some of them; false where nothing answered, and they are to be asked for again. */
   private async askSome(): Promise<boolean> {
-    const some: Array<InstrumentTicks> = []
-    for (const instrument of this.asked) {
-      if (instrument.quote !== undefined || ((instrument.listened?.wanted ?? 0) & QUOTE) === 0) {
+    const some = new Map<InstrumentTicks, LogPlace | undefined>()
+    for (const [instrument, need] of this.asked) {
+      if (!isSought(instrument)) {
         this.asked.delete(instrument)
         continue
       }
-      some.push(instrument)
-      if (some.length === ASK_INSTRUMENTS) break
+      some.set(instrument, need)
+      if (some.size === ASK_INSTRUMENTS) break
     }
-    if (some.length === 0) return true
-    const tokens = some.map(({ token }) => token)
+    if (some.size === 0) return true
+    // Before the quotes: what the store has come past is in its answer.
+    const isReached = await this.reached(some.values())
+    const tokens = Array.from(some.keys(), ({ token }) => token)
     const { quotes, failed } = await this.channel.host.history!.quotes!(tokens).catch(() => NOTHING)
-    for (const instrument of some) {
-      const quote = quotes.get(instrument.token)
-      if (quote === undefined && failed) continue
+    for (const [instrument, need] of some) {
+      // Something was lost meanwhile, or forgotten: it was asked too early.
+      if (!this.asked.has(instrument) || this.asked.get(instrument) !== need) continue
       this.asked.delete(instrument)
+      const quote = quotes.get(instrument.token)
       if (quote !== undefined && instrument.listened !== undefined && this.isCurrent(quote)) {
         this.channel.found(instrument, quote)
       }
+      // Behind the others, so that each has its turn.
+      if (failed) this.asked.set(instrument, need)
+      else if (need === undefined) continue
+      else if (isReached(need)) instrument.isQuoteNewest = true
+      else this.await(instrument, need)
     }
     this.settle()
     return !failed
   }
+
+  /** Asks again once the store has come to a place: what it had not stored before may be a newer one. */
+  private await(instrument: InstrumentTicks, need: LogPlace): void {
+    this.waiting.set(instrument, need)
+    this.watch ??= setTimeout(this.lookAtStore, RETRY_MS).unref()
+  }
+
+  private readonly lookAtStore = async (): Promise<void> => {
+    const isReached = await this.reached(this.waiting.values())
+    this.watch = undefined
+    for (const [instrument, need] of this.waiting) {
+      if (isSought(instrument) && !isReached(need)) continue
+      this.waiting.delete(instrument)
+      if (isSought(instrument)) this.asked.set(instrument, need)
+    }
+    if (this.isOver) return
+    if (this.waiting.size > 0) this.watch = setTimeout(this.lookAtStore, RETRY_MS).unref()
+    this.start()
+  }
+
+  /** Whether the store has come to places in the log by now; where it does not answer it has not. */
+  private async reached(needs: Iterable<LogPlace | undefined>): Promise<(need: LogPlace) => boolean> {
+    const incarnations = new Set<string>()
+    for (const need of needs) if (need !== undefined) incarnations.add(need.incarnation)
+    const found = new Map<string, ReadonlyMap<number, number> | undefined>()
+    for (const incarnation of incarnations) {
+      found.set(incarnation, await this.channel.host.history?.bars?.reached(incarnation).catch(() => undefined))
+    }
+    return ({ incarnation, partition, offset }) => {
+      const offsets = found.get(incarnation)
+      return offsets !== undefined && (offsets.get(partition) ?? 0) >= offset
+    }
+  }
 }
+
+/** Somebody wants to know of it, and the newest is not known. */
+const isSought = ({ isQuoteNewest, listened }: InstrumentTicks): boolean =>
+  !isQuoteNewest && ((listened?.wanted ?? 0) & QUOTE) !== 0

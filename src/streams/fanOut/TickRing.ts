@@ -48,6 +48,8 @@ export class InstrumentTicks {
   position = 0
   /** What is known of its book and day. */
   quote: Quote | undefined
+  /** Whether that, if only that nothing is, is known to be the newest: it has come here, or all before has been found. */
+  isQuoteNewest = false
   /** The publish that last brought anything. */
   lastUse = 0
   /** Clients by the channels they want: as many as there are choices, mostly one. */
@@ -127,6 +129,7 @@ export class InstrumentTicks {
     this.epoch = 0
     this.position = 0
     this.quote = undefined
+    this.isQuoteNewest = false
     this.run++
     this.bars.forget(Number.NEGATIVE_INFINITY)
     this.silence.forget()

@@ -1,7 +1,7 @@
 /** Decides where a client's missing ticks come from when memory does not reach back: the ring, then the store. */
 import { Effect } from "effect"
 import type { Place, TickFields } from "../../schema/Protocol.ts"
-import type { Quote } from "../../schema/Quote.ts"
+import { countsOver, type Quote } from "../../schema/Quote.ts"
 import { tradingDay } from "../../schema/Tick.ts"
 import type { RecentQuotes } from "../ports/RecentQuotes.ts"
 import type { RecentTicks } from "../ports/RecentTicks.ts"
@@ -57,24 +57,41 @@ export const storedMinutesOf = (
     Effect.runPromise(store.minuteOi({ ...query, limit: (query.to - query.from) / MICROS_PER_MINUTE }))
 })
 
-/** The newest quotes outside memory: of those that Redis does not have, or does not answer for, the store's. */
+/** Of Redis and the store either may be behind, so that neither's word is enough. What is kept near has every level. */
+const isLater = (stored: Quote, near: Quote): boolean =>
+  stored.exchange_ts > near.exchange_ts || (stored.exchange_ts === near.exchange_ts && countsOver(stored, near))
+
+/** The newest quotes outside memory: the later of Redis's and the store's. It has failed where the store has. */
 export const quotesFrom =
   (recent: Pick<RecentQuotes["Service"], "latest">, store: Pick<TickStore["Service"], "latestQuotes">) =>
   (tokens: ReadonlyArray<number>): Effect.Effect<FoundQuotes> =>
     Effect.gen(function* () {
-      const near = yield* recent.latest(tokens).pipe(Effect.catch(() => Effect.succeed(new Map<number, Quote>())))
-      const rest = tokens.filter((token) => !near.has(token))
-      if (rest.length === 0) return { quotes: near, failed: false }
-      return yield* store.latestQuotes(rest).pipe(
-        Effect.map((stored) => ({ quotes: new Map([...near, ...stored]), failed: false })),
-        Effect.catch(() => Effect.succeed({ quotes: near, failed: true }))
+      const [near, stored] = yield* Effect.all(
+        [
+          Effect.orElseSucceed(recent.latest(tokens), () => new Map<number, Quote>()),
+          Effect.orElseSucceed(store.latestQuotes(tokens), () => undefined)
+        ],
+        { concurrency: 2 }
       )
+      const quotes = new Map(near)
+      for (const [token, quote] of stored ?? []) {
+        const there = near.get(token)
+        if (there === undefined || isLater(quote, there)) quotes.set(token, quote)
+      }
+      return { quotes, failed: stored === undefined }
     })
 
-/** The newest quotes of instruments: those of memory, else from outside it. */
+/** The quotes that memory holds. */
+export interface QuotesInMemory {
+  readonly quote: (token: number) => Quote | undefined
+  /** Whether what it holds of an instrument, if only that there is none, is known to be the newest. */
+  readonly hasNewestQuote: (token: number) => boolean
+}
+
+/** The newest quotes of instruments: those of memory where they are that for sure, else the later of them and those outside. */
 export const knownQuotes =
   (
-    inMemory: (token: number) => Quote | undefined,
+    memory: QuotesInMemory,
     recent: Pick<RecentQuotes["Service"], "latest">,
     store: Pick<TickStore["Service"], "latestQuotes">
   ) =>
@@ -82,12 +99,19 @@ export const knownQuotes =
     Effect.suspend(() => {
       const known = new Map<number, Quote>()
       for (const token of tokens) {
-        const quote = inMemory(token)
+        const quote = memory.quote(token)
         if (quote !== undefined) known.set(token, quote)
       }
-      const rest = tokens.filter((token) => !known.has(token))
+      const rest = tokens.filter((token) => !memory.hasNewestQuote(token))
       if (rest.length === 0) return Effect.succeed(known)
-      return Effect.map(quotesFrom(recent, store)(rest), ({ quotes }) => new Map([...known, ...quotes]))
+      return Effect.map(quotesFrom(recent, store)(rest), ({ quotes }) => {
+        for (const [token, quote] of quotes) {
+          // Looked up again: one may have come meanwhile.
+          const there = memory.quote(token) ?? known.get(token)
+          known.set(token, there === undefined || isLater(quote, there) ? quote : there)
+        }
+        return known
+      })
     })
 
 export interface LastTicks {

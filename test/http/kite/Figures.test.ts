@@ -91,6 +91,7 @@ describe("What is known of an instrument", () => {
     })
     assert.deepStrictEqual(shown(figures).bid, [[99.5, 1, 2], ...Array.from({ length: 4 }, () => [0, 0, 0])] as never)
     assert.isFalse(figures.takeQuote(quote(1, { oi: 1 })))
+    assert.isFalse(figures.takeQuote(quote(1, { oi: 1, source: ["another", 99, 1] })))
     figures.take(tick(2, 102, 20, 3))
     assert.containsSubset(shown(figures), { lastPrice: 102, lastQuantity: 20, high: 102, low: 97.5, oi: 13 })
   })

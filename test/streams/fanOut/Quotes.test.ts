@@ -3,7 +3,7 @@ import { afterEach, vi } from "vitest"
 import type { Policy } from "../../../src/schema/Protocol.ts"
 import type { Quote } from "../../../src/schema/Quote.ts"
 import { Hub, type HubOptions } from "../../../src/streams/fanOut/Hub.ts"
-import type { FoundQuotes } from "../../../src/streams/fanOut/history.ts"
+import type { FoundQuotes, StoredMinutes } from "../../../src/streams/fanOut/history.ts"
 import { TURN_FRAMES } from "../../../src/streams/fanOut/Listened.ts"
 import type { HubSettings } from "../../../src/streams/fanOut/parts.ts"
 import { replayAudience } from "../../../src/streams/fanOut/replayAudience.ts"
@@ -21,11 +21,13 @@ const make = (settings: Partial<HubSettings> = {}, options: Partial<HubOptions> 
 /** A hub for which quotes are to be had outside memory. */
 const remembering = (
   quotes: (tokens: ReadonlyArray<number>) => Promise<FoundQuotes>,
-  options: Partial<HubOptions> = {}
+  options: Partial<HubOptions> = {},
+  reached?: StoredMinutes["reached"]
 ): Hub => {
   const last = async () => ({ ticks: [], failed: false })
   const after = async () => ({ ticks: [], more: false, current: false, failed: false })
-  return make({}, { history: { last, after, quotes }, ...options })
+  const bars = { reached: reached!, minutes: async () => [], openInterest: async () => [] }
+  return make({}, { history: { last, after, quotes, ...(reached === undefined ? {} : { bars }) }, ...options })
 }
 
 const found = (...quotes: ReadonlyArray<Quote>): FoundQuotes => ({
@@ -387,6 +389,86 @@ describe("quotes that memory does not hold", () => {
     other.client.unsubscribe(2)
     await vi.advanceTimersByTimeAsync(60_000)
     assert.strictEqual(asked, 4)
+  })
+
+  it("are asked for again once the store has come to where reading began: a newer one may have been on its way there", async () => {
+    vi.useFakeTimers()
+    let stored = 99
+    let there = [quoteAt(1, NOW, 1, { oi: 1 }), quoteAt(2, NOW, 2, { oi: 2 })]
+    const asked: Array<ReadonlyArray<number>> = []
+    const answer = async (tokens: ReadonlyArray<number>) => {
+      asked.push(tokens)
+      return found(...there)
+    }
+    const hub = remembering(answer, {}, async () => new Map([[0, stored]]))
+    hub.live.begin({ partition: 0, incarnation: "log", offset: 100 }, NOW)
+    const peer = new Peer(hub).subscribe([1, 2, 3, 4])
+    await vi.advanceTimersByTimeAsync(1_000)
+    assert.deepStrictEqual(peer.told, [
+      [1, 1],
+      [2, 2]
+    ])
+    assert.isFalse(hub.live.hasNewestQuote(1))
+    // What comes here is the newest, also where it is the one that was found.
+    quotes(hub, quoteAt(4, NOW, 4, { oi: 4 }))
+    assert.isTrue(hub.live.hasNewestQuote(4))
+    await vi.advanceTimersByTimeAsync(60_000)
+    assert.deepStrictEqual(asked, [[1, 2, 3, 4]])
+    there = [quoteAt(1, NOW + 5, 5, { oi: 5 }), quoteAt(2, NOW, 2, { oi: 2 }), quoteAt(3, NOW, 3, { oi: 3 })]
+    stored = 100
+    await vi.advanceTimersByTimeAsync(10_000)
+    assert.deepStrictEqual(asked.slice(1), [[1, 2, 3]])
+    assert.deepStrictEqual(peer.told.slice(2), [
+      [4, 4],
+      [1, 5],
+      [3, 3]
+    ])
+    for (const token of [1, 2, 3]) assert.isTrue(hub.live.hasNewestQuote(token))
+    await vi.advanceTimersByTimeAsync(60_000)
+    new Peer(hub).subscribe([1, 2, 3])
+    await vi.advanceTimersByTimeAsync(60_000)
+    assert.strictEqual(asked.length, 2)
+  })
+
+  it("are asked for anew where something was lost on its way here, also those that memory holds", async () => {
+    vi.useFakeTimers()
+    let there = quoteAt(1, NOW, 1, { oi: 1 })
+    const place = { partition: 0, incarnation: "log", offset: 100 }
+    const hub = remembering(
+      async () => found(there),
+      {},
+      async () => new Map([[0, 200]])
+    )
+    hub.live.begin(place, NOW)
+    const peer = new Peer(hub).subscribe([1])
+    quotes(hub, there)
+    assert.isTrue(hub.live.hasNewestQuote(1))
+    there = quoteAt(1, NOW + 1, 2, { oi: 2 })
+    hub.live.begin({ ...place, offset: 200 }, NOW)
+    assert.isFalse(hub.live.hasNewestQuote(1))
+    await vi.advanceTimersByTimeAsync(1_000)
+    assert.deepStrictEqual(peer.told, [
+      [1, 1],
+      [1, 2]
+    ])
+    assert.isTrue(hub.live.hasNewestQuote(1))
+  })
+
+  it("are asked for again only by who comes, where nobody knows what the store has", async () => {
+    let asked = 0
+    const hub = remembering(async () => {
+      asked++
+      return found(quoteAt(1, NOW + asked, 1, { oi: asked }))
+    })
+    new Peer(hub).subscribe([1])
+    await turns()
+    const late = new Peer(hub).subscribe([1])
+    await turns()
+    assert.strictEqual(asked, 2)
+    assert.deepStrictEqual(late.told, [
+      [1, 1],
+      [1, 2]
+    ])
   })
 
   it("are not told, nor those of memory, where the token meant another instrument then", async () => {

@@ -2,11 +2,12 @@ import { assert, describe, it } from "@effect/vitest"
 import { Effect } from "effect"
 import * as MemoryRing from "../../../src/layers/memory/MemoryRing.ts"
 import { CacheError, StoreError } from "../../../src/schema/Errors.ts"
+import type { Quote } from "../../../src/schema/Quote.ts"
 import type { Tick } from "../../../src/schema/Tick.ts"
-import { historyOf } from "../../../src/streams/fanOut/history.ts"
+import { historyOf, knownQuotes, quotesFrom } from "../../../src/streams/fanOut/history.ts"
 import { RecentTicks } from "../../../src/streams/ports/RecentTicks.ts"
 import type { StoredTick } from "../../../src/streams/ports/TickStore.ts"
-import { EPOCH, NOW, tickOf } from "../../support/hub.ts"
+import { EPOCH, NOW, quoteAt, tickOf } from "../../support/hub.ts"
 
 const DAY = 1_000_000_000
 const run = (from: number, to: number, epoch = EPOCH): Array<Tick> =>
@@ -98,6 +99,56 @@ describe("history", () => {
         [3, 4, 5].map((p) => [EPOCH, p])
       )
       assert.isFalse(stored.failed)
+    })
+  )
+})
+
+const mapOf = (...quotes: ReadonlyArray<Quote>): ReadonlyMap<number, Quote> =>
+  new Map(quotes.map((quote) => [quote.instrument_token, quote]))
+const near = (...quotes: ReadonlyArray<Quote>) => ({ latest: () => Effect.succeed(mapOf(...quotes)) })
+const stored = (...quotes: ReadonlyArray<Quote>) => ({ latestQuotes: () => Effect.succeed(mapOf(...quotes)) })
+
+describe("the newest quotes outside memory", () => {
+  it.effect("are the later of what is kept near and what is stored, of one of both the one with every level", () =>
+    Effect.gen(function* () {
+      const levels = quoteAt(3, NOW, 7, { bid: Array.from({ length: 5 }, (_, i) => [1, i, 1] as const) })
+      const kept = [quoteAt(1, NOW, 9), quoteAt(2, NOW + 5, 2), levels, quoteAt(4, NOW, 9), quoteAt(5, NOW, 1)]
+      const best = quoteAt(3, NOW, 7, { bid: [[1, 0, 1]] })
+      const later = [quoteAt(1, NOW + 1, 3), quoteAt(2, NOW, 9), best, quoteAt(4, NOW, 10), quoteAt(6, NOW, 1)]
+      const { quotes, failed } = yield* quotesFrom(near(...kept), stored(...later))([1, 2, 3, 4, 5, 6, 7])
+      assert.isFalse(failed)
+      assert.deepStrictEqual(quotes, mapOf(later[0]!, kept[1]!, levels, later[3]!, kept[4]!, later[4]!))
+    })
+  )
+
+  it.effect("are those of the one that answers, which is not all where it is not the store", () =>
+    Effect.gen(function* () {
+      const noNear = { latest: () => Effect.fail(noCache) }
+      const away = { latestQuotes: () => Effect.fail(noStore) }
+      const one = quoteAt(1, NOW, 1)
+      assert.deepStrictEqual(yield* quotesFrom(noNear, stored(one))([1]), { quotes: mapOf(one), failed: false })
+      assert.deepStrictEqual(yield* quotesFrom(near(one), away)([1]), { quotes: mapOf(one), failed: true })
+    })
+  )
+
+  it.effect("are asked for where memory's may not be the newest, and never older than that", () =>
+    Effect.gen(function* () {
+      const inMemory = mapOf(quoteAt(1, NOW, 1), quoteAt(2, NOW, 2), quoteAt(3, NOW + 9, 3))
+      const outside = mapOf(...[1, 2, 3, 4, 5].map((token) => quoteAt(token, NOW + 5, token)))
+      const asked: Array<ReadonlyArray<number>> = []
+      const latest = (tokens: ReadonlyArray<number>) => {
+        asked.push(tokens)
+        return Effect.succeed(mapOf(...tokens.flatMap((token) => outside.get(token) ?? [])))
+      }
+      const memory = {
+        quote: (token: number) => inMemory.get(token),
+        hasNewestQuote: (token: number) => token === 1 || token === 5
+      }
+      assert.deepStrictEqual(
+        yield* knownQuotes(memory, { latest }, stored())([1, 2, 3, 4, 5, 6]),
+        mapOf(inMemory.get(1)!, outside.get(2)!, inMemory.get(3)!, outside.get(4)!)
+      )
+      assert.deepStrictEqual(asked, [[2, 3, 4, 6]])
     })
   )
 })
