@@ -19,6 +19,13 @@ import { barOf, micros, rows, seconds, type Value } from "./rows.ts"
 /** Where a row that a replay added is from: below every source of the log. */
 const NO_SOURCE = ["", -1] as const
 
+/**
+ * Pieces of the stored days in which the latest quote is looked for: the newest, which may be of a day alone, and the one
+ * before it, so that a month of days is. A book is one of now for a day or a few; of who never had one, or has none any
+ * more, all days would be looked through each time somebody asks, a year of them for seconds.
+ */
+const LATEST_WINDOWS = 2
+
 // --- columns ----------------------------------------------------------------------------------------------------
 
 /** A quote on its way into a row. */
@@ -258,7 +265,7 @@ export const makeQuoteReader = (pool: pg.Pool, days: Days) => {
     let wanted = [...new Set(tokens)]
     if (wanted.length === 0) return found
     const windows = await days.windows(MIN_MICROS, MAX_MICROS + 1)
-    for (const [start, end] of windows.toReversed()) {
+    for (const [start, end] of windows.slice(-LATEST_WINDOWS).toReversed()) {
       const within = [int4Array(wanted, (token) => token), timestampText(start), timestampText(end)]
       for (const row of await rows(pool, "latest_quotes", LATEST, within)) {
         const quote = quoteOf(row)

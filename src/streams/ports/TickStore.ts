@@ -158,7 +158,10 @@ export class TickStore extends Context.Service<
     readonly minutes: (query: MinutesQuery) => Effect.Effect<ReadonlyArray<MinuteSum> | undefined, StoreError>
     /** The last open interest of each minute that starts in the range, ascending; also of days that are dropped. */
     readonly minuteOi: (query: Omit<CandleQuery, "interval">) => Effect.Effect<ReadonlyArray<MinuteOi>, StoreError>
-    /** The latest quote of each instrument that has one: with the levels that are stored, the best one at least. */
+    /**
+     * The latest quote of each instrument that has one among the newest days that are stored, a month of them at least:
+     * with the levels that are stored, the best one at least.
+     */
     readonly latestQuotes: (tokens: ReadonlyArray<number>) => Effect.Effect<ReadonlyMap<number, Quote>, StoreError>
     /** A page of one instrument's quotes, ascending, one a stamp. One that a replay added has no source. */
     readonly quotePage: (query: QuoteQuery) => Effect.Effect<ReadonlyArray<Quote>, StoreError>

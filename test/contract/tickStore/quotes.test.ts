@@ -248,7 +248,7 @@ onEachStore("quotes", (it) => {
     })
   )
 
-  it.effect("come from many days at once, the bookmark with the last of them, and the latest is found far back", () =>
+  it.effect("come from many days at once, the bookmark with the last of them, and the latest is found among the newest of them", () =>
     Effect.gen(function* () {
       const { bookmarks, latestQuotes } = yield* TickStore
       const token = newToken()
@@ -262,16 +262,19 @@ onEachStore("quotes", (it) => {
       })
       assert.deepStrictEqual(yield* bookmarks("days of quotes"), [bookmark])
       assert.deepStrictEqual(yield* quotesOf(token, 13), days.toReversed())
-      const other = newToken()
-      const old = { ...days.at(-1)!, instrument_token: other }
-      yield* put({ quotes: [old] })
+      const [quiet, gone] = [newToken(), newToken()]
+      const month = { ...days[25]!, instrument_token: quiet }
+      // A book of so long ago is none of now: whoever has none is not looked for in all that is stored.
+      const old = { ...days.at(-1)!, instrument_token: gone }
+      yield* put({ quotes: [month, old] })
       assert.deepStrictEqual(
-        yield* latestQuotes([token, other]),
+        yield* latestQuotes([token, quiet, gone, newToken()]),
         new Map([
           [token, days[0]!],
-          [other, old]
+          [quiet, month]
         ])
       )
+      assert.deepStrictEqual(yield* quotesOf(gone), [old])
     })
   )
 
