@@ -21,6 +21,9 @@ import type { InstrumentTicks } from "./TickRing.ts"
 /** Minutes of an instrument are not cut below this, however many instruments there are. */
 const MIN_MINUTES = 1
 
+/** Minutes without a tick whose open interest is kept of an instrument that nobody listens to: the one under way. */
+const SAID_UNTOLD = 1
+
 /** What the bars need of their channel. */
 export interface CandlesChannel {
   readonly host: Pick<ChannelHost, "settings" | "history" | "look" | "gaveUp">
@@ -150,11 +153,14 @@ export class Candles implements StoredBarsOwner {
   /** Takes what a quote says of its minute. A bar is told with it when a tick changes it, and when its time is over. */
   hear(instrument: InstrumentTicks, { exchange_ts, oi, source }: Quote): void {
     if (oi === undefined) return
-    const { bars } = instrument
+    const { bars, listened } = instrument
     const ts = minuteOf(exchange_ts)
     const said: SaidOi = { oi, exchange_ts, offset: source[1] }
     const { count } = bars
-    if (!bars.hear(ts, said, this.limit)) this.stored?.find(instrument, fiveOf(ts))?.hear(ts, said)
+    const isTold = listened !== undefined && (listened.wanted & CANDLES) !== 0
+    // Of who is quoted and not listened to the store tells it to who comes: there may be many of them.
+    const limit = isTold || this.stored === undefined ? this.limit : SAID_UNTOLD
+    if (!bars.hear(ts, said, limit)) this.stored?.find(instrument, fiveOf(ts))?.hear(ts, said)
     this.kept += bars.count - count
     if (this.kept > this.channel.host.settings.HUB_BARS) this.cut()
   }

@@ -32,9 +32,9 @@ export class InstrumentBars {
     this.from = from
   }
 
-  /** Minutes of which anything is kept. */
+  /** Minutes of which anything is kept, but for the last that was said: there is one an instrument, as of its quote. */
   get count(): number {
-    return this.minutes.length + this.said.length
+    return this.minutes.length + Math.max(0, this.said.length - 1)
   }
 
   /** Where the minutes start. */

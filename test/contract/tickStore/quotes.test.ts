@@ -248,34 +248,36 @@ onEachStore("quotes", (it) => {
     })
   )
 
-  it.effect("come from many days at once, the bookmark with the last of them, and the latest is found among the newest of them", () =>
-    Effect.gen(function* () {
-      const { bookmarks, latestQuotes } = yield* TickStore
-      const token = newToken()
-      const days = range(70).map((day) =>
-        makeQuote({ instrument_token: token, exchange_ts: tradingDayStart(DAY - 10 * day) + 10 * HOUR, oi: day })
-      )
-      const bookmark = { partition: 0, incarnation: "days of quotes", offset: 70, mark: undefined }
-      assert.deepStrictEqual(yield* put({ quotes: days, bookmarks: [bookmark] }), {
-        added: 0,
-        quotes: { added: 70, dropped: 0 }
+  it.effect(
+    "come from many days at once, the bookmark with the last of them, and the latest is found among the newest of them",
+    () =>
+      Effect.gen(function* () {
+        const { bookmarks, latestQuotes } = yield* TickStore
+        const token = newToken()
+        const days = range(70).map((day) =>
+          makeQuote({ instrument_token: token, exchange_ts: tradingDayStart(DAY - 10 * day) + 10 * HOUR, oi: day })
+        )
+        const bookmark = { partition: 0, incarnation: "days of quotes", offset: 70, mark: undefined }
+        assert.deepStrictEqual(yield* put({ quotes: days, bookmarks: [bookmark] }), {
+          added: 0,
+          quotes: { added: 70, dropped: 0 }
+        })
+        assert.deepStrictEqual(yield* bookmarks("days of quotes"), [bookmark])
+        assert.deepStrictEqual(yield* quotesOf(token, 13), days.toReversed())
+        const [quiet, gone] = [newToken(), newToken()]
+        const month = { ...days[25]!, instrument_token: quiet }
+        // A book of so long ago is none of now: whoever has none is not looked for in all that is stored.
+        const old = { ...days.at(-1)!, instrument_token: gone }
+        yield* put({ quotes: [month, old] })
+        assert.deepStrictEqual(
+          yield* latestQuotes([token, quiet, gone, newToken()]),
+          new Map([
+            [token, days[0]!],
+            [quiet, month]
+          ])
+        )
+        assert.deepStrictEqual(yield* quotesOf(gone), [old])
       })
-      assert.deepStrictEqual(yield* bookmarks("days of quotes"), [bookmark])
-      assert.deepStrictEqual(yield* quotesOf(token, 13), days.toReversed())
-      const [quiet, gone] = [newToken(), newToken()]
-      const month = { ...days[25]!, instrument_token: quiet }
-      // A book of so long ago is none of now: whoever has none is not looked for in all that is stored.
-      const old = { ...days.at(-1)!, instrument_token: gone }
-      yield* put({ quotes: [month, old] })
-      assert.deepStrictEqual(
-        yield* latestQuotes([token, quiet, gone, newToken()]),
-        new Map([
-          [token, days[0]!],
-          [quiet, month]
-        ])
-      )
-      assert.deepStrictEqual(yield* quotesOf(gone), [old])
-    })
   )
 
   it.effect("that a row has no room for are refused with all that is beside them, and say so", () =>

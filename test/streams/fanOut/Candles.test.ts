@@ -567,6 +567,31 @@ describe("the open interest of live bars", () => {
     assertAsRest(world, client)
   })
 
+  it("of instruments that nobody listens to takes no room of bars: who comes is told by the store what is not kept", async () => {
+    const world = settled({ now: at(0), settings: { HUB_BARS: 40 } })
+    world.start()
+    const client = world.connect()
+    client.subscribe(1)
+    const quoted = Array.from({ length: 100 }, (_, i) => 1_000 + i)
+    for (let minute = 0; minute < 14; minute++) {
+      world.now = at(minute, 30)
+      for (const token of quoted) world.addQuote(token, at(minute, 20), { oi: token + minute })
+      world.tick(1, at(minute, 30))
+    }
+    assert.strictEqual(world.hub.live.memory.bars, 14)
+    client.subscribe(1_050)
+    world.tick(1_050, at(13, 31))
+    assert.deepStrictEqual(toldOi(client).at(-1), [13, 1_063, 1, false])
+    await vi.advanceTimersByTimeAsync(2_000)
+    assert.deepStrictEqual(toldOi(client, "5m").at(-1), [10, 1_063, 1, false])
+    world.tick(1_050, at(11, 31))
+    await vi.advanceTimersByTimeAsync(2_000)
+    assert.deepStrictEqual(toldOi(client).at(-1), [11, 1_061, 1, true])
+    world.now = at(15)
+    await world.settle()
+    assertAsRest(world, client)
+  })
+
   it("of a replay is that of its own quotes in the order of time, however many bars one publish brings", () => {
     const world = new BarWorld()
     const channel = world.hub.open("r", tradingDay(OPEN))
