@@ -432,7 +432,8 @@ export class Candles implements StoredBarsOwner {
     // Some client has it as not final now.
     if (!final) listened.open.add(markOf(ts, interval))
     const candle = { ts, open: open.price, high, low, close: close.price, volume }
-    return { key: `${token} ${interval} ${ts}`, text: candleFrame(token, interval, withOi(candle, oi), count, final) }
+    const text = candleFrame(token, interval, withOi(candle, oi), count, final)
+    return { token, key: `${token} ${interval} ${ts}`, text }
   }
 }
 

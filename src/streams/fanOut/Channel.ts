@@ -230,11 +230,12 @@ export class Channel {
    */
   welcome(subscription: Subscription): Notice | undefined {
     const wanted = subscription.wanted & LATEST
+    const { instrument, queue } = subscription
     if (wanted === 0) {
       this.dismiss(subscription)
+      queue.leaveLatest(instrument.token)
       return undefined
     }
-    const { instrument, queue } = subscription
     const listener = subscription.listener ?? new Listener(queue)
     subscription.listener = listener
     const next = (): undefined => {
@@ -249,6 +250,7 @@ export class Channel {
       if ((wanted & CANDLES) !== 0) this.candles.welcome(instrument, listened, queue, wanted)
       if ((wanted & STATE) !== 0) this.states.welcome(instrument, listened, queue)
       if ((wanted & QUOTE) !== 0) this.quotes.welcome(instrument, listened, queue)
+      else queue.dropYielding(instrument.token)
       // Others may hear of it too, as of a state that has just changed.
       if (this.isHanding) return
       this.isHanding = true

@@ -4,7 +4,7 @@
  */
 import { closingFrame, type Place, type Policy, SLOW_CODE, type TickFields, tickFrame } from "../../schema/Protocol.ts"
 import { Losses } from "./Losses.ts"
-import { type LatestFrame, LatestSlots } from "./latest.ts"
+import { keyOfYielding, type LatestFrame, LatestSlots } from "./latest.ts"
 
 /** What the queue needs of a connection. */
 export interface ClientSocket {
@@ -570,6 +570,19 @@ export class ClientQueue {
     this.account()
   }
 
+  /** Nothing of an instrument's state is wanted any more. */
+  leaveLatest(token: number): void {
+    this.latest?.leave(token)
+    this.yielding?.drop(keyOfYielding(token))
+    this.account()
+  }
+
+  /** What yields is wanted no more of an instrument: of a text that nobody is told any more this slot would be the last. */
+  dropYielding(token: number): void {
+    this.yielding?.drop(keyOfYielding(token))
+    this.account()
+  }
+
   /** Frames in slots that were given up since this was last asked. */
   takeDropped(): number {
     let dropped = 0
@@ -746,7 +759,7 @@ export class ClientQueue {
         // Places start over, so that they stay small whole numbers for ever.
         if (this.firstNotice === this.notices.length) this.rewind()
         if (this.hasLatest) {
-          if (!this.send(this.latest!.take()!)) break
+          if (!this.sendLatest()) break
           continue
         }
         if (this.gathered.length > YIELDING_CHARS && !this.sendGathered()) break
@@ -755,7 +768,7 @@ export class ClientQueue {
       }
       if (this.hasLatest && ++this.ticksSinceSlot >= TICKS_A_SLOT) {
         this.ticksSinceSlot = 0
-        if (!this.send(this.latest!.take()!)) break
+        if (!this.sendLatest()) break
       }
       const { slots } = this
       const at = this.head & (slots.length - 1)
@@ -771,6 +784,11 @@ export class ClientQueue {
     }
     if (this.gathered !== "") this.sendGathered()
     if (published !== 0) this.lastPublished = published
+  }
+
+  private sendLatest(): boolean {
+    const text = this.latest!.take()
+    return text === undefined || this.send(text)
   }
 
   private rewind(): void {

@@ -238,6 +238,7 @@ export class HubClient implements Member, QueueOwner {
     this.queue.forgetMissed(token)
     this.queue.forgetBeside(token)
     this.drop(subscription)
+    this.queue.leaveLatest(token)
     if (place === undefined) return true
     if (!this.left.has(token)) this.hub.subscriptions++
     this.left.set(token, { ...placeAt(place), sure })

@@ -10,7 +10,7 @@ import { supersedes } from "../ports/RecentQuotes.ts"
 import type { ClientQueue } from "./ClientQueue.ts"
 import type { FoundQuotes } from "./history.ts"
 import { type Listened, type Offers, Telling } from "./Listened.ts"
-import type { LatestFrame } from "./latest.ts"
+import { keyOfYielding, type LatestFrame } from "./latest.ts"
 import type { ChannelHost, LogPlace } from "./parts.ts"
 import { QUOTE } from "./sideChannels.ts"
 import type { InstrumentTicks } from "./TickRing.ts"
@@ -132,7 +132,7 @@ export class Quotes {
   /** One text, however many clients it goes to and whenever they come. */
   private frame({ token }: InstrumentTicks, quote: Quote, listened: Listened): LatestFrame {
     const { exchange_ts } = quote
-    listened.quote ??= { key: `${token}`, text: quoteFrame(token, exchange_ts, quote), yields: true }
+    listened.quote ??= { token, key: keyOfYielding(token), text: quoteFrame(token, exchange_ts, quote), yields: true }
     return listened.quote
   }
 

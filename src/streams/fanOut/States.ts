@@ -94,6 +94,7 @@ export class States {
 }
 
 const frameOf = ({ token }: InstrumentTicks, { state, since }: State): LatestFrame => ({
+  token,
   key: `${token} state`,
   text: stateFrame(token, state, since)
 })

@@ -5,6 +5,8 @@
 
 /** What is now: one object and one text, however many clients it goes to. */
 export interface LatestFrame {
+  /** The instrument that it is about. */
+  readonly token: number
   /** What it is the state of. */
   readonly key: string
   readonly text: string
@@ -12,8 +14,13 @@ export interface LatestFrame {
   readonly yields?: boolean
 }
 
+/** The key of what yields: one thing an instrument. */
+export const keyOfYielding = (token: number): string => `${token}`
+
 /** What a slot takes beside its text. */
 const SLOT_BYTES = 160
+/** What it takes that an instrument was left of which something may wait. */
+const LEFT_BYTES = 64
 /** Slots of one client for each kind of them; full: drop-oldest. An hour of bars of five hundred instruments is as many. */
 export const MAX_SLOTS = 65_536
 
@@ -24,6 +31,8 @@ export class LatestSlots {
   /** About the bytes they keep in memory. */
   weight = 0
   private readonly frames = new Map<string, LatestFrame>()
+  /** Instruments of which nothing that waits is wanted: it may be in many slots, so that it is passed over in its turn. */
+  private readonly left = new Set<number>()
   /** Whether the texts are kept for this client alone, as those of bars that are over. */
   private readonly isOwn: boolean
 
@@ -36,7 +45,8 @@ export class LatestSlots {
   }
 
   put(frame: LatestFrame): void {
-    const { frames } = this
+    const { frames, left } = this
+    if (left.size > 0 && left.delete(frame.token)) this.weight -= LEFT_BYTES
     const before = frames.get(frame.key)
     // A frame that takes another's place has waited as long: what changes all the time does not wait for ever.
     frames.set(frame.key, frame)
@@ -52,12 +62,37 @@ export class LatestSlots {
 
   /** The text that waited longest. */
   take(): string | undefined {
-    for (const [key, frame] of this.frames) {
-      this.frames.delete(key)
+    const { frames, left } = this
+    let text: string | undefined
+    for (const [key, frame] of frames) {
+      frames.delete(key)
       this.weight -= this.weigh(frame)
-      return frame.text
+      if (left.has(frame.token)) continue
+      text = frame.text
+      break
     }
-    return undefined
+    if (frames.size === 0) this.forgetLeft()
+    return text
+  }
+
+  /** What waits of it is wanted no more. */
+  drop(key: string): void {
+    const frame = this.frames.get(key)
+    if (frame === undefined) return
+    this.frames.delete(key)
+    this.weight -= this.weigh(frame)
+  }
+
+  /** Nothing that waits of an instrument is wanted any more, in whatever slots it is. */
+  leave(token: number): void {
+    if (this.frames.size === 0 || this.left.has(token)) return
+    this.left.add(token)
+    this.weight += LEFT_BYTES
+  }
+
+  private forgetLeft(): void {
+    this.weight -= this.left.size * LEFT_BYTES
+    this.left.clear()
   }
 
   private weigh({ text }: LatestFrame): number {
@@ -66,6 +101,7 @@ export class LatestSlots {
 
   clear(): void {
     this.frames.clear()
+    this.left.clear()
     this.weight = 0
   }
 }

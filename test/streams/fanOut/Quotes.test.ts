@@ -289,6 +289,51 @@ describe("quotes and ticks", () => {
   })
 })
 
+describe("what waits of an instrument for a client that has left it", () => {
+  const waiting = (hub: Hub, peer: Peer) => hub.held.bytes - peer.socket.waiting
+
+  it("is let go of: nothing of its quotes is held, and nothing of its state is told any more", () => {
+    const hub = make()
+    const tokens = Array.from({ length: 100 }, (_, i) => i + 1)
+    const peer = new Peer(hub).subscribe(tokens, ["quote", "state", "candle_1m"]).stop()
+    hub.publish(
+      tokens.map((token) => tickOf(token, EPOCH, 1)),
+      NOW,
+      undefined,
+      tokens.map((token) => quoteAt(token, NOW, token, { oi: token }))
+    )
+    const held = waiting(hub, peer)
+    for (const token of tokens.slice(1)) peer.client.unsubscribe(token)
+    peer.client.flush()
+    assert.isBelow(waiting(hub, peer), held - 99 * 90)
+    peer.socket.isFast = true
+    peer.read()
+    const told = peer.socket.messages().filter(({ type }) => type === "quote" || type === "candle")
+    assert.deepStrictEqual(
+      told.map(({ type, instrument_token }) => [type, instrument_token]),
+      [
+        ["candle", 1],
+        ["quote", 1]
+      ]
+    )
+    assert.strictEqual(waiting(hub, peer), 0)
+  })
+
+  it("is let go of where it wants no quotes any more, and told again where it comes back", () => {
+    const hub = make()
+    const peer = new Peer(hub).subscribe([1, 2, 3], ["quote", "candle_1m"]).stop()
+    const all = [1, 2, 3].map((token) => quoteAt(token, NOW, token, { oi: token }))
+    hub.publish([tickOf(1, EPOCH, 1), tickOf(2, EPOCH, 1)], NOW, undefined, all)
+    peer.client.unsubscribe(1)
+    peer.subscribe([1], ["quote", "candle_1m"]).subscribe([2], ["candle_1m"]).subscribe([3], ["tick"])
+    peer.socket.isFast = true
+    peer.read()
+    assert.deepStrictEqual(peer.told, [[1, 1]])
+    const bars = peer.socket.messages().filter(({ type }) => type === "candle")
+    assert.deepStrictEqual([...new Set(bars.map(({ instrument_token }) => instrument_token))].sort(), [1, 2])
+  })
+})
+
 describe("the quotes that memory holds", () => {
   it("are bounded: those of instruments silent longest go, with all that is known of who had nothing else", () => {
     const hub = make({ HUB_QUOTES: 100 })
