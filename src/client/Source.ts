@@ -100,7 +100,11 @@ export abstract class Source extends Emitter<FeedEvents> {
     return this.#stream(instruments, [`candle_${interval}`], options, isCandle)
   }
 
-  /** What is known of book and day: the quote there is first, then each newer one. A slow reader is told the newest only. */
+  /**
+   * What is known of book and day: the quote there is first, then newer ones in their order. A slow reader is behind by
+   * what waits for it here, up to `bufferSize` of them; what becomes of more is said by `whenFull`. Only of what the server
+   * could not hand over does it send the newest of each instrument alone.
+   */
   quoteUpdates(instruments?: Instruments, options: StreamingOptions = {}): Stream<QuoteUpdate> {
     return this.#stream(instruments, ["quote"], options, isQuote)
   }

@@ -185,7 +185,11 @@ class _Streams:
         when_full: Literal["pause", "error"] | None = None,
         strict: bool | None = None,
     ) -> Stream[QuoteUpdate]:
-        """What is known of book and day: the quote there is at once, then newer ones; a slow reader gets the newest."""
+        """
+        What is known of book and day: the quote there is at once, then newer ones in their order. A slow reader is
+        behind by what waits for it here, up to ``buffer_size`` events; only of what the server could not hand over
+        does it send the newest of each instrument alone.
+        """
         return self._stream(
             instruments,
             ("quote",),
