@@ -68,6 +68,8 @@ export class Channel {
   private since = 0
   /** How far each partition of the log was read. */
   private readonly read = new Map<number, LogPlace>()
+  /** From where on all of each has come here. */
+  private readonly began = new Map<number, LogPlace>()
 
   constructor(key: string, host: ChannelHost, day?: number) {
     this.key = key
@@ -93,7 +95,8 @@ export class Channel {
       host,
       offers,
       isLive,
-      need: (token) => this.read.get(host.partitionOf(token)),
+      began: (token) => this.began.get(host.partitionOf(token)),
+      read: (token) => this.read.get(host.partitionOf(token)),
       found: (instrument, quote) => this.keepQuote(instrument, quote)
     })
   }
@@ -188,6 +191,7 @@ export class Channel {
     const isAgain = this.read.has(place.partition)
     this.since = this.read.size === 0 ? since : Math.max(this.since, since)
     this.read.set(place.partition, place)
+    this.began.set(place.partition, place)
     this.candles.begin(since, isAgain)
     if (isAgain) this.quotes.doubt(this.instruments.values())
   }

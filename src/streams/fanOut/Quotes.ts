@@ -28,8 +28,9 @@ export interface QuotesChannel {
   readonly offers: Offers
   /** The market itself, of which there are quotes outside memory too. */
   readonly isLive: boolean
-  /** Where the store must have come to have all that is before what is still to come of an instrument; undefined: nobody knows. */
-  readonly need: (token: number) => LogPlace | undefined
+  /** Where reading of an instrument's partition began, and where it is now; undefined: nobody knows. */
+  readonly began: (token: number) => LogPlace | undefined
+  readonly read: (token: number) => LogPlace | undefined
   /** One was found outside memory that is to be kept. */
   readonly found: (instrument: InstrumentTicks, quote: Quote) => void
 }
@@ -47,6 +48,8 @@ export class Quotes {
   private retry: NodeJS.Timeout | undefined
   private watch: NodeJS.Timeout | undefined
   private isOver = false
+  /** Of what is not in memory something may have come here. */
+  private hasForgotten = false
 
   constructor(channel: QuotesChannel) {
     this.channel = channel
@@ -99,6 +102,7 @@ export class Quotes {
     if (instrument.quote === undefined) return
     instrument.quote = undefined
     this.kept--
+    this.hasForgotten = true
   }
 
   restart(): void {
@@ -138,10 +142,11 @@ export class Quotes {
 
   /** Has what is outside memory told of an instrument, until that is known to be the newest. */
   private look(instrument: InstrumentTicks): void {
-    const { host, isLive, need } = this.channel
+    const { began, host, isLive, read } = this.channel
     if (!isLive || host.history?.quotes === undefined || this.waiting.has(instrument)) return
     if (!this.asked.has(instrument)) {
-      this.asked.set(instrument, host.history.bars === undefined ? undefined : need(instrument.token))
+      const place = this.hasForgotten ? read : began
+      this.asked.set(instrument, host.history.bars === undefined ? undefined : place(instrument.token))
     }
     this.start()
   }
@@ -188,15 +193,16 @@ export class Quotes {
       // Something was lost meanwhile, or forgotten: it was asked too early.
       if (!this.asked.has(instrument) || this.asked.get(instrument) !== need) continue
       this.asked.delete(instrument)
+      const isNewest = !failed && need !== undefined && isReached(need)
+      // Before it is kept: where that is too many it may be forgotten at once.
+      if (isNewest) instrument.isQuoteNewest = true
       const quote = quotes.get(instrument.token)
       if (quote !== undefined && instrument.listened !== undefined && this.isCurrent(quote)) {
         this.channel.found(instrument, quote)
       }
       // Behind the others, so that each has its turn.
       if (failed) this.asked.set(instrument, need)
-      else if (need === undefined) continue
-      else if (isReached(need)) instrument.isQuoteNewest = true
-      else this.await(instrument, need)
+      else if (need !== undefined && !isNewest) this.await(instrument, need)
     }
     this.settle()
     return !failed

@@ -499,6 +499,40 @@ describe("quotes that memory does not hold", () => {
     assert.isTrue(hub.live.hasNewestQuote(1))
   })
 
+  it("are found once where the store has come to where reading began, and to where it is once something was forgotten", async () => {
+    vi.useFakeTimers()
+    let stored = 100
+    const asked: Array<ReadonlyArray<number>> = []
+    const answer = async (tokens: ReadonlyArray<number>) => {
+      asked.push(tokens)
+      return found()
+    }
+    const hub = remembering(
+      answer,
+      { settings: { ...hubSettings, HUB_QUOTES: 10 } },
+      async () => new Map([[0, stored]])
+    )
+    const place = { partition: 0, incarnation: "log", offset: 100 }
+    hub.live.begin(place, NOW)
+    const publish = (offset: number, ...some: ReadonlyArray<Quote>) =>
+      hub.publish([], NOW, { bookmark: { ...place, offset }, isBehind: false }, some)
+    publish(110, quoteAt(1, NOW, 1))
+    new Peer(hub).subscribe([2])
+    await vi.advanceTimersByTimeAsync(60_000)
+    assert.deepStrictEqual(asked, [[2]])
+    assert.isTrue(hub.live.hasNewestQuote(2))
+    for (let token = 10; token < 30; token++) publish(110 + token, quoteAt(token, NOW, token))
+    assert.isUndefined(hub.live.quote(1))
+    new Peer(hub).subscribe([1])
+    await vi.advanceTimersByTimeAsync(60_000)
+    assert.deepStrictEqual(asked.slice(1), [[1]])
+    assert.isFalse(hub.live.hasNewestQuote(1))
+    stored = 139
+    await vi.advanceTimersByTimeAsync(60_000)
+    assert.deepStrictEqual(asked.slice(2), [[1]])
+    assert.isTrue(hub.live.hasNewestQuote(1))
+  })
+
   it("are asked for again only by who comes, where nobody knows what the store has", async () => {
     let asked = 0
     const hub = remembering(async () => {
