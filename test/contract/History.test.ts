@@ -107,7 +107,7 @@ const everything = Effect.fnUntraced(function* (history: History["Service"], tok
 for (const { name, layer } of places) {
   onEachStore(
     `history, with the archive on ${name}`,
-    (it) => {
+    (it, { level }) => {
       it.effect(
         "is the same to the byte before and after days were dropped, of which the archive lacked some rows",
         () =>
@@ -208,7 +208,9 @@ for (const { name, layer } of places) {
             yield* sql("UPDATE store_state SET ticks_from_raised_at = now() - INTERVAL '1 hour'")
             const { dropped, reason } = yield* dropOldDays
             assert.isUndefined(reason)
-            assert.isAtLeast(dropped, 3)
+            // Of nine, eight, six and four days ago. TimescaleDB's chunks are days of UTC: its first has the ticks of nine
+            // and eight, and that of four stays for the day after, which is kept and begins in it.
+            assert.isAtLeast(dropped, level === "plain" ? 4 : 2)
             const query = { instrument_token: tokens[0], from: MIN_MICROS, to: MAX_MICROS, limit: 1000 }
             assert.isBelow(
               (yield* store.ticks(query)).length,
