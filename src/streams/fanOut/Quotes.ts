@@ -193,13 +193,13 @@ export class Quotes {
       // Something was lost meanwhile, or forgotten: it was asked too early.
       if (!this.asked.has(instrument) || this.asked.get(instrument) !== need) continue
       this.asked.delete(instrument)
+      // Who wanted to know has left, so that what was found is not kept: then nor is it known. Or it has come here meanwhile.
+      if (!isSought(instrument)) continue
       const isNewest = !failed && need !== undefined && isReached(need)
       // Before it is kept: where that is too many it may be forgotten at once.
       if (isNewest) instrument.isQuoteNewest = true
       const quote = quotes.get(instrument.token)
-      if (quote !== undefined && instrument.listened !== undefined && this.isCurrent(quote)) {
-        this.channel.found(instrument, quote)
-      }
+      if (quote !== undefined && this.isCurrent(quote)) this.channel.found(instrument, quote)
       // Behind the others, so that each has its turn.
       if (failed) this.asked.set(instrument, need)
       else if (need !== undefined && !isNewest) this.await(instrument, need)

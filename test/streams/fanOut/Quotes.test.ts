@@ -533,6 +533,26 @@ describe("quotes that memory does not hold", () => {
     assert.isTrue(hub.live.hasNewestQuote(1))
   })
 
+  it("are not taken for none where who wanted to know has left before the answer: who comes after is told", async () => {
+    const answers: Array<(quotes: FoundQuotes) => void> = []
+    const asking = () => new Promise<FoundQuotes>((resolve) => answers.push(resolve))
+    const hub = remembering(asking, {}, async () => new Map([[0, 100]]))
+    hub.live.begin({ partition: 0, incarnation: "log", offset: 100 }, NOW)
+    new Peer(hub).subscribe([1], ["tick"])
+    const peer = new Peer(hub).subscribe([1])
+    await turns()
+    peer.client.unsubscribe(1)
+    answers.shift()!(found(quoteAt(1, NOW, 1, { oi: 1 })))
+    await turns()
+    assert.strictEqual(hub.live.hasNewestQuote(1), hub.live.quote(1) !== undefined)
+    const late = new Peer(hub).subscribe([1])
+    await turns()
+    answers.shift()?.(found(quoteAt(1, NOW, 1, { oi: 1 })))
+    await turns()
+    assert.deepStrictEqual(late.told, [[1, 1]])
+    assert.isTrue(hub.live.hasNewestQuote(1))
+  })
+
   it("are asked for again only by who comes, where nobody knows what the store has", async () => {
     let asked = 0
     const hub = remembering(async () => {
