@@ -203,7 +203,7 @@ export class HubClient implements Member, QueueOwner {
         return
       }
       if (known.state === "fetching") owed = known.owed + 1
-      this.unsubscribe(token)
+      this.end(token)
     }
 
     const instrument = channel.instrument(token)
@@ -229,6 +229,12 @@ export class HubClient implements Member, QueueOwner {
 
   /** False where it was not subscribed. */
   unsubscribe(token: number): boolean {
+    const isSubscribed = this.end(token)
+    if (isSubscribed) this.queue.leaveLatest(token)
+    return isSubscribed
+  }
+
+  private end(token: number): boolean {
     const subscription = this.subscriptions.get(token)
     if (subscription === undefined) return false
     const place = subscription.hasTicks ? this.standing(subscription) : this.leftAt(token)
@@ -238,7 +244,6 @@ export class HubClient implements Member, QueueOwner {
     this.queue.forgetMissed(token)
     this.queue.forgetBeside(token)
     this.drop(subscription)
-    this.queue.leaveLatest(token)
     if (place === undefined) return true
     if (!this.left.has(token)) this.hub.subscriptions++
     this.left.set(token, { ...placeAt(place), sure })

@@ -31,8 +31,11 @@ export class LatestSlots {
   /** About the bytes they keep in memory. */
   weight = 0
   private readonly frames = new Map<string, LatestFrame>()
-  /** Instruments of which nothing that waits is wanted: it may be in many slots, so that it is passed over in its turn. */
-  private readonly left = new Set<number>()
+  /**
+   * Instruments that were left, and how often: what waited of them then is not wanted, and may be in many slots, so that
+   * it is passed over in its turn. What comes after has slots of its own.
+   */
+  private readonly left = new Map<number, number>()
   /** Whether the texts are kept for this client alone, as those of bars that are over. */
   private readonly isOwn: boolean
 
@@ -45,11 +48,11 @@ export class LatestSlots {
   }
 
   put(frame: LatestFrame): void {
-    const { frames, left } = this
-    if (left.size > 0 && left.delete(frame.token)) this.weight -= LEFT_BYTES
-    const before = frames.get(frame.key)
+    const { frames } = this
+    const key = this.slotOf(frame)
+    const before = frames.get(key)
     // A frame that takes another's place has waited as long: what changes all the time does not wait for ever.
-    frames.set(frame.key, frame)
+    frames.set(key, frame)
     if (before !== undefined) {
       this.weight += this.weigh(frame) - this.weigh(before)
       return
@@ -62,12 +65,12 @@ export class LatestSlots {
 
   /** The text that waited longest. */
   take(): string | undefined {
-    const { frames, left } = this
+    const { frames } = this
     let text: string | undefined
     for (const [key, frame] of frames) {
       frames.delete(key)
       this.weight -= this.weigh(frame)
-      if (left.has(frame.token)) continue
+      if (key !== this.slotOf(frame)) continue
       text = frame.text
       break
     }
@@ -85,9 +88,15 @@ export class LatestSlots {
 
   /** Nothing that waits of an instrument is wanted any more, in whatever slots it is. */
   leave(token: number): void {
-    if (this.frames.size === 0 || this.left.has(token)) return
-    this.left.add(token)
-    this.weight += LEFT_BYTES
+    if (this.frames.size === 0) return
+    const times = this.left.get(token) ?? 0
+    this.left.set(token, times + 1)
+    if (times === 0) this.weight += LEFT_BYTES
+  }
+
+  private slotOf({ key, token }: LatestFrame): string {
+    const times = this.left.size === 0 ? undefined : this.left.get(token)
+    return times === undefined ? key : `${times} times left ${key}`
   }
 
   private forgetLeft(): void {

@@ -332,6 +332,39 @@ describe("what waits of an instrument for a client that has left it", () => {
     const bars = peer.socket.messages().filter(({ type }) => type === "candle")
     assert.deepStrictEqual([...new Set(bars.map(({ instrument_token }) => instrument_token))].sort(), [1, 2])
   })
+
+  it("is told no more where the client comes back: bars as they were when it left may be others by now", () => {
+    const hub = make()
+    const peer = new Peer(hub).subscribe([1, 2], ["candle_1m"]).stop()
+    hub.publish([tickOf(1, EPOCH, 1), tickOf(2, EPOCH, 1)], NOW)
+    peer.client.unsubscribe(1)
+    hub.publish([tickOf(1, EPOCH, 2), tickOf(1, EPOCH, 70_000)], NOW)
+    peer.subscribe([1], ["candle_1m"])
+    peer.socket.isFast = true
+    peer.read()
+    const bars = peer.socket.messages().filter(({ type }) => type === "candle")
+    assert.deepStrictEqual(
+      bars.map(({ instrument_token, ts }) => [instrument_token, ts]),
+      [
+        [2, NOW],
+        [1, NOW + 60_000_000]
+      ]
+    )
+  })
+
+  it("is told where the client only wants more of the instrument", () => {
+    const hub = make()
+    const peer = new Peer(hub).subscribe([1], ["candle_1m"]).stop()
+    hub.publish([tickOf(1, EPOCH, 1), tickOf(1, EPOCH, 70_000)], NOW)
+    peer.subscribe([1], ["candle_1m", "quote"])
+    peer.socket.isFast = true
+    peer.read()
+    const bars = peer.socket.messages().filter(({ type }) => type === "candle")
+    assert.deepStrictEqual(
+      bars.map(({ ts }) => ts),
+      [NOW, NOW + 60_000_000]
+    )
+  })
 })
 
 describe("the quotes that memory holds", () => {
