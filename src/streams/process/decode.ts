@@ -37,7 +37,8 @@ const MAX_ROUTES = 65_536
 
 /**
  * An array of raw records as a batch of ticks, in order. A record found in a wrong partition is to be forwarded to
- * the right one, once, with the time it was first received. What is counted is ticks: of a quote, `quote` tells.
+ * the right one, once, with the time it was first received. Of what goes on ticks are counted: of its quotes, `quote`
+ * tells. What is forwarded or cannot be read is counted by the record, one with a quote alone among them.
  */
 export const decode = ({ partition, partitions }: DecodeOptions) => {
   const routes = new Map<number, number>()
