@@ -2,7 +2,7 @@
  * Decides what one connection of the ticker is sent: a packet for each change of what it subscribes to, in the mode it
  * asked for, as long as it reads; where it does not, the newest of each instrument once it reads again.
  */
-import { DEFAULT_KITE_MODE, errorText, type KiteRequest } from "../../schema/kite/messages.ts"
+import { DEFAULT_KITE_MODE, type KiteRequest } from "../../schema/kite/messages.ts"
 import { encodePacket, HEARTBEAT, joinPackets, type KiteMode } from "../../schema/kite/packets.ts"
 import type { Figures } from "./Figures.ts"
 import { type Gateway, maySee, meantIn } from "./Gateway.ts"
@@ -12,14 +12,16 @@ import type { Visitor } from "./Visitors.ts"
 
 /** Packets of one frame at most; also of what a slow client is sent at once when it reads again. */
 const MAX_PACKETS = 500
-/** Instruments that are looked for together; what is known of them is sent as soon as it is found. */
+/** Instruments that are looked for together, one question after the other; what is known is sent as soon as it is found. */
 const FOUND_TOGETHER = 300
 /** Tokens that an error names. */
 const MAX_NAMED = 10
 
 /** A connection as its client sees it. */
 export interface TickerSocket {
-  readonly send: (data: string | Uint8Array) => void
+  readonly send: (data: Uint8Array) => void
+  /** Says what went wrong. */
+  readonly tell: (message: string) => void
   /** It has yet to read what it was sent. */
   readonly isBehind: () => boolean
 }
@@ -29,8 +31,8 @@ export interface TickerOptions {
   readonly socket: TickerSocket
   readonly source: Source
   readonly visitor: Visitor
-  /** Finds what is known of instruments, and calls when it has. */
-  readonly find: (tokens: ReadonlyArray<number>, done: () => void) => void
+  /** Finds what is known of instruments that was not found yet, and calls when it has, or why it has not. */
+  readonly find: (tokens: ReadonlyArray<number>, done: (failure?: string) => void) => void
   /** So many instruments more are subscribed to, or fewer. */
   readonly counted: (change: number) => void
 }
@@ -44,6 +46,11 @@ export class TickerClient implements Watcher {
   private frame: Array<Uint8Array> = []
   /** Instruments whose newest is yet to be sent. */
   private readonly late = new Set<number>()
+  /** Instruments of which what is known is yet to be found, and then told. */
+  private readonly sought = new Set<number>()
+  private isSeeking = false
+  /** It was told that nothing can be found, and nothing was since. */
+  private isToldFailure = false
   private isGone = false
 
   constructor(options: TickerOptions) {
@@ -80,21 +87,50 @@ export class TickerClient implements Watcher {
       }
       asked.push(token)
     }
-    if (unseen.length > 0) socket.send(errorText(`subscribe: your access_token is not for ${listed(unseen)}`))
+    if (unseen.length > 0) socket.tell(`subscribe: your access_token is not for ${listed(unseen)}`)
     if (over.length > 0) {
-      socket.send(
-        errorText(`subscribe: ${most} instruments are subscribed to, and no more may be: not ${listed(over)}`)
-      )
+      socket.tell(`subscribe: ${most} instruments are subscribed to, and no more may be: not ${listed(over)}`)
     }
     if (added > 0) counted(added)
     this.find(asked)
   }
 
+  /** Has what is known of instruments told: at once where it was found before. */
   private find(asked: ReadonlyArray<number>): void {
-    for (let at = 0; at < asked.length; at += FOUND_TOGETHER) {
-      const some = asked.slice(at, at + FOUND_TOGETHER)
-      this.options.find(some, () => this.tell(some))
+    const { market } = this.options.source
+    const found: Array<number> = []
+    for (const token of asked) {
+      if (market.of(token)?.isFound === true) found.push(token)
+      else this.sought.add(token)
     }
+    this.tell(found)
+    this.seek()
+  }
+
+  private seek(): void {
+    if (this.isSeeking || this.sought.size === 0) return
+    this.isSeeking = true
+    // Who subscribes to many one by one is to cost one question.
+    setImmediate(this.seekSome)
+  }
+
+  private readonly seekSome = (): void => {
+    const some: Array<number> = []
+    for (const token of this.sought) {
+      if (some.length === FOUND_TOGETHER) break
+      this.sought.delete(token)
+      some.push(token)
+    }
+    this.options.find(some, (failure) => {
+      this.isSeeking = false
+      if (this.isGone) return
+      if (failure !== undefined && !this.isToldFailure) {
+        this.options.socket.tell(`subscribe: the store: ${failure}`)
+      }
+      this.isToldFailure = failure !== undefined
+      this.tell(some)
+      this.seek()
+    })
   }
 
   private unsubscribe(tokens: ReadonlyArray<number>): void {
@@ -103,6 +139,7 @@ export class TickerClient implements Watcher {
       if (!this.modes.delete(token)) continue
       this.options.source.market.unwatch(token, this)
       this.late.delete(token)
+      this.sought.delete(token)
       gone++
     }
     if (gone > 0) this.options.counted(-gone)
@@ -113,7 +150,7 @@ export class TickerClient implements Watcher {
     const asked = tokens.filter((token) => this.modes.has(token))
     if (asked.length < tokens.length) {
       const others = tokens.filter((token) => !this.modes.has(token))
-      socket.send(errorText(`mode: ${listed(others)}: subscribe to them first`))
+      socket.tell(`mode: ${listed(others)}: subscribe to them first`)
     }
     for (const token of asked) this.modes.set(token, mode)
     this.find(asked)
@@ -180,6 +217,7 @@ export class TickerClient implements Watcher {
     this.options.counted(-this.modes.size)
     this.modes.clear()
     this.late.clear()
+    this.sought.clear()
     this.frame = []
   }
 }

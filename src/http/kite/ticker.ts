@@ -3,8 +3,9 @@
  * as Kite has, a sign of life every two seconds whatever the market does.
  */
 import type { HttpRequest, HttpResponse, TemplatedApp, us_socket_context_t, WebSocket } from "uWebSockets.js"
-import { Effect } from "effect"
+import { Cause, Effect } from "effect"
 import type { LiveKey } from "../../layers/keys/ApiKeys.ts"
+import { StoreError } from "../../schema/Errors.ts"
 import { errorText, MAX_KITE_TEXT_CHARS, readKiteRequest } from "../../schema/kite/messages.ts"
 import { HEARTBEAT } from "../../schema/kite/packets.ts"
 import type { Settings } from "../../schema/Settings.ts"
@@ -30,13 +31,13 @@ const UNBOUNDED = 0
 /** Bytes in a client's socket, and then on its way, at which it is behind. */
 const MAX_BUFFERED_BYTES = 262_144
 const MAX_FLIGHT_BYTES = 1_048_576
-/** Messages at once, and then each second: thousands of instruments come by two hundred. */
-const MESSAGE_BURST = 200
-const MESSAGES_PER_SECOND = 20
-/** Messages that wait while a replay is made ready. */
-const MAX_WAITING = 200
-/** Questions of one connection for what is known of instruments, each of some hundred, that wait. */
-const MAX_FINDING = 100
+/** Messages at once, and then each second; a long one counts as one more for each so many characters. */
+const MESSAGE_BURST = 1000
+const MESSAGES_PER_SECOND = 1000
+const CHARS_OF_MESSAGE = 1000
+/** Those beyond that wait, also while a replay is made ready: as many as 3,000 instruments one by one, each with its mode. */
+const MAX_WAITING = 10_000
+const MAX_WAITING_CHARS = 1_048_576
 /** Where clients look for it. */
 export const TICKER_PATHS = ["/", "/ws"]
 const MAX_BYTES = MAX_KITE_TEXT_CHARS * 3
@@ -61,13 +62,39 @@ interface Connection {
   readonly peer: string
   readonly visitor: Visitor
   readonly rate: Rate
-  readonly waiting: Array<string>
-  /** Questions for its instruments that are yet to be answered. */
-  finding: number
+  /** What it said that is yet to be read. */
+  readonly waiting: Waiting
+  timer?: NodeJS.Timeout
   socket?: Socket
   client?: TickerClient
   source?: Source
   isGone: boolean
+}
+
+/** Messages in the order they came, a bounded number of them. */
+class Waiting {
+  private texts: Array<string> = []
+  private taken = 0
+  private chars = 0
+
+  get first(): string | undefined {
+    return this.texts[this.taken]
+  }
+
+  /** False where they would be too many. */
+  add(text: string): boolean {
+    if (this.texts.length - this.taken >= MAX_WAITING || this.chars + text.length > MAX_WAITING_CHARS) return false
+    this.texts.push(text)
+    this.chars += text.length
+    return true
+  }
+
+  drop(): void {
+    this.chars -= this.texts[this.taken++]!.length
+    if (this.taken < this.texts.length && this.taken < MAX_WAITING) return
+    this.texts = this.texts.slice(this.taken)
+    this.taken = 0
+  }
 }
 
 class Socket {
@@ -86,6 +113,11 @@ class Socket {
     this.flight.add(data.length)
   }
 
+  /** Says what went wrong, to who reads. */
+  readonly tell = (message: string): void => {
+    if (!this.isBehind()) this.send(errorText(message))
+  }
+
   readonly isBehind = (): boolean =>
     this.isGone || this.flight.isFull || this.ws.getBufferedAmount() > MAX_BUFFERED_BYTES
 
@@ -95,6 +127,13 @@ class Socket {
     if (this.ws.getBufferedAmount() > MAX_BUFFERED_BYTES) this.ws.close()
     else this.ws.end(code, reason)
   }
+}
+
+const costOf = (length: number): number => 1 + length / CHARS_OF_MESSAGE
+
+const failureOf = (cause: Cause.Cause<StoreError>): string => {
+  const error = Cause.squash(cause)
+  return error instanceof StoreError ? error.message : "internal error"
 }
 
 /** Registers the ticker on an app; what it answers ends every connection and lets no new one in. */
@@ -148,7 +187,7 @@ export const mountTicker = (app: TemplatedApp, services: TickerServices): (() =>
       return
     }
     const rate = new Rate(MESSAGE_BURST, MESSAGES_PER_SECOND)
-    const connection: Connection = { address, peer, visitor, rate, waiting: [], finding: 0, isGone: false }
+    const connection: Connection = { address, peer, visitor, rate, waiting: new Waiting(), isGone: false }
     // None of the protocols and extensions that are offered: Kite's ticker has none.
     res.upgrade<Connection>(connection, req.getHeader("sec-websocket-key"), "", "", context)
   }
@@ -162,18 +201,29 @@ export const mountTicker = (app: TemplatedApp, services: TickerServices): (() =>
 
   const read = (connection: Connection, text: string): void => {
     const { address, client, socket, visitor } = connection
-    if (!connection.rate.take(1)) {
-      end(connection, 1008, `more than ${MESSAGES_PER_SECOND} messages a second`)
-      return
-    }
     const request = readKiteRequest(text)
     if (typeof request === "string") {
       log.tell("bad_input", address, request, { reason: "ticker", key: visitor.key?.name })
-      socket!.send(errorText(request))
+      socket!.tell(request)
       return
     }
     client!.ask(request)
     if (request.a === "subscribe") run(connection.source!.begin)
+  }
+
+  /** Reads what waits, as far as it may say so much by now; the rest once it may. */
+  const readOn = (connection: Connection): void => {
+    const { rate, waiting } = connection
+    connection.timer = undefined
+    for (let text = waiting.first; text !== undefined && !connection.isGone; text = waiting.first) {
+      const cost = costOf(text.length)
+      if (!rate.take(cost)) {
+        connection.timer = setTimeout(readOn, rate.secondsUntil(cost) * 1000, connection)
+        return
+      }
+      waiting.drop()
+      read(connection, text)
+    }
   }
 
   const welcome = (connection: Connection, source: Source): void => {
@@ -193,20 +243,11 @@ export const mountTicker = (app: TemplatedApp, services: TickerServices): (() =>
           return one === undefined || one.isFound ? [] : [one]
         })
         if (wanted.length === 0) return done()
-        if (++connection.finding > MAX_FINDING) {
-          end(connection, 1008, "too many subscriptions at once")
-          return
-        }
-        const found = Effect.sync(() => {
-          connection.finding--
-        })
         run(
-          Effect.ensuring(found)(
-            Effect.matchEffect(gateway.findDays.find(source.market, wanted, source.now()), {
-              onFailure: ({ message }) => Effect.sync(() => socket.send(errorText(`subscribe: the store: ${message}`))),
-              onSuccess: () => Effect.sync(done)
-            })
-          )
+          Effect.matchCause(gateway.findDays.find(source.market, wanted, source.now()), {
+            onFailure: (cause) => done(failureOf(cause)),
+            onSuccess: () => done()
+          })
         )
       },
       counted: (change) => {
@@ -214,7 +255,7 @@ export const mountTicker = (app: TemplatedApp, services: TickerServices): (() =>
         tell()
       }
     })
-    for (const text of connection.waiting.splice(0)) read(connection, text)
+    readOn(connection)
   }
 
   const behavior = {
@@ -237,7 +278,7 @@ export const mountTicker = (app: TemplatedApp, services: TickerServices): (() =>
         Effect.matchEffect(gateway.sources.of(visitor, true), {
           onFailure: (refusal) =>
             Effect.sync(() => {
-              connection.socket!.send(errorText(refusal.message))
+              connection.socket!.tell(refusal.message)
               // Once it is open: before, the library ends it without a word.
               setImmediate(() => end(connection, 1008, "the market cannot be had"))
             }),
@@ -248,14 +289,15 @@ export const mountTicker = (app: TemplatedApp, services: TickerServices): (() =>
     message: (ws: WebSocket<Connection>, bytes: ArrayBuffer, isBinary: boolean) => {
       const connection = ws.getUserData()
       if (isBinary) {
-        if (connection.rate.take(1)) connection.socket!.send(errorText("input: expected JSON text, got binary"))
-        else end(connection, 1008, `more than ${MESSAGES_PER_SECOND} messages a second`)
+        if (connection.rate.take(costOf(bytes.byteLength))) {
+          connection.socket!.tell("input: expected JSON text, got binary")
+        } else end(connection, 1008, `more than ${MESSAGES_PER_SECOND} messages a second`)
         return
       }
-      const text = Buffer.from(bytes).toString("utf8")
-      if (connection.client !== undefined) read(connection, text)
-      else if (connection.waiting.length < MAX_WAITING) connection.waiting.push(text)
-      else end(connection, 1008, "more messages than may wait")
+      if (!connection.waiting.add(Buffer.from(bytes).toString("utf8"))) {
+        const most = `${MAX_WAITING} messages, or ${MAX_WAITING_CHARS} characters of them`
+        end(connection, 1008, `more than may wait: ${most}, at ${MESSAGES_PER_SECOND} messages a second`)
+      } else if (connection.client !== undefined && connection.timer === undefined) readOn(connection)
     },
     pong: (ws: WebSocket<Connection>, payload: ArrayBuffer) => {
       const { client, socket } = ws.getUserData()
@@ -266,6 +308,7 @@ export const mountTicker = (app: TemplatedApp, services: TickerServices): (() =>
       const connection = ws.getUserData()
       const { client, peer, socket, source, visitor } = connection
       connection.isGone = true
+      clearTimeout(connection.timer)
       if (socket !== undefined) socket.isGone = true
       open.delete(connection)
       count(peers, peer, -1)

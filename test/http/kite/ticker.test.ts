@@ -202,6 +202,54 @@ describe("Kite's ticker", () => {
     }).pipe(Effect.scoped)
   )
 
+  it.live("takes thousands of instruments one by one, each with its mode, at the cost of few questions", () =>
+    Effect.gen(function* () {
+      const tokens = Array.from({ length: 3000 }, (_, i) => 1 + 256 * (i + 1))
+      let questions = 0
+      const store = memoryStore(new Rows(), {
+        daysSoFar: (asked) =>
+          Effect.sync(() => {
+            questions++
+            const day = (token: number) => ({
+              last: storedTick({ instrument_token: token, price: token }),
+              open: 1,
+              high: token,
+              low: 1,
+              volume: 7
+            })
+            return new Map(asked.map((token) => [token, day(token)]))
+          })
+      })
+      const { port } = yield* serveKite({ store })
+      const ticker = yield* openTicker(port)
+      for (const token of tokens) {
+        ticker.say({ a: "subscribe", v: [token] })
+        ticker.say({ a: "mode", v: ["full", [token]] })
+      }
+      const isWhole = () => {
+        const full = ticker.packets.filter(({ mode, volume }) => mode === "full" && volume === 7)
+        return new Set(full.map(({ token }) => token)).size === tokens.length
+      }
+      yield* ticker.until(() => ticker.closed !== undefined || isWhole())
+      assert.isUndefined(ticker.closed)
+      assert.deepStrictEqual(ticker.texts, [])
+      assert.isBelow(questions, tokens.length / 4)
+    }).pipe(Effect.scoped)
+  )
+
+  it.live("ends one that says more than may wait, and names how much that is", () =>
+    Effect.gen(function* () {
+      const { open } = yield* served
+      const [ticker, good] = [yield* open, yield* open]
+      for (let n = 0; n < 20_000; n++) ticker.say({ a: "subscribe", v: [INFY] })
+      const { code, reason } = yield* ticker.until(() => ticker.closed)
+      assert.strictEqual(code, 1008)
+      assert.match(reason, /10000 messages, .* at 1000 messages a second/)
+      good.say({ a: "subscribe", v: [INFY] })
+      yield* good.until(() => good.of(INFY).length === 1)
+    }).pipe(Effect.scoped)
+  )
+
   it.live("lets in who shows a pair, as many of one key as may be, and says no by a code", () =>
     Effect.gen(function* () {
       const { port } = yield* served
