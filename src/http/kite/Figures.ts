@@ -52,10 +52,15 @@ export interface Snapshot extends KitePacket {
   readonly upperCircuit: number
 }
 
+const isBehind = (place: Place | undefined, other: Place | undefined): boolean =>
+  other !== undefined && (place === undefined || isAfter(other.epoch, other.position, place))
+
 export class Figures {
   readonly token: number
   /** The trading day that the figures are of, since 1970; `undefined`: nothing is known. */
   day: number | undefined
+  /** Of the day nothing is known but some trades: they do not tell what it was. */
+  private isOfSome = false
   private price = 0
   private volume = 0
   private tradedAt = 0
@@ -74,6 +79,15 @@ export class Figures {
   /** The last price, which may be of an earlier day; `undefined` where none is known. */
   get isKnown(): boolean {
     return this.day !== undefined
+  }
+
+  get lacksDay(): boolean {
+    return this.isOfSome
+  }
+
+  set lacksDay(isSo: boolean) {
+    if (isSo !== this.isOfSome) this.packets.clear()
+    this.isOfSome = isSo
   }
 
   /** Whether the day before is yet to be asked for. */
@@ -96,6 +110,7 @@ export class Figures {
   forget(): void {
     this.packets.clear()
     this.day = undefined
+    this.isOfSome = false
     this.price = this.volume = this.tradedAt = this.turnover = 0
     this.soFar = this.place = this.quote = undefined
   }
@@ -111,6 +126,42 @@ export class Figures {
     this.turnover = known.turnover
     this.place = known.place
     this.previousClose = known.previousClose
+  }
+
+  /**
+   * Takes what was found of the same stream, which reaches further back, and may lack some of what came later: no part of
+   * it is more than the whole, so that the most that either saw of the day is the nearest to it.
+   */
+  learn(other: Figures): void {
+    if (other.day === undefined) return
+    this.packets.clear()
+    const [mine, its] = [this.soFar, other.soFar]
+    const isSameDay = this.day === other.day
+    const isLater =
+      !isSameDay ||
+      other.tradedAt > this.tradedAt ||
+      (other.tradedAt === this.tradedAt && isBehind(this.place, other.place))
+    if (isSameDay && mine !== undefined && its !== undefined) {
+      if (its.volume >= mine.volume) this.turnover = other.turnover
+      this.soFar = {
+        open: its.open,
+        high: Math.max(mine.high, its.high),
+        low: Math.min(mine.low, its.low),
+        close: isLater ? its.close : mine.close,
+        volume: Math.max(mine.volume, its.volume)
+      }
+    } else if (!isSameDay || its !== undefined) {
+      this.soFar = its
+      this.turnover = other.turnover
+    }
+    if (!isSameDay) this.previousClose = undefined
+    this.previousClose ??= other.previousClose
+    if (isBehind(this.place, other.place)) this.place = other.place
+    this.day = other.day
+    if (!isLater) return
+    this.price = other.price
+    this.volume = other.volume
+    this.tradedAt = other.tradedAt
   }
 
   /** What lies before all that was taken of the day. */
@@ -197,7 +248,7 @@ export class Figures {
     const quote = this.quoteOfDay
     const isIndex = isIndexToken(token) || instrument?.asset_class === "INDEX"
     const isOfToday = quote === undefined || tradingDay(quote.exchange_ts) === this.day
-    const made = isOfToday ? soFar : undefined
+    const made = isOfToday && !this.isOfSome ? soFar : undefined
     const [high, low] = [said(quote?.high), said(quote?.low)]
     const close = said(quote?.previous_close) ?? (isOfToday ? this.previousClose : price) ?? 0
     // The packet that is at least as new as the last trade tells of that very trade.

@@ -9,11 +9,12 @@ import type { Tick } from "../../schema/Tick.ts"
 import { isAfter } from "../../schema/Tick.ts"
 import type { Channel } from "../../streams/fanOut/Channel.ts"
 import { LIVE } from "../../streams/fanOut/Channel.ts"
-import type { Follower } from "../../streams/fanOut/parts.ts"
+import type { Follower, LogPlace } from "../../streams/fanOut/parts.ts"
 import { Figures, type Known } from "./Figures.ts"
 
-/** Ticks that wait for an instrument's day so far; one more, and it is taken as it was found. */
+/** Ticks that wait for an instrument's day so far, and for those of all; with more the day is to be found up to here. */
 const MAX_PENDING = 1000
+const MAX_ALL_PENDING = 100_000
 
 /** Who is told of an instrument's figures. */
 export interface Watcher {
@@ -21,7 +22,7 @@ export interface Watcher {
   readonly changed: (figures: Figures) => void
   /** What changed at once is told. */
   readonly flush: () => void
-  /** The run begins anew: what lies before it is to be found again. */
+  /** What lies before is to be found again: the run begins anew, or something was lost on its way here. */
   readonly restarted: () => void
 }
 
@@ -29,31 +30,33 @@ export interface Watcher {
 export class Watched {
   readonly figures: Figures
   readonly watchers = new Set<Watcher>()
-  /** The day so far was found. */
+  /** The day so far was found, if only up to where the store was then. */
   isFound = false
-  /** Where the stream stood when it was first wanted: what is found may be older than that. */
-  readonly stood: Place | undefined
+  /** Where its stream stood when it was first wanted, as far as anybody knows: what is found may be older than that. */
+  stood: Place | undefined
+  /** How far the log was read then; undefined: nobody knows. */
+  need: LogPlace | undefined
   /** What has come since, until what was found reaches up to it. */
-  pending: Array<Tick> | undefined = []
+  pending: Array<Tick> | undefined
 
-  constructor(token: number, stood: Place | undefined) {
+  constructor(token: number, market: Market) {
     this.figures = new Figures(token)
-    this.stood = stood
+    if (!market.isLive) return
+    this.stood = market.channel.place(token)
+    this.need = market.channel.readTo(token)
+    this.pending = []
   }
 
-  /** Whether what was found says all up to where the stream stood. */
+  /** Nothing is to be found that is not known. */
+  get isSettled(): boolean {
+    return this.isFound && this.pending === undefined
+  }
+
+  /** Whether what was found up to a place says all up to where the stream stood. */
   reaches(place: Place | undefined): boolean {
-    const { stood } = this
-    return stood === undefined || (place !== undefined && !isAfter(stood.epoch, stood.position, place))
-  }
-
-  /** What was found is what is known, with what has come since; `isLast`: nothing newer is to be found. */
-  found(known: Known | undefined, isLast: boolean): void {
-    const { figures, pending } = this
-    this.isFound = true
-    if (known !== undefined) figures.begin(known)
-    for (const tick of pending ?? []) figures.take(tick)
-    if (isLast) this.pending = undefined
+    const { need, stood } = this
+    if (stood === undefined) return need === undefined
+    return place !== undefined && !isAfter(stood.epoch, stood.position, place)
   }
 }
 
@@ -64,9 +67,13 @@ export class Market implements Follower {
   since: number | undefined
   /** The stamp of the newest tick of the run. */
   newest: number | undefined
+  /** Counts the runs of a replay. */
+  run = 1
   /** Nothing more comes. */
   isOver = false
   private readonly watched = new Map<number, Watched>()
+  /** Ticks that wait for the days so far of all. */
+  private pending = 0
   private readonly closed = new Set<() => void>()
 
   constructor(channel: Channel) {
@@ -87,8 +94,7 @@ export class Market implements Follower {
   want(token: number): Watched {
     let one = this.watched.get(token)
     if (one === undefined) {
-      one = new Watched(token, this.isLive ? this.channel.place(token) : undefined)
-      if (!this.isLive) one.pending = undefined
+      one = new Watched(token, this)
       this.watched.set(token, one)
     }
     return one
@@ -107,7 +113,31 @@ export class Market implements Follower {
 
   /** Of the live market nothing is carried on with that nobody wants. */
   private release(one: Watched): void {
-    if (this.isLive && one.watchers.size === 0) this.watched.delete(one.figures.token)
+    if (!this.isLive || one.watchers.size > 0) return
+    this.watched.delete(one.figures.token)
+    this.pending -= one.pending?.length ?? 0
+  }
+
+  /**
+   * Takes what was found of the live market's day so far, with what has come since. `isAll`: it says all up to where the
+   * stream stood. Where it does not, what is known is the most that was seen, until it is found again.
+   */
+  found(one: Watched, known: Known | undefined, isAll: boolean): void {
+    const { figures, pending } = one
+    if (this.watched.get(figures.token) !== one || one.isSettled) return
+    one.isFound = true
+    const isOfDay = known !== undefined && (figures.day === undefined || known.day >= figures.day)
+    if (isOfDay) {
+      const day = new Figures(figures.token)
+      day.begin(known)
+      for (const tick of pending ?? []) day.take(tick)
+      figures.learn(day)
+      figures.lacksDay &&= known.day !== figures.day
+    }
+    if (!isAll) return
+    figures.lacksDay = false
+    this.pending -= pending?.length ?? 0
+    one.pending = undefined
   }
 
   /** Calls once nothing more comes; what it answers stops that. */
@@ -142,18 +172,34 @@ export class Market implements Follower {
   private take(tick: Tick, told: Set<Watcher>): void {
     const one = this.carried(tick.instrument_token, tick.exchange_ts)
     if (one === undefined) return
-    if (one.pending !== undefined) {
-      if (one.pending.length < MAX_PENDING) one.pending.push(tick)
-      else one.pending = undefined
-      if (!one.isFound) return
+    const { figures, pending, stood } = one
+    const { day } = figures
+    if (pending !== undefined && stood !== undefined && !isAfter(tick.epoch, tick.position, stood)) return
+    if (!figures.take(tick)) return
+    if (pending !== undefined) {
+      if (figures.day !== day) figures.lacksDay = true
+      this.keep(one, pending, tick)
     }
-    if (one.figures.take(tick)) this.tell(one, told)
+    this.tell(one, told)
+  }
+
+  /** Keeps a tick until the day before it is found; where there are too many, the day is to be found up to this one. */
+  private keep(one: Watched, pending: Array<Tick>, tick: Tick): void {
+    if (pending.length < MAX_PENDING && this.pending < MAX_ALL_PENDING) {
+      pending.push(tick)
+      this.pending++
+      return
+    }
+    this.pending -= pending.length
+    one.pending = []
+    one.stood = { epoch: tick.epoch, position: tick.position }
+    one.need = this.channel.readTo(tick.instrument_token)
   }
 
   private takeQuote(quote: Quote, told: Set<Watcher>): void {
     if (quote.old) return
     const one = this.carried(quote.instrument_token, quote.exchange_ts)
-    if (one?.figures.takeQuote(quote) === true && (one.isFound || !this.isLive)) this.tell(one, told)
+    if (one?.figures.takeQuote(quote) === true) this.tell(one, told)
   }
 
   private tell({ figures, watchers }: Watched, told: Set<Watcher>): void {
@@ -163,7 +209,22 @@ export class Market implements Follower {
     }
   }
 
+  missed(): void {
+    const told = new Set<Watcher>()
+    for (const [token, one] of this.watched) {
+      this.pending -= one.pending?.length ?? 0
+      one.isFound = false
+      one.pending = []
+      // How far its stream came before says nothing of what was lost.
+      one.stood = undefined
+      one.need = this.channel.readTo(token)
+      for (const watcher of one.watchers) told.add(watcher)
+    }
+    for (const watcher of told) watcher.restarted()
+  }
+
   restart(): void {
+    this.run++
     this.since = undefined
     this.newest = undefined
     const told = new Set<Watcher>()

@@ -2,12 +2,13 @@
  * Decides where the gateway finds what is known of instruments before it carries on by itself: the live market's day in
  * the store, what of a replayed day lies before its run in the past's bars and ticks, and what the day before closed at.
  */
-import { Clock, Effect, type Scope, Semaphore } from "effect"
+import { Clock, Effect, Exit, type Scope, Semaphore } from "effect"
 import type { Candle } from "../../schema/Candle.ts"
 import type { StoreError } from "../../schema/Errors.ts"
 import type { Quote } from "../../schema/Quote.ts"
 import { tradingDay, tradingDayStart } from "../../schema/Tick.ts"
 import { MIN_MICROS } from "../../schema/Time.ts"
+import type { LogPlace } from "../../streams/fanOut/parts.ts"
 import { RecentMap } from "../../streams/log/recentMap.ts"
 import { History } from "../../streams/ports/History.ts"
 import { type DaySoFar, type TickCursor, TickStore } from "../../streams/ports/TickStore.ts"
@@ -21,9 +22,13 @@ const ASKED_AT_ONCE = 300
 const LOOKS = 4
 /** Questions of watchers under way at a time. */
 const FINDS = 2
-/** How often, and how many times, the store is asked again while it is behind the stream. */
+/**
+ * How often the store is asked again while it does not answer, or is behind the stream; after so many times only each so
+ * many times.
+ */
 const AGAIN_MS = 250
-const MAX_TRIES = 20
+const QUICK_TRIES = 20
+const SLOW_ROUNDS = 20
 /** Closes of days that are remembered. */
 const MAX_CLOSES = 10_000
 const PAGE = 10_000
@@ -45,6 +50,24 @@ const joined = (parts: ReadonlyArray<Part>): Part | undefined => {
 /** What a bar's pieces were paid with, as near as a bar tells. */
 const paid = ({ high, low, close, volume }: Candle): number => ((high + low + close) / 3) * volume
 
+/** A run of a market, and the market's time when something of it was asked for. */
+interface At {
+  readonly run: number
+  readonly from: number
+}
+
+/** Instruments that somebody watches and of which not all is known, each with how often it was asked for again. */
+interface Lacking extends At {
+  readonly tries: Map<Watched, number>
+}
+
+const tellWatchers = ({ figures, watchers }: Watched): void => {
+  for (const watcher of watchers) {
+    watcher.changed(figures)
+    watcher.flush()
+  }
+}
+
 export interface FindDays {
   /** The figures of these instruments, those of which nothing is known left out. Nothing of it is carried on with. */
   readonly read: (
@@ -52,7 +75,10 @@ export interface FindDays {
     tokens: ReadonlyArray<number>,
     from: number
   ) => Effect.Effect<ReadonlyMap<number, Figures>, StoreError>
-  /** Finds the day so far of instruments that somebody watches. */
+  /**
+   * Finds the day so far of instruments that somebody watches: once before it answers, and where that fails, or does not
+   * tell all, again by and by for as long as they are watched.
+   */
   readonly find: (market: Market, wanted: ReadonlyArray<Watched>, from: number) => Effect.Effect<void, StoreError>
 }
 
@@ -145,34 +171,43 @@ export const makeFindDays = (
         }
       })
 
-    const findLive = (wanted: ReadonlyArray<Watched>, tries: number): Effect.Effect<void, StoreError> =>
+    /** Whether the store has come to places in the log by now. */
+    const reached = Effect.fnUntraced(function* (needs: ReadonlyArray<LogPlace | undefined>) {
+      const incarnations = new Set(needs.flatMap((need) => (need === undefined ? [] : [need.incarnation])))
+      const offsets = new Map<string, number>()
+      for (const incarnation of incarnations) {
+        for (const { partition, offset } of yield* store.bookmarks(incarnation)) {
+          offsets.set(`${incarnation} ${partition}`, offset)
+        }
+      }
+      return ({ incarnation, partition, offset }: LogPlace) =>
+        (offsets.get(`${incarnation} ${partition}`) ?? 0) >= offset
+    })
+
+    const findLive = (market: Market, wanted: ReadonlyArray<Watched>): Effect.Effect<void, StoreError> =>
       Effect.gen(function* () {
-        const byToken = new Map(wanted.map((one) => [one.figures.token, one]))
+        const isReached = yield* reached(wanted.map(({ need }) => need))
+        const asked = new Map<number, { readonly one: Watched; readonly need: LogPlace | undefined }>()
+        for (const one of wanted) {
+          const { need } = one
+          // What was found before is no more by now, as far as anybody can tell.
+          const isSame = one.isFound && need !== undefined && !isReached(need)
+          if (!isSame) asked.set(one.figures.token, { one, need })
+        }
         yield* ofStore(
-          [...byToken.keys()],
+          [...asked.keys()],
           (token, quote) => {
-            const { figures } = byToken.get(token)!
+            const { figures } = asked.get(token)!.one
             if (quote !== undefined) figures.takeQuote(quote)
             return figures
           },
           (token, known) => {
-            const one = byToken.get(token)!
-            if (one.isFound && one.pending === undefined) return
-            one.found(known, tries <= 1 || one.reaches(known?.place))
+            const { need, one } = asked.get(token)!
+            // Where it changed meanwhile it was asked too early.
+            const hasPassed = need !== undefined && need === one.need && isReached(need)
+            market.found(one, known, hasPassed || one.reaches(known?.place))
           }
         )
-        const behind = wanted.filter(({ pending }) => pending !== undefined)
-        if (behind.length === 0) return
-        const again = Effect.suspend(() => findLive(behind, tries - 1))
-        const tell = Effect.sync(() => {
-          for (const { figures, watchers } of behind) {
-            for (const watcher of watchers) {
-              watcher.changed(figures)
-              watcher.flush()
-            }
-          }
-        })
-        yield* Effect.forkIn(Effect.ignore(Effect.andThen(Effect.delay(again, AGAIN_MS), tell)), scope)
       })
 
     /** The last of what came of an instrument within a minute, and what it makes. */
@@ -221,18 +256,19 @@ export const makeFindDays = (
       }
     })
 
-    const findOfRun = (market: Market, one: Watched, from: number): Effect.Effect<void, StoreError> =>
+    const findOfRun = (market: Market, one: Watched, at: At): Effect.Effect<void, StoreError> =>
       Effect.gen(function* () {
+        const { from, run } = at
         const day = market.channel.day
-        if (one.isFound || day === undefined) return
+        if (one.isFound || day === undefined || market.run !== run) return
         const { figures } = one
         const { token } = figures
         const cut = market.since ?? from
         const close = yield* closeBefore(token, day)
         const { last, part, turnover } = yield* before(token, day, cut)
-        // Somebody else may have found it meanwhile, or the run begun anew.
-        if (one.isFound || market.of(token) !== one) return
-        if ((market.since ?? from) !== cut) return yield* findOfRun(market, one, from)
+        // Somebody else may have found it meanwhile, or the run begun anew, whose watchers find what lies before it.
+        if (one.isFound || market.run !== run || market.of(token) !== one) return
+        if ((market.since ?? from) !== cut) return yield* findOfRun(market, one, at)
         one.isFound = true
         if (figures.isKnown) figures.precede(part, turnover)
         else if (last !== undefined || close !== undefined) {
@@ -251,25 +287,86 @@ export const makeFindDays = (
       })
 
     const finding = Semaphore.makeUnsafe(FINDS)
-    const find: FindDays["find"] = (market, wanted, from) =>
+    const findNow = (market: Market, wanted: ReadonlyArray<Watched>, at: At): Effect.Effect<void, StoreError> =>
       finding.withPermits(1)(
         market.isLive
-          ? findLive(wanted, MAX_TRIES)
-          : Effect.forEach(wanted, (one) => findOfRun(market, one, from), { concurrency: LOOKS, discard: true })
+          ? findLive(market, wanted)
+          : Effect.forEach(wanted, (one) => findOfRun(market, one, at), { concurrency: LOOKS, discard: true })
       )
+
+    const lacking = new Map<Market, Lacking>()
+    let isAsking = false
+
+    const lack = (market: Market, some: ReadonlyArray<Watched>, at: At): void => {
+      const known = lacking.get(market)
+      const tries = known?.run === at.run ? known.tries : new Map<Watched, number>()
+      for (const one of some) tries.set(one, 0)
+      lacking.set(market, { ...at, tries })
+    }
+
+    /** Asks once more for those of a market whose turn it is in a round. */
+    const findSome = (market: Market, some: Lacking, round: number): Effect.Effect<void> =>
+      Effect.gen(function* () {
+        const { run, tries } = some
+        const due: Array<Watched> = []
+        for (const [one, tried] of tries) {
+          const isGone = market.isOver || market.run !== run || market.of(one.figures.token) !== one
+          if (isGone || one.watchers.size === 0) tries.delete(one)
+          else if (tried < QUICK_TRIES || round % SLOW_ROUNDS === 0) {
+            tries.set(one, tried + 1)
+            due.push(one)
+          }
+        }
+        const wereFound = new Set(due.filter(({ isFound }) => isFound))
+        const exit = due.length === 0 ? Exit.void : yield* Effect.exit(findNow(market, due, some))
+        for (const one of due) {
+          // Its day may be found, and what the store was to say after it not.
+          if (one.isSettled && Exit.isSuccess(exit)) tries.delete(one)
+          if (one.isSettled || (one.isFound && !wereFound.has(one))) tellWatchers(one)
+        }
+        if (tries.size === 0 && lacking.get(market)?.tries === tries) lacking.delete(market)
+      })
+
+    const findOn = Effect.gen(function* () {
+      for (let round = 1; lacking.size > 0; round++) {
+        yield* Effect.sleep(AGAIN_MS)
+        for (const [market, some] of [...lacking]) {
+          yield* Effect.catchCause(findSome(market, some, round), (cause) =>
+            Effect.logError("what was found of instruments could not be told", cause)
+          )
+        }
+      }
+      isAsking = false
+    })
+
+    const find: FindDays["find"] = (market, wanted, from) =>
+      Effect.gen(function* () {
+        const at = { run: market.run, from }
+        const exit = yield* Effect.exit(findNow(market, wanted, at))
+        const rest = Exit.isSuccess(exit) ? wanted.filter(({ isSettled }) => !isSettled) : wanted
+        // A run that begins anew has its watchers ask anew.
+        if (rest.length > 0 && market.run === at.run) {
+          lack(market, rest, at)
+          if (!isAsking) {
+            isAsking = true
+            yield* Effect.forkIn(findOn, scope)
+          }
+        }
+        return yield* exit
+      })
 
     const read: FindDays["read"] = Effect.fnUntraced(function* (market, tokens, from) {
       const all = new Map<number, Figures>()
       const missing: Array<number> = []
       if (!market.isLive) {
         const wanted = tokens.map((token) => market.want(token))
-        yield* find(market, wanted, from)
+        yield* findNow(market, wanted, { run: market.run, from })
         for (const { figures } of wanted) if (figures.isKnown) all.set(figures.token, figures)
         return all
       }
       for (const token of tokens) {
         const one = market.of(token)
-        if (one?.isFound === true && one.pending === undefined && one.figures.isKnown) all.set(token, one.figures)
+        if (one?.isSettled === true && one.figures.isKnown) all.set(token, one.figures)
         else missing.push(token)
       }
       const fresh = new Map(missing.map((token) => [token, new Figures(token)]))

@@ -88,7 +88,7 @@ export class Channel {
       isLive,
       time,
       instruments: () => this.instruments.values(),
-      need: (token) => this.read.get(host.partitionOf(token))
+      need: (token) => this.readTo(token)
     })
     this.states = new States({ offers, time, since: () => this.since, segment: (token) => host.segment(token, day) })
     this.quotes = new Quotes({
@@ -96,7 +96,7 @@ export class Channel {
       offers,
       isLive,
       began: (token) => this.began.get(host.partitionOf(token)),
-      read: (token) => this.read.get(host.partitionOf(token)),
+      read: (token) => this.readTo(token),
       found: (instrument, quote) => this.keepQuote(instrument, quote)
     })
   }
@@ -127,6 +127,11 @@ export class Channel {
   place(token: number): Place | undefined {
     const instrument = this.instruments.get(token)
     return instrument?.isSeen ? { epoch: instrument.epoch, position: instrument.position } : undefined
+  }
+
+  /** How far the log was read that an instrument's stream is in; undefined: nobody knows. */
+  readTo(token: number): LogPlace | undefined {
+    return this.read.get(this.host.partitionOf(token))
   }
 
   /** The last price of an instrument whose newest bars are in memory. */
@@ -193,7 +198,9 @@ export class Channel {
     this.read.set(place.partition, place)
     this.began.set(place.partition, place)
     this.candles.begin(since, isAgain)
-    if (isAgain) this.quotes.doubt(this.instruments.values())
+    if (!isAgain) return
+    this.quotes.doubt(this.instruments.values())
+    this.follower?.missed()
   }
 
   /** Tells every client of this channel the time of its market; for a slow client it waits like a tick, and is evicted like one. */

@@ -55,6 +55,8 @@ export interface HubSettings {
 export interface Follower {
   /** What was published, each in order, what the channel has passed over included. */
   readonly published: (ticks: ReadonlyArray<Tick>, quotes: ReadonlyArray<Quote>) => void
+  /** Something may have been lost on its way here: of which instruments nobody knows. */
+  readonly missed: () => void
   /** A run begins anew: what came before counts no more. */
   readonly restart: () => void
   /** Nothing more comes. */

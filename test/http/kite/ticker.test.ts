@@ -1,7 +1,10 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Effect } from "effect"
-import { unknownQuote } from "../../../src/schema/Quote.ts"
+import { TestClock } from "effect/testing"
+import { StoreError } from "../../../src/schema/Errors.ts"
+import { type Quote, unknownQuote } from "../../../src/schema/Quote.ts"
 import { type Tick, tradingDayStart } from "../../../src/schema/Tick.ts"
+import { TickStore } from "../../../src/streams/ports/TickStore.ts"
 import { tickOf } from "../../support/hub.ts"
 import { instrumentOf } from "../../support/instruments.ts"
 import { accessBy, keysFile, makeKey } from "../../support/keys.ts"
@@ -41,6 +44,63 @@ const served = Effect.map(serveKite({ store: memoryStore(filled()) }), (all) => 
   ...all,
   open: openTicker(all.port)
 }))
+
+const bookOf = (more: Partial<Quote> = {}): Quote => ({
+  ...unknownQuote(),
+  instrument_token: INFY,
+  exchange_ts: OPEN + 12_000_000,
+  feed: "snapshot",
+  received_ts: OPEN + 12_000_000,
+  source: ["raw", 7, 1] as const,
+  old: false,
+  ...more
+})
+
+/** Lets time pass, and whatever waits for it go on. */
+const pass = (seconds: number) =>
+  Effect.gen(function* () {
+    for (let quarters = 0; quarters < seconds * 4; quarters++) {
+      yield* TestClock.adjust(250)
+      yield* Effect.promise(() => new Promise(setImmediate))
+    }
+  })
+
+/** A store that answers nothing until it is there, and has come to an offset of the log. */
+class Late {
+  readonly rows = filled()
+  isThere = true
+  offset = 0
+  bookmarks = 0
+  days = 0
+  readonly layer = memoryStore(this.rows, {
+    bookmarks: (incarnation) =>
+      Effect.sync(() => {
+        this.bookmarks++
+        return [{ partition: 0, incarnation, offset: this.offset }] as never
+      }),
+    daysSoFar: (tokens) =>
+      Effect.gen({ self: this }, function* () {
+        this.days++
+        if (!this.isThere) return yield* new StoreError({ operation: "daysSoFar", message: "away", transient: true })
+        return yield* Effect.flatMap(TickStore, (store) => store.daysSoFar(tokens)).pipe(
+          Effect.provide(memoryStore(this.rows))
+        )
+      })
+  })
+
+  /** Puts ticks of INFY there up to a position. */
+  write(from: number, to: number): void {
+    for (let n = from; n <= to; n++) {
+      const { price, volume, exchange_ts } = later(n)
+      this.rows.ticks.push(
+        storedTick({ instrument_token: INFY, exchange_ts, price, volume, sequence_id: n, position: n })
+      )
+    }
+  }
+}
+/** A tick of INFY as the log and the store have it; the offset behind it is its position. */
+const later = (position: number) => live(INFY, position, position === 500 ? 7 : 200, { volume: 1 })
+const from = (offset: number) => ({ bookmark: { partition: 0, incarnation: "a", offset }, isBehind: false })
 
 describe("Kite's ticker", () => {
   it.live("sends what is known at once, in the mode that is asked for, and then what changes", () =>
@@ -106,26 +166,19 @@ describe("Kite's ticker", () => {
       ticker.say({ a: "mode", v: ["full", [INFY]] })
       yield* ticker.until(() => ticker.packets.some(({ mode }) => mode === "full"))
       const before = ticker.packets.length
-      const quote = {
-        ...unknownQuote(),
-        instrument_token: INFY,
-        exchange_ts: OPEN + 12_000_000,
-        feed: "snapshot",
-        received_ts: OPEN + 12_000_000,
-        source: ["raw", 7, 1] as const,
-        old: false,
-        bid: [[110, 5, 2] as const],
-        ask: [[110.05, 6, 1] as const],
+      const quote = bookOf({
+        bid: [[110, 5, 2]],
+        ask: [[110.05, 6, 1]],
         total_buy_quantity: 50,
         oi: 1234,
         previous_close: 91,
         day_volume: 60
-      }
+      })
       hub.publish([], undefined, undefined, [quote, { ...quote, old: true, oi: 1 }])
       yield* ticker.until(() => ticker.packets.length > before)
       const packet = ticker.packets.at(-1)!
       assert.containsSubset(packet, { lastPrice: 110, oi: 1234, close: 91, volume: 60, buyQuantity: 50 })
-      assert.deepStrictEqual([packet.bid[0], packet.ask[0]], [quote.bid[0], quote.ask[0]])
+      assert.deepStrictEqual([packet.bid[0], packet.ask[0]], [quote.bid![0], quote.ask![0]])
       assert.deepStrictEqual(packet.bid[1], [0, 0, 0])
       // The same again changes nothing.
       hub.publish([], undefined, undefined, [quote])
@@ -199,6 +252,123 @@ describe("Kite's ticker", () => {
       yield* ticker.until(() => ticker.of(INFY).length === 1)
       hub.publish([live(INFY, 11, 111)])
       yield* ticker.until(() => ticker.of(INFY).length === 2)
+    }).pipe(Effect.scoped)
+  )
+
+  it.effect("sends what is live while the store does not answer, and the day so far once it does", () =>
+    Effect.gen(function* () {
+      const late = new Late()
+      late.isThere = false
+      const { hub, port } = yield* serveKite({ store: late.layer })
+      const ticker = yield* openTicker(port)
+      ticker.say({ a: "subscribe", v: [INFY] })
+      ticker.say({ a: "mode", v: ["full", [INFY]] })
+      yield* ticker.until(() => ticker.texts.length === 1)
+      assert.match(String(ticker.texts[0]!.data), /^subscribe: the store: away/)
+      hub.publish([live(INFY, 11, 99.05)])
+      yield* ticker.until(() => ticker.of(INFY).some(({ mode }) => mode === "full"))
+      // The trade as it is; of the day nothing is made up.
+      const none = { volume: 0, open: 0, high: 0, low: 0, close: 0, averagePrice: 0 }
+      assert.containsSubset(ticker.of(INFY).at(-1), { lastPrice: 99.05, lastQuantity: 5, ...none })
+      const quote = bookOf({ oi: 1234, open: 98, day_volume: 77 })
+      hub.publish([], undefined, undefined, [quote])
+      yield* ticker.until(() => ticker.of(INFY).at(-1)?.oi === 1234)
+      assert.containsSubset(ticker.of(INFY).at(-1), { lastPrice: 99.05, open: 98, volume: 77, close: 0 })
+      yield* pass(600)
+      const tries = late.days
+      assert.isBelow(tries, 200)
+      hub.publish([live(INFY, 12, 98, { volume: 30 })])
+      late.isThere = true
+      yield* pass(10)
+      yield* ticker.until(() => ticker.of(INFY).at(-1)?.close === 90)
+      const whole = { lastPrice: 98, volume: 90, open: 98, high: 110, low: 98, close: 90 }
+      assert.containsSubset(ticker.of(INFY).at(-1), whole)
+      // Then it is asked no more.
+      const asked = late.days
+      yield* pass(60)
+      assert.strictEqual(late.days, asked)
+      assert.strictEqual(ticker.texts.length, 1)
+    }).pipe(Effect.scoped)
+  )
+
+  it.effect("counts what the store was behind by when somebody subscribed, however late it comes to it", () =>
+    Effect.gen(function* () {
+      const late = new Late()
+      const { hub, port } = yield* serveKite({ store: late.layer })
+      hub.live.begin({ partition: 0, incarnation: "a", offset: 0 }, 0)
+      const ticker = yield* openTicker(port)
+      const all = Array.from({ length: 90 }, (_, i) => later(11 + i))
+      // The store has ten, the log a hundred, and this server has read them.
+      hub.publish(all, undefined, from(100))
+      ticker.say({ a: "subscribe", v: [INFY] })
+      yield* ticker.until(() => ticker.of(INFY).length === 1)
+      hub.publish([later(101)], undefined, from(101))
+      yield* ticker.until(() => ticker.of(INFY).length === 2)
+      assert.containsSubset(ticker.of(INFY)[1], { lastPrice: 200, volume: 55 + 1, open: 101 })
+      yield* pass(600)
+      // A question of where the store is, and none of the day until that is far enough.
+      assert.strictEqual(late.days, 1)
+      late.write(11, 100)
+      late.offset = 100
+      yield* pass(10)
+      yield* ticker.until(() => ticker.of(INFY).at(-1)?.volume === 55 + 91)
+      const asked = late.bookmarks
+      yield* pass(60)
+      assert.strictEqual(late.bookmarks, asked)
+    }).pipe(Effect.scoped)
+  )
+
+  it.effect("counts the whole day though more came than is kept before the store tells of it", () =>
+    Effect.gen(function* () {
+      const late = new Late()
+      late.isThere = false
+      const { hub, port } = yield* serveKite({ store: late.layer })
+      hub.live.begin({ partition: 0, incarnation: "a", offset: 0 }, 0)
+      const ticker = yield* openTicker(port)
+      ticker.say({ a: "subscribe", v: [INFY] })
+      yield* ticker.until(() => ticker.texts.length === 1)
+      const publish = (first: number, last: number) =>
+        hub.publish(
+          Array.from({ length: last - first + 1 }, (_, i) => later(first + i)),
+          undefined,
+          from(last)
+        )
+      publish(11, 700)
+      publish(701, 1500)
+      late.isThere = true
+      late.offset = 10
+      yield* pass(10)
+      // What was seen live is counted, whatever is kept of it.
+      yield* ticker.until(() => ticker.of(INFY).at(-1)?.close === 90)
+      assert.containsSubset(ticker.of(INFY).at(-1), { open: 101, low: 7, high: 200 })
+      assert.isAtLeast(ticker.of(INFY).at(-1)!.volume, 1490)
+      publish(1501, 1600)
+      late.write(11, 1550)
+      late.offset = 1550
+      yield* pass(10)
+      yield* ticker.until(() => ticker.of(INFY).at(-1)?.volume === 55 + 1590)
+      publish(1601, 1602)
+      yield* ticker.until(() => ticker.of(INFY).at(-1)?.volume === 55 + 1592)
+      assert.containsSubset(ticker.of(INFY).at(-1), { open: 101, low: 7, high: 200, close: 90 })
+    }).pipe(Effect.scoped)
+  )
+
+  it.effect("finds the day again where something was lost on its way here", () =>
+    Effect.gen(function* () {
+      const late = new Late()
+      const { hub, port } = yield* serveKite({ store: late.layer })
+      hub.live.begin({ partition: 0, incarnation: "a", offset: 10 }, 0)
+      late.offset = 10
+      const ticker = yield* openTicker(port)
+      ticker.say({ a: "subscribe", v: [INFY] })
+      yield* ticker.until(() => ticker.of(INFY).at(-1)?.volume === 55)
+      hub.live.begin({ partition: 0, incarnation: "a", offset: 20 }, 0)
+      hub.publish([later(21)], undefined, from(21))
+      yield* ticker.until(() => ticker.of(INFY).at(-1)?.volume === 56)
+      late.write(11, 20)
+      late.offset = 20
+      yield* pass(10)
+      yield* ticker.until(() => ticker.of(INFY).at(-1)?.volume === 66)
     }).pipe(Effect.scoped)
   )
 

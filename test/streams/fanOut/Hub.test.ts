@@ -1008,26 +1008,30 @@ describe("the rule, whatever happens", () => {
 })
 
 describe("who follows the hub", () => {
-  it("is told of the market and of every replay from its beginning, of runs that begin anew and of the end", () => {
+  it("is told of the market and of every replay from its beginning, of what was lost, of runs that begin anew and of the end", () => {
     const hub = make()
     const told: Array<string> = []
     hub.follow(({ key }) => ({
       published: (ticks, quotes) =>
         told.push(`${key}: ${ticks.map(({ position }) => position).join()} ${quotes.length}`),
+      missed: () => told.push(`${key}: missed`),
       restart: () => told.push(`${key}: anew`),
       close: () => told.push(`${key}: over`)
     }))
+    hub.live.begin({ partition: 0, incarnation: "a", offset: 0 }, 0)
     hub.publish(run(1, 1, 2))
+    hub.live.begin({ partition: 0, incarnation: "a", offset: 9 }, 0)
     hub.open("r1", 20_468)
     hub.channel("r1")!.publish(run(1, 1, 1))
     hub.open("r1")
     hub.close("r1")
-    assert.deepStrictEqual(told, [": 1,2 0", "r1: 1 0", "r1: anew", "r1: over"])
+    assert.deepStrictEqual(told, [": 1,2 0", ": missed", "r1: 1 0", "r1: anew", "r1: over"])
   })
 
   it("counts those who listen by way of it as listeners of a replay", () => {
     const hub = make()
-    hub.follow(() => ({ published: () => undefined, restart: () => undefined, close: () => undefined }))
+    const nothing = () => undefined
+    hub.follow(() => ({ published: nothing, missed: nothing, restart: nothing, close: nothing }))
     const channel = hub.open("r1", 20_468)
     assert.strictEqual(hub.clients("r1"), 0)
     channel.guests = 2
