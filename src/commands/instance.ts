@@ -171,7 +171,8 @@ const onMarket = <A, E, R>(given: Settings, server: Layer.Layer<A, E, R>, before
     LatestQuotes,
     Effect.gen(function* () {
       const hub = yield* FanOut
-      return knownQuotes(hub.live, yield* RecentQuotes, yield* TickStore)
+      const find = knownQuotes(hub.live, yield* RecentQuotes, yield* TickStore)
+      return (tokens: ReadonlyArray<number>) => Effect.map(find(tokens), ({ quotes }) => quotes)
     })
   )
   const audience = Layer.effect(ReplayAudience, Effect.map(FanOut, replayAudience))

@@ -38,6 +38,8 @@ export class Watched {
   need: LogPlace | undefined
   /** What has come since, until what was found reaches up to it. */
   pending: Array<Tick> | undefined
+  /** No later quote is to be found than what is known, if only that there is none. */
+  isQuoteNewest = true
 
   constructor(token: number, market: Market) {
     this.figures = new Figures(token)
@@ -45,11 +47,12 @@ export class Watched {
     this.stood = market.channel.place(token)
     this.need = market.channel.readTo(token)
     this.pending = []
+    this.isQuoteNewest = false
   }
 
   /** Nothing is to be found that is not known. */
   get isSettled(): boolean {
-    return this.isFound && this.pending === undefined
+    return this.isFound && this.pending === undefined && this.isQuoteNewest
   }
 
   /** Whether what was found up to a place says all up to where the stream stood. */
@@ -124,7 +127,9 @@ export class Market implements Follower {
    */
   found(one: Watched, known: Known | undefined, isAll: boolean): void {
     const { figures, pending } = one
-    if (this.watched.get(figures.token) !== one || one.isSettled) return
+    if (this.watched.get(figures.token) !== one) return
+    // As it was first found, and what has come since: that is all.
+    if (one.isFound && pending === undefined) return
     one.isFound = true
     const isOfDay = known !== undefined && (figures.day === undefined || known.day >= figures.day)
     if (isOfDay) {
@@ -199,7 +204,9 @@ export class Market implements Follower {
   private takeQuote(quote: Quote, told: Set<Watcher>): void {
     if (quote.old) return
     const one = this.carried(quote.instrument_token, quote.exchange_ts)
-    if (one?.figures.takeQuote(quote) === true) this.tell(one, told)
+    if (one === undefined) return
+    one.isQuoteNewest = true
+    if (one.figures.takeQuote(quote)) this.tell(one, told)
   }
 
   private tell({ figures, watchers }: Watched, told: Set<Watcher>): void {
@@ -215,6 +222,7 @@ export class Market implements Follower {
       this.pending -= one.pending?.length ?? 0
       one.isFound = false
       one.pending = []
+      one.isQuoteNewest = false
       // How far its stream came before says nothing of what was lost.
       one.stood = undefined
       one.need = this.channel.readTo(token)

@@ -8,6 +8,7 @@ import type { StoreError } from "../../schema/Errors.ts"
 import type { Quote } from "../../schema/Quote.ts"
 import { tradingDay, tradingDayStart } from "../../schema/Tick.ts"
 import { MIN_MICROS } from "../../schema/Time.ts"
+import type { FoundQuotes } from "../../streams/fanOut/history.ts"
 import type { LogPlace } from "../../streams/fanOut/parts.ts"
 import { RecentMap } from "../../streams/log/recentMap.ts"
 import { History } from "../../streams/ports/History.ts"
@@ -83,10 +84,10 @@ export interface FindDays {
 }
 
 /** The live market's newest quotes of instruments, of those that have any. */
-export type LatestQuotes = (tokens: ReadonlyArray<number>) => Effect.Effect<ReadonlyMap<number, Quote>, StoreError>
+export type FindQuotes = (tokens: ReadonlyArray<number>) => Effect.Effect<FoundQuotes, StoreError>
 
 export const makeFindDays = (
-  latestQuotes: LatestQuotes
+  findQuotes: FindQuotes
 ): Effect.Effect<FindDays, never, History | TickStore | Scope.Scope> =>
   Effect.gen(function* () {
     const history = yield* History
@@ -148,21 +149,21 @@ export const makeFindDays = (
       return known
     })
 
-    /** Asks the store for the live market's days, and tells `take` of each instrument. */
+    /** Asks the store for the live market's days, and tells `take` of each instrument; `failed`: quotes, it did not say. */
     const ofStore = (
       tokens: ReadonlyArray<number>,
-      take: (token: number, quote: Quote | undefined) => Figures,
+      take: (token: number, quote: Quote | undefined, failed: boolean) => Figures,
       found: (token: number, known: Known | undefined) => void
     ): Effect.Effect<void, StoreError> =>
       Effect.gen(function* () {
         for (let at = 0; at < tokens.length; at += ASKED_AT_ONCE) {
           const some = tokens.slice(at, at + ASKED_AT_ONCE)
-          const [days, quotes] = yield* Effect.all([store.daysSoFar(some), latestQuotes(some)])
+          const [days, { failed, quotes }] = yield* Effect.all([store.daysSoFar(some), findQuotes(some)])
           yield* Effect.forEach(
             some,
             Effect.fnUntraced(function* (token) {
               const day = days.get(token)
-              const figures = take(token, quotes.get(token))
+              const figures = take(token, quotes.get(token), failed)
               found(token, day === undefined ? undefined : yield* knownOf(day, quotes.get(token)))
               yield* withClose(figures)
             }),
@@ -196,10 +197,16 @@ export const makeFindDays = (
         }
         yield* ofStore(
           [...asked.keys()],
-          (token, quote) => {
-            const { figures } = asked.get(token)!.one
-            if (quote !== undefined) figures.takeQuote(quote)
-            return figures
+          (token, quote, failed) => {
+            const { need, one } = asked.get(token)!
+            const { channel } = market
+            const isInMemory = channel.hasNewestQuote(token)
+            const newest = isInMemory ? channel.quote(token) : quote
+            if (newest !== undefined) one.figures.takeQuote(newest)
+            // Nobody knows how far the store is to come, or it has.
+            const isTold = !failed && need === one.need && (need === undefined || isReached(need))
+            if (isInMemory || isTold) one.isQuoteNewest = true
+            return one.figures
           },
           (token, known) => {
             const { need, one } = asked.get(token)!

@@ -95,7 +95,7 @@ export const knownQuotes =
     recent: Pick<RecentQuotes["Service"], "latest">,
     store: Pick<TickStore["Service"], "latestQuotes">
   ) =>
-  (tokens: ReadonlyArray<number>): Effect.Effect<ReadonlyMap<number, Quote>> =>
+  (tokens: ReadonlyArray<number>): Effect.Effect<FoundQuotes> =>
     Effect.suspend(() => {
       const known = new Map<number, Quote>()
       for (const token of tokens) {
@@ -103,14 +103,14 @@ export const knownQuotes =
         if (quote !== undefined) known.set(token, quote)
       }
       const rest = tokens.filter((token) => !memory.hasNewestQuote(token))
-      if (rest.length === 0) return Effect.succeed(known)
-      return Effect.map(quotesFrom(recent, store)(rest), ({ quotes }) => {
+      if (rest.length === 0) return Effect.succeed({ quotes: known, failed: false })
+      return Effect.map(quotesFrom(recent, store)(rest), ({ failed, quotes }) => {
         for (const [token, quote] of quotes) {
           // Looked up again: one may have come meanwhile.
           const there = memory.quote(token) ?? known.get(token)
           known.set(token, there === undefined || isLater(quote, there) ? quote : there)
         }
-        return known
+        return { quotes: known, failed }
       })
     })
 

@@ -353,6 +353,27 @@ describe("Kite's ticker", () => {
     }).pipe(Effect.scoped)
   )
 
+  it.effect("finds an instrument's quote again once the store has come to where somebody subscribed", () =>
+    Effect.gen(function* () {
+      const late = new Late()
+      const { hub, port } = yield* serveKite({ store: late.layer })
+      hub.live.begin({ partition: 0, incarnation: "a", offset: 20 }, 0)
+      late.rows.quotes.push(bookOf({ oi: 1 }))
+      const ticker = yield* openTicker(port)
+      ticker.say({ a: "subscribe", v: [INFY] })
+      ticker.say({ a: "mode", v: ["full", [INFY]] })
+      yield* ticker.until(() => ticker.of(INFY).at(-1)?.oi === 1)
+      yield* pass(60)
+      late.rows.quotes.push(bookOf({ exchange_ts: OPEN + 13_000_000, oi: 2 }))
+      late.offset = 20
+      yield* pass(10)
+      yield* ticker.until(() => ticker.of(INFY).at(-1)?.oi === 2)
+      const asked = late.bookmarks
+      yield* pass(60)
+      assert.strictEqual(late.bookmarks, asked)
+    }).pipe(Effect.scoped)
+  )
+
   it.effect("finds the day again where something was lost on its way here", () =>
     Effect.gen(function* () {
       const late = new Late()

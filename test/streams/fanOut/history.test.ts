@@ -146,7 +146,7 @@ describe("the newest quotes outside memory", () => {
       }
       assert.deepStrictEqual(
         yield* knownQuotes(memory, { latest }, stored())([1, 2, 3, 4, 5, 6]),
-        mapOf(inMemory.get(1)!, outside.get(2)!, inMemory.get(3)!, outside.get(4)!)
+        { quotes: mapOf(inMemory.get(1)!, outside.get(2)!, inMemory.get(3)!, outside.get(4)!), failed: false }
       )
       assert.deepStrictEqual(asked, [[2, 3, 4, 6]])
     })
