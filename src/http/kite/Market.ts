@@ -30,6 +30,8 @@ export interface Watcher {
 export class Watched {
   readonly figures: Figures
   readonly watchers = new Set<Watcher>()
+  /** Something of the run has come of it. */
+  hasCome = false
   /** The day so far was found, if only up to where the store was then. */
   isFound = false
   /** Where its stream stood when it was first wanted, as far as anybody knows: what is found may be older than that. */
@@ -114,9 +116,9 @@ export class Market implements Follower {
     if (one?.watchers.delete(watcher) === true) this.release(one)
   }
 
-  /** Of the live market nothing is carried on with that nobody wants. */
+  /** Nothing is carried on with that nobody wants; of a replay what has come is, for who comes later. */
   private release(one: Watched): void {
-    if (!this.isLive || one.watchers.size > 0) return
+    if (one.hasCome || one.watchers.size > 0) return
     this.watched.delete(one.figures.token)
     this.pending -= one.pending?.length ?? 0
   }
@@ -171,7 +173,9 @@ export class Market implements Follower {
     if (this.isLive) return this.watched.get(token)
     this.since ??= exchange_ts
     this.newest = exchange_ts
-    return this.want(token)
+    const one = this.want(token)
+    one.hasCome = true
+    return one
   }
 
   private take(tick: Tick, told: Set<Watcher>): void {
@@ -238,7 +242,7 @@ export class Market implements Follower {
     const told = new Set<Watcher>()
     for (const [token, one] of this.watched) {
       one.figures.forget()
-      one.isFound = false
+      one.isFound = one.hasCome = false
       for (const watcher of one.watchers) told.add(watcher)
       if (one.watchers.size === 0) this.watched.delete(token)
     }

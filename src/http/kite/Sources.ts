@@ -63,8 +63,15 @@ export class Sources {
     const market = new Market(channel)
     this.markets.set(channel.key, market)
     const over = [...this.markets.values()].filter(({ isOver }) => isOver)
-    for (const { key } of over.slice(0, Math.max(0, over.length - MAX_OVER))) this.markets.delete(key)
+    for (const { key } of over.slice(0, Math.max(0, over.length - MAX_OVER))) this.forget(key)
     return market
+  }
+
+  /** Nothing can be asked of a replay any more: who names its day has another begin. */
+  private forget(key: string): void {
+    this.markets.delete(key)
+    this.begun.delete(key)
+    for (const [text, id] of this.days) if (id === key) this.days.delete(text)
   }
 
   private sourceOf(market: Market, replay?: Replay): Source {

@@ -274,7 +274,7 @@ export const makeFindDays = (
         const close = yield* closeBefore(token, day)
         const { last, part, turnover } = yield* before(token, day, cut)
         // Somebody else may have found it meanwhile, or the run begun anew, whose watchers find what lies before it.
-        if (one.isFound || market.run !== run || market.of(token) !== one) return
+        if (one.isFound || market.run !== run) return
         if ((market.since ?? from) !== cut) return yield* findOfRun(market, one, at)
         one.isFound = true
         if (figures.isKnown) figures.precede(part, turnover)
