@@ -156,6 +156,17 @@ describe("the layout", () => {
     assert.deepStrictEqual(wrong, [])
   })
 
+  it("loads the web server in one place, which says before how long a head may be", () => {
+    const loading = all
+      .map(({ file }) => file)
+      .filter((file) =>
+        /^(?:import (?!type )|export ).*from "uWebSockets\.js"/m.test(readFileSync(join(src, file), "utf8"))
+      )
+    assert.deepStrictEqual(loading, ["http/uws.ts"])
+    const first = all.find(({ file }) => file === "http/uws.ts")!.imports[0]
+    assert.strictEqual(first, "http/headLimit.ts")
+  })
+
   it("opens every file with a sentence on what it decides", () => {
     const silent = all
       .map(({ file }) => file)

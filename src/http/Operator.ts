@@ -2,8 +2,6 @@
  * Decides what a worker answers, and whom: its health and whether it is ready whoever reaches METRICS_HOST, its metrics
  * only loopback, the addresses that METRICS_ALLOW names, and who shows an API key that may read.
  */
-
-import * as uWS from "uWebSockets.js"
 import { Context, Effect, Layer } from "effect"
 import { PrometheusMetrics } from "effect/observability"
 import { LiveKey } from "../layers/keys/ApiKeys.ts"
@@ -16,6 +14,7 @@ import { guard, guardRules } from "./guard.ts"
 import { isLoopbackHost, listen, portOf, reachableHost } from "./listen.ts"
 import { READ, whole } from "./needs.ts"
 import { figuresRefused, HEALTH_PATHS, isLoopback, namedReaders } from "./operators.ts"
+import * as uWS from "./uws.ts"
 
 export type OperatorSettings = Pick<
   Settings,

@@ -2,8 +2,6 @@
  * Decides how the platform is reached: one uWebSockets.js app on HOST and PORT, over TLS where a certificate is named,
  * the guard before everything, routes through Effect's web handler, WebSockets and the like mounted natively beside them.
  */
-
-import * as uWS from "uWebSockets.js"
 import { Context, Effect, Layer, type Scope } from "effect"
 import { HttpEffect, HttpRouter, type HttpServerRequest } from "effect/http"
 import { LiveKey } from "../layers/keys/ApiKeys.ts"
@@ -30,6 +28,7 @@ import { figuresRefused, HEALTH_PATHS, isLoopback, namedReaders } from "./operat
 import { OPENAPI_PATH, routes } from "./routes.ts"
 import { SIMULATED_HEADER } from "./simulatedMark.ts"
 import { checkTls, openApp } from "./tlsApp.ts"
+import * as uWS from "./uws.ts"
 
 export { requestOrigin } from "./head.ts"
 

@@ -1,10 +1,10 @@
 /** Decides how a port is listened on: by this process alone, or not at all. */
-import * as uWS from "uWebSockets.js"
 import { lookup } from "node:dns/promises"
 import { isIP } from "node:net"
 import { Effect } from "effect"
 import { SettingError, StartError } from "../schema/Errors.ts"
 import { showValue } from "../schema/Explain.ts"
+import * as uWS from "./uws.ts"
 
 /** `LIBUS_LISTEN_EXCLUSIVE_PORT`, which the package exports but does not declare. */
 const LISTEN_EXCLUSIVE_PORT = 1

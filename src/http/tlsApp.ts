@@ -2,7 +2,6 @@
  * Decides how the server speaks TLS: from version 1.2 on and with forward secrecy only, showing whoever connects the
  * certificate that the files hold at the time. One who is connected stays so when it is renewed.
  */
-import * as uWS from "uWebSockets.js"
 import { Clock, type Duration, Effect, Result, type Scope } from "effect"
 import { SettingError } from "../schema/Errors.ts"
 import * as metrics from "../streams/metrics.ts"
@@ -18,6 +17,7 @@ import {
   type TlsSettings,
   tlsFiles
 } from "./certificate.ts"
+import * as uWS from "./uws.ts"
 
 /** How often the files are looked at: what is renewed is shown within two of these. */
 const LOOK = "1 second"

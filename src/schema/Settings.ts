@@ -438,12 +438,12 @@ const defaulted = {
     "3000",
     "instruments that one WebSocket to the gateway subscribes to; more are refused by a text error, the others flow"
   ),
-  KITE_QUOTE_INSTRUMENTS: setting(whole(1, 10_000), "500", "instruments of one /quote of the gateway"),
-  KITE_LTP_INSTRUMENTS: setting(
-    whole(1, 10_000),
-    "1000",
-    "instruments of one /quote/ohlc or /quote/ltp of the gateway"
+  KITE_QUOTE_INSTRUMENTS: setting(
+    whole(1, 5_000),
+    "500",
+    "instruments of one /quote of the gateway; a request's head has room for 64 KiB, some 1,500 by name and 5,000 by token"
   ),
+  KITE_LTP_INSTRUMENTS: setting(whole(1, 5_000), "1000", "instruments of one /quote/ohlc or /quote/ltp of the gateway"),
   KITE_QUOTE_RATE: setting(
     whole(1, 100_000),
     "1",

@@ -1,6 +1,8 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Effect, Layer } from "effect"
+import { MAX_QUOTES } from "../../src/http/Api.ts"
 import { writeCursor } from "../../src/http/cursor.ts"
+import { MAX_HEAD_BYTES } from "../../src/http/headLimit.ts"
 import { MAX_VOLUME } from "../../src/schema/Candle.ts"
 import { StoreError } from "../../src/schema/Errors.ts"
 import { isPrintable } from "../../src/schema/printable.ts"
@@ -84,6 +86,31 @@ describe("dates", () => {
           assert.deepInclude(answer.json, { _tag: "BadRequest", parameter: "cursor" })
         }
       }
+    }).pipe(Effect.scoped)
+  )
+})
+
+describe("a request's head", () => {
+  /** The most tokens, each as long as one may be, with commas as clients write them that mask what may be masked. */
+  const many = Array.from({ length: MAX_QUOTES }, (_, i) => 2_147_000_000 + i)
+  const url = `/api/v1/quotes?tokens=${many.join("%2C")}`
+
+  it.live("has room for as many tokens as a route takes, beside what a browser sends", () =>
+    Effect.gen(function* () {
+      const { port } = yield* serve({ store: memoryStore(holding(storedTick())) })
+      const answer = yield* ask(port, url, { headers: { cookie: "x".repeat(4000) } })
+      assert.strictEqual(answer.status, 200, answer.text)
+      const { quotes } = answer.json as { readonly quotes: ReadonlyArray<unknown> }
+      assert.strictEqual(quotes.length, MAX_QUOTES)
+    }).pipe(Effect.scoped)
+  )
+
+  it.live("is refused where it is longer than that, and the connection ends", () =>
+    Effect.gen(function* () {
+      const { port } = yield* serve({ store: memoryStore(holding(storedTick())) })
+      const padded = (bytes: number) => ask(port, "/healthz", { headers: { "x-padding": "x".repeat(bytes) } })
+      assert.strictEqual((yield* padded(MAX_HEAD_BYTES - 1000)).status, 200)
+      assert.strictEqual((yield* padded(MAX_HEAD_BYTES)).status, 431)
     }).pipe(Effect.scoped)
   )
 })

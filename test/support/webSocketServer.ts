@@ -1,10 +1,10 @@
 /** Decides how tests meet `/ws` over real sockets: an app on a free port, and clients that check the rule. */
-import * as uWS from "uWebSockets.js"
 import { Effect, Result } from "effect"
 import WebSocket, { type PerMessageDeflateOptions } from "ws"
 import type { KeyAccess } from "../../src/http/access.ts"
 import type { ClientLog } from "../../src/http/clientLog.ts"
 import { guard, guardRules } from "../../src/http/guard.ts"
+import * as uWS from "../../src/http/uws.ts"
 import { mountWebSocket, type WebSocketObserver, type WebSocketSettings } from "../../src/http/WebSocket.ts"
 import type { Instrument } from "../../src/schema/Instrument.ts"
 import type { ServerMessage } from "../../src/schema/Protocol.ts"

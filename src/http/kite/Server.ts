@@ -2,7 +2,6 @@
  * Decides how the gateway is reached: Kite Connect's paths on a port of its own, behind the same front as the platform's
  * other port, each request let in by its pair, within its allowance, answered by one table of routes.
  */
-import * as uWS from "uWebSockets.js"
 import { Clock, Context, Effect, Layer } from "effect"
 import { SettingError, type StartError } from "../../schema/Errors.ts"
 import type { Settings } from "../../schema/Settings.ts"
@@ -24,6 +23,7 @@ import { type Head, header } from "../head.ts"
 import { isLoopbackHost, listen, portOf, reachableHost } from "../listen.ts"
 import { check } from "../Server.ts"
 import { openApp } from "../tlsApp.ts"
+import * as uWS from "../uws.ts"
 import {
   BAD_TOKEN,
   failure,

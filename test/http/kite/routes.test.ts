@@ -227,6 +227,37 @@ describe("Kite's quotes", () => {
     }).pipe(Effect.scoped)
   )
 
+  it.live("of as many instruments as may be asked for are answered, by names as long as they are", () =>
+    Effect.gen(function* () {
+      const rows = new Rows()
+      const names = Array.from(
+        { length: 1001 },
+        (_, i) => `BANKNIFTY99DEC${30_000 + i * 100}${i % 2 === 0 ? "CE" : "PE"}`
+      )
+      for (const [i, symbol] of names.entries()) {
+        const instrument_token = 13_568_258 + i * 256
+        rows.instruments.set(instrument_token, instrumentOf(instrument_token, symbol, "NFO", { asset_class: "OPT" }))
+        rows.ticks.push(storedTick({ instrument_token }))
+      }
+      const { get } = yield* serveKite({ store: memoryStore(rows) })
+      // As Python writes them.
+      const asked = (count: number) =>
+        names
+          .slice(0, count)
+          .map((name) => `i=NFO%3A${name}`)
+          .join("&")
+      for (const [route, most] of [
+        ["/quote", 500],
+        ["/quote/ohlc", 1000],
+        ["/quote/ltp", 1000]
+      ] as const) {
+        const found = dataOf(yield* get(`${route}?${asked(most)}`)) as object
+        assert.strictEqual(Object.keys(found).length, most, route)
+        isFailure(yield* get(`${route}?${asked(most + 1)}`), 400, "InputException", /Max permitted is/)
+      }
+    }).pipe(Effect.scoped)
+  )
+
   it.effect("of too many instruments, or of none, are refused in Kite's words", () =>
     Effect.gen(function* () {
       const { get } = yield* serveKite({ store: memoryStore(ROWS), settings: { KITE_QUOTE_INSTRUMENTS: 2 } })
