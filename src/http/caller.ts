@@ -55,11 +55,7 @@ export interface Days {
 }
 
 /** What a token means on some days; now, where none are given. */
-const meantOn = (
-  token: number,
-  instruments: Pick<Instruments["Service"], "get" | "meanings">,
-  days: Days | undefined
-) => {
+export const meantOn = (token: number, instruments: Pick<Instruments["Service"], "get" | "meanings">, days?: Days) => {
   if (days === undefined) return [instruments.get(token)]
   const meant = instruments.meanings(token).filter(({ from, through }) => from <= days.through && through >= days.from)
   return meant.length === 0 ? [undefined] : meant.map(({ instrument }) => instrument)

@@ -30,8 +30,17 @@ export interface Known {
   readonly so_far: Part | undefined
   /** Rupees times pieces. */
   readonly turnover: number
-  readonly previousClose: number | undefined
+  readonly previousClose: Close | undefined
 }
+
+/** What a trading day, since 1970, closed at. */
+export interface Close {
+  readonly price: number
+  readonly day: number
+}
+
+/** Whether figures of a trading day may be told. */
+export type SeesDay = (day: number) => boolean
 
 const MICROS_PER_SECOND = 1_000_000
 const NO_LEVEL: Level = [0, 0, 0]
@@ -39,6 +48,8 @@ const LEVELS = 5
 
 const five = (levels: ReadonlyArray<Level> | undefined): ReadonlyArray<Level> =>
   Array.from({ length: LEVELS }, (_, at) => levels?.[at] ?? NO_LEVEL)
+
+const EVERY_DAY: SeesDay = () => true
 
 /** What a feed sends before there is anything to say. */
 const said = (value: number | undefined): number | undefined => (value === 0 ? undefined : value)
@@ -67,7 +78,7 @@ export class Figures {
   private soFar: Part | undefined
   private turnover = 0
   private place: Place | undefined
-  private previousClose: number | undefined
+  private previousClose: Close | undefined
   private quote: Quote | undefined
   /** What was written of this state, by mode. */
   private readonly packets = new Map<KiteMode, Uint8Array | undefined>()
@@ -98,6 +109,20 @@ export class Figures {
   /** The open interest of the day, where a quote told it. */
   get oi(): number | undefined {
     return this.quoteOfDay?.oi
+  }
+
+  /** The day of the last price: before the first trade of a day it is that of what closed before. */
+  private get priceDay(): number | undefined {
+    return this.tradedAt === 0 ? this.previousClose?.day : this.day
+  }
+
+  /** Whether all that can be said is of days that may be told. */
+  isAllOf(sees: SeesDay): boolean {
+    return [this.day, this.previousClose?.day, this.dayOfQuote].every((day) => day === undefined || sees(day))
+  }
+
+  private get dayOfQuote(): number | undefined {
+    return this.quote === undefined ? undefined : tradingDay(this.quote.exchange_ts)
   }
 
   private get quoteOfDay(): Quote | undefined {
@@ -182,9 +207,9 @@ export class Figures {
           }
   }
 
-  closedAt(price: number | undefined): void {
+  closedAt(close: Close | undefined): void {
     this.packets.clear()
-    this.previousClose ??= price
+    this.previousClose ??= close
   }
 
   /** Takes the next tick; false where it was taken before. */
@@ -196,7 +221,7 @@ export class Figures {
     const day = tradingDay(exchange_ts)
     if (this.day !== undefined && day > this.day) {
       // The last price of the day that is over is what it closed at.
-      this.previousClose = this.price
+      this.previousClose = { price: this.price, day: this.priceDay ?? this.day }
       this.soFar = undefined
       this.turnover = 0
       this.tradedAt = 0
@@ -241,16 +266,23 @@ export class Figures {
     return bytes
   }
 
-  /** All that can be said; `shift` in microseconds is added to its stamps. Undefined where there is no price. */
-  snapshot(instrument: Instrument | undefined, shift: number): Snapshot | undefined {
-    if (!this.isKnown) return undefined
+  /**
+   * All that can be said of the days that `sees` allows; `shift` in microseconds is added to its stamps. Undefined where
+   * there is no price.
+   */
+  snapshot(instrument: Instrument | undefined, shift: number, sees: SeesDay = EVERY_DAY): Snapshot | undefined {
+    const { priceDay } = this
+    if (this.day === undefined || !sees(this.day) || (priceDay !== undefined && !sees(priceDay))) return undefined
     const { token, price, soFar } = this
-    const quote = this.quoteOfDay
+    const { quoteOfDay } = this
+    const quote = quoteOfDay !== undefined && sees(tradingDay(quoteOfDay.exchange_ts)) ? quoteOfDay : undefined
+    const previousClose =
+      this.previousClose !== undefined && sees(this.previousClose.day) ? this.previousClose.price : undefined
     const isIndex = isIndexToken(token) || instrument?.asset_class === "INDEX"
     const isOfToday = quote === undefined || tradingDay(quote.exchange_ts) === this.day
     const made = isOfToday && !this.isOfSome ? soFar : undefined
     const [high, low] = [said(quote?.high), said(quote?.low)]
-    const close = said(quote?.previous_close) ?? (isOfToday ? this.previousClose : price) ?? 0
+    const close = said(quote?.previous_close) ?? (isOfToday ? previousClose : price) ?? 0
     // The packet that is at least as new as the last trade tells of that very trade.
     const isNewer = quote !== undefined && quote.exchange_ts >= this.tradedAt
     const tradedAt = Math.max(this.tradedAt, quote?.last_trade_ts ?? 0)

@@ -6,8 +6,10 @@ import type { Settings } from "../../schema/Settings.ts"
 import { tradingDay } from "../../schema/Tick.ts"
 import type { History } from "../../streams/ports/History.ts"
 import type { Instruments } from "../../streams/ports/Instruments.ts"
+import { type Days, meantOn } from "../caller.ts"
 import type { Head } from "../head.ts"
 import type { KiteAnswer, KiteRefusal } from "./answers.ts"
+import type { SeesDay } from "./Figures.ts"
 import type { FindDays } from "./findDays.ts"
 import type { Source, Sources } from "./Sources.ts"
 import type { Allowance, Visitor, Visitors } from "./Visitors.ts"
@@ -64,6 +66,18 @@ export const meantIn = ({ day }: Source, { instruments }: Gateway, token: number
 /** Whether somebody may see what a token means in a market. */
 export const maySee = ({ key }: Visitor, token: number, instrument: Instrument | undefined): boolean =>
   key === undefined || key.sees(token, instrument)
+
+/** Whether somebody may see all that a token means on some trading days. */
+export const maySeeAll = (visitor: Visitor, token: number, days: Days, { instruments }: Gateway): boolean =>
+  visitor.key?.isRestricted !== true ||
+  meantOn(token, instruments, days).every((instrument) => maySee(visitor, token, instrument))
+
+/**
+ * Whether somebody may see what a token meant on a trading day: what is known last of it may be of a former meaning.
+ * Undefined where he may see everything.
+ */
+export const seenOn = (visitor: Visitor, token: number, { instruments }: Gateway): SeesDay | undefined =>
+  visitor.key?.isRestricted === true ? (day) => maySee(visitor, token, instruments.at(token, day)) : undefined
 
 /** The token that a client's `NSE:INFY`, or its number, names in a market; undefined where it is none that he may see. */
 export const tokenOf = (name: string, visitor: Visitor, source: Source, gateway: Gateway): number | undefined => {

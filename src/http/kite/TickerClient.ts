@@ -4,8 +4,8 @@
  */
 import { DEFAULT_KITE_MODE, type KiteRequest } from "../../schema/kite/messages.ts"
 import { encodePacket, HEARTBEAT, joinPackets, type KiteMode } from "../../schema/kite/packets.ts"
-import type { Figures } from "./Figures.ts"
-import { type Gateway, maySee, meantIn } from "./Gateway.ts"
+import type { Figures, SeesDay } from "./Figures.ts"
+import { type Gateway, maySee, meantIn, seenOn } from "./Gateway.ts"
 import type { Watcher } from "./Market.ts"
 import type { Source } from "./Sources.ts"
 import type { Visitor } from "./Visitors.ts"
@@ -177,9 +177,8 @@ export class TickerClient implements Watcher {
   }
 
   private add(figures: Figures): void {
-    const { gateway, source } = this.options
     const mode = this.modes.get(figures.token)
-    const packet = mode === undefined ? undefined : packetOf(figures, mode, source, gateway)
+    const packet = mode === undefined ? undefined : packetOf(figures, mode, this.options)
     if (packet === undefined) return
     this.frame.push(packet)
     if (this.frame.length >= MAX_PACKETS) this.flush()
@@ -222,9 +221,16 @@ export class TickerClient implements Watcher {
   }
 }
 
-/** The bytes of what is known, the same for all that want it in one mode. */
-const packetOf = (figures: Figures, mode: KiteMode, source: Source, gateway: Gateway): Uint8Array | undefined =>
-  figures.packet(mode, () => {
-    const snapshot = figures.snapshot(meantIn(source, gateway, figures.token), source.shift())
+/** The bytes of what is known, the same for all that want it in one mode and may see all of it. */
+const packetOf = (
+  figures: Figures,
+  mode: KiteMode,
+  { gateway, source, visitor }: TickerOptions
+): Uint8Array | undefined => {
+  const sees = seenOn(visitor, figures.token, gateway)
+  const write = (only?: SeesDay) => {
+    const snapshot = figures.snapshot(meantIn(source, gateway, figures.token), source.shift(), only)
     return snapshot === undefined ? undefined : encodePacket({ ...snapshot, mode })
-  })
+  }
+  return sees === undefined || figures.isAllOf(sees) ? figures.packet(mode, write) : write(sees)
+}

@@ -14,7 +14,7 @@ import { RecentMap } from "../../streams/log/recentMap.ts"
 import { History } from "../../streams/ports/History.ts"
 import { type DaySoFar, type TickCursor, TickStore } from "../../streams/ports/TickStore.ts"
 import { newestBars } from "../newestBars.ts"
-import { Figures, type Known, type Part } from "./Figures.ts"
+import { type Close, Figures, type Known, type Part } from "./Figures.ts"
 import type { Market, Watched } from "./Market.ts"
 
 /** Instruments asked of the store in one question. */
@@ -93,7 +93,7 @@ export const makeFindDays = (
     const history = yield* History
     const store = yield* TickStore
     const scope = yield* Effect.scope
-    const closes = new RecentMap<string, { readonly price: number | undefined }>(MAX_CLOSES)
+    const closes = new RecentMap<string, { readonly close: Close | undefined }>(MAX_CLOSES)
 
     const minutes = (token: number, from: number, to: number) =>
       history.candles({ instrument_token: token, interval: "1m", from, to, limit: PAGE })
@@ -102,7 +102,7 @@ export const makeFindDays = (
     const closeBefore = Effect.fnUntraced(function* (token: number, day: number) {
       const key = `${token} ${day}`
       const known = closes.get(key)
-      if (known !== undefined) return known.price
+      if (known !== undefined) return known.close
       const found = yield* newestBars(history, {
         token,
         segment: undefined,
@@ -113,9 +113,10 @@ export const makeFindDays = (
         session: "all",
         now: (yield* Clock.currentTimeMillis) * 1000
       })
-      const price = found[0]?.close
-      closes.set(key, { price })
-      return price
+      const [bar] = found
+      const close = bar === undefined ? undefined : { price: bar.close, day: tradingDay(bar.ts) }
+      closes.set(key, { close })
+      return close
     })
 
     const withClose = Effect.fnUntraced(function* (figures: Figures) {
@@ -281,7 +282,7 @@ export const makeFindDays = (
         else if (last !== undefined || close !== undefined) {
           figures.begin({
             day,
-            price: last?.price ?? close!,
+            price: last?.price ?? close!.price,
             volume: last?.volume ?? 0,
             exchange_ts: last?.exchange_ts ?? 0,
             place: undefined,

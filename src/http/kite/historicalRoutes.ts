@@ -12,8 +12,9 @@ import { barOpen, type Segment } from "../../schema/Sessions.ts"
 import { tradingDay } from "../../schema/Tick.ts"
 import type { TickCursor, TickStore } from "../../streams/ports/TickStore.ts"
 import { bars } from "../bars.ts"
+import { daysOf } from "../range.ts"
 import { badInput, marked, refused, success } from "./answers.ts"
-import { type Asked, type Gateway, maySee, meantIn, type Route } from "./Gateway.ts"
+import { type Asked, type Gateway, maySeeAll, meantIn, type Route } from "./Gateway.ts"
 
 const MICROS_PER_MINUTE = 60_000_000
 const MICROS_PER_DAY = 86_400_000_000
@@ -145,13 +146,8 @@ const answerHistorical = ({ path, query, visitor }: Asked, gateway: Gateway) =>
       return yield* badInput("continuous: contracts are not joined here: expected 0, got 1")
     }
     const source = yield* sources.of(visitor)
-    const instrument = meantIn(source, gateway, token)
-    if (token < 1 || token > MAX_TOKEN || instrument === undefined) {
-      return yield* badInput(`invalid token: no instrument has ${showText(path.token!)}`)
-    }
-    if (!maySee(visitor, token, instrument)) {
-      return yield* refused("PermissionException", `key "${visitor.key?.name}" is not for ${token}`)
-    }
+    const unknown = badInput(`invalid token: no instrument has ${showText(path.token!)}`)
+    if (token < 1 || token > MAX_TOKEN) return yield* unknown
     const [since, until] = [query.get("from"), query.get("to")]
     const from = kiteTimeOf("from", since ?? "")
     if (typeof from === "string") return yield* badInput(from)
@@ -163,6 +159,16 @@ const answerHistorical = ({ path, query, visitor }: Asked, gateway: Gateway) =>
     if (to - from >= (days + 1) * MICROS_PER_DAY) return yield* badInput(`interval exceeds max limit: ${days} days`)
 
     const shift = source.shift()
+    // Stamps are whole seconds, and the last is included.
+    const range = { from: from - shift, to: to - shift + 1 }
+    if (!maySeeAll(visitor, token, daysOf(range.from, range.to), gateway)) {
+      return yield* refused(
+        "PermissionException",
+        `key "${visitor.key?.name}" is not for ${token} on all of these days`
+      )
+    }
+    // Who may not see it is not told whether there is one.
+    if (meantIn(source, gateway, token) === undefined) return yield* unknown
     const now = source.now()
     const past = source.day === undefined ? history : asOf(history, now, (of) => source.market.of(of)?.figures.oi)
     const day = source.day ?? tradingDay(gateway.now())
@@ -170,9 +176,7 @@ const answerHistorical = ({ path, query, visitor }: Asked, gateway: Gateway) =>
       token,
       interval,
       segment: instruments.segment(token, day),
-      from: from - shift,
-      // Stamps are whole seconds, and the last is included.
-      to: to - shift + 1,
+      ...range,
       now
     })
     const tellsOi = isSet(query.get("oi"))

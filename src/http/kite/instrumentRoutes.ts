@@ -8,7 +8,7 @@ import { isExpired } from "../../schema/Meaning.ts"
 import { tradingDay } from "../../schema/Tick.ts"
 import { header } from "../head.ts"
 import { badInput, type KiteAnswer, marked, refused } from "./answers.ts"
-import { type Asked, type Gateway, maySee, type Route } from "./Gateway.ts"
+import { type Asked, type Gateway, maySee, type Route, seenOn } from "./Gateway.ts"
 
 const COLUMNS =
   "instrument_token,exchange_token,tradingsymbol,name,last_price,expiry,strike,tick_size,lot_size,instrument_type,segment,exchange"
@@ -65,7 +65,9 @@ const answerInstruments = ({ head, path, visitor }: Asked, gateway: Gateway) =>
       if (one === undefined || isExpired(one, day) || !maySee(visitor, token, one)) continue
       if (exchange !== undefined && one.exchange !== exchange) continue
       isSimulated ||= one.exchange === SIMULATED_EXCHANGE
-      lines.push(line(one, replayed === undefined ? (market.channel.lastPrice(token) ?? 0) : 0))
+      const last = replayed === undefined ? market.channel.lastMinute(token) : undefined
+      const isSeen = last !== undefined && seenOn(visitor, token, gateway)?.(tradingDay(last.ts)) !== false
+      lines.push(line(one, isSeen ? last.close.price : 0))
     }
     // Without a line break at the end: one client would take what follows it for an instrument.
     const text = lines.join("\n")

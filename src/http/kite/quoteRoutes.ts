@@ -4,7 +4,7 @@ import { kiteStamp } from "../../schema/kite/asked.ts"
 import type { Level } from "../../schema/Quote.ts"
 import { badInput, marked, success } from "./answers.ts"
 import type { Snapshot } from "./Figures.ts"
-import { type Asked, type Gateway, meantIn, type Route, tokenOf } from "./Gateway.ts"
+import { type Asked, type Gateway, meantIn, type Route, seenOn, tokenOf } from "./Gateway.ts"
 
 const level = ([price, quantity, orders]: Level): string =>
   `{"price":${price},"quantity":${quantity},"orders":${orders}}`
@@ -43,7 +43,8 @@ const answerQuotes =
       const found = yield* gateway.findDays.read(source.market, distinct, source.now())
       const shift = source.shift()
       const entries = tokens.flatMap(([name, token]) => {
-        const quote = found.get(token)?.snapshot(meantIn(source, gateway, token), shift)
+        const instrument = meantIn(source, gateway, token)
+        const quote = found.get(token)?.snapshot(instrument, shift, seenOn(visitor, token, gateway))
         return quote === undefined ? [] : [`${JSON.stringify(name)}:${write(quote)}`]
       })
       return marked(success(`{${entries.join(",")}}`), gateway.instruments.isSimulated(distinct))

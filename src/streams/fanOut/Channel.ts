@@ -10,6 +10,7 @@ import { UNKNOWN } from "./backfill.ts"
 import { Candles } from "./Candles.ts"
 import { type ClientQueue, Frame, MAX_DELIVERY, type Notice, type Published, textNotice } from "./ClientQueue.ts"
 import { Listened, Listener, Offers, TURN_FRAMES } from "./Listened.ts"
+import type { MinuteBar } from "./MinuteBar.ts"
 import type { ChannelHost, Follower, LogPlace, Member, Origin } from "./parts.ts"
 import { Quotes } from "./Quotes.ts"
 import { Silence } from "./Silence.ts"
@@ -136,7 +137,12 @@ export class Channel {
 
   /** The last price of an instrument whose newest bars are in memory. */
   lastPrice(token: number): number | undefined {
-    return this.instruments.get(token)?.bars.newest?.close.price
+    return this.lastMinute(token)?.close.price
+  }
+
+  /** The newest minute of an instrument that has a price. */
+  lastMinute(token: number): MinuteBar | undefined {
+    return this.instruments.get(token)?.bars.newest
   }
 
   /** What is known of an instrument's book and day, where it is in memory. */

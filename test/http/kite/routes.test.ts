@@ -1,14 +1,18 @@
 import { gunzipSync } from "node:zlib"
 import { assert, describe, it } from "@effect/vitest"
 import { Effect } from "effect"
+import { TestClock } from "effect/testing"
 import { StoreError } from "../../../src/schema/Errors.ts"
 import { type Instrument, SIMULATED_EXCHANGE } from "../../../src/schema/Instrument.ts"
 import { unknownQuote } from "../../../src/schema/Quote.ts"
+import type { Settings } from "../../../src/schema/Settings.ts"
 import type { StoredTick } from "../../../src/streams/ports/TickStore.ts"
+import { tickOf } from "../../support/hub.ts"
 import { instrumentOf } from "../../support/instruments.ts"
 import { accessBy, keysFile, makeKey } from "../../support/keys.ts"
 import { barsOf, memoryStore, OPEN, Rows, storedTick } from "../memoryStore.ts"
 import { type Answer, ask } from "../serving.ts"
+import { FORMER_OPEN, FORMER_PRICE, PRICE, REUSED, REUSED_NAME, reusedRows } from "./reusedToken.ts"
 import { serveKite } from "./serving.ts"
 
 const MINUTE = 60_000_000
@@ -506,6 +510,99 @@ describe("Where there are API keys, the access_token", () => {
         })
       assert.strictEqual((dataOf(yield* session(desk.text)) as Record<string, unknown>).access_token, desk.text)
       isFailure(yield* session("guess"), 403, "TokenException", /^Token is invalid or has expired\.$/)
+    }).pipe(Effect.scoped)
+  )
+})
+
+describe("Of a token that was another contract's, a key for the present one", () => {
+  const some = makeKey("some", { instruments: [REUSED_NAME] })
+  const desk = makeKey("desk")
+  const serving = (hasTraded: boolean, settings: Partial<Settings> = {}) =>
+    Effect.gen(function* () {
+      yield* TestClock.setTime((OPEN + 3_600_000_000) / 1000)
+      const { path } = yield* keysFile([desk, some])
+      return yield* serveKite({ store: memoryStore(reusedRows(hasTraded)), access: accessBy(path), settings })
+    })
+  const candles = (from: string, to: string) => `/instruments/historical/${REUSED}/day?from=${from}&to=${to}`
+
+  it.effect("is answered candles of its own days, and refused any range with a day of the other", () =>
+    Effect.gen(function* () {
+      const { by } = yield* serving(true)
+      const rows = (answer: Answer) => (dataOf(answer) as { candles: ReadonlyArray<unknown> }).candles.length
+      assert.strictEqual(rows(yield* by(`k:${some.text}`, candles("2025-12-31", "2026-01-16"))), 1)
+      for (const range of [
+        ["2025-12-17", "2025-12-17"],
+        ["2025-12-30", "2026-01-16"],
+        ["2025-12-30 15:00:00", "2025-12-31 00:00:00"]
+      ] as const) {
+        const path = candles(...range).replaceAll(" ", "+")
+        isFailure(
+          yield* by(`k:${some.text}`, path),
+          403,
+          "PermissionException",
+          /not for 13568258 on all of these days/
+        )
+      }
+      assert.strictEqual(rows(yield* by(`k:${desk.text}`, candles("2025-12-17", "2026-01-16"))), 2)
+    }).pipe(Effect.scoped)
+  )
+
+  it.effect("is refused the other's days of a replay whose stamps are today's, where they are told to be", () =>
+    Effect.gen(function* () {
+      const { by, replays } = yield* serving(true, { KITE_SHIFT: "true" })
+      replays.put("abc1", OPEN - DAY, OPEN - DAY)
+      // 15 January is told as the 16th: 31 December as 1 January.
+      const first = yield* by(`replay:abc1:${some.text}`, candles("2026-01-01", "2026-01-16"))
+      assert.strictEqual(first.status, 200, first.text)
+      const before = yield* by(`replay:abc1:${some.text}`, candles("2025-12-31", "2026-01-16"))
+      isFailure(before, 403, "PermissionException", /on all of these days/)
+    }).pipe(Effect.scoped)
+  )
+
+  it.effect("is told no figure of the other's in a quote: neither its last price nor what it closed at", () =>
+    Effect.gen(function* () {
+      const ofBoth = function* (hasTraded: boolean) {
+        const { by } = yield* serving(hasTraded)
+        const path = `/quote?i=${REUSED_NAME}&i=${REUSED}`
+        type Quotes = Record<string, { readonly last_price: number; readonly ohlc: { readonly close: number } }>
+        return [
+          dataOf(yield* by(`k:${some.text}`, path)) as Quotes,
+          dataOf(yield* by(`k:${desk.text}`, path)) as Quotes
+        ] as const
+      }
+      const [none, former] = yield* ofBoth(false)
+      assert.deepStrictEqual(none, {})
+      assert.strictEqual(former[REUSED_NAME]!.last_price, FORMER_PRICE)
+      const [own, all] = yield* ofBoth(true)
+      const shown = ({ last_price, ohlc }: (typeof own)[string]) => [last_price, ohlc.close]
+      assert.deepStrictEqual(Object.values(own).map(shown), Array(2).fill([PRICE, 0]))
+      assert.deepStrictEqual(Object.values(all).map(shown), Array(2).fill([PRICE, FORMER_PRICE]))
+    }).pipe(Effect.scoped)
+  )
+
+  it.effect("is told no price of the other's in the list of instruments", () =>
+    Effect.gen(function* () {
+      const { by, hub } = yield* serving(false)
+      const price = function* (key: string) {
+        const { text } = yield* by(`k:${key}`, "/instruments")
+        return text.split("\n")[1]!.split(",")[4]
+      }
+      hub.publish([tickOf(REUSED, 1, 1, { exchange_ts: FORMER_OPEN, price: FORMER_PRICE })])
+      assert.deepStrictEqual([yield* price(some.text), yield* price(desk.text)], ["0", String(FORMER_PRICE)])
+      hub.publish([tickOf(REUSED, 1, 2, { exchange_ts: OPEN, price: PRICE })])
+      assert.deepStrictEqual([yield* price(some.text), yield* price(desk.text)], [String(PRICE), String(PRICE)])
+    }).pipe(Effect.scoped)
+  )
+
+  it.effect("is told of a replay before its first trade nothing that the other closed at", () =>
+    Effect.gen(function* () {
+      const { by, replays } = yield* serving(false)
+      replays.put("abc1", OPEN, null)
+      const path = `/quote/ltp?i=${REUSED_NAME}`
+      assert.deepStrictEqual(dataOf(yield* by(`replay:abc1:${some.text}`, path)), {})
+      assert.deepStrictEqual(dataOf(yield* by(`replay:abc1:${desk.text}`, path)), {
+        [REUSED_NAME]: { instrument_token: REUSED, last_price: FORMER_PRICE }
+      })
     }).pipe(Effect.scoped)
   )
 })

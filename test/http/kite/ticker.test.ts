@@ -10,6 +10,7 @@ import { instrumentOf } from "../../support/instruments.ts"
 import { accessBy, keysFile, makeKey } from "../../support/keys.ts"
 import { memoryStore, OPEN, Rows, storedTick } from "../memoryStore.ts"
 import { ask } from "../serving.ts"
+import { FORMER_PRICE, PRICE, REUSED, REUSED_NAME, reusedRows } from "./reusedToken.ts"
 import { serveKite } from "./serving.ts"
 import { connectTicker, openTicker, Ticker } from "./tickerClient.ts"
 
@@ -594,6 +595,29 @@ describe("Kite's ticker", () => {
       const { code } = yield* ticker.until(() => ticker.closed)
       assert.strictEqual(code, 1008)
       assert.match(String(ticker.texts[0]?.data), /no replay is called fff/)
+    }).pipe(Effect.scoped)
+  )
+
+  it.live("sends a key for what a token means now nothing of what it meant before, and others all", () =>
+    Effect.gen(function* () {
+      const [some, desk] = [makeKey("some", { instruments: [REUSED_NAME] }), makeKey("desk")]
+      const file = yield* keysFile([some, desk])
+      const { hub, port } = yield* serveKite({ store: memoryStore(reusedRows(false)), access: accessBy(file.path) })
+      const own = yield* openTicker(port, `?api_key=a&access_token=${some.text}`)
+      const all = yield* openTicker(port, `?api_key=b&access_token=${desk.text}`)
+      for (const ticker of [own, all]) ticker.say({ a: "subscribe", v: [REUSED] })
+      yield* all.until(() => all.packets.length === 1)
+      hub.publish([live(REUSED, 2, PRICE)])
+      yield* own.until(() => own.packets.length > 0)
+      yield* all.until(() => all.packets.length === 2)
+      for (const { close, lastPrice } of own.packets) assert.deepStrictEqual([lastPrice, close], [PRICE, 0])
+      assert.deepStrictEqual(
+        all.packets.map(({ close, lastPrice }) => [lastPrice, close]),
+        [
+          [FORMER_PRICE, 0],
+          [PRICE, FORMER_PRICE]
+        ]
+      )
     }).pipe(Effect.scoped)
   )
 
