@@ -26,7 +26,11 @@ const SEGMENT_ENDS: Readonly<Record<AssetClass, string>> = { EQ: "", FUT: "-FUT"
 const segmentOf = ({ asset_class, exchange }: Instrument): string =>
   asset_class === "INDEX" ? "INDICES" : exchange + SEGMENT_ENDS[asset_class]
 
-const line = (one: Instrument, lastPrice: number): string =>
+/** A date as it is told where stamps are moved by so many microseconds. */
+const movedDate = (date: string, shift: number): string =>
+  shift === 0 ? date : new Date(Date.parse(`${date}T00:00:00Z`) + shift / 1000).toISOString().slice(0, 10)
+
+const line = (one: Instrument, lastPrice: number, shift: number): string =>
   [
     one.instrument_token,
     // The broker's tokens are made of the exchange's, and of the segment in the last byte.
@@ -34,7 +38,7 @@ const line = (one: Instrument, lastPrice: number): string =>
     field(one.tradingsymbol),
     field(one.name ?? ""),
     lastPrice,
-    one.expiry ?? "",
+    one.expiry === null ? "" : movedDate(one.expiry, shift),
     one.strike ?? 0,
     one.tick_size,
     one.lot_size ?? (one.asset_class === "INDEX" ? 0 : 1),
@@ -53,8 +57,10 @@ const answerInstruments = ({ head, path, visitor }: Asked, gateway: Gateway) =>
     if (exchange !== undefined && !isExchange(exchange)) {
       return yield* badInput(`exchange: expected one such as NSE, got ${showText(path.exchange!)}`)
     }
-    const { day: replayed, market } = yield* sources.of(visitor)
+    const source = yield* sources.of(visitor)
+    const { day: replayed, market } = source
     const day = replayed ?? tradingDay(now())
+    const shift = source.shift()
     const lines = [COLUMNS]
     let isSimulated = false
     const all = instruments.all()
@@ -67,7 +73,7 @@ const answerInstruments = ({ head, path, visitor }: Asked, gateway: Gateway) =>
       isSimulated ||= one.exchange === SIMULATED_EXCHANGE
       const last = replayed === undefined ? market.channel.lastMinute(token) : undefined
       const isSeen = last !== undefined && seenOn(visitor, token, gateway)?.(tradingDay(last.ts)) !== false
-      lines.push(line(one, isSeen ? last.close.price : 0))
+      lines.push(line(one, isSeen ? last.close.price : 0, shift))
     }
     // Without a line break at the end: one client would take what follows it for an instrument.
     const text = lines.join("\n")

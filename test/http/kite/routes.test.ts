@@ -674,6 +674,30 @@ describe("On a replay", () => {
     }).pipe(Effect.scoped)
   )
 
+  it.effect("contracts expire as many days from today as from the replayed day where its stamps are today's", () =>
+    Effect.gen(function* () {
+      const rows = new Rows()
+      for (const [i, expiry] of ["2026-01-15", "2026-01-16", "2026-01-23", "2026-02-26"].entries()) {
+        const contract = { asset_class: "FUT", expiry, lot_size: 75 } as const
+        rows.instruments.set(FUTURE + i * 256, instrumentOf(FUTURE + i * 256, `NIFTY26W${i}FUT`, "NFO", contract))
+      }
+      rows.instruments.set(INFY, instrumentOf(INFY, "INFY"))
+      const expiries = function* (settings: Partial<Settings>) {
+        yield* TestClock.setTime(Date.parse("2026-03-13T12:00:00+05:30"))
+        const { by, replays } = yield* serveKite({ store: memoryStore(rows), settings })
+        replays.put("abc1", at("00:00:00"), null)
+        const { text } = yield* by("replay:abc1:t", "/instruments")
+        return text
+          .split("\n")
+          .slice(1)
+          .map((line) => line.split(",")[5])
+      }
+      assert.deepStrictEqual(yield* expiries({}), ["", "2026-01-16", "2026-01-23", "2026-02-26"])
+      const moved = yield* expiries({ KITE_SHIFT: "true" })
+      assert.deepStrictEqual(moved, ["", "2026-03-13", "2026-03-20", "2026-04-23"])
+    }).pipe(Effect.scoped)
+  )
+
   it.effect("a day that is named is replayed for whoever asks, once for all of them", () =>
     Effect.gen(function* () {
       const { by, replays } = yield* served
