@@ -26,6 +26,7 @@ import {
 } from "../../schema/kite/messages.ts"
 import { decodeFrame, HEARTBEAT, joinPackets, type KiteMode, type KitePacket } from "../../schema/kite/packets.ts"
 import { guard, guardRules } from "../guard.ts"
+import { MAX_HEAD_BYTES } from "../headLimit.ts"
 import { type Fault, readFault } from "./faults.ts"
 import type { KiteBoard } from "./KiteBoard.ts"
 import { ltpAnswer, ohlcAnswer, quoteAnswer } from "./restAnswers.ts"
@@ -552,7 +553,7 @@ export const serveKite = (
       subscriptions: [...connections].reduce((sum, { modes }) => sum + modes.size, 0)
     })
 
-    const server = createServer((request, response) => {
+    const server = createServer({ maxHeaderSize: MAX_HEAD_BYTES }, (request, response) => {
       const parts: Array<Uint8Array> = []
       let bytes = 0
       request.on("data", (part: Uint8Array) => {

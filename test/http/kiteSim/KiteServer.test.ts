@@ -285,6 +285,8 @@ describe("a simulated Kite over REST", () => {
       assert.deepStrictEqual(prices.data, {
         [name]: { instrument_token: packet.token, last_price: packet.lastPrice }
       })
+      const named = (count: number) => ask(played, `/quote/ltp?${"i=NFO%3ABANKNIFTY99DEC52000CE&".repeat(count)}`)
+      assert.deepStrictEqual([(yield* named(1000)).status, (yield* named(1001)).status], [200, 400])
       const many = yield* ask(played, `/quote?${"i=SIM:A&".repeat(501)}`)
       assert.deepStrictEqual([many.status, json(many.text).error_type], [400, "InputException"])
       const none = yield* ask(played, "/orders")
