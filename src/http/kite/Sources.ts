@@ -1,6 +1,7 @@
 /**
  * Decides which market somebody's `api_key` leads to: the live one, a replay that was started elsewhere, or a day that is
- * replayed for whoever names it: begun with the first subscription, and anew where it is over and somebody connects.
+ * replayed for whoever names it: begun with the first subscription, standing still while no ticker listens, and anew
+ * where it is over, or was left for good, and somebody comes.
  */
 import { Effect, Semaphore } from "effect"
 import { shiftToToday } from "../../schema/kite/asked.ts"
@@ -15,6 +16,9 @@ import type { Visitor } from "./Visitors.ts"
 /** Replays that are over and can still be asked of. */
 const MAX_OVER = 8
 
+/** A day whose last ticker has gone for so long is over: who lost his connection is back sooner. */
+const LEFT_MICROS = 10_000_000
+
 /** A market as somebody asks of it. */
 export interface Source {
   readonly market: Market
@@ -24,7 +28,11 @@ export interface Source {
   readonly now: () => number
   /** Added to every stamp that is told, and taken from those that are asked for. */
   readonly shift: () => number
-  /** Somebody listens: a replay that waits for it begins. */
+  /** A ticker is there. */
+  readonly enter: () => void
+  /** It has gone, and a day stands still where it was the last. */
+  readonly leave: () => Effect.Effect<void>
+  /** Somebody listens: a replay that waits for it begins, or goes on. */
   readonly begin: Effect.Effect<void>
 }
 
@@ -44,14 +52,22 @@ export interface SourcesOptions {
   readonly started: (visitor: Visitor, started: Started) => void
 }
 
+/** The replay of a day. */
+interface Day {
+  readonly id: string
+  /** It stands still until somebody subscribes. */
+  isWaiting: boolean
+  /** When its last ticker went; undefined while one is there, and before the first. */
+  leftAt: number | undefined
+}
+
 const isOver = ({ state }: Replay): boolean => state === "ended" || state === "failed"
 
 export class Sources {
   private readonly options: SourcesOptions
   private readonly markets = new Map<string, Market>()
-  /** The replays of days, by how they were asked for; those that have begun. */
-  private readonly days = new Map<string, string>()
-  private readonly begun = new Set<string>()
+  /** The replays of days, by how they were asked for. */
+  private readonly days = new Map<string, Day>()
   private readonly starting = Semaphore.makeUnsafe(1)
 
   constructor(options: SourcesOptions) {
@@ -76,9 +92,19 @@ export class Sources {
 
   private sourceOf(market: Market, replay?: Replay): Source {
     const { now, replays, shifts } = this.options
-    if (replay === undefined) return { market, day: undefined, now, shift: () => 0, begin: Effect.void }
+    const enter = () => {
+      market.channel.guests++
+    }
+    const leave = () => {
+      market.channel.guests--
+      return Effect.void
+    }
+    if (replay === undefined) {
+      return { market, day: undefined, now, shift: () => 0, enter, leave, begin: Effect.void }
+    }
     const { from, id } = replay
     const day = tradingDay(from)
+    const played = [...this.days.values()].find((one) => one.id === id)
     return {
       market,
       day,
@@ -90,15 +116,37 @@ export class Sources {
           })
         ),
       shift: () => (shifts ? shiftToToday(day, now()) : 0),
+      enter: () => {
+        enter()
+        if (played !== undefined) played.leftAt = undefined
+      },
+      leave: () => {
+        leave()
+        return played === undefined ? Effect.void : this.left(market, played)
+      },
       begin: Effect.suspend(() => {
-        if (![...this.days.values()].includes(id) || this.begun.has(id)) return Effect.void
-        this.begun.add(id)
+        if (played?.isWaiting !== true) return Effect.void
+        played.isWaiting = false
         return Effect.ignore(replays.change(id, { state: "running" }))
       })
     }
   }
 
-  /** `connects`: somebody begins to listen, and a day that is over begins anew. */
+  /** A ticker has left a day: after the last one it stands still, so that nothing of it is missed. */
+  private left(market: Market, day: Day): Effect.Effect<void> {
+    const { now, replays } = this.options
+    return Effect.gen(function* () {
+      if (market.channel.guests > 0) return
+      day.leftAt = now()
+      const { state } = yield* replays.get(day.id)
+      // One that somebody has paused is his to go on with.
+      if (state !== "running" || market.channel.guests > 0) return
+      day.isWaiting = true
+      yield* replays.change(day.id, { state: "paused" })
+    }).pipe(Effect.ignore)
+  }
+
+  /** `connects`: somebody begins to listen, and a day that is over begins anew. One that was left does for whoever asks. */
   readonly of = (visitor: Visitor, connects = false): Effect.Effect<Source, KiteRefusal> => {
     const { wish } = visitor
     if (wish.kind === "live") return Effect.succeed(this.sourceOf(this.markets.get(this.options.hub.live.key)!))
@@ -124,22 +172,25 @@ export class Sources {
     { date, speed }: { readonly date: string; readonly speed: Replay["speed"] },
     connects: boolean
   ): Effect.Effect<Source, KiteRefusal> {
-    const { replays, started } = this.options
+    const { now, replays, started } = this.options
     return Effect.gen({ self: this }, function* () {
       const known = this.days.get(text)
       if (known !== undefined) {
-        const replay = yield* Effect.orElseSucceed(replays.get(known), () => undefined)
-        const market = this.markets.get(known)
-        if (replay !== undefined && market !== undefined && !(connects && isOver(replay))) {
+        const replay = yield* Effect.orElseSucceed(replays.get(known.id), () => undefined)
+        const market = this.markets.get(known.id)
+        const isLeft = known.leftAt !== undefined && now() - known.leftAt >= LEFT_MICROS
+        if (replay !== undefined && market !== undefined && !isLeft && !(connects && isOver(replay))) {
           return this.sourceOf(market, replay)
         }
-        this.days.delete(text)
-        this.begun.delete(known)
       }
       if (visitor.key?.isRestricted === true) {
         const { name } = visitor.key
         const message = `api_key: key "${name}" is for some instruments, and a day is replayed with all: expected replay: and the id of a replay`
         return yield* refused("PermissionException", message)
+      }
+      if (known !== undefined) {
+        this.days.delete(text)
+        yield* Effect.ignore(replays.stop(known.id))
       }
       const replay = yield* replays.start({ all: true, date, speed, paused: true }).pipe(
         Effect.catchTags({
@@ -149,7 +200,7 @@ export class Sources {
           StoreError: (error) => Effect.fail(storeRefusal(error))
         })
       )
-      this.days.set(text, replay.id)
+      this.days.set(text, { id: replay.id, isWaiting: true, leftAt: undefined })
       started(visitor, { id: replay.id, date, speed })
       return this.sourceOf(this.markets.get(replay.id)!, replay)
     })

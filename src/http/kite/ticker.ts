@@ -231,7 +231,7 @@ export const mountTicker = (app: TemplatedApp, services: TickerServices): (() =>
     const socket = connection.socket!
     const { visitor } = connection
     connection.source = source
-    source.market.channel.guests++
+    source.enter()
     connection.client = new TickerClient({
       gateway,
       socket,
@@ -315,7 +315,7 @@ export const mountTicker = (app: TemplatedApp, services: TickerServices): (() =>
       count(identities, visitor.identity, -1)
       access?.observer.figuresOf(visitor.key?.name ?? "").connections(-1)
       client?.close()
-      if (source !== undefined) source.market.channel.guests--
+      if (source !== undefined) run(source.leave())
       tell()
     }
   }

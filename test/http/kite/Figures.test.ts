@@ -1,6 +1,7 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Figures } from "../../../src/http/kite/Figures.ts"
 import { type Quote, unknownQuote } from "../../../src/schema/Quote.ts"
+import { tradingDay } from "../../../src/schema/Tick.ts"
 import { tickOf } from "../../support/hub.ts"
 import { instrumentOf } from "../../support/instruments.ts"
 import { OPEN } from "../memoryStore.ts"
@@ -111,6 +112,29 @@ describe("What is known of an instrument", () => {
     figures.take(tick(1, 100, 10))
     figures.takeQuote(quote(86_400, { total_buy_quantity: 5 }))
     assert.containsSubset(shown(figures), { lastPrice: 100, open: 0, high: 0, volume: 0, close: 100, buyQuantity: 5 })
+  })
+
+  it("is of the days that may be told alone: the last price, what a packet said, and what the day before closed at", () => {
+    const figures = new Figures(INFY)
+    const today = tradingDay(OPEN)
+    const since = (first: number) => (day: number) => day >= first
+    const told = (first: number) => figures.snapshot(instrumentOf(INFY, "INFY"), 0, since(first))
+    figures.closedAt({ price: 90, day: today - 3 })
+    figures.take(tick(1, 100, 10))
+    assert.containsSubset(told(today - 3), { lastPrice: 100, close: 90 })
+    assert.containsSubset(told(today - 2), { lastPrice: 100, close: 0 })
+    assert.isUndefined(told(today + 1))
+    assert.deepStrictEqual([figures.isAllOf(since(today - 3)), figures.isAllOf(since(today - 2))], [true, false])
+    // A packet of tomorrow tells nothing of itself to whom today may not be told.
+    figures.takeQuote(quote(86_400, { total_buy_quantity: 5 }))
+    assert.isUndefined(told(today + 1))
+    assert.strictEqual(told(today)!.buyQuantity, 5)
+    const only = figures.snapshot(instrumentOf(INFY, "INFY"), 0, (day) => day === today)!
+    assert.deepStrictEqual([only.buyQuantity, only.lastPrice], [0, 100])
+    // The next day's first trade makes today's price its close.
+    figures.take(tickOf(INFY, 2, 1, { exchange_ts: OPEN + 86_400 * SECOND, price: 120, volume: 2 }))
+    assert.strictEqual(told(today)!.close, 100)
+    assert.strictEqual(told(today + 1)!.close, 0)
   })
 
   it("has its stamps moved as asked, is written once a state, and nothing of a run is kept over its beginning", () => {

@@ -61,7 +61,11 @@ export class PlayedReplays {
           this.all.set(id, next)
           return next
         }),
-      stop: () => Effect.void,
+      stop: (id) =>
+        Effect.sync(() => {
+          const found = this.all.get(id)
+          if (found !== undefined) this.all.set(id, { ...found, state: "ended" })
+        }),
       isSimulated: () => false,
       returned: () => undefined
     })

@@ -103,6 +103,12 @@ class Late {
 const later = (position: number) => live(INFY, position, position === 500 ? 7 : 200, { volume: 1 })
 const from = (offset: number) => ({ bookmark: { partition: 0, incarnation: "a", offset }, isBehind: false })
 
+/** Waits for what the server does by itself. */
+const holding = (holds: () => boolean) =>
+  Effect.promise(async () => {
+    while (!holds()) await new Promise<void>((resolve) => setImmediate(resolve))
+  })
+
 describe("Kite's ticker", () => {
   it.live("sends what is known at once, in the mode that is asked for, and then what changes", () =>
     Effect.gen(function* () {
@@ -534,6 +540,85 @@ describe("Kite's ticker", () => {
         assert.isUndefined(ticker.closed)
         assert.strictEqual(hub.clients("da2"), 1)
       }).pipe(Effect.scoped)
+  )
+
+  /** Somebody who has subscribed to a day that is replayed at 60 times its pace, which goes. */
+  const listening = Effect.fnUntraced(function* ({ port, replays }: Effect.Success<typeof served>, id: string) {
+    const ticker = yield* openTicker(port, "?api_key=replay:2026-01-16@60&access_token=b")
+    ticker.say({ a: "subscribe", v: [INFY] })
+    yield* holding(() => replays.all.get(id)?.state === "running")
+    return ticker
+  })
+
+  it.effect(
+    "has a day stand still when the last of its tickers goes, and go on where it was for who is soon back",
+    () =>
+      Effect.gen(function* () {
+        const all = yield* served
+        const { by, hub, replays } = all
+        const first = yield* listening(all, "da1")
+        const second = yield* listening(all, "da1")
+        yield* first.until(() => first.of(INFY).length > 0)
+        yield* holding(() => hub.clients("da1") === 2)
+        hub.channel("da1")!.publish([live(INFY, 1, 104)])
+        first.socket.terminate()
+        yield* holding(() => hub.clients("da1") === 1)
+        assert.strictEqual(replays.all.get("da1")!.state, "running")
+        second.socket.terminate()
+        yield* holding(() => replays.all.get("da1")!.state === "paused")
+        yield* TestClock.adjust("9 seconds")
+        // Asking alone has it not go on.
+        assert.strictEqual((yield* by("replay:2026-01-16@60:b", "/quote/ltp?i=NSE:INFY")).status, 200)
+        assert.strictEqual(replays.all.get("da1")!.state, "paused")
+        const back = yield* listening(all, "da1")
+        yield* back.until(() => back.of(INFY).at(-1)?.lastPrice === 104)
+        assert.strictEqual(replays.asked.length, 1)
+        // Who is there may be so for long.
+        yield* TestClock.adjust("1 hour")
+        assert.strictEqual((yield* by("replay:2026-01-16@60:b", "/quote/ltp?i=NSE:INFY")).status, 200)
+        assert.strictEqual(replays.asked.length, 1)
+      }).pipe(Effect.scoped)
+  )
+
+  it.effect("has a day begin anew for whoever comes ten seconds after the last of its tickers went", () =>
+    Effect.gen(function* () {
+      const all = yield* served
+      const { by, hub, port, replays } = all
+      for (const [asks, before, after] of [
+        [false, "da1", "da2"],
+        [true, "da2", "da3"]
+      ] as const) {
+        const ticker = yield* listening(all, before)
+        ticker.socket.terminate()
+        yield* holding(() => replays.all.get(before)!.state === "paused")
+        yield* TestClock.adjust("10 seconds")
+        // What a bot asks for before it listens is of the market that it will listen to.
+        if (asks) assert.strictEqual((yield* by("replay:2026-01-16@60:b", "/quote/ltp?i=NSE:INFY")).status, 200)
+        else {
+          const next = yield* openTicker(port, "?api_key=replay:2026-01-16@60&access_token=b")
+          yield* holding(() => hub.clients(after) === 1)
+          next.socket.terminate()
+          yield* holding(() => hub.clients(after) === 0)
+        }
+        assert.strictEqual(replays.all.get(before)!.state, "ended")
+        assert.strictEqual(replays.all.get(after)!.state, "paused")
+      }
+    }).pipe(Effect.scoped)
+  )
+
+  it.effect("leaves a day paused that somebody has paused, whoever goes and comes", () =>
+    Effect.gen(function* () {
+      const all = yield* served
+      const { hub, replays } = all
+      const ticker = yield* listening(all, "da1")
+      replays.put("da1", tradingDayStart(20_469), OPEN + 5_000_000, "paused")
+      ticker.socket.terminate()
+      yield* holding(() => hub.clients("da1") === 0)
+      const back = yield* openTicker(all.port, "?api_key=replay:2026-01-16@60&access_token=b")
+      back.say({ a: "subscribe", v: [INFY] })
+      yield* back.until(() => back.of(INFY).length > 0)
+      assert.strictEqual(replays.all.get("da1")!.state, "paused")
+    }).pipe(Effect.scoped)
   )
 
   it.live("begins anew with a run that begins anew: nothing of the one before is counted", () =>
