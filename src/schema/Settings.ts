@@ -426,7 +426,7 @@ const defaulted = {
   KITE_SHIFT: setting(
     Schema.Literals(["true", "false"]),
     "false",
-    "whether the gateway tells the stamps of a replayed day as if it were today"
+    "whether the gateway tells the stamps of a replayed day, and when contracts expire, as if it were today"
   ),
   KITE_CONNECTIONS: setting(
     whole(1, 1_000_000),
