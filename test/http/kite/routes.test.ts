@@ -535,7 +535,7 @@ describe("Of a token that was another contract's, a key for the present one", ()
         ["2025-12-30", "2026-01-16"],
         ["2025-12-30 15:00:00", "2025-12-31 00:00:00"]
       ] as const) {
-        const path = candles(...range).replaceAll(" ", "+")
+        const path = candles(range[0], range[1]).replaceAll(" ", "+")
         isFailure(
           yield* by(`k:${some.text}`, path),
           403,
