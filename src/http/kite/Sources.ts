@@ -1,7 +1,7 @@
 /**
  * Decides which market somebody's `api_key` leads to: the live one, a replay that was started elsewhere, or a day that is
  * replayed for whoever names it: begun with the first subscription, standing still while no ticker listens, and anew
- * where it is over, or was left for good, and somebody comes.
+ * where it is over, or was left, and somebody starts.
  */
 import { Effect, Semaphore } from "effect"
 import { shiftToToday } from "../../schema/kite/asked.ts"
@@ -61,7 +61,13 @@ interface Day {
   leftAt: number | undefined
 }
 
-const isOver = ({ state }: Replay): boolean => state === "ended" || state === "failed"
+/**
+ * What somebody comes for: to listen, to start, as a bot does by asking for the instruments, or to ask. A client that has
+ * lost its connection comes back to listen alone.
+ */
+export type Coming = "connects" | "starts" | "asks"
+
+const isOver = (replay: Replay | undefined): boolean => replay?.state === "ended" || replay?.state === "failed"
 
 export class Sources {
   private readonly options: SourcesOptions
@@ -146,13 +152,13 @@ export class Sources {
     }).pipe(Effect.ignore)
   }
 
-  /** `connects`: somebody begins to listen, and a day that is over begins anew. One that was left does for whoever asks. */
-  readonly of = (visitor: Visitor, connects = false): Effect.Effect<Source, KiteRefusal> => {
+  /** A day that is over begins anew for who connects, one that was left for who starts, and after a while for whoever comes. */
+  readonly of = (visitor: Visitor, how: Coming = "asks"): Effect.Effect<Source, KiteRefusal> => {
     const { wish } = visitor
     if (wish.kind === "live") return Effect.succeed(this.sourceOf(this.markets.get(this.options.hub.live.key)!))
     return wish.kind === "replay"
       ? this.ofReplay(wish.id)
-      : this.starting.withPermits(1)(this.ofDay(visitor, wish.text, wish.day, connects))
+      : this.starting.withPermits(1)(this.ofDay(visitor, wish.text, wish.day, how))
   }
 
   private ofReplay(id: string): Effect.Effect<Source, KiteRefusal> {
@@ -170,7 +176,7 @@ export class Sources {
     visitor: Visitor,
     text: string,
     { date, speed }: { readonly date: string; readonly speed: Replay["speed"] },
-    connects: boolean
+    how: Coming
   ): Effect.Effect<Source, KiteRefusal> {
     const { now, replays, started } = this.options
     return Effect.gen({ self: this }, function* () {
@@ -178,10 +184,9 @@ export class Sources {
       if (known !== undefined) {
         const replay = yield* Effect.orElseSucceed(replays.get(known.id), () => undefined)
         const market = this.markets.get(known.id)
-        const isLeft = known.leftAt !== undefined && now() - known.leftAt >= LEFT_MICROS
-        if (replay !== undefined && market !== undefined && !isLeft && !(connects && isOver(replay))) {
-          return this.sourceOf(market, replay)
-        }
+        const isLeft = known.leftAt !== undefined && (how === "starts" || now() - known.leftAt >= LEFT_MICROS)
+        const isDone = isLeft || (how === "connects" && isOver(replay))
+        if (replay !== undefined && market !== undefined && !isDone) return this.sourceOf(market, replay)
       }
       if (visitor.key?.isRestricted === true) {
         const { name } = visitor.key

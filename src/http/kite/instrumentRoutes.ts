@@ -57,7 +57,7 @@ const answerInstruments = ({ head, path, visitor }: Asked, gateway: Gateway) =>
     if (exchange !== undefined && !isExchange(exchange)) {
       return yield* badInput(`exchange: expected one such as NSE, got ${showText(path.exchange!)}`)
     }
-    const source = yield* sources.of(visitor)
+    const source = yield* sources.of(visitor, "starts")
     const { day: replayed, market } = source
     const day = replayed ?? tradingDay(now())
     const shift = source.shift()

@@ -275,7 +275,7 @@ export const mountTicker = (app: TemplatedApp, services: TickerServices): (() =>
       tell()
       connection.socket.send(HEARTBEAT)
       run(
-        Effect.matchEffect(gateway.sources.of(visitor, true), {
+        Effect.matchEffect(gateway.sources.of(visitor, "connects"), {
           onFailure: (refusal) =>
             Effect.sync(() => {
               connection.socket!.tell(refusal.message)

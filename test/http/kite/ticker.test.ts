@@ -606,6 +606,27 @@ describe("Kite's ticker", () => {
     }).pipe(Effect.scoped)
   )
 
+  it.effect(
+    "has a day begin anew for a bot that is started again, which asks for the instruments before it listens",
+    () =>
+      Effect.gen(function* () {
+        const all = yield* served
+        const { by, replays } = all
+        const instruments = by("replay:2026-01-16@60:b", "/instruments/NSE")
+        yield* instruments
+        const ticker = yield* listening(all, "da1")
+        // One that runs may ask again.
+        yield* instruments
+        assert.strictEqual(replays.all.get("da1")!.state, "running")
+        ticker.socket.terminate()
+        yield* holding(() => replays.all.get("da1")!.state === "paused")
+        yield* instruments
+        assert.strictEqual(replays.all.get("da1")!.state, "ended")
+        yield* listening(all, "da2")
+        assert.strictEqual(replays.asked.length, 2)
+      }).pipe(Effect.scoped)
+  )
+
   it.effect("leaves a day paused that somebody has paused, whoever goes and comes", () =>
     Effect.gen(function* () {
       const all = yield* served
