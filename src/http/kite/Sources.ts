@@ -92,8 +92,7 @@ export class Sources {
   /** Nothing can be asked of a replay any more: who names its day has another begin. */
   private forget(key: string): void {
     this.markets.delete(key)
-    this.begun.delete(key)
-    for (const [text, id] of this.days) if (id === key) this.days.delete(text)
+    for (const [text, { id }] of this.days) if (id === key) this.days.delete(text)
   }
 
   private sourceOf(market: Market, replay?: Replay): Source {

@@ -64,7 +64,7 @@ interface Connection {
   readonly rate: Rate
   /** What it said that is yet to be read. */
   readonly waiting: Waiting
-  timer?: NodeJS.Timeout
+  timer?: NodeJS.Timeout | undefined
   socket?: Socket
   client?: TickerClient
   source?: Source

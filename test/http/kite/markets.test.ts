@@ -69,7 +69,7 @@ describe("A market of the gateway", () => {
       })
       const days = 100
       for (let n = 1; n <= days; n++) {
-        const { begin, market } = yield* sources.of(asked(n), true)
+        const { begin, market } = yield* sources.of(asked(n), "connects")
         yield* begin
         played.put(market.key, OPEN, OPEN, "ended")
         hub.close(market.key)

@@ -144,10 +144,10 @@ describe("the newest quotes outside memory", () => {
         quote: (token: number) => inMemory.get(token),
         hasNewestQuote: (token: number) => token === 1 || token === 5
       }
-      assert.deepStrictEqual(
-        yield* knownQuotes(memory, { latest }, stored())([1, 2, 3, 4, 5, 6]),
-        { quotes: mapOf(inMemory.get(1)!, outside.get(2)!, inMemory.get(3)!, outside.get(4)!), failed: false }
-      )
+      assert.deepStrictEqual(yield* knownQuotes(memory, { latest }, stored())([1, 2, 3, 4, 5, 6]), {
+        quotes: mapOf(inMemory.get(1)!, outside.get(2)!, inMemory.get(3)!, outside.get(4)!),
+        failed: false
+      })
       assert.deepStrictEqual(asked, [[2, 3, 4, 6]])
     })
   )
