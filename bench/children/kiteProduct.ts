@@ -20,7 +20,7 @@ await Effect.gen(function* () {
   yield* Effect.gen(function* () {
     const sink = yield* RawSink
     const frames = new KiteFrames()
-    const records = new KiteRecords(frames.tokens, "full")
+    const records = new KiteRecords(frames.tokens, "full", settings.MAX_FUTURE_SKEW_MS)
     const inbox = new Inbox()
     const cpu = process.cpuUsage()
     const started = performance.now()

@@ -213,6 +213,7 @@ export const feedKite = (given: Settings, flags: KiteFlags, run: KiteRun) =>
       secrets,
       tokens: chosen.tokens,
       mode: flags.mode,
+      maxAheadMs: given.MAX_FUTURE_SKEW_MS,
       times: CONNECTION_TIMES,
       onSay: (level, text) => say(level, printable(text)),
       progress: (summary, isFinal) => {

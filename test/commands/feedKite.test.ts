@@ -114,7 +114,7 @@ const stopped = async (started: Started): Promise<Ended> => {
 /** Every packet and every record is in one place of the account. */
 const assertAccount = (stdout: string): void => {
   const packets =
-    /(\d+) packets in \d+ frames: (\d+) recorded, (\d+) unchanged, (\d+) outdated, (\d+) not asked for, (\d+) of another mode, (\d+) without a time/.exec(
+    /(\d+) packets in \d+ frames: (\d+) recorded, (\d+) unchanged, (\d+) outdated, (\d+) not asked for, (\d+) of another mode, (\d+) without a time, (\d+) ahead of the clock/.exec(
       stdout
     )!
   const [received, ...places] = packets.slice(1).map(Number)

@@ -197,7 +197,7 @@ const differing = async (url: string, shown: ReadonlyMap<string, KiteQuote>): Pr
 /** Each packet and each record in one place of the account that a feed settles at its end; how many records it sent. */
 const accountOf = ({ stdout }: Mdp): number => {
   const packets =
-    /(\d+) packets in \d+ frames: (\d+) recorded, (\d+) unchanged, (\d+) outdated, (\d+) not asked for, (\d+) of another mode, (\d+) without a time/.exec(
+    /(\d+) packets in \d+ frames: (\d+) recorded, (\d+) unchanged, (\d+) outdated, (\d+) not asked for, (\d+) of another mode, (\d+) without a time, (\d+) ahead of the clock/.exec(
       stdout
     )!
   const [received, ...places] = packets.slice(1).map(Number)

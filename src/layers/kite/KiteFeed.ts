@@ -31,6 +31,8 @@ export interface KiteFeedOptions {
   readonly secrets: Secrets
   readonly tokens: ReadonlyArray<number>
   readonly mode: KiteMode
+  /** How far ahead of this process's clock a stamp may be. */
+  readonly maxAheadMs: number
   readonly times?: ConnectionTimes
   /** Where Kite is asked about the token while connections are up; nowhere unless said. */
   readonly root?: string
@@ -63,7 +65,8 @@ export interface KiteSummary {
 /** The account in lines for a person: each packet is in one of the named places. */
 export const describeSummary = ({ packets: p, sent, sockets: s, waiting }: KiteSummary): string =>
   `${p.received} packets in ${s.frames} frames: ${p.recorded} recorded, ${p.unchanged} unchanged, ${p.outdated} outdated, ` +
-  `${p.unasked} not asked for, ${p.otherMode} of another mode, ${p.undated} without a time; ` +
+  `${p.unasked} not asked for, ${p.otherMode} of another mode, ${p.undated} without a time, ` +
+  `${p.ahead} ahead of the clock; ` +
   `besides ${s.unknownPackets} of unknown lengths and ${s.brokenFrames} broken frames\n` +
   `${p.records} records: ${sent} sent, ${waiting} waiting; ${p.ticks} ticks, ${p.quotes} quotes; ` +
   `${s.connected} connections, ${s.ended.closed} closed, ${s.ended.lost} lost, ${s.ended.dead} dead, ` +
@@ -76,10 +79,10 @@ export const run = (options: KiteFeedOptions): Effect.Effect<never, FeedError, R
       const sink = yield* RawSink
       const clock = yield* Clock.Clock
       const begunAt = clock.currentTimeMillisUnsafe()
-      const { mode, onSay, progress, root, secrets, tokens, wsRoot } = options
+      const { maxAheadMs, mode, onSay, progress, root, secrets, tokens, wsRoot } = options
       const times = options.times ?? CONNECTION_TIMES
       const inbox = new Inbox(options.capacity)
-      const records = new KiteRecords(tokens, mode)
+      const records = new KiteRecords(tokens, mode, maxAheadMs)
       const counts = noConnections()
       const parts = partsOf(tokens)
       let up = 0
@@ -144,7 +147,14 @@ export const run = (options: KiteFeedOptions): Effect.Effect<never, FeedError, R
             onFrame: ({ packets }, receivedTs, origin) => {
               const into: Array<RawSinkTick> = []
               let hasNews = false
+              const { ahead } = records.counts
               for (const packet of packets) hasNews = records.take(packet, receivedTs, into, origin) || hasNews
+              if (ahead === 0 && records.counts.ahead > 0) {
+                onSay(
+                  "warn",
+                  `a packet is stamped more than ${maxAheadMs} ms ahead of this host's clock: such packets are passed over and counted`
+                )
+              }
               inbox.put(into)
               return hasNews
             }

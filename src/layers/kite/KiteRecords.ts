@@ -36,6 +36,8 @@ export interface PacketCounts {
   otherMode: number
   /** Without a time of its own, while its segment does not trade, or the first one: it may be of any age. */
   undated: number
+  /** Stamped further ahead of the clock than a stamp may be: whatever came after one that was known would be older. */
+  ahead: number
 }
 
 export const noPackets = (): PacketCounts => ({
@@ -48,7 +50,8 @@ export const noPackets = (): PacketCounts => ({
   outdated: 0,
   unasked: 0,
   otherMode: 0,
-  undated: 0
+  undated: 0,
+  ahead: 0
 })
 
 /** The connection that a packet came on. */
@@ -130,10 +133,13 @@ const encoder = new TextEncoder()
 export class KiteRecords {
   readonly counts: PacketCounts = noPackets()
   readonly #mode: KiteMode
+  readonly #maxAhead: number
   readonly #known = new Map<number, Known | undefined>()
 
-  constructor(tokens: Iterable<number>, mode: KiteMode) {
+  /** `maxAheadMs` is how far ahead of the time at which its packet came a stamp may be. */
+  constructor(tokens: Iterable<number>, mode: KiteMode, maxAheadMs: number) {
     this.#mode = mode
+    this.#maxAhead = maxAheadMs * 1000
     for (const token of tokens) this.#known.set(token, undefined)
   }
 
@@ -149,6 +155,12 @@ export class KiteRecords {
     }
     if (packet.mode !== this.#mode) {
       counts.otherMode += 1
+      return false
+    }
+    // As sent: one past the last time there is would read as none.
+    const latest = Math.max(packet.lastTradeSeconds, packet.exchangeSeconds) * MICROS_PER_SECOND
+    if (latest > receivedTs + this.#maxAhead) {
+      counts.ahead += 1
       return false
     }
     const isFirst = known === undefined

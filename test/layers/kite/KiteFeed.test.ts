@@ -57,6 +57,7 @@ const feeding = (
         secrets: secretsOf({ token: Redacted.make(played.server().accessToken()) }),
         tokens: tokensOf(played),
         mode: "full",
+        maxAheadMs: 5000,
         times: quickTimes,
         onSay: (level, text) => said.push({ level, text }),
         reportMs: 10,

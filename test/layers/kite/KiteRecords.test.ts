@@ -10,6 +10,7 @@ const NIFTY_50 = 256_265
 /** 2026-01-16, a Friday, 10:00:00 IST. */
 const TEN = Date.parse("2026-01-16T10:00:00+05:30") / 1000
 const AT = TEN * 1_000_000
+const MAX_AHEAD_MS = 5000
 const NIGHT = (TEN + 12 * 3600) * 1_000_000
 
 const packet = (more: Partial<KitePacket> = {}): KitePacket => ({
@@ -61,8 +62,12 @@ const index = (more: Partial<KitePacket> = {}): KitePacket => ({
 })
 
 const reader = (mode: KitePacket["mode"] = "full") => {
-  const records = new KiteRecords([INFY, NIFTY_FUT, NIFTY_50], mode)
-  const take = (one: KitePacket, receivedTs = AT + 123_456): ReadonlyArray<Record<string, unknown>> => {
+  const records = new KiteRecords([INFY, NIFTY_FUT, NIFTY_50], mode, MAX_AHEAD_MS)
+  /** What came by default as soon as it was stamped. */
+  const take = (
+    one: KitePacket,
+    receivedTs = Math.max(TEN, one.exchangeSeconds, one.lastTradeSeconds) * 1_000_000 + 123_456
+  ): ReadonlyArray<Record<string, unknown>> => {
     const into: Array<RawSinkTick> = []
     const isNews = records.take(one, receivedTs, into)
     assert.strictEqual(isNews, into.length > 0)
@@ -77,7 +82,7 @@ const reader = (mode: KitePacket["mode"] = "full") => {
     const { counts: c } = records
     assert.strictEqual(
       c.received,
-      c.recorded + c.unchanged + c.outdated + c.unasked + c.otherMode + c.undated,
+      c.recorded + c.unchanged + c.outdated + c.unasked + c.otherMode + c.undated + c.ahead,
       JSON.stringify(c)
     )
     return c
@@ -197,7 +202,7 @@ describe("a packet of Kite's ticker as raw records", () => {
   })
 
   it("is of an index from one of two connections side by side, the later from where it says what is known", () => {
-    const records = new KiteRecords([INFY, NIFTY_50], "full")
+    const records = new KiteRecords([INFY, NIFTY_50], "full", MAX_AHEAD_MS)
     const from = (origin: Origin) => (lastPrice: number) => {
       const into: Array<RawSinkTick> = []
       records.take(index({ lastPrice }), AT + 1, into, origin)
@@ -251,5 +256,27 @@ describe("a packet of Kite's ticker as raw records", () => {
     const [record] = take(packet({ lastTradeSeconds: 7, exchangeSeconds: TEN }))
     assert.strictEqual(record!.exchange_ts, AT)
     assert.notProperty(record!.quote, "last_trade_ts")
+  })
+
+  it("passes over a packet stamped too far ahead of the clock, and knows nothing of it", () => {
+    const late = packet({ exchangeSeconds: TEN + 1, lastTradeSeconds: TEN + 1, volume: 1_192_500 })
+    const received = AT + 1_500_000
+    // 2094, and past the last time there is.
+    for (const seconds of [TEN + 7, 3_913_056_000, 4_294_967_295]) {
+      for (const ahead of [{ exchangeSeconds: seconds }, { lastTradeSeconds: seconds }]) {
+        const fresh = reader()
+        assert.deepStrictEqual(fresh.take(packet(ahead), received), [])
+        assert.strictEqual(fresh.take(late, received).length, 1)
+        const { take, settle } = reader()
+        take(packet())
+        assert.deepStrictEqual(take(packet({ ...ahead, lastPrice: 1, volume: 2_000_000 }), received), [])
+        const [record] = take(late, received)
+        assert.deepStrictEqual([record!.exchange_ts, record!.price], [AT + 1_000_000, 1573.7])
+        const { ahead: passed, outdated } = settle()
+        assert.deepStrictEqual([passed, outdated], [1, 0])
+      }
+    }
+    const { take } = reader()
+    assert.strictEqual(take(packet({ exchangeSeconds: TEN + 6 }), received).length, 2)
   })
 })
