@@ -210,7 +210,7 @@ export class KiteRecords {
     known.quoteTs = quoteTs
     known.quoteVolume = packet.volume
 
-    const tick = this.#tickOf(packet, known, traded || quoteTs, receivedTs)
+    const tick = this.#tickOf(packet, known, traded, quoteTs, receivedTs)
     const state = stateOf(packet)
     const isNews = !sameQuote(state, known.state)
     if (tick === undefined && !isNews) {
@@ -242,17 +242,18 @@ export class KiteRecords {
     into.push({ token, value: encoder.encode(encodeRawRecord(record)) })
   }
 
-  /** The tick that a packet says, where it is one that was not said before. */
-  #tickOf(packet: KitePacket, known: Known, ts: number, receivedTs: number): RawTick | undefined {
+  /** The tick that a packet says, where it is one that was not said before; `traded` is 0 where it says no such time. */
+  #tickOf(packet: KitePacket, known: Known, traded: number, quoteTs: number, receivedTs: number): RawTick | undefined {
     const { lastPrice: price, volume } = packet
+    const ts = traded || quoteTs
     // Before the first trade of a day the price is the close of the one before.
     if (price === 0) return undefined
     const hasVolume = !this.#hasNoVolume(packet)
-    if (hasVolume && volume === 0 && packet.lastTradeSeconds === 0) return undefined
+    if (hasVolume && volume === 0 && traded === 0) return undefined
     const isSame = price === known.price && volume === known.volume
-    // Without a time of its own what stays the same is no news, however late it is said again.
-    if (isSame && (ts === known.tickTs || (packet.lastTradeSeconds === 0 && packet.exchangeSeconds === 0)))
-      return undefined
+    // Without the trade's own time the packet's says when the same was said again; the volume tells another trade.
+    const isSaidAgain = traded === 0 && (hasVolume || packet.exchangeSeconds === 0)
+    if (isSame && (ts === known.tickTs || isSaidAgain)) return undefined
     const isLate =
       ts < known.tickTs || (hasVolume && volume < known.volume && tradingDay(ts) === tradingDay(known.tickTs))
     if (isLate) return undefined

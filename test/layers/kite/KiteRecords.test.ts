@@ -279,4 +279,14 @@ describe("a packet of Kite's ticker as raw records", () => {
     const { take } = reader()
     assert.strictEqual(take(packet({ exchangeSeconds: TEN + 6 }), received).length, 2)
   })
+
+  it("makes no tick anew of a trade without a time while only the book changes", () => {
+    const { take } = reader()
+    const at = (second: number, more: Partial<KitePacket> = {}) =>
+      take(packet({ lastTradeSeconds: 0, exchangeSeconds: TEN + second, buyQuantity: second, ...more }))
+    const ticks = [at(0), at(1), at(2), at(3, { volume: 1_192_472 }), at(4, { volume: 1_192_472 })].map((records) =>
+      records.filter(({ price }) => price !== undefined).map(({ exchange_ts }) => exchange_ts)
+    )
+    assert.deepStrictEqual(ticks, [[AT], [], [], [AT + 3_000_000], []])
+  })
 })
