@@ -254,8 +254,9 @@ export class KiteRecords {
     // Without the trade's own time the packet's says when the same was said again; the volume tells another trade.
     const isSaidAgain = traded === 0 && (hasVolume || packet.exchangeSeconds === 0)
     if (isSame && (ts === known.tickTs || isSaidAgain)) return undefined
-    const isLate =
-      ts < known.tickTs || (hasVolume && volume < known.volume && tradingDay(ts) === tradingDay(known.tickTs))
+    // A trade of a later second with less volume follows one that was corrected, or came damaged.
+    const isLess = hasVolume && volume < known.volume && tradingDay(ts) === tradingDay(known.tickTs)
+    const isLate = ts < known.tickTs || (isLess && (traded === 0 || ts === known.tickTs))
     if (isLate) return undefined
     // An index has no volume that would tell a price that came back from one that was said twice.
     let occurrence = 0

@@ -289,4 +289,19 @@ describe("a packet of Kite's ticker as raw records", () => {
     )
     assert.deepStrictEqual(ticks, [[AT], [], [], [AT + 3_000_000], []])
   })
+
+  it("takes a later trade whose day's volume is less than one that was said, as after a damaged one", () => {
+    const { take } = reader()
+    take(packet({ volume: 4_000_000_000 }))
+    const ofSecond = packet({ buyQuantity: 1 })
+    assert.deepStrictEqual(take(ofSecond), [])
+    const later = { lastTradeSeconds: TEN + 2, exchangeSeconds: TEN + 2 }
+    const [record] = take(packet(later))
+    assert.deepStrictEqual([record!.exchange_ts, record!.day_volume], [AT + 2_000_000, 1_192_471])
+    const untimed = packet({ ...later, lastTradeSeconds: 0, exchangeSeconds: TEN + 3, volume: 1_192_470, lastPrice: 1 })
+    assert.deepStrictEqual(
+      take(untimed).filter(({ price }) => price !== undefined),
+      []
+    )
+  })
 })
