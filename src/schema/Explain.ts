@@ -38,13 +38,17 @@ export const showText = (text: string, max = MAX_VALUE_CHARS): string => {
   return `${shown.slice(0, isHalf ? max - 1 : max)}…`
 }
 
+/** What takes out of a text what is not to be shown, before it is cut: a part of a secret is one too. */
+export type Conceal = (text: string) => string
+export const concealNothing: Conceal = (text) => text
+
 /** JSON of a value, begun: no further than the first characters, and no deeper than `MAX_VALUE_DEPTH`. */
-const beginning = (value: unknown): string => {
+const beginning = (value: unknown, conceal: Conceal): string => {
   let text = ""
-  const quote = (string: string) => JSON.stringify(string.slice(0, MAX_VALUE_CHARS + 1))
+  const quote = (string: string) => JSON.stringify(conceal(string).slice(0, MAX_VALUE_CHARS + 1))
   const put = (part: unknown, depth: number): void => {
     if (typeof part === "string") text += quote(part)
-    else if (typeof part !== "object" || part === null) text += String(part)
+    else if (typeof part !== "object" || part === null) text += conceal(String(part))
     else if (Array.isArray(part)) {
       if (depth >= MAX_VALUE_DEPTH && part.length > 0) {
         text += "[…]"
@@ -80,10 +84,10 @@ const beginning = (value: unknown): string => {
 }
 
 /** A value as a person would recognise it, cut to 80 characters. Throws for no value. */
-export const showValue = (value: unknown): string => {
+export const showValue = (value: unknown, conceal = concealNothing): string => {
   if (value === undefined) return "nothing"
   try {
-    return showText(beginning(value))
+    return showText(beginning(value, conceal))
   } catch {
     // A getter or a `toString` of its own.
     return "something that cannot be shown"

@@ -4,7 +4,7 @@
  */
 import { Clock, Effect, Fiber, Latch, Random } from "effect"
 import type { FeedError } from "../../schema/Errors.ts"
-import { modeText, readKiteText, subscribeText } from "../../schema/kite/messages.ts"
+import { describeKiteText, modeText, readKiteText, subscribeText } from "../../schema/kite/messages.ts"
 import { decodeFrame, type KiteFrame, type KiteMode } from "../../schema/kite/packets.ts"
 import { type Segment, segmentOfToken, sessionAt } from "../../schema/Sessions.ts"
 import { type Backoff, waitOf } from "./backoff.ts"
@@ -182,9 +182,9 @@ const live = (
       }
       const text = (line: string) => {
         counts.texts += 1
-        const read = readKiteText(line)
+        const read = readKiteText(line, secrets.conceal)
         if (toldTexts >= MAX_TOLD_TEXTS) return
-        const told = typeof read === "string" ? read : `${read.type}: ${String(read.data)}`
+        const told = typeof read === "string" ? read : describeKiteText(read, secrets.conceal)
         // Orders are the account's own affair.
         if (typeof read !== "string" && read.type !== "error" && read.type !== "message") return
         toldTexts += 1

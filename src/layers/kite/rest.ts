@@ -51,16 +51,16 @@ const ask = (root: string, path: string, secrets: Secrets, token: string): Effec
   })
 
 /** Whether an answer says that the token is none that is let in. */
-const isRefusal = ({ status, text }: Answer): boolean => {
+const isRefusal = ({ status, text }: Answer, { conceal }: Secrets): boolean => {
   if (status !== 403) return false
-  const answer = readKiteAnswer(text)
+  const answer = readKiteAnswer(text, conceal)
   return typeof answer === "string" || answer.ok || answer.name === "TokenException"
 }
 
 /** Whether Kite says that a token has ended; where it says nothing, it has not. */
 export const hasEnded = (root: string, secrets: Secrets, token: string): Effect.Effect<boolean> =>
   ask(root, "/user/profile", secrets, token).pipe(
-    Effect.map(isRefusal),
+    Effect.map((found) => isRefusal(found, secrets)),
     Effect.orElseSucceed(() => false)
   )
 
@@ -72,12 +72,13 @@ export const getText = (root: string, path: string, secrets: Secrets): Effect.Ef
       const found = yield* ask(root, path, secrets, token)
       const { status, text } = found
       if (status === 200) return text
-      if (isRefusal(found)) {
+      if (isRefusal(found, secrets)) {
         yield* secrets.refuse(token)
         continue
       }
-      const answer = readKiteAnswer(text)
-      const why = typeof answer === "string" || answer.ok ? "" : `: ${answer.name}: ${secrets.hide(answer.message)}`
+      const answer = readKiteAnswer(text, secrets.conceal)
+      const why =
+        typeof answer === "string" || answer.ok ? "" : `: ${secrets.hide(`${answer.name}: ${answer.message}`)}`
       return yield* new FeedError({ message: `GET ${root}${path} answered ${status}${why}` })
     }
   })

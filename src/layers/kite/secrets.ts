@@ -15,6 +15,8 @@ const MAX_TOKEN_CHARS = 1024
 /** What a header and a query take as they are. */
 const TOKEN = /^[\x21-\x7e]+$/
 const MAX_SHOWN_CHARS = 300
+/** Fewer characters of a secret at the end of a text are taken for its own. */
+const LEAST_BEGINNING = 4
 
 /** Where the access token is: told once, or in a file that is written anew each day. */
 export type TokenSource = { readonly token: Redacted.Redacted } | { readonly file: string }
@@ -31,7 +33,9 @@ export interface Secrets {
   readonly refuse: (token: string) => Effect.Effect<void>
   /** Says that a token has ended, though what it opened stands: whether it is let in once more shows then. */
   readonly lapse: (token: string) => Effect.Effect<void>
-  /** A text from outside without the key and the tokens that it may hold, fit for a line. */
+  /** A text from outside without the key and the tokens that it may hold; nothing may have been cut from it before. */
+  readonly conceal: (text: string) => string
+  /** The same fit for a line, and without the beginning of one that it ends with: whoever sent it may have cut it. */
   readonly hide: (text: string) => string
 }
 
@@ -87,6 +91,23 @@ export const makeSecrets = ({ apiKey, onRefused, source, waits }: SecretsOptions
     latest = token
     return token
   }
+  /** What is not to be seen, also as an address or JSON has it; the longest first, since one may hold another. */
+  const forms = (): ReadonlyArray<string> =>
+    [...shown, key]
+      .flatMap((secret) => {
+        const quoted = JSON.stringify(secret).slice(1, -1)
+        return [secret, encodeURIComponent(secret), quoted, quoted.replaceAll("/", "\\/")]
+      })
+      .sort((a, b) => b.length - a.length)
+  const conceal = (text: string): string => forms().reduce((left, form) => left.replaceAll(form, "…"), text)
+  /** Before any whole one is taken out, which may be the beginning of a longer one that was cut. */
+  const withoutBeginning = (text: string): string => {
+    let length = 0
+    for (const form of forms()) {
+      for (let most = form.length; most > length; most--) if (text.endsWith(form.slice(0, most))) length = most
+    }
+    return length < LEAST_BEGINNING ? text : `${text.slice(0, -length)}…`
+  }
   /** The token of which it was last told that it is over. */
   let told: string | undefined
   const tell = (token: string, what: string): void => {
@@ -140,12 +161,7 @@ export const makeSecrets = ({ apiKey, onRefused, source, waits }: SecretsOptions
           : `put the new token into ${where} and start again before it does`
         tell(token, `${REFUSED}, though the ticker has not ended yet: ${HOW} and ${next}`)
       }),
-    hide: (text) => {
-      let hidden = text
-      for (const secret of [...shown, key]) {
-        for (const form of [secret, encodeURIComponent(secret)]) hidden = hidden.replaceAll(form, "…")
-      }
-      return printableUpTo(hidden.replace(/\s+/g, " ").trim(), MAX_SHOWN_CHARS)
-    }
+    conceal,
+    hide: (text) => printableUpTo(conceal(withoutBeginning(text)).replace(/\s+/g, " ").trim(), MAX_SHOWN_CHARS)
   }
 }

@@ -2,7 +2,7 @@
  * Decides the text that Kite's ticker and its clients send one another, and how its REST answers are wrapped: requests
  * read within bounds, strings taken for numbers as some clients send them, errors by the names that clients look for.
  */
-import { showText, showValue } from "../Explain.ts"
+import { type Conceal, concealNothing, showText, showValue } from "../Explain.ts"
 import { MAX_TOKEN } from "../RawValues.ts"
 import { KITE_MODES, type KiteMode } from "./packets.ts"
 
@@ -14,6 +14,8 @@ export const DEFAULT_KITE_MODE: KiteMode = "quote"
 
 /** Larger texts are not read, of either side. */
 export const MAX_KITE_TEXT_CHARS = 262_144
+/** Of what a REST answer says is wrong. */
+const MAX_MESSAGE_CHARS = 200
 /** Instruments that one request names. */
 const MAX_REQUESTED = 10_000
 
@@ -40,7 +42,7 @@ export const messageText = (message: string): string => `{"type":"message","data
 /** The text of a change of an order; its data is the order. */
 export const orderText = (order: object): string => `{"type":"order","data":${JSON.stringify(order)}}`
 
-const objectOf = (text: string): Readonly<Record<string, unknown>> | string => {
+const objectOf = (text: string, conceal = concealNothing): Readonly<Record<string, unknown>> | string => {
   if (text.length > MAX_KITE_TEXT_CHARS) {
     return `input: expected at most ${MAX_KITE_TEXT_CHARS} characters, got ${text.length}`
   }
@@ -48,11 +50,11 @@ const objectOf = (text: string): Readonly<Record<string, unknown>> | string => {
   try {
     value = JSON.parse(text)
   } catch {
-    return `input: expected JSON, got ${showText(text)}`
+    return `input: expected JSON, got ${showText(conceal(text))}`
   }
   return typeof value === "object" && value !== null && !Array.isArray(value)
     ? (value as Readonly<Record<string, unknown>>)
-    : `input: expected an object, got ${showValue(value)}`
+    : `input: expected an object, got ${showValue(value, conceal)}`
 }
 
 const WHOLE = /^\d{1,10}$/
@@ -93,13 +95,17 @@ export const readKiteRequest = (text: string): KiteRequest | string => {
   return typeof tokens === "string" ? tokens : { a, mode, tokens }
 }
 
-/** Reads a ticker's text; a sentence naming the field and the value where it is none. */
-export const readKiteText = (text: string): KiteText | string => {
-  const read = objectOf(text)
+/** Reads a ticker's text; a sentence naming the field and the value, as `conceal` leaves it, where it is none. */
+export const readKiteText = (text: string, conceal: Conceal): KiteText | string => {
+  const read = objectOf(text, conceal)
   if (typeof read === "string") return read
   const { type, data } = read
-  return typeof type === "string" ? { type, data } : `type: expected text, got ${showValue(type)}`
+  return typeof type === "string" ? { type, data } : `type: expected text, got ${showValue(type, conceal)}`
 }
+
+/** The same for a person to read. */
+export const describeKiteText = ({ type, data }: KiteText, conceal: Conceal): string =>
+  `${type}: ${typeof data === "string" ? data : showValue(data, conceal)}`
 
 /** The errors that clients look up by name, each with the code that its answer has. */
 export const KITE_ERRORS = {
@@ -126,17 +132,18 @@ export type KiteAnswer =
   | { readonly ok: true; readonly data: unknown }
   | { readonly ok: false; readonly name: string; readonly message: string }
 
-/** Reads a JSON answer; a sentence where it is not wrapped as Kite's are. */
-export const readKiteAnswer = (text: string): KiteAnswer | string => {
+/** Reads a JSON answer, its name and message as `conceal` leaves them; a sentence where it is not wrapped as Kite's are. */
+export const readKiteAnswer = (text: string, conceal: Conceal): KiteAnswer | string => {
   let value: unknown
   try {
     value = JSON.parse(text)
   } catch {
-    return `expected JSON, got ${showText(text)}`
+    return `expected JSON, got ${showText(conceal(text))}`
   }
   const { status, data, message, error_type } = (value ?? {}) as Readonly<Record<string, unknown>>
   if (status === "success") return { ok: true, data }
-  if (status !== "error") return `status: expected "success" or "error", got ${showValue(status)}`
-  const name = typeof error_type === "string" ? showText(error_type) : "GeneralException"
-  return { ok: false, name, message: typeof message === "string" ? showText(message, 200) : "no reason given" }
+  if (status !== "error") return `status: expected "success" or "error", got ${showValue(status, conceal)}`
+  const name = typeof error_type === "string" ? showText(conceal(error_type)) : "GeneralException"
+  const why = typeof message === "string" ? showText(conceal(message), MAX_MESSAGE_CHARS) : "no reason given"
+  return { ok: false, name, message: why }
 }

@@ -137,6 +137,22 @@ describe("the secrets of a feed", () => {
       assert.isBelow(secrets.hide("x".repeat(10_000)).length, 400)
     })
   )
+
+  it.effect("leave no part of themselves where a text was cut, nor where one is the beginning of another", () =>
+    Effect.gen(function* () {
+      writeFileSync(file, "abcd/efgh")
+      const secrets = secretsOf({ file }, { apiKey: "the-key" })
+      yield* secrets.token
+      writeFileSync(file, "abcd/efghijkl")
+      yield* secrets.token
+      assert.strictEqual(secrets.hide("bad abcd/efghijkl, abcd/efgh"), "bad …, …")
+      assert.strictEqual(secrets.hide(`{"message":"abcd\\/efghijkl"}`), `{"message":"…"}`)
+      for (let cut = 4; cut <= 13; cut++) {
+        assert.strictEqual(secrets.hide(`${" ".repeat(990)}bad ${"abcd/efghijkl".slice(0, cut)}`), "bad …", String(cut))
+      }
+      assert.strictEqual(secrets.hide("access_token=abcd%2Fef"), "access_token=…")
+    })
+  )
 })
 
 describe("asking Kite over REST", () => {
@@ -179,6 +195,11 @@ describe("asking Kite over REST", () => {
       `{"status":"error","error_type":"NetworkException","message":"Too many requests"}`,
       /answered 429: NetworkExc/
     ],
+    [
+      429,
+      JSON.stringify({ status: "error", error_type: "the-token", message: `${"x".repeat(193)} the-key` }),
+      /answered 429: …: x{193} …$/
+    ],
     [502, "<html>bad gateway</html>", /\/instruments answered 502$/],
     [302, "", /GET http:\/\/127\.0\.0\.1:\d+\/instruments: /]
   ]
@@ -191,7 +212,7 @@ describe("asking Kite over REST", () => {
         const message = (exit as unknown as { cause: { reasons: ReadonlyArray<{ error: Error }> } }).cause.reasons[0]!
           .error.message
         assert.match(message, sentence)
-        assert.notMatch(message, /the-token|the-key/)
+        assert.notMatch(message, /the-t|the-k/)
       })
     )
   }

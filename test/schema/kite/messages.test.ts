@@ -1,5 +1,7 @@
 import { assert, describe, it } from "@effect/vitest"
+import { concealNothing } from "../../../src/schema/Explain.ts"
 import {
+  describeKiteText,
   errorText,
   KITE_ERRORS,
   kiteFailure,
@@ -8,12 +10,17 @@ import {
   messageText,
   modeText,
   orderText,
-  readKiteAnswer,
+  readKiteAnswer as readAnswer,
   readKiteRequest,
-  readKiteText,
+  readKiteText as readText,
   subscribeText,
   unsubscribeText
 } from "../../../src/schema/kite/messages.ts"
+
+const readKiteAnswer = (text: string) => readAnswer(text, concealNothing)
+const readKiteText = (text: string) => readText(text, concealNothing)
+const SECRET = "s3cret".repeat(20)
+const conceal = (text: string) => text.replaceAll(SECRET, "…")
 
 describe("what a client asks of Kite's ticker", () => {
   it("is read as it is written", () => {
@@ -77,6 +84,46 @@ describe("what Kite's ticker says in text", () => {
 
   it("is refused where it is no object with a type", () => {
     for (const text of ["", "x", "1", "[]", "{}", `{"type":1}`]) assert.isString(readKiteText(text), text)
+  })
+})
+
+describe("a secret in what Kite says", () => {
+  // Each is cut where it stands.
+  const [near, far] = ["x".repeat(70), "x".repeat(185)]
+
+  it("is in no name or message of an answer, wherever that is cut", () => {
+    for (const error_type of [SECRET, `${near}${SECRET}`]) {
+      for (const message of [SECRET, `${far}${SECRET}`]) {
+        const read = readAnswer(JSON.stringify({ status: "error", error_type, message }), conceal)
+        assert.notInclude(JSON.stringify(read), "s3c")
+        assert.include(JSON.stringify(read), "…")
+      }
+    }
+  })
+
+  it("is in no sentence that says what was expected", () => {
+    const values = [SECRET, `${near}${SECRET}`, [near, SECRET], { [SECRET]: 1 }, { a: { b: SECRET } }]
+    for (const value of values) {
+      assert.notInclude(readAnswer(JSON.stringify({ status: value }), conceal) as string, "s3c")
+      assert.notInclude(readText(JSON.stringify({ type: [value] }), conceal) as string, "s3c")
+      assert.notInclude(readText(JSON.stringify([value]), conceal) as string, "s3c")
+      assert.notInclude(describeKiteText({ type: "message", data: [value] }, conceal), "s3c")
+    }
+    for (const read of [readAnswer, readText])
+      assert.notInclude(read(`<html>${near}${SECRET}`, conceal) as string, "s3c")
+  })
+
+  it("hides nothing else, of data of any kind", () => {
+    const deep: unknown = JSON.parse(`${"[".repeat(100_000)}${"]".repeat(100_000)}`)
+    for (const [data, told] of [
+      ["closed", "message: closed"],
+      [{ toString: 1 }, `message: {"toString":1}`],
+      [null, "message: null"],
+      [undefined, "message: nothing"],
+      [deep, "message: [[[[[…]]]]]"]
+    ] as const) {
+      assert.strictEqual(describeKiteText({ type: "message", data }, conceal), told)
+    }
   })
 })
 
