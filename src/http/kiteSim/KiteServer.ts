@@ -44,6 +44,8 @@ const MAX_PRICES = 1000
 /** Lengths that no packet has, for `strange`. */
 const STRANGE_LENGTHS = [4, 12, 45, 164, 200]
 
+const BASE = "http://simulated"
+const NO_TARGET = "path: expected one such as /quote, got no address"
 const WRONG_TOKEN = "Incorrect `api_key` or `access_token`."
 
 /** A frame of ticks that went out whole, and what became of it. */
@@ -108,6 +110,10 @@ export interface KiteServer {
   readonly fault: (fault: Fault) => void
   readonly figures: () => KiteServerFigures
 }
+
+/** What a request asks for; undefined where that is no address, as `//` is none. */
+const targetOf = ({ url = "/" }: IncomingMessage): URL | undefined =>
+  /^[/\\]{2}/.test(url) || !URL.canParse(url, BASE) ? undefined : new URL(url, BASE)
 
 /** Whether something lasts: until a moment, until it is ended, or no more. */
 const until = (ms: number | undefined): number => (ms === undefined ? Number.POSITIVE_INFINITY : Date.now() + ms)
@@ -291,11 +297,12 @@ export const serveKite = (
     /** Why a handshake is not let in. */
     const handshakeProblem = (
       request: IncomingMessage,
-      url: URL
+      url: URL | undefined
     ): readonly [status: number, name: KiteErrorName, message: string] | undefined => {
-      const apiKey = url.searchParams.get("api_key")
       const foreign = refusalOf(request)
       if (foreign !== undefined) return [403, "PermissionException", foreign]
+      if (url === undefined) return [KITE_ERRORS.InputException, "InputException", NO_TARGET]
+      const apiKey = url.searchParams.get("api_key")
       if (refusals > 0) {
         refusals -= 1
         return [refusalStatus, "NetworkException", "the ticker is not to be had"]
@@ -309,10 +316,10 @@ export const serveKite = (
     }
 
     const upgrade = (request: IncomingMessage, socket: Duplex, head: Buffer): void => {
-      const url = new URL(request.url ?? "/", "http://simulated")
+      const url = targetOf(request)
       const problem = handshakeProblem(request, url)
       if (problem === undefined) {
-        sockets.handleUpgrade(request, socket, head, (ws) => accept(ws, request, url.searchParams.get("api_key")!))
+        sockets.handleUpgrade(request, socket, head, (ws) => accept(ws, request, url!.searchParams.get("api_key")!))
         return
       }
       const [status, name, message] = problem
@@ -408,10 +415,14 @@ export const serveKite = (
     }
 
     const route = (request: IncomingMessage, response: ServerResponse, body: string): void => {
-      const url = new URL(request.url ?? "/", "http://simulated")
       const foreign = refusalOf(request)
       if (foreign !== undefined) {
         fail(response, "PermissionException", foreign)
+        return
+      }
+      const url = targetOf(request)
+      if (url === undefined) {
+        fail(response, "InputException", NO_TARGET)
         return
       }
       const what = `${request.method} ${url.pathname}`

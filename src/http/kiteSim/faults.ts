@@ -54,8 +54,11 @@ export type FaultKind = keyof typeof kinds
 export type Fault = { [K in FaultKind]: (typeof kinds)[K]["Type"] }[FaultKind]
 export const FAULT_KINDS = Object.keys(kinds) as ReadonlyArray<FaultKind>
 
-/** Codes that a close frame may not have. */
-const UNSENDABLE: ReadonlySet<number> = new Set([1004, 1005, 1006, 1015])
+/** Codes that a close frame may have. */
+const isSendable = (code: number): boolean =>
+  code >= 3000 || (code <= 1014 && code !== 1004 && code !== 1005 && code !== 1006)
+/** Of a close frame's reason, in UTF-8. */
+const MAX_REASON_BYTES = 123
 
 /** Reads one fault; a sentence naming the field and the value where it is none. */
 export const readFault = (value: unknown): Fault | string => {
@@ -68,8 +71,11 @@ export const readFault = (value: unknown): Fault | string => {
   )
   if (Result.isFailure(decoded)) return explain(decoded.failure.issue, value).message
   const fault = decoded.success as Fault
-  if (fault.fault === "close" && UNSENDABLE.has(fault.code)) {
+  if (fault.fault === "close" && !isSendable(fault.code)) {
     return `code: expected one that a server may send, got ${fault.code}`
+  }
+  if (fault.fault === "close" && Buffer.byteLength(fault.reason ?? "") > MAX_REASON_BYTES) {
+    return `reason: expected at most ${MAX_REASON_BYTES} bytes, got ${Buffer.byteLength(fault.reason ?? "")}`
   }
   return fault
 }

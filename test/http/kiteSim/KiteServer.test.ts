@@ -1,4 +1,5 @@
 import { createHash } from "node:crypto"
+import { type OutgoingHttpHeaders, request } from "node:http"
 import { assert, describe, it } from "@effect/vitest"
 import { Effect } from "effect"
 import WebSocket from "ws"
@@ -63,6 +64,20 @@ const ask = (played: Played, path: string, init: RequestInit = {}, token = "simu
     })
     const text = await response.text()
     return { status: response.status, type: response.headers.get("content-type"), text }
+  })
+/** Asks for a target as it is written, which `fetch` would put right. */
+const askBare = (played: Played, path: string, headers: OutgoingHttpHeaders = {}) =>
+  Effect.callback<readonly [status: number, text: string]>((resume) => {
+    const asked = request({ host: "127.0.0.1", port: played.server().port, path, headers, agent: false })
+    asked.on("response", (response) => {
+      let text = ""
+      response.on("data", (chunk: Buffer) => {
+        text += chunk.toString()
+      })
+      response.on("end", () => resume(Effect.succeed([response.statusCode!, text])))
+    })
+    asked.on("error", (error) => resume(Effect.die(error)))
+    asked.end()
   })
 const json = (text: string) => JSON.parse(text) as Readonly<Record<string, unknown>>
 
@@ -305,6 +320,28 @@ describe("a simulated Kite over REST", () => {
     })
   )
 
+  it.live("refuses what is no address in its own words, of a handshake too, and goes on", () =>
+    Effect.gen(function* () {
+      const played = yield* playedKite(5)
+      const handshake = {
+        connection: "Upgrade",
+        upgrade: "websocket",
+        "sec-websocket-version": "13",
+        "sec-websocket-key": "dGhlIHNhbXBsZSBub25jZQ=="
+      }
+      for (const headers of [{}, handshake]) {
+        for (const path of ["//", "//elsewhere/quote", "/\\", "http://:x/"]) {
+          const [status, text] = yield* askBare(played, path, headers)
+          assert.deepStrictEqual([status, json(text).error_type], [400, "InputException"], path)
+        }
+        // Who is of another site learns no more than that.
+        const [status] = yield* askBare(played, "//", { ...headers, origin: "https://example.com" })
+        assert.strictEqual(status, 403)
+      }
+      assert.strictEqual((yield* ask(played, "/instruments")).status, 200)
+    })
+  )
+
   it.live("plays faults on request, and says which it does not know", () =>
     Effect.gen(function* () {
       const played = yield* playedKite(20)
@@ -325,6 +362,8 @@ describe("a simulated Kite over REST", () => {
         [{ fault: "halfopen" }, /unknown fault halfopen: did you mean half-open\?/],
         [{}, /fault: expected one of stall, /],
         [{ fault: "close", code: 1006 }, /code: expected one that a server may send, got 1006/],
+        [{ fault: "close", code: 2000 }, /code: expected one that a server may send, got 2000/],
+        [{ fault: "close", code: 1000, reason: "é".repeat(100) }, /reason: expected at most 123 bytes, got 200/],
         [{ fault: "close" }, /code: /],
         [{ fault: "late", by: 0 }, /by: .*got 0/],
         [{ fault: "refuse", status: 200 }, /status: .*got 200/]
