@@ -16,12 +16,17 @@ let server: Server
 let url: string
 let records: Array<RawRecord>
 let instruments: string
+/** Whether it takes nothing any more, and how often it was asked since. */
+let isAway: boolean
+let turnedAway: number
 let folder: string
 let running: Array<Started>
 
 beforeEach(async () => {
   records = []
   instruments = ""
+  isAway = false
+  turnedAway = 0
   running = []
   folder = mkdtempSync(join(tmpdir(), "mdp-feed-kite-"))
   server = createServer((request, response) => {
@@ -29,6 +34,11 @@ beforeEach(async () => {
     request.on("data", (chunk: Buffer) => chunks.push(chunk))
     request.on("end", () => {
       const body = Buffer.concat(chunks).toString()
+      if (isAway) {
+        turnedAway += 1
+        request.socket.destroy()
+        return
+      }
       if (request.url === "/api/v1/instruments") {
         instruments = body
         response.end(JSON.stringify({ added: 1, changed: 0, expired: 0, rejected: [] }))
@@ -249,6 +259,46 @@ describe("mdp feed kite", () => {
       /^mdp: Kite refuses the API key or the access token \(403\): .* KITE_ACCESS_TOKEN and start again\n$/
     )
     assert.notInclude(stderr + stdout, "a-wrong-token")
+  })
+
+  it("ends within DRAIN_DEADLINE_MS, with 1 and one line, where the log is away when it is stopped", async () => {
+    const kite = await servedKite()
+    const args = ["feed", "kite", "--exchange", "SIM", "--url", url, ...kite.roots]
+    const fed = start(args, { ...KEYS, DRAIN_DEADLINE_MS: "700" })
+    let said = ""
+    fed.process.stderr!.on("data", (text: string) => {
+      said += text
+    })
+    await came(100)
+    isAway = true
+    while (!said.includes("waiting for")) await new Promise((resolve) => setTimeout(resolve, 5))
+    const before = said
+    fed.process.kill("SIGINT")
+    const { code, stderr } = await fed.ended
+    assert.deepStrictEqual(
+      [code, stderr.slice(before.length)],
+      [1, "mdp: not drained within 700 ms (DRAIN_DEADLINE_MS)\n"]
+    )
+    assert.match(before, /^waiting for http:.*\n$/)
+  })
+
+  it("sends what had come before it was stopped once the log is back", async () => {
+    const kite = await servedKite()
+    const fed = start(["feed", "kite", "--exchange", "SIM", "--url", url, ...kite.roots], {
+      ...KEYS,
+      DRAIN_DEADLINE_MS: "60000"
+    })
+    await came(100)
+    isAway = true
+    while (turnedAway === 0) await new Promise((resolve) => setTimeout(resolve, 5))
+    fed.process.kill("SIGINT")
+    // Sent again after the stop: what follows is not what it had asked before.
+    const asked = turnedAway
+    while (turnedAway === asked) await new Promise((resolve) => setTimeout(resolve, 5))
+    isAway = false
+    const { code, stdout } = await fed.ended
+    assert.strictEqual(code, 0)
+    assertAccount(stdout)
   })
 
   const wrong: ReadonlyArray<

@@ -2,7 +2,7 @@
  * Decides how Kite's ticker becomes raw records: connections side by side into one bounded inbox, from there into the log
  * in order, sent again until it has them; and the account of what came and what became of it.
  */
-import { Clock, Effect } from "effect"
+import { Clock, Effect, Fiber } from "effect"
 import type { FeedError } from "../../schema/Errors.ts"
 import type { KiteMode } from "../../schema/kite/packets.ts"
 import { RawSink, type RawSinkTick } from "../../streams/ports/RawSink.ts"
@@ -107,7 +107,9 @@ export const run = (options: KiteFeedOptions): Effect.Effect<never, FeedError, R
         Effect.gen(function* () {
           let isTold = false
           for (let waitMs = FIRST_WAIT_MS; ; waitMs = Math.min(LONGEST_WAIT_MS, 2 * waitMs)) {
-            const failure = yield* sink.publish(taken).pipe(Effect.as(undefined), Effect.catch(Effect.succeed))
+            // Of a fiber that nobody stops: a sink may let go of its own waits where it is stopped, and so of what it has.
+            const under = yield* Effect.forkDetach(sink.publish(taken))
+            const failure = yield* Fiber.join(under).pipe(Effect.as(undefined), Effect.catch(Effect.succeed))
             if (failure === undefined) break
             // What has never been taken is more likely sent to the wrong place, or without a key, than about to be.
             if (sent === 0 && failure._tag === "FeedError") {
