@@ -597,6 +597,59 @@ for (const { name, place } of places) {
       })
     )
 
+    it.effect("gives the quotes of many instruments by time, then instrument, by pages over days and objects", () =>
+      Effect.gen(function* () {
+        const layer = yield* place
+        const all = [3, 1, 2].flatMap((token) =>
+          [0, 1].flatMap((day) =>
+            quotesOf(token, 6).map((quote) => ({ ...quote, exchange_ts: quote.exchange_ts + day * A_DAY }))
+          )
+        )
+        const byTime = (tokens: ReadonlyArray<number>, from: number, to: number) =>
+          all
+            .filter((q) => tokens.includes(q.instrument_token) && q.exchange_ts >= from && q.exchange_ts < to)
+            .sort((a, b) => a.exchange_ts - b.exchange_ts || a.instrument_token - b.instrument_token)
+        yield* Effect.gen(function* () {
+          const archive = yield* Archive
+          yield* write(
+            range(0, 9),
+            run(3),
+            all.filter((_, i) => i % 2 === 0)
+          )
+          yield* write(range(10, 19, 1), [], [...all.filter((_, i) => i % 2 === 1), all[4]!])
+          const pages = Effect.fnUntraced(function* (
+            given: ReadonlyArray<number>,
+            from: number,
+            to: number,
+            limit = 4
+          ) {
+            const tokens = new Set(given)
+            const found: Array<Quote> = []
+            for (;;) {
+              const after = found.at(-1)
+              const page = yield* archive.quotesByTime({
+                tokens,
+                from,
+                to,
+                limit,
+                ...(after === undefined ? {} : { after })
+              })
+              assert.isAtMost(page.length, limit)
+              found.push(...page)
+              if (page.length < limit) return found
+            }
+          })
+          for (const limit of [1, 2, 5, 1000]) {
+            assert.deepStrictEqual(yield* pages([2, 3, 1], 0, OPEN * 2, limit), byTime([1, 2, 3], 0, OPEN * 2))
+            const [from, to] = [OPEN + 2000, OPEN + A_DAY + 3000]
+            assert.deepStrictEqual(yield* pages([3, 99, 1], from, to, limit), byTime([1, 3], from, to))
+          }
+          assert.deepStrictEqual(yield* pages([], 0, OPEN * 2), [])
+          assert.deepStrictEqual(yield* pages([99], 0, OPEN * 2), [])
+        }).pipe(Effect.provide(layer))
+      })
+    )
+
     it.effect("takes quotes from elsewhere than the log, once, beside those it has", () =>
       Effect.gen(function* () {
         const layer = yield* place

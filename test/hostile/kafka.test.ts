@@ -83,6 +83,7 @@ const working = (places: Record<"store" | "archive" | "ring" | "server", Arrived
     read: () => Stream.die("not a part of this test"),
     quotes: () => Stream.die("not a part of this test"),
     quotePage: () => Effect.succeed([]),
+    quotesByTime: () => Effect.succeed([]),
     ticks: () => Effect.succeed([]),
     minutes: () => Effect.succeed([]),
     add: () => Effect.void,

@@ -30,7 +30,7 @@ import {
 import { Symbols } from "../../streams/ports/Symbols.ts"
 import { crashPoint } from "../../streams/run/crashPoint.ts"
 import { archivedBars } from "./archivedBars.ts"
-import { archivedQuotes, archivedTicks, toQuotes } from "./archivedRows.ts"
+import { archivedQuotes, archivedQuotesByTime, archivedTicks, toQuotes } from "./archivedRows.ts"
 import { COVERED_FOR_MS, type CompactionOptions, JOIN_ROWS, makeCompaction } from "./compaction.ts"
 import {
   type DayObjects,
@@ -564,6 +564,7 @@ export const make = (
       read,
       quotes,
       quotePage: archivedQuotes(quoteDays, thread),
+      quotesByTime: archivedQuotesByTime(quoteDays, thread),
       ticks,
       minutes,
       counts

@@ -1,6 +1,6 @@
 /**
- * Decides how one instrument's ticks or quotes are read from the archive page by page: a stretch of a day at a time, put
- * in order, of which the last ones stay for the pages that follow.
+ * Decides how one instrument's ticks or quotes, or the quotes of many by time, are read from the archive page by page: a
+ * stretch of a day at a time, put in order, of which the last ones stay for the pages that follow.
  */
 import { Effect } from "effect"
 import type { ArchiveError } from "../../schema/Errors.ts"
@@ -9,8 +9,10 @@ import { QUOTE_WEIGHT, type QuoteColumns, quoteAt } from "../../schema/QuoteColu
 import { compareTicks, tradingDayStart } from "../../schema/Tick.ts"
 import type { StoredColumns } from "../../schema/TickColumns.ts"
 import { dayOfDate } from "../../schema/Time.ts"
+import type { Archive, QuotesQuery } from "../../streams/ports/Archive.ts"
 import type { StoredTick, TickCursor } from "../../streams/ports/TickStore.ts"
 import { type DayObjects, type Days, groupsMeeting } from "./dayObjects.ts"
+import { lowerBound } from "./lowerBound.ts"
 import { toStoredTicks } from "./parquetSchema.ts"
 import type { ParquetThread } from "./parquetThread.ts"
 import type { TicksWanted } from "./parquetWorker.ts"
@@ -25,7 +27,7 @@ const KEPT_ROWS = 600_000
 const DAYS_AT_ONCE = 8
 const MICROS_PER_DAY = 86_400_000_000
 
-/** Every row of an instrument in [from, through), as the day's objects were. */
+/** Every row of some instruments in [from, through), as the day's objects were. */
 interface Stretch<Columns> {
   readonly day: DayObjects
   readonly from: number
@@ -33,17 +35,31 @@ interface Stretch<Columns> {
   readonly columns: Columns
 }
 
+/** Whose rows are asked for. */
+interface Whose {
+  /** The same for those who ask for the same. */
+  readonly key: number
+  /** Ascending. */
+  readonly tokens: ArrayLike<number>
+  readonly set: ReadonlySet<number> | undefined
+}
+
 interface RowQuery<After> {
-  readonly instrument_token: number
+  readonly whose: Whose
   readonly from: number
   readonly to: number
   readonly limit: number
   readonly after?: After
 }
 
+type Stretched = Omit<TicksWanted, "token">
+
 /** What there is to know of one kind of rows. */
 interface RowKind<Columns, Row, After> {
-  readonly read: (wanted: TicksWanted) => Effect.Effect<Pick<Stretch<Columns>, "columns" | "through">, ArchiveError>
+  readonly read: (
+    whose: Whose,
+    wanted: Stretched
+  ) => Effect.Effect<Pick<Stretch<Columns>, "columns" | "through">, ArchiveError>
   /** The rows `[from, to)`. */
   readonly rows: (columns: Columns, from: number, to: number) => ReadonlyArray<Row>
   readonly timeOf: (after: After) => number
@@ -52,6 +68,14 @@ interface RowKind<Columns, Row, After> {
   /** How many ticks a row takes the room of. */
   readonly weight: number
 }
+
+/** Whether there may be rows of theirs among those of a lowest and a highest token. */
+const isMet =
+  ({ tokens }: Whose) =>
+  (low: number, high: number): boolean => {
+    const at = lowerBound(tokens, low)
+    return at < tokens.length && tokens[at]! <= high
+  }
 
 const rowsIn = ({ columns }: Stretch<{ readonly exchange_ts: Float64Array }>): number => columns.exchange_ts.length
 
@@ -80,7 +104,7 @@ const archivedRows = <
     return low
   }
 
-  /** By instrument and date, those read last at the end. */
+  /** By whose they are and date, those read last at the end. */
   const kept = new Map<string, ReadonlyArray<Stretch<Columns>>>()
   let keptRows = 0
 
@@ -97,12 +121,12 @@ const archivedRows = <
     }
   }
 
-  const stretchAt = (date: string, token: number, from: number, to: number, rows: number) =>
+  const stretchAt = (date: string, whose: Whose, from: number, to: number, rows: number) =>
     days.reading(
       date,
       Effect.gen(function* () {
         const day = yield* days.of(date)
-        const key = `${token} ${date}`
+        const key = `${whose.key} ${date}`
         const fresh = (kept.get(key) ?? []).filter((stretch) => stretch.day === day)
         const known = fresh.find((stretch) => stretch.from <= from && from < stretch.through)
         if (known !== undefined) {
@@ -112,12 +136,10 @@ const archivedRows = <
         const met = day.objects
           .map(({ source, footer }) => ({
             source,
-            groups: groupsMeeting(footer, (low, high) => low <= token && token <= high, from, to),
-            footer
+            groups: groupsMeeting(footer, isMet(whose), from, to)
           }))
           .filter(({ groups }) => groups.length > 0)
-        const wanted = met.map(({ source, groups }) => ({ source, groups }))
-        const { columns, through } = yield* read({ objects: wanted, token, from, to, rows })
+        const { columns, through } = yield* read(whose, { objects: met, from, to, rows })
         const stretch: Stretch<Columns> = { day, from, through, columns }
         // A reader goes on; another one may be a little behind.
         keep(key, [...fresh.slice(-1), stretch])
@@ -125,17 +147,15 @@ const archivedRows = <
       })
     )
 
-  /** Whether a day may have a row of the instrument in [from, to). */
-  const mayHave = (date: string, token: number, from: number, to: number) =>
+  /** Whether a day may have a row of theirs in [from, to). */
+  const mayHave = (date: string, whose: Whose, from: number, to: number) =>
     Effect.map(days.of(date), ({ objects }) =>
-      objects.some(
-        ({ footer }) => groupsMeeting(footer, (low, high) => low <= token && token <= high, from, to).length > 0
-      )
+      objects.some(({ footer }) => groupsMeeting(footer, isMet(whose), from, to).length > 0)
     )
 
   return (query: RowQuery<After>): Effect.Effect<ReadonlyArray<Row>, ArchiveError> =>
     Effect.gen(function* () {
-      const { instrument_token: token, to, limit, after } = query
+      const { whose, to, limit, after } = query
       // A cursor before the range has passed nothing of it.
       const from = Math.max(query.from, after === undefined ? query.from : timeOf(after))
       const rows = Math.min(MAX_ROWS, Math.max(MIN_ROWS, limit * PAGES_A_STRETCH))
@@ -143,7 +163,7 @@ const archivedRows = <
       const found: Array<Row> = []
       for (let i = 0; i < dates.length && found.length < limit; i += DAYS_AT_ONCE) {
         const some = dates.slice(i, i + DAYS_AT_ONCE)
-        const has = yield* Effect.forEach(some, (date) => mayHave(date, token, from, to), {
+        const has = yield* Effect.forEach(some, (date) => mayHave(date, whose, from, to), {
           concurrency: "unbounded"
         })
         for (const date of some.filter((_, n) => has[n])) {
@@ -151,7 +171,7 @@ const archivedRows = <
           const end = Math.min(to, start + MICROS_PER_DAY)
           let at = Math.max(from, start)
           while (at < end && found.length < limit) {
-            const stretch = yield* stretchAt(date, token, at, end, rows)
+            const stretch = yield* stretchAt(date, whose, at, end, rows)
             const first = firstRow(stretch, at, after)
             const last = Math.min(rowsIn(stretch), first + limit - found.length)
             for (const row of rowsOf(stretch.columns, first, last)) {
@@ -166,14 +186,22 @@ const archivedRows = <
     })
 }
 
+/** One instrument's pages. */
+const ofOne =
+  <After, Row>(page: (query: RowQuery<After>) => Effect.Effect<ReadonlyArray<Row>, ArchiveError>) =>
+  ({ instrument_token: token, ...query }: Omit<RowQuery<After>, "whose"> & { readonly instrument_token: number }) =>
+    page({ whose: { key: token, tokens: [token], set: undefined }, ...query })
+
 export const archivedTicks = (days: Days, thread: ParquetThread) =>
-  archivedRows<StoredColumns, StoredTick, TickCursor>(days, {
-    read: (wanted) => thread.ask({ kind: "ticks", ...wanted }),
-    rows: toStoredTicks,
-    timeOf: ({ exchange_ts }) => exchange_ts,
-    isPassed: (tick, after) => compareTicks(tick, after) <= 0,
-    weight: 1
-  })
+  ofOne<TickCursor, StoredTick>(
+    archivedRows<StoredColumns, StoredTick, TickCursor>(days, {
+      read: ({ tokens }, wanted) => thread.ask({ kind: "ticks", token: tokens[0]!, ...wanted }),
+      rows: toStoredTicks,
+      timeOf: ({ exchange_ts }) => exchange_ts,
+      isPassed: (tick, after) => compareTicks(tick, after) <= 0,
+      weight: 1
+    })
+  )
 
 /** Quotes `[from, to)` of columns. */
 export const toQuotes = (columns: QuoteColumns, from: number, to: number): ReadonlyArray<Quote> => {
@@ -182,13 +210,48 @@ export const toQuotes = (columns: QuoteColumns, from: number, to: number): Reado
   return quotes
 }
 
+const quoteRows = (thread: ParquetThread) => ({
+  read: ({ tokens, set }: Whose, wanted: Stretched) =>
+    thread.ask({
+      kind: "quotes",
+      fromToken: tokens[0]!,
+      toToken: tokens[tokens.length - 1]!,
+      tokens: set,
+      ...wanted
+    }),
+  rows: toQuotes,
+  weight: QUOTE_WEIGHT
+})
+
 /** Of quotes there is one an instant: the cursor is a time. */
 export const archivedQuotes = (days: Days, thread: ParquetThread) =>
-  archivedRows<QuoteColumns, Quote, number>(days, {
-    read: ({ token, ...wanted }) =>
-      thread.ask({ kind: "quotes", fromToken: token, toToken: token, tokens: undefined, ...wanted }),
-    rows: toQuotes,
-    timeOf: (exchange_ts) => exchange_ts,
-    isPassed: ({ exchange_ts }, after) => exchange_ts <= after,
-    weight: QUOTE_WEIGHT
+  ofOne<number, Quote>(
+    archivedRows<QuoteColumns, Quote, number>(days, {
+      ...quoteRows(thread),
+      timeOf: (exchange_ts) => exchange_ts,
+      isPassed: ({ exchange_ts }, after) => exchange_ts <= after
+    })
+  )
+
+/** Row groups hold one instrument after the other: whoever reads many at once decodes each group for all of them. */
+export const archivedQuotesByTime = (days: Days, thread: ParquetThread): Archive["Service"]["quotesByTime"] => {
+  const page = archivedRows<QuoteColumns, Quote, NonNullable<QuotesQuery["after"]>>(days, {
+    ...quoteRows(thread),
+    timeOf: ({ exchange_ts }) => exchange_ts,
+    isPassed: (quote, after) =>
+      quote.exchange_ts < after.exchange_ts ||
+      (quote.exchange_ts === after.exchange_ts && quote.instrument_token <= after.instrument_token)
   })
+  const known = new WeakMap<ReadonlySet<number>, Whose>()
+  let keys = 0
+  return ({ tokens: set, ...query }) => {
+    if (set.size === 0) return Effect.succeed([])
+    let whose = known.get(set)
+    if (whose === undefined) {
+      keys += 1
+      whose = { key: keys, tokens: Float64Array.from(set).sort(), set }
+      known.set(set, whose)
+    }
+    return page({ whose, ...query })
+  }
+}

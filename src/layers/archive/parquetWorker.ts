@@ -12,6 +12,7 @@ import type { OiColumns, QuoteColumns } from "../../schema/QuoteColumns.ts"
 import { compareTicks, type Source, type TickOrder } from "../../schema/Tick.ts"
 import { type NameColumn, Names, type StoredColumns, type TickColumns } from "../../schema/TickColumns.ts"
 import type { ArchivedKind } from "../../streams/ports/Archive.ts"
+import { lowerBound } from "./lowerBound.ts"
 import { nameOf, type ObjectSource } from "./objectSource.ts"
 import { isInSlice, PrimaryKeys } from "./PrimaryKeys.ts"
 import {
@@ -674,18 +675,6 @@ const begin = (part: Part): null => {
   return null
 }
 
-/** The first index in an ascending column whose value is at least `wanted`. */
-const lowerBound = (column: ArrayLike<number>, wanted: number): number => {
-  let low = 0
-  let high = column.length
-  while (low < high) {
-    const middle = (low + high) >>> 1
-    if (column[middle]! < wanted) low = middle + 1
-    else high = middle
-  }
-  return low
-}
-
 /** The columns of some rows of a row group; asked for twice they would be copied twice. */
 type ReadColumn = (column: string) => Promise<ArrayLike<unknown>>
 
@@ -952,6 +941,7 @@ const quotesOf = async <Columns extends OiColumns>(
           continue
         const bytes = groupBytes(metadata, group, metadata.row_groups[group]!.columns.length)
         if (bytes !== undefined) await hold(...bytes)
+        await pause()
         const columns = await quotesOfGroup<Columns>(kept, scan, metadata, group, wanted, through)
         if (columns === undefined) continue
         const { instrument_token, exchange_ts, received_ts, source_incarnation, source_offset, source_index } = columns

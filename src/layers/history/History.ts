@@ -25,6 +25,10 @@ const fromArchive = (archive: Archive["Service"]) => {
   return {
     ticks: (query) => Effect.mapError(archive.ticks(query), asStoreError),
     quotePage: (query) => Effect.mapError(archive.quotePage(query), asStoreError),
+    archivedQuotes: {
+      before: Effect.succeed(Number.POSITIVE_INFINITY),
+      page: (query) => Effect.mapError(archive.quotesByTime(query), asStoreError)
+    },
     count: (tokens, from, to) =>
       Effect.map(counts(tokens, from, to), (found) => [...found.values()].reduce((sum, rows) => sum + rows, 0)),
     tokens: (from, to) => Effect.map(counts(undefined, from, to), (found) => [...found.keys()].sort((a, b) => a - b))
@@ -129,6 +133,7 @@ export const make = (store: TickStore["Service"], archive: Archive["Service"]): 
       across(query.after === undefined ? query.from : query.after + 1, store.quotePage(query), (known) =>
         quotesOfBoth(query, known)
       ),
+    archivedQuotes: { ...cold.archivedQuotes, before: store.held },
     candles: (query) => {
       // Bars start at whole ones of their width: what lies before the first is not asked for.
       const start = barStart(query.from + intervalMicros(query.interval) - 1, query.interval)

@@ -39,6 +39,15 @@ export interface ArchivedObject {
   readonly read: (from: number, to: number) => Stream.Stream<Uint8Array, ArchiveError>
 }
 
+/** Quotes of some instruments stamped in [from, to), after that one of an instrument. */
+export interface QuotesQuery {
+  readonly tokens: ReadonlySet<number>
+  readonly from: number
+  readonly to: number
+  readonly limit: number
+  readonly after?: Pick<Quote, "exchange_ts" | "instrument_token">
+}
+
 export class Archive extends Context.Service<
   Archive,
   {
@@ -81,6 +90,8 @@ export class Archive extends Context.Service<
     ) => Stream.Stream<ReadonlyArray<Quote>, ArchiveError>
     /** A page of one instrument's quotes, ascending. */
     readonly quotePage: (query: QuoteQuery) => Effect.Effect<ReadonlyArray<Quote>, ArchiveError>
+    /** A page of the quotes of some instruments, by time, then instrument; the pages of one reader name the same set. */
+    readonly quotesByTime: (query: QuotesQuery) => Effect.Effect<ReadonlyArray<Quote>, ArchiveError>
     /** A page of one instrument's ticks, ascending by `compareTicks`, one row a primary key. */
     readonly ticks: (query: TickQuery) => Effect.Effect<ReadonlyArray<StoredTick>, ArchiveError>
     /** One-minute bars of one instrument, ascending: those of its ticks, with the last open interest that its quotes told in them, at any moment. */
@@ -114,6 +125,7 @@ export const noArchive: Archive["Service"] = {
   read: () => Stream.die("nothing is archived"),
   quotes: () => Stream.die("nothing is archived"),
   quotePage: () => refused,
+  quotesByTime: () => refused,
   ticks: () => refused,
   minutes: () => refused,
   counts: () => refused

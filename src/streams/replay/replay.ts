@@ -9,7 +9,8 @@ import type { Quote } from "../../schema/Quote.ts"
 import { encodeRawRecord, encodeRawTick } from "../../schema/RawTick.ts"
 import { REPLAY_HEADER, watermarkRecord } from "../log/headers.ts"
 import type { NewRecord, TickLog } from "../log/TickLog.ts"
-import type { QuoteQuery, StoredTick, TickStore } from "../ports/TickStore.ts"
+import type { ArchivedQuotes, PastTicks } from "../ports/History.ts"
+import type { StoredTick, TickStore } from "../ports/TickStore.ts"
 import { merge, type PageReader } from "./merge.ts"
 import type { Pace } from "./pace.ts"
 import { compareGlobally } from "./reorderByWatermark.ts"
@@ -19,9 +20,9 @@ export const PAGE_ROWS = 5000
 /** Rows that all pages of a run hold together; with many instruments the pages are smaller. */
 const PAGES_ROWS = 200_000
 const MIN_PAGE_ROWS = 100
-/** Of quotes, which are some six times as large as ticks. */
+/** Of quotes, which are some six times as large as ticks; of more than 1,500 instruments 10 of each, 200,000 of 10,000. */
 const QUOTE_PAGES_ROWS = 30_000
-const MIN_QUOTE_PAGE_ROWS = 20
+const MIN_QUOTE_PAGE_ROWS = 10
 /** Pages fetched at a time: the store has few connections, and other readers. */
 const FETCHES = 2
 /** A page is asked for again after 0.1, 0.2, 0.4, 0.8 and 1.6 s where that can help. */
@@ -68,11 +69,8 @@ const comparePackets = (a: Packet, b: Packet): number => {
   return isTick(b) ? 1 : a.instrument_token - b.instrument_token
 }
 
-/** What a replay asks of the past: each a page of one instrument's. */
-export interface PastPackets extends Pick<TickStore["Service"], "ticks"> {
-  /** Ascending, one a stamp. */
-  readonly quotePage: (query: QuoteQuery) => Effect.Effect<ReadonlyArray<Quote>, StoreError>
-}
+/** What a replay asks of the past. */
+export type PastPackets = Pick<PastTicks, "ticks" | "quotePage" | "archivedQuotes">
 
 /** One instrument's quotes in [from, to), by keyset. */
 const quoteReader = (
@@ -92,7 +90,19 @@ const quoteReader = (
       .pipe(again)
 })
 
-/** All stored ticks and quotes of the instruments in [from, to), in global order, in arrays of `arraySize`. */
+/** All archived quotes of the instruments in [from, to), by time, then instrument. */
+const archivedQuoteReader = (
+  archived: ArchivedQuotes,
+  query: { readonly tokens: ReadonlySet<number>; readonly from: number; readonly to: number }
+): PageReader<Quote, StoreError> => ({
+  pageSize: PAGE_ROWS,
+  page: (after) => archived.page({ ...query, limit: PAGE_ROWS, ...(after === undefined ? {} : { after }) }).pipe(again)
+})
+
+/**
+ * All stored ticks and quotes of the instruments in [from, to), in global order, in arrays of `arraySize`. Archived
+ * quotes are one source: the archive would decode what lies around an instrument's few for each instrument anew.
+ */
 export const storedPackets = (
   past: PastPackets,
   query: {
@@ -103,14 +113,25 @@ export const storedPackets = (
   }
 ): Stream.Stream<Packet, StoreError> => {
   const { tokens, from, to, arraySize } = query
+  const { archivedQuotes } = past
   const rows = pageRows(tokens.length)
   const quoteRows = rowsWithin(QUOTE_PAGES_ROWS, MIN_QUOTE_PAGE_ROWS, tokens.length)
-  // Each is asked for what comes after the last that it gave.
-  const readers = tokens.flatMap((token) => [
-    storeReader(past, { token, from, to, rows }),
-    quoteReader(past, { token, from, to, rows: quoteRows })
-  ]) as ReadonlyArray<PageReader<Packet, StoreError>>
-  return merge(readers, { order: comparePackets, arraySize, concurrency: FETCHES })
+  return Stream.unwrap(
+    Effect.gen(function* () {
+      const before = archivedQuotes === undefined ? from : yield* again(archivedQuotes.before)
+      const held = Math.min(to, Math.max(from, before))
+      const quotes = [
+        ...(archivedQuotes === undefined || held === from
+          ? []
+          : [archivedQuoteReader(archivedQuotes, { tokens: new Set(tokens), from, to: held })]),
+        ...(held === to ? [] : tokens.map((token) => quoteReader(past, { token, from: held, to, rows: quoteRows })))
+      ]
+      const ticks = tokens.map((token) => storeReader(past, { token, from, to, rows }))
+      // Each is asked for what comes after the last that it gave.
+      const readers = [...ticks, ...quotes] as ReadonlyArray<PageReader<Packet, StoreError>>
+      return merge(readers, { order: comparePackets, arraySize, concurrency: FETCHES })
+    })
+  )
 }
 
 /** All stored ticks of the instruments in [from, to), in global order, in arrays of exactly `arraySize` but the last. */

@@ -5,6 +5,7 @@ import { TestClock } from "effect/testing"
 import { StoreError } from "../../../src/schema/Errors.ts"
 import type { Quote } from "../../../src/schema/Quote.ts"
 import { TickLog } from "../../../src/streams/log/TickLog.ts"
+import type { QuotesQuery } from "../../../src/streams/ports/Archive.ts"
 import type { StoredTick, TickQuery } from "../../../src/streams/ports/TickStore.ts"
 import { makePace } from "../../../src/streams/replay/pace.ts"
 import { compareGlobally, type Release, WatermarkReorder } from "../../../src/streams/replay/reorderByWatermark.ts"
@@ -183,6 +184,41 @@ describe("replay", () => {
           )
         )
       assert.deepStrictEqual(yield* ticksOf(QUOTED), yield* ticksOf([]))
+    })
+  )
+
+  it.effect("archived quotes are one source, by time, and make the run that those of one instrument each make", () =>
+    Effect.gen(function* () {
+      const query = { tokens: TOKENS, from: OPEN, to: OPEN + 60_000_000, arraySize: 16 }
+      const past = { ticks: keysetTicks(RECORDED), quotePage: keysetQuotes(QUOTED) }
+      const alike = [...(yield* Stream.runCollect(storedPackets(past, query)))]
+      const split = OPEN + 1_500_000
+      for (const before of [Number.NEGATIVE_INFINITY, split, Number.POSITIVE_INFINITY]) {
+        const isArchived = (quote: Quote): boolean => quote.exchange_ts < before
+        let pages = 0
+        const archivedQuotes = {
+          before: Effect.succeed(before),
+          page: (asked: QuotesQuery) =>
+            Effect.sync(() => {
+              pages++
+              const { after = { exchange_ts: 0, instrument_token: 0 } } = asked
+              return QUOTED.filter(
+                (q) =>
+                  isArchived(q) &&
+                  asked.tokens.has(q.instrument_token) &&
+                  q.exchange_ts >= asked.from &&
+                  q.exchange_ts < asked.to &&
+                  (q.exchange_ts - after.exchange_ts || q.instrument_token - after.instrument_token) > 0
+              )
+                .sort((a, b) => a.exchange_ts - b.exchange_ts || a.instrument_token - b.instrument_token)
+                .slice(0, asked.limit)
+            })
+        }
+        const quotePage = keysetQuotes(QUOTED.filter((quote) => !isArchived(quote)))
+        const packets = yield* Stream.runCollect(storedPackets({ ...past, quotePage, archivedQuotes }, query))
+        assert.deepStrictEqual([...packets], alike)
+        assert.strictEqual(pages, before > OPEN ? 1 : 0)
+      }
     })
   )
 

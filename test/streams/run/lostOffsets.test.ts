@@ -135,6 +135,7 @@ const sinks = (taken: Taken) =>
       read: () => Stream.empty,
       quotes: () => Stream.empty,
       quotePage: () => Effect.succeed([]),
+      quotesByTime: () => Effect.succeed([]),
       ticks: () => Effect.succeed([]),
       minutes: () => Effect.succeed([]),
       add: () => Effect.void,
