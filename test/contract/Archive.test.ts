@@ -650,6 +650,23 @@ for (const { name, place } of places) {
       })
     )
 
+    it.effect("names the instruments that have quotes in a time, also without a tick", () =>
+      Effect.gen(function* () {
+        const layer = yield* place
+        yield* Effect.gen(function* () {
+          const archive = yield* Archive
+          const next = quotesOf(4, 1).map((quote) => ({ ...quote, exchange_ts: OPEN + A_DAY }))
+          yield* write(range(0, 9), run(3), [...quotesOf(7, 3, 5), ...quotesOf(2, 6), ...next])
+          yield* write(range(10, 19), [], quotesOf(9, 2))
+          assert.deepStrictEqual(yield* archive.quoteTokens(0, OPEN * 2), [2, 4, 7, 9])
+          assert.deepStrictEqual(yield* archive.quoteTokens(OPEN, OPEN + A_DAY), [2, 7, 9])
+          assert.deepStrictEqual(yield* archive.quoteTokens(OPEN + 2000, OPEN + 5000), [2])
+          assert.deepStrictEqual(yield* archive.quoteTokens(OPEN + 5000, OPEN + 5001), [2, 7])
+          assert.deepStrictEqual(yield* archive.quoteTokens(OPEN + A_DAY + 1, OPEN * 2), [])
+        }).pipe(Effect.provide(layer))
+      })
+    )
+
     it.effect("takes quotes from elsewhere than the log, once, beside those it has", () =>
       Effect.gen(function* () {
         const layer = yield* place

@@ -84,6 +84,7 @@ const working = (places: Record<"store" | "archive" | "ring" | "server", Arrived
     quotes: () => Stream.die("not a part of this test"),
     quotePage: () => Effect.succeed([]),
     quotesByTime: () => Effect.succeed([]),
+    quoteTokens: () => Effect.succeed([]),
     ticks: () => Effect.succeed([]),
     minutes: () => Effect.succeed([]),
     add: () => Effect.void,

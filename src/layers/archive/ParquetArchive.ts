@@ -382,7 +382,13 @@ export const make = (
           const rows = new Map<number, number>()
           for (const { source, groups } of groupsOf(yield* of.of(date), wanted, 0, Number.MAX_SAFE_INTEGER)) {
             if (groups.length === 0) continue
-            const { tokens, counts } = yield* thread.ask({ kind: "survey", source, groups })
+            const { tokens, counts } = yield* thread.ask({
+              kind: "survey",
+              source,
+              groups,
+              from: wanted.from,
+              to: wanted.to
+            })
             for (let i = 0; i < tokens.length; i++) {
               const token = tokens[i]!
               if (wanted.tokens?.has(token) === false) continue
@@ -515,6 +521,15 @@ export const make = (
         return found
       })
 
+    const quoteTokens: Archive["Service"]["quoteTokens"] = (from, to) =>
+      Effect.gen(function* () {
+        const found = new Set<number>()
+        for (const date of yield* quoteDays.between(from, to)) {
+          for (const [token] of yield* roughCounts(quoteDays, date, { tokens: undefined, from, to })) found.add(token)
+        }
+        return [...found].sort((a, b) => a - b)
+      })
+
     const ticks = archivedTicks(days, thread)
     const minutes = archivedBars(days, quoteDays, thread, ticks)
 
@@ -565,6 +580,7 @@ export const make = (
       quotes,
       quotePage: archivedQuotes(quoteDays, thread),
       quotesByTime: archivedQuotesByTime(quoteDays, thread),
+      quoteTokens,
       ticks,
       minutes,
       counts

@@ -77,7 +77,13 @@ export type Request =
     }
   | { readonly kind: "check"; readonly holds: ArchivedKind; readonly source: ObjectSource }
   | { readonly kind: "footer"; readonly source: ObjectSource }
-  | { readonly kind: "survey"; readonly source: ObjectSource; readonly groups: ReadonlyArray<number> }
+  | {
+      readonly kind: "survey"
+      readonly source: ObjectSource
+      readonly groups: ReadonlyArray<number>
+      readonly from: number
+      readonly to: number
+    }
   | { readonly kind: "begin"; readonly part: Part }
   | { readonly kind: "rows"; readonly source: ObjectSource; readonly group: number; readonly reader: number }
   | { readonly kind: "tally"; readonly source: ObjectSource; readonly group: number; readonly reader: number }
@@ -150,7 +156,7 @@ export interface Footer {
 }
 
 export interface Survey {
-  /** Each token of the object, ascending, with how many rows it has. */
+  /** Each token of the object's groups, ascending in each, with how many rows it has. */
   readonly tokens: Int32Array<ArrayBuffer>
   readonly counts: Int32Array<ArrayBuffer>
 }
@@ -421,15 +427,22 @@ const tokenRange = (metadata: FileMetaData, group: number): readonly [low: numbe
   return [typeof low === "number" ? low : 0, typeof high === "number" ? high : Number.MAX_SAFE_INTEGER]
 }
 
-const survey = (source: ObjectSource, groups: ReadonlyArray<number>): Promise<Survey> =>
+/** How many rows stamped in [from, to) each token has in some groups. */
+const survey = ({ source, groups, from, to }: Request & { readonly kind: "survey" }): Promise<Survey> =>
   withObject(source, async ({ buffer }, metadata) => {
-    const scan = await parquetScan({ file: buffer, metadata, columns: ["instrument_token"] })
+    const scan = await parquetScan({ file: buffer, metadata, parsers, columns: ["instrument_token", "exchange_ts"] })
     const tokens: Array<number> = []
     const counts: Array<number> = []
     for (const group of groups) {
       const [rowStart, rowEnd] = groupRange(metadata, group)
       const column = (await scan.readColumn({ column: "instrument_token", rowStart, rowEnd })) as ArrayLike<number>
+      const [earliest, latest] = groupKeys(metadata, group).times
+      const times =
+        earliest >= from && latest < to
+          ? undefined
+          : ((await scan.readColumn({ column: "exchange_ts", rowStart, rowEnd })) as ArrayLike<number>)
       for (let i = 0; i < column.length; i++) {
+        if (times !== undefined && (times[i]! < from || times[i]! >= to)) continue
         const token = column[i]!
         if (tokens[tokens.length - 1] === token) counts[counts.length - 1]! += 1
         else {
@@ -986,7 +999,7 @@ const answer = (request: Request): Answers[keyof Answers] | Promise<Answers[keyo
     case "footer":
       return footer(request.source)
     case "survey":
-      return survey(request.source, request.groups)
+      return survey(request)
     case "begin":
       return begin(request.part)
     case "rows":

@@ -31,7 +31,8 @@ const fromArchive = (archive: Archive["Service"]) => {
     },
     count: (tokens, from, to) =>
       Effect.map(counts(tokens, from, to), (found) => [...found.values()].reduce((sum, rows) => sum + rows, 0)),
-    tokens: (from, to) => Effect.map(counts(undefined, from, to), (found) => [...found.keys()].sort((a, b) => a - b))
+    tokens: (from, to) => Effect.map(counts(undefined, from, to), (found) => [...found.keys()].sort((a, b) => a - b)),
+    quoteTokens: (from, to) => Effect.mapError(archive.quoteTokens(from, to), asStoreError)
   } satisfies PastTicks
 }
 
@@ -58,6 +59,15 @@ export const make = (store: TickStore["Service"], archive: Archive["Service"]): 
         if (isStores ? from >= held : held === known) return answer
       }
     })
+
+  const tokensAcross = (of: "tokens" | "quoteTokens") => (from: number, to: number) =>
+    across(from, store[of](from, to), (known) =>
+      Effect.zipWith(
+        cold[of](from, Math.min(to, known)),
+        to <= known ? Effect.succeed([]) : store[of](known, to),
+        (old, kept) => [...new Set([...old, ...kept])].sort((a, b) => a - b)
+      )
+    )
 
   const ticksOfBoth = (query: TickQuery, from: number, known: number) =>
     Effect.gen(function* () {
@@ -148,14 +158,8 @@ export const make = (store: TickStore["Service"], archive: Archive["Service"]): 
           (old, kept) => old + kept
         )
       ),
-    tokens: (from, to) =>
-      across(from, store.tokens(from, to), (known) =>
-        Effect.zipWith(
-          cold.tokens(from, Math.min(to, known)),
-          to <= known ? Effect.succeed([]) : store.tokens(known, to),
-          (old, kept) => [...new Set([...old, ...kept])].sort((a, b) => a - b)
-        )
-      ),
+    tokens: tokensAcross("tokens"),
+    quoteTokens: tokensAcross("quoteTokens"),
     revision: (tokens, from, to) =>
       across(from, store.revision(tokens, from, to), (known) =>
         Effect.zipWith(
@@ -190,6 +194,7 @@ export const layerOfStore: Layer.Layer<History, never, TickStore> = Layer.effect
       minuteOi: store.minuteOi,
       count: store.count,
       tokens: store.tokens,
+      quoteTokens: store.quoteTokens,
       revision: store.revision,
       of: (source) => (source === "store" ? store : undefined),
       archive: undefined

@@ -480,6 +480,14 @@ const make = (settings: ReplaySettings) =>
     const refuse = (parameter: string, message: string) =>
       Effect.fail(new ReplayRefused({ parameter, message: `${parameter}: ${message}` }))
 
+    /** Every token that has ticks or quotes in [from, to). */
+    const tokensIn = (past: PastTicks, from: number, to: number): Effect.Effect<ReadonlySet<number>, StoreError> =>
+      Effect.zipWith(
+        past.tokens(from, to),
+        past.quoteTokens(from, to),
+        (traded, quoted) => new Set([...traded, ...quoted])
+      )
+
     /** The tokens that a request names, in the order of the merge. */
     const tokensOf = Effect.fnUntraced(function* (request: ReplayRequest, past: PastTicks, from: number, to: number) {
       const { symbols, tokens, all } = request
@@ -513,24 +521,24 @@ const make = (settings: ReplaySettings) =>
         }
         found.add(named[0]!.instrument.instrument_token)
       }
-      // A token that no instrument has may still have ticks: feeds know new contracts first. Asked once for all.
+      // A token that no instrument has may still have ticks or quotes: feeds know new contracts first. Asked once for all.
       const isUnknown = (token: number) => instruments.get(token) === undefined
-      const traded = tokens?.some(isUnknown) === true ? new Set(yield* past.tokens(from, to)) : undefined
+      const present = tokens?.some(isUnknown) === true ? yield* tokensIn(past, from, to) : undefined
       for (const token of tokens ?? []) {
-        if (isUnknown(token) && traded?.has(token) !== true) {
+        if (isUnknown(token) && present?.has(token) !== true) {
           return yield* new UnknownSymbol({
             parameter: "tokens",
-            message: `tokens: no instrument and no tick of ${request.date} has token ${token}`
+            message: `tokens: no instrument and no tick or quote of ${request.date} has token ${token}`
           })
         }
         found.add(token)
       }
       if (all === true) {
-        for (const token of yield* past.tokens(from, to)) found.add(token)
+        for (const token of yield* tokensIn(past, from, to)) found.add(token)
         if (found.size > MAX_REPLAY_SYMBOLS) {
           return yield* refuse(
             "all",
-            `${found.size} instruments have ticks, at most ${MAX_REPLAY_SYMBOLS} can be replayed`
+            `${found.size} instruments have ticks or quotes, at most ${MAX_REPLAY_SYMBOLS} can be replayed`
           )
         }
       }

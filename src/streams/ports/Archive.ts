@@ -92,6 +92,8 @@ export class Archive extends Context.Service<
     readonly quotePage: (query: QuoteQuery) => Effect.Effect<ReadonlyArray<Quote>, ArchiveError>
     /** A page of the quotes of some instruments, by time, then instrument; the pages of one reader name the same set. */
     readonly quotesByTime: (query: QuotesQuery) => Effect.Effect<ReadonlyArray<Quote>, ArchiveError>
+    /** Every token that has quotes in [from, to), ascending. */
+    readonly quoteTokens: (from: number, to: number) => Effect.Effect<ReadonlyArray<number>, ArchiveError>
     /** A page of one instrument's ticks, ascending by `compareTicks`, one row a primary key. */
     readonly ticks: (query: TickQuery) => Effect.Effect<ReadonlyArray<StoredTick>, ArchiveError>
     /** One-minute bars of one instrument, ascending: those of its ticks, with the last open interest that its quotes told in them, at any moment. */
@@ -126,6 +128,7 @@ export const noArchive: Archive["Service"] = {
   quotes: () => Stream.die("nothing is archived"),
   quotePage: () => refused,
   quotesByTime: () => refused,
+  quoteTokens: () => refused,
   ticks: () => refused,
   minutes: () => refused,
   counts: () => refused

@@ -6,7 +6,8 @@ import type { Archive, QuotesQuery } from "./Archive.ts"
 import type { TickStore } from "./TickStore.ts"
 
 /** Ticks and quotes as whoever replays them asks for them. */
-export interface PastTicks extends Pick<TickStore["Service"], "ticks" | "quotePage" | "count" | "tokens"> {
+export interface PastTicks
+  extends Pick<TickStore["Service"], "ticks" | "quotePage" | "count" | "tokens" | "quoteTokens"> {
   /** Where an archive has some of it. */
   readonly archivedQuotes?: ArchivedQuotes
 }

@@ -137,6 +137,14 @@ class World {
       quotePage: keysetQuotes(this.quotes),
       count: (tokens, from, to) => Effect.succeed(within(tokens, from, to).length),
       tokens: (from, to) => Effect.succeed([...new Set(within(TOKENS, from, to).map((t) => t.instrument_token))]),
+      quoteTokens: (from, to) =>
+        Effect.sync(() => [
+          ...new Set(
+            this.quotes
+              .filter(({ exchange_ts }) => exchange_ts >= from && exchange_ts < to)
+              .map((q) => q.instrument_token)
+          )
+        ]),
       instruments: () => Effect.succeed(KNOWN),
       instrumentsVersion: Effect.succeed("1")
     })
@@ -276,6 +284,23 @@ describe("ReplayService", () => {
     }).pipe(Effect.provide(world.layer()))
   })
 
+  it.effect("reaches instruments that have quotes and never traded", () => {
+    const world = new World()
+    const silent = 99_000_001
+    world.quotes = [...world.quotes, { ...QUOTED[0]!, instrument_token: silent }]
+    return Effect.gen(function* () {
+      const replays = yield* Replays
+      for (const who of [{ all: true }, { tokens: [silent] }]) {
+        const over = yield* ended(yield* replays.start({ ...who, date: DATE, speed: "inf" }))
+        assert.strictEqual(over.state, "ended")
+        const told = world.of(over).quotes.filter((quote) => quote.instrument_token === silent)
+        assert.strictEqual(told.length, 1)
+        // What is counted are ticks.
+        assert.strictEqual(over.total, "all" in who ? world.stored.length : 0)
+      }
+    }).pipe(Effect.provide(world.layer()))
+  })
+
   it.effect("refuses by name what it does not know or cannot do yet", () => {
     const world = new World()
     return Effect.gen(function* () {
@@ -295,7 +320,7 @@ describe("ReplayService", () => {
       )
       assert.strictEqual(
         yield* refusal(replays.start({ ...day, tokens: [3, 77] })),
-        `UnknownSymbol tokens: no instrument and no tick of ${DATE} has token 77`
+        `UnknownSymbol tokens: no instrument and no tick or quote of ${DATE} has token 77`
       )
       assert.strictEqual(
         yield* refusal(replays.start(day)),

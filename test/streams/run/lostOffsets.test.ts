@@ -136,6 +136,7 @@ const sinks = (taken: Taken) =>
       quotes: () => Stream.empty,
       quotePage: () => Effect.succeed([]),
       quotesByTime: () => Effect.succeed([]),
+      quoteTokens: () => Effect.succeed([]),
       ticks: () => Effect.succeed([]),
       minutes: () => Effect.succeed([]),
       add: () => Effect.void,
