@@ -20,7 +20,7 @@ import { barAggregates } from "./barAggregates.ts"
 import { type Bars, MINUTES, type MinuteRow } from "./bars.ts"
 import { barTable } from "./barTable.ts"
 import { ask, type Connection, connect } from "./connection.ts"
-import { type Days, makeChunks, makePartitions } from "./days.ts"
+import { type Days, makeChunks, makePartitions, partitionOf } from "./days.ts"
 import { makeInstruments } from "./instruments.ts"
 import { migrate } from "./migrations.ts"
 import { makeQuoteReader } from "./quotes.ts"
@@ -203,6 +203,14 @@ const makeStore = (
 
 const forgetOldBookmarks = (pool: pg.Pool) => ask("forgetOldBookmarks", () => pool.query(FORGET_OLD_BOOKMARKS))
 
+/** What is written in place: of quotes the day's own, since those of other days hardly change. */
+export const vacuum = async (pool: pg.Pool, today: number): Promise<void> => {
+  const quotes = partitionOf("quotes", today)
+  const found = await pool.query<{ there: boolean }>("SELECT to_regclass($1) IS NOT NULL AS there", [quotes])
+  const tables = ["candle_marks", "candle_bars", "oi_1m", "sink_offsets", ...(found.rows[0]!.there ? [quotes] : [])]
+  await pool.query(`VACUUM (ANALYZE) ${tables.join(", ")}`)
+}
+
 const maintain = (pool: pg.Pool): Effect.Effect<never> =>
   Effect.gen(function* () {
     let checkpointed = "0/0"
@@ -223,7 +231,7 @@ const maintain = (pool: pg.Pool): Effect.Effect<never> =>
       )
       if (look % LOOKS_PER_VACUUM === 0) {
         yield* Effect.ignore(
-          ask("vacuum", () => pool.query("VACUUM (ANALYZE) candle_marks, candle_bars, oi_1m, sink_offsets"))
+          Effect.flatMap(Clock.currentTimeMillis, (now) => ask("vacuum", () => vacuum(pool, tradingDay(now * 1000))))
         )
       }
     }

@@ -169,7 +169,7 @@ const PARTITIONS = `
   WHERE i.inhparent = 'ticks'::regclass ORDER BY 1`
 /** Every day has a partition of each, so those of ticks tell the days there are. */
 const TABLES = ["ticks", "quotes"] as const
-const partitionOf = (table: (typeof TABLES)[number], day: number): string =>
+export const partitionOf = (table: (typeof TABLES)[number], day: number): string =>
   `${table}_${tradingDate(day).replaceAll("-", "")}`
 const FIRST_PARTITION = `
   SELECT (min(to_date(right(c.relname, 8), 'YYYYMMDD'))::timestamp AT TIME ZONE 'UTC') - INTERVAL '330 minutes'

@@ -7,7 +7,7 @@ import { migrate, SCHEMA_VERSION } from "../../../src/layers/postgres/migrations
 import * as Pglite from "../../../src/layers/postgres/Pglite.ts"
 import * as Timescale from "../../../src/layers/postgres/Timescale.ts"
 import { PAGE_AFTER } from "../../../src/layers/postgres/ticks.ts"
-import { tradingDate } from "../../../src/schema/Tick.ts"
+import { tradingDate, tradingDay } from "../../../src/schema/Tick.ts"
 import { makeQuote, makeTick, OPEN, storeBatch } from "../../contract/ticks.ts"
 import { databaseUrl, freePort } from "../../support/services.ts"
 
@@ -109,6 +109,30 @@ describe("the schema", () => {
         assert.deepStrictEqual(yield* store.quotePage(query), [])
         assert.deepStrictEqual((yield* store.candles({ ...query, interval: "1m" }))[0]?.oi, 7)
       })
+  )
+
+  it.live("clears the day's quotes of the rows that later ones took the place of, and needs none to be there", () =>
+    Effect.gen(function* () {
+      const { url, ...options } = yield* database
+      const store = yield* Timescale.make({ url, ...options })
+      const pool = yield* connect({ url, embedded: true })
+      const clear = Effect.promise(() => Timescale.vacuum(pool, tradingDay(OPEN)))
+      yield* clear
+      const quotes = (offset: number) =>
+        Array.from({ length: 200 }, (_, i) =>
+          makeQuote({ instrument_token: i + 1, oi: offset, source: ["raw-1", offset + i, 1] })
+        )
+      const size = ask<{ bytes: string }>(url, "SELECT pg_relation_size('quotes_20260115') AS bytes")
+      let bytes = 0
+      for (let time = 1; time <= 12; time++) {
+        yield* store.write(storeBatch({ quotes: quotes(time * 1000) }))
+        yield* clear
+        const [now] = yield* size
+        // Twice the rows: what was replaced, and what came instead. From then on there is room.
+        if (time === 3) bytes = Number(now!.bytes)
+      }
+      assert.strictEqual(Number((yield* size)[0]!.bytes), bytes)
+    })
   )
 
   it.live("of version 3 has its instruments seen on the days of their imports, and no later than they expire", () =>
