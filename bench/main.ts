@@ -19,6 +19,7 @@ const benchmarks: Record<string, () => Promise<{ readonly run: () => Promise<Row
   websocket: () => import("./websocket.ts"),
   latency: () => import("./latency.ts"),
   replay: () => import("./replay.ts"),
+  "archived-quotes": () => import("./archivedQuotes.ts"),
   exports: () => import("./exports.ts")
 }
 
