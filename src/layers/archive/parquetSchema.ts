@@ -211,6 +211,7 @@ const kept = (field: ColumnField, values: ArrayLike<unknown>, rows: Uint32Array)
 
 /** Rows as columns of some fields. */
 interface Kept<Columns> {
+  readonly names: ReadonlySet<string>
   /**
    * Some rows of each column, which `read` answers whole. An object that is older than a column `has` none of it: its
    * rows are without that field.
@@ -254,6 +255,7 @@ const gathered = <Columns>(field: ColumnField, name: keyof Columns, refs: Readon
 }
 
 const keptOf = <Columns>(fields: Readonly<Record<string, ColumnField>>): Kept<Columns> => ({
+  names: new Set(Object.keys(fields)),
   read: async (read, has, rows) => {
     const columns: Record<string, ReturnType<typeof kept>> = {}
     for (const [name, field] of Object.entries(fields)) {

@@ -313,10 +313,12 @@ class ObjectError extends Error {
   }
 }
 
+type ByteRange = readonly [from: number, to: number]
+
 /** An object's bytes, and a way to say which will be asked for piece by piece. */
 interface Opened {
   readonly buffer: AsyncBuffer
-  readonly hold: (from: number, to: number) => Promise<void>
+  readonly hold: (ranges: ReadonlyArray<ByteRange>) => Promise<void>
   readonly close: () => void
 }
 
@@ -361,9 +363,11 @@ const openObject = async (key: string, byteLength: number, isKnown: boolean): Pr
         return held.bytes.buffer.slice(start - held.from, stop - held.from)
       }
     },
-    hold: async (from, to) => {
-      if (from >= byteLength - end.length) return
-      pieces[1] = { from, bytes: await need(key, from, to) }
+    hold: async (ranges) => {
+      pieces.length = 1
+      for (const [from, to] of ranges) {
+        if (from < byteLength - end.length) pieces.push({ from, bytes: await need(key, from, to) })
+      }
     },
     close: () => {}
   }
@@ -396,22 +400,30 @@ const withObject = async <A>(
   }
 }
 
-/** Where the bytes of a row group's columns lie, up to `columns` of them: next to each other, in their order. */
+/** Bytes that are fetched along with what lies before and after them: a request costs more. */
+const GAP_BYTES = 1 << 16
+
+/** Where the bytes of a row group's columns lie, of those that are wanted; what is nearly together comes together. */
 const groupBytes = (
   metadata: FileMetaData,
   group: number,
-  columns: number
-): readonly [from: number, to: number] | undefined => {
-  let from = Number.MAX_SAFE_INTEGER
-  let to = 0
-  for (const { meta_data: column } of metadata.row_groups[group]!.columns.slice(0, columns)) {
-    if (column === undefined) return undefined
-    const start = Number(column.dictionary_page_offset ?? column.data_page_offset)
-    from = Math.min(from, start)
-    to = Math.max(to, start + Number(column.total_compressed_size))
+  isWanted: (column: string, index: number) => boolean
+): ReadonlyArray<ByteRange> => {
+  const ranges: Array<ByteRange> = []
+  for (const [index, { meta_data: column }] of metadata.row_groups[group]!.columns.entries()) {
+    if (column === undefined) return []
+    if (!isWanted(column.path_in_schema[0]!, index)) continue
+    const from = Number(column.dictionary_page_offset ?? column.data_page_offset)
+    const to = from + Number(column.total_compressed_size)
+    const last = ranges.at(-1)
+    if (last !== undefined && from >= last[0] && from - last[1] <= GAP_BYTES) {
+      ranges[ranges.length - 1] = [last[0], Math.max(last[1], to)]
+    } else ranges.push([from, to])
   }
-  return to > from ? [from, to] : undefined
+  return ranges
 }
+
+const everyColumn = () => true
 
 /** First and last row of a row group in its file. */
 const groupRange = (metadata: FileMetaData, group: number): readonly [from: number, to: number] => {
@@ -481,8 +493,7 @@ const wholeOf = (holds: ArchivedKind, source: ObjectSource): Promise<ReadonlyArr
     const has = presentIn(metadata)
     const groups: Array<RawRows> = []
     for (let group = 0; group < metadata.row_groups.length; group++) {
-      const bytes = groupBytes(metadata, group, metadata.row_groups[group]!.columns.length)
-      if (bytes !== undefined) await hold(...bytes)
+      await hold(groupBytes(metadata, group, everyColumn))
       const scan = await parquetScan({ file: buffer, metadata, parsers })
       const [rowStart, rowEnd] = groupRange(metadata, group)
       const columns = new Map<string, Float64Array | ReadonlyArray<unknown>>()
@@ -631,8 +642,7 @@ const withoutThoseOf = async (columns: TickColumns, rows: Uint32Array, others: R
         const scan = await parquetScan({ file: buffer, metadata, parsers })
         for (let group = 0; group < keys.length; group++) {
           if (!isMet(keys[group]!)) continue
-          const bytes = groupBytes(metadata, group, KEY_COLUMNS)
-          if (bytes !== undefined) await hold(...bytes)
+          await hold(groupBytes(metadata, group, (_, index) => index < KEY_COLUMNS))
           const [rowStart, rowEnd] = groupRange(metadata, group)
           const read = (column: string) => scan.readColumn({ column, rowStart, rowEnd })
           const theirTokens = (await read("instrument_token")) as ArrayLike<number>
@@ -722,8 +732,7 @@ const unseenRows = <A>(
     const { part, tokens, seen } = reading
     const [lowest, highest] = tokenRange(metadata, group)
     if (lowest > part.toToken || highest < part.fromToken) return null
-    const bytes = groupBytes(metadata, group, columns)
-    if (bytes !== undefined) await hold(...bytes)
+    await hold(groupBytes(metadata, group, (_, index) => index < columns))
     const scan = await parquetScan({ file: buffer, metadata, parsers })
     const [groupStart, groupEnd] = groupRange(metadata, group)
     const tokenColumn = (await scan.readColumn({
@@ -852,8 +861,7 @@ const ticksOf = async (wanted: TicksWanted): Promise<TicksFound> => {
       for (const group of groups) {
         const keys = groupKeys(metadata, group)
         if (!overlaps(keys.tokens, [token, token]) || !overlaps(keys.times, [from, through - 1])) continue
-        const bytes = groupBytes(metadata, group, READ_COLUMNS)
-        if (bytes !== undefined) await hold(...bytes)
+        await hold(groupBytes(metadata, group, (_, index) => index < READ_COLUMNS))
         const columns = await rowsOfOne(scan, metadata, group, wanted, through)
         if (columns === undefined) continue
         const { exchange_ts, sequence_id, epoch, position } = columns
@@ -952,8 +960,7 @@ const quotesOf = async <Columns extends OiColumns>(
         const keys = groupKeys(metadata, group)
         if (!overlaps(keys.tokens, [wanted.fromToken, wanted.toToken]) || !overlaps(keys.times, [from, through - 1]))
           continue
-        const bytes = groupBytes(metadata, group, metadata.row_groups[group]!.columns.length)
-        if (bytes !== undefined) await hold(...bytes)
+        await hold(groupBytes(metadata, group, (column) => kept.names.has(column)))
         await pause()
         const columns = await quotesOfGroup<Columns>(kept, scan, metadata, group, wanted, through)
         if (columns === undefined) continue

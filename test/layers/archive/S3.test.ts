@@ -4,10 +4,11 @@ import { fileURLToPath } from "node:url"
 import { assert, describe, it } from "@effect/vitest"
 import { Effect, Layer, Redacted, Stream } from "effect"
 import * as S3 from "../../../src/layers/archive/S3.ts"
+import type { Level } from "../../../src/schema/Quote.ts"
 import { toQuoteColumns } from "../../../src/schema/QuoteColumns.ts"
 import { toColumns } from "../../../src/schema/TickColumns.ts"
 import { Archive } from "../../../src/streams/ports/Archive.ts"
-import { makeTick, NO_QUOTES, OPEN } from "../../contract/ticks.ts"
+import { makeQuote, makeTick, NO_QUOTES, OPEN } from "../../contract/ticks.ts"
 import { emptyBucket, keysIn, objectIn, optionsFor } from "../../support/buckets.ts"
 import { type Fate, httpProxy, type Seen } from "../../support/httpProxy.ts"
 import { freePort, type S3Access, s3 } from "../../support/services.ts"
@@ -321,6 +322,46 @@ describe.skipIf(found === undefined)("S3", () => {
       proxy.fate = () => ({ okFor: 412 })
       const error = yield* Effect.flip(Layer.build(layer))
       assert.include(error.message, "ignores If-None-Match")
+    })
+  )
+
+  it.effect("fetches of an archived day's quotes what bars need of them, and no more", () =>
+    Effect.gen(function* () {
+      const { proxy, layer } = yield* throughProxy()
+      // Books of which no two are alike: a row group of each instrument.
+      const side = (i: number) =>
+        Array.from({ length: 5 }, (_, level): Level => {
+          const any = (i * 5 + level + 1) * 2_654_435_761
+          return [(any % 1_000_003) / 100, any % 999_983, any % 65_521]
+        })
+      const quotes = Array.from({ length: 16_384 }, (_, i) =>
+        makeQuote({
+          instrument_token: i < 8192 ? 1 : 2,
+          exchange_ts: OPEN + (i % 8192) * 1000,
+          bid: side(i),
+          ask: side(i + 100_000),
+          oi: i,
+          source: ["raw-1", i, 1]
+        })
+      )
+      yield* Effect.gen(function* () {
+        const archive = yield* Archive
+        const ticks = [makeTick({ instrument_token: 1, exchange_ts: OPEN })]
+        yield* archive.write({ ...RANGE, last: RANGE.first + 16_384 }, toColumns(ticks), toQuoteColumns(quotes))
+        const { objects } = yield* archive.list(DATES[0]!)
+        const object = objects.find(({ kind }) => kind === "quotes")!
+        proxy.seen.length = 0
+        const bars = yield* archive.minutes({ instrument_token: 1, from: OPEN, to: OPEN + 60_000_000, limit: 10 })
+        assert.deepStrictEqual(
+          bars.map(({ oi }) => oi),
+          [8191]
+        )
+        const of = proxy.seen.filter(({ path }) => decodeURIComponent(path).includes(`/quotes/date=${DATES[0]}/`))
+        const bytes = of.reduce((sum, { received }) => sum + received, 0)
+        assert.isAbove(bytes, 0)
+        // One of two row groups would be half of it.
+        assert.isBelow(bytes * 5, object.bytes)
+      }).pipe(Effect.provide(layer))
     })
   )
 })
