@@ -38,6 +38,8 @@ const CHARS_OF_MESSAGE = 1000
 /** Those beyond that wait, also while a replay is made ready: as many as 3,000 instruments one by one, each with its mode. */
 const MAX_WAITING = 10_000
 const MAX_WAITING_CHARS = 1_048_576
+/** What waits is read in pieces: whoever asks one by one is to cost few questions. */
+const READ_ON_MS = 50
 /** Where clients look for it. */
 export const TICKER_PATHS = ["/", "/ws"]
 const MAX_BYTES = MAX_KITE_TEXT_CHARS * 3
@@ -64,7 +66,8 @@ interface Connection {
   readonly rate: Rate
   /** What it said that is yet to be read. */
   readonly waiting: Waiting
-  timer?: NodeJS.Timeout | undefined
+  /** Has more of it read. */
+  timer: NodeJS.Timeout | undefined
   socket?: Socket
   client?: TickerClient
   source?: Source
@@ -187,7 +190,15 @@ export const mountTicker = (app: TemplatedApp, services: TickerServices): (() =>
       return
     }
     const rate = new Rate(MESSAGE_BURST, MESSAGES_PER_SECOND)
-    const connection: Connection = { address, peer, visitor, rate, waiting: new Waiting(), isGone: false }
+    const connection: Connection = {
+      address,
+      peer,
+      visitor,
+      rate,
+      waiting: new Waiting(),
+      timer: undefined,
+      isGone: false
+    }
     // None of the protocols and extensions that are offered: Kite's ticker has none.
     res.upgrade<Connection>(connection, req.getHeader("sec-websocket-key"), "", "", context)
   }
@@ -218,7 +229,7 @@ export const mountTicker = (app: TemplatedApp, services: TickerServices): (() =>
     for (let text = waiting.first; text !== undefined && !connection.isGone; text = waiting.first) {
       const cost = costOf(text.length)
       if (!rate.take(cost)) {
-        connection.timer = setTimeout(readOn, rate.secondsUntil(cost) * 1000, connection)
+        connection.timer = setTimeout(readOn, Math.max(READ_ON_MS, rate.secondsUntil(cost) * 1000), connection)
         return
       }
       waiting.drop()

@@ -107,6 +107,36 @@ describe("What is known of an instrument", () => {
     assert.containsSubset(shown(figures), { close: 110, open: 120, low: 120, volume: 2, change: 10 })
   })
 
+  it("is the most that was seen of the day where what was found lacks some of it, and the later of both last trades", () => {
+    const figures = new Figures(INFY)
+    for (const one of [tick(6, 90, 5), tick(7, 120, 5), tick(8, 100, 5)]) figures.take(one)
+    figures.lacksDay = true
+    assert.containsSubset(shown(figures), { lastPrice: 100, volume: 0, open: 0, high: 0, low: 0 })
+    const found = (volume: number, position: number) => {
+      const day = new Figures(INFY)
+      day.begin({
+        day: tradingDay(OPEN),
+        price: 103,
+        volume: 1,
+        exchange_ts: OPEN + position * SECOND,
+        place: { epoch: 1, position },
+        so_far: { open: 101, high: 103, low: 99, close: 103, volume },
+        turnover: 102 * volume,
+        previousClose: 95
+      })
+      return day
+    }
+    const earlier = found(7, 3)
+    earlier.take(tick(8, 100, 5))
+    figures.learn(earlier)
+    figures.lacksDay = false
+    assert.containsSubset(shown(figures), { lastPrice: 100, open: 101, high: 120, low: 90, volume: 15, close: 95 })
+    assert.isFalse(figures.take(tick(8, 100, 5)))
+    figures.learn(found(40, 9))
+    assert.containsSubset(shown(figures), { lastPrice: 103, high: 120, low: 90, volume: 40, averagePrice: 102 })
+    assert.isFalse(figures.take(tick(9, 100, 5)))
+  })
+
   it("is told by the packet of a new day before its first trade, which the old day's bar is no part of", () => {
     const figures = new Figures(INFY)
     figures.take(tick(1, 100, 10))
