@@ -122,7 +122,7 @@ describe("What is known of an instrument", () => {
         place: { epoch: 1, position },
         so_far: { open: 101, high: 103, low: 99, close: 103, volume },
         turnover: 102 * volume,
-        previousClose: 95
+        previousClose: { price: 95, day: tradingDay(OPEN) - 1 }
       })
       return day
     }
