@@ -79,7 +79,7 @@ export const maySeeAll = (visitor: Visitor, token: number, days: Days, { instrum
 export const seenOn = (visitor: Visitor, token: number, { instruments }: Gateway): SeesDay | undefined =>
   visitor.key?.isRestricted === true ? (day) => maySee(visitor, token, instruments.at(token, day)) : undefined
 
-/** The token that a client's `NSE:INFY`, or its number, names in a market; undefined where it is none that he may see. */
+/** The token that a client's `NSE:INFY`, or its number, names in a market; undefined where it is none of it that he may see. */
 export const tokenOf = (name: string, visitor: Visitor, source: Source, gateway: Gateway): number | undefined => {
   const day = source.day ?? tradingDay(gateway.now())
   const all = /^\d{1,10}$/.test(name)
@@ -91,6 +91,8 @@ export const tokenOf = (name: string, visitor: Visitor, source: Source, gateway:
           return isWhole && from <= day && day <= through
         })
         .map(({ instrument }) => instrument)
-  const found = all.find((one) => one !== undefined && maySee(visitor, one.instrument_token, one))
+  const found = all.find(
+    (one) => one !== undefined && source.holds(one.instrument_token) && maySee(visitor, one.instrument_token, one)
+  )
   return found?.instrument_token
 }

@@ -24,6 +24,8 @@ export interface Source {
   readonly market: Market
   /** The trading day that is replayed, since 1970; undefined: live. */
   readonly day: number | undefined
+  /** Whether an instrument is in it: what a replay is not of stands still in it, and is not told. */
+  readonly holds: (token: number) => boolean
   /** The market's time in microseconds: of a replay how far it has come. */
   readonly now: () => number
   /** Added to every stamp that is told, and taken from those that are asked for. */
@@ -105,7 +107,7 @@ export class Sources {
       return Effect.void
     }
     if (replay === undefined) {
-      return { market, day: undefined, now, shift: () => 0, enter, leave, begin: Effect.void }
+      return { market, day: undefined, holds: () => true, now, shift: () => 0, enter, leave, begin: Effect.void }
     }
     const { from, id } = replay
     const day = tradingDay(from)
@@ -113,6 +115,7 @@ export class Sources {
     return {
       market,
       day,
+      holds: replays.holds(id),
       now: () =>
         Effect.runSync(
           Effect.match(replays.get(id), {

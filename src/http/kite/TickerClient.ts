@@ -82,7 +82,8 @@ export class TickerClient implements Watcher {
           continue
         }
         this.modes.set(token, DEFAULT_KITE_MODE)
-        source.market.watch(token, this)
+        // Of what a replay is not of nothing ever comes, as of a token that nobody has.
+        if (source.holds(token)) source.market.watch(token, this)
         added++
       }
       asked.push(token)
@@ -97,9 +98,10 @@ export class TickerClient implements Watcher {
 
   /** Has what is known of instruments told: at once where it was found before. */
   private find(asked: ReadonlyArray<number>): void {
-    const { market } = this.options.source
+    const { holds, market } = this.options.source
     const found: Array<number> = []
     for (const token of asked) {
+      if (!holds(token)) continue
       if (market.of(token)?.isFound === true) found.push(token)
       else this.sought.add(token)
     }

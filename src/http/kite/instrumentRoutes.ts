@@ -67,6 +67,7 @@ const answerInstruments = ({ head, path, visitor }: Asked, gateway: Gateway) =>
     for (let i = 0; i < all.length; i++) {
       if (i % LINES_AT_ONCE === LINES_AT_ONCE - 1) yield* Effect.yieldNow
       const { instrument_token: token } = all[i]!
+      if (!source.holds(token)) continue
       const one = replayed === undefined ? all[i] : instruments.at(token, day)
       if (one === undefined || isExpired(one, day) || !maySee(visitor, token, one)) continue
       if (exchange !== undefined && one.exchange !== exchange) continue

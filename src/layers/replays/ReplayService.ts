@@ -88,6 +88,7 @@ interface Entry {
   readonly past: PastTicks
   readonly detached: boolean
   readonly isSimulated: boolean
+  readonly holds: (token: number) => boolean
   /** What bars are aligned on. */
   readonly barOpen: number
   /** The one that its clients hear. */
@@ -155,6 +156,13 @@ const rangeOf = (request: ReplayRequest): { readonly from: number; readonly to: 
     from: request.from === undefined ? midnight : midnight + minutes(request.from) * MICROS_PER_MINUTE,
     to: request.to === undefined ? midnight + MICROS_PER_DAY : midnight + minutes(request.to) * MICROS_PER_MINUTE
   }
+}
+
+/** Of `all` also an instrument is that had no tick in the range: it was there that day. */
+const holdsOf = ({ all }: ReplayRequest, tokens: ReadonlyArray<number>): Entry["holds"] => {
+  if (all === true) return () => true
+  const named = new Set(tokens)
+  return (token) => named.has(token)
 }
 
 const make = (settings: ReplaySettings) =>
@@ -577,6 +585,7 @@ const make = (settings: ReplaySettings) =>
         past,
         detached: request.detached === true,
         isSimulated: instruments.isSimulated(tokens),
+        holds: holdsOf(request, tokens),
         barOpen: barOpenOf(tokens, tradingDay(from)),
         // Made below, with the entry that it is of.
         run: undefined as never,
@@ -713,6 +722,7 @@ const make = (settings: ReplaySettings) =>
       change,
       stop: (id) => Effect.flatMap(find(id), stopEntry),
       isSimulated: (id) => entries.get(id)?.isSimulated === true,
+      holds: (id) => entries.get(id)?.holds ?? (() => false),
       returned: (partition, items) => {
         const releases = reorder.take(partition, items)
         for (const release of releases) tell(release)

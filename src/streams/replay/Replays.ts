@@ -171,6 +171,8 @@ export class Replays extends Context.Service<
     readonly stop: (id: string) => Effect.Effect<void, UnknownReplay>
     /** Whether a simulated instrument is in it; false where it is not known. */
     readonly isSimulated: (id: string) => boolean
+    /** Which instruments a replay is of: those that it was started with, of `all` every one; none where it is not known. */
+    readonly holds: (id: string) => (token: number) => boolean
     /** Takes what the server's reader of a partition found for replays; runs that are not this server's are passed over. */
     readonly returned: (partition: number, items: ReadonlyArray<Replayed>) => void
   }

@@ -664,6 +664,40 @@ describe("On a replay", () => {
     }).pipe(Effect.scoped)
   )
 
+  it.effect("what it is not of is left out of quotes and instruments, and has candles up to its clock", () =>
+    Effect.gen(function* () {
+      const { by, replays } = yield* served
+      const clock = at("09:31:30")
+      replays.put("abc4", at("09:00:00"), clock)
+      const names = "i=NSE:INFY&i=NFO:NIFTY99JANFUT&i=408065&i=13568258&i=NSE:NIFTY 50".replaceAll(" ", "%20")
+      const asked = function* (path: string) {
+        return Object.keys(dataOf(yield* by("replay:abc4:t", `${path}?${names}`)) as object)
+      }
+      const linesOf = function* (path: string) {
+        const { text } = yield* by("replay:abc4:t", path)
+        return text
+          .split("\n")
+          .slice(1)
+          .map((line) => Number(line.split(",")[0]))
+      }
+      assert.strictEqual((yield* asked("/quote")).length, 5)
+      assert.strictEqual((yield* linesOf("/instruments")).length, 5)
+      replays.named.set("abc4", new Set([INFY]))
+      for (const path of ["/quote", "/quote/ohlc", "/quote/ltp"]) {
+        assert.deepStrictEqual((yield* asked(path)).sort(), ["408065", "NSE:INFY"], path)
+      }
+      assert.deepStrictEqual(yield* linesOf("/instruments"), [INFY])
+      assert.deepStrictEqual(yield* linesOf("/instruments/NSE"), [INFY])
+      assert.deepStrictEqual(yield* linesOf("/instruments/NFO"), [])
+      const url = `/instruments/historical/${FUTURE}/day?from=2026-01-09&to=2026-01-16`
+      const { candles } = dataOf(yield* by("replay:abc4:t", url)) as { candles: ReadonlyArray<ReadonlyArray<number>> }
+      assert.deepStrictEqual(
+        candles.map(([, , , , close]) => close),
+        [ticksOf(FUTURE, OPEN - 7 * DAY, OPEN).at(-1)!.price, ticksOf(FUTURE, OPEN, clock + 1).at(-1)!.price]
+      )
+    }).pipe(Effect.scoped)
+  )
+
   it.effect("its stamps are today's where that is set, and times are asked for so", () =>
     Effect.gen(function* () {
       const { by, replays } = yield* serveKite({ store: memoryStore(ROWS), settings: { KITE_SHIFT: "true" } })

@@ -30,6 +30,8 @@ export interface KiteServing {
 export class PlayedReplays {
   readonly all = new Map<string, Replay>()
   readonly asked: Array<ReplayRequest> = []
+  /** The instruments of those that are not of all. */
+  readonly named = new Map<string, ReadonlySet<number>>()
   hub: Hub | undefined
 
   /** Puts one there, as `from` µs and so much of it played. */
@@ -67,6 +69,7 @@ export class PlayedReplays {
           if (found !== undefined) this.all.set(id, { ...found, state: "ended" })
         }),
       isSimulated: () => false,
+      holds: (id) => (token) => this.named.get(id)?.has(token) ?? this.all.has(id),
       returned: () => undefined
     })
   )

@@ -694,6 +694,41 @@ describe("Kite's ticker", () => {
     }).pipe(Effect.scoped)
   )
 
+  it.live("takes without a word what nothing comes of: tokens that nobody has, or that a replay is not of", () =>
+    Effect.gen(function* () {
+      const { hub, open, port, replays } = yield* served
+      const NOBODY = 7_777_793
+      const start = tradingDayStart(20_469)
+      replays.put("abc1", start, OPEN + 5_000_000)
+      replays.named.set("abc1", new Set([INFY]))
+      const ofReplay = yield* openTicker(port, "?api_key=replay:abc1&access_token=b")
+      const ofLive = yield* open
+      for (const ticker of [ofReplay, ofLive]) {
+        ticker.say({ a: "subscribe", v: [NIFTY, NOBODY, TCS] })
+        ticker.say({ a: "mode", v: ["full", [NIFTY, NOBODY, TCS]] })
+        ticker.say({ a: "subscribe", v: [INFY] })
+        yield* ticker.until(() => ticker.of(INFY).length === 1)
+      }
+      yield* ofLive.until(() => ofLive.of(NIFTY).length > 0)
+      // A run that begins anew looks for what lies before it; nobody finds what it is not of.
+      hub.open("abc1")
+      replays.put("abc1", start, OPEN + 8_000_000)
+      yield* ofReplay.until(() => ofReplay.of(INFY).length === 2)
+      ofReplay.say({ a: "mode", v: ["ltp", [NIFTY, NOBODY]] })
+      ofReplay.say({ a: "unsubscribe", v: [NOBODY, TCS] })
+      ofReplay.say({ a: "mode", v: ["full", [TCS, INFY]] })
+      yield* ofReplay.until(() => ofReplay.of(INFY).length === 3)
+      assert.strictEqual(ofReplay.packets.length, 3)
+      assert.deepStrictEqual(
+        ofReplay.texts.map(({ data }) => data),
+        [`mode: ${TCS}: subscribe to them first`]
+      )
+      assert.deepStrictEqual(ofLive.texts, [])
+      hub.publish([live(TCS, 1, 3000)])
+      yield* ofLive.until(() => ofLive.of(TCS).length === 1)
+    }).pipe(Effect.scoped)
+  )
+
   it.live("tells who asks for a replay that is not there why, and closes", () =>
     Effect.gen(function* () {
       const { port } = yield* served

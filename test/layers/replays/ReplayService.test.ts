@@ -301,6 +301,26 @@ describe("ReplayService", () => {
     }).pipe(Effect.provide(world.layer()))
   })
 
+  it.effect("says which instruments it is of: those that were named, or all, over or not", () => {
+    const world = new World()
+    return Effect.gen(function* () {
+      const replays = yield* Replays
+      const silent = 99_000_001
+      const of = (id: string) => [...TOKENS, silent].filter(replays.holds(id))
+      for (const [asked, held] of [
+        [{ symbols: ["NSE:INFY", "oldname"] }, [3, 408065]],
+        [{ tokens: [2] }, [2]],
+        [{ all: true }, [...TOKENS, silent]]
+      ] as const) {
+        const replay = yield* replays.start({ ...asked, date: DATE, speed: "inf" })
+        assert.deepStrictEqual(of(replay.id), [...held])
+        const over = yield* ended(replay)
+        assert.deepStrictEqual(of(over.id), [...held])
+      }
+      assert.deepStrictEqual(of("none"), [])
+    }).pipe(Effect.provide(world.layer()))
+  })
+
   it.effect("refuses by name what it does not know or cannot do yet", () => {
     const world = new World()
     return Effect.gen(function* () {
