@@ -620,7 +620,13 @@ const replays = HttpApiGroup.make("replays")
       payload: ReplayRequest,
       success: Replay.pipe(HttpApiSchema.status(201)),
       error: [...always, ...withBody, errors.NotFound, errors.TooManyRequestsResponse]
-    }).annotateMerge(describe(REPLAY, "Start a replay")),
+    }).annotateMerge(
+      describe(
+        REPLAY,
+        "Start a replay",
+        "A day, or a part of it, of which nothing is stored of what is asked for answers 404 with `parameter` `date`, and a message that names the newest days there are. A day under way is replayed as far as it is stored; `total` is what was there at the start, or `sent` where that is more by now."
+      )
+    ),
     HttpApiEndpoint.get("listReplays", "/replays", {
       success: Schema.Struct({ replays: Schema.Array(Replay) }),
       error: always

@@ -91,6 +91,7 @@ export const replayRoutes = HttpApiBuilder.group(
           Effect.catchTags({
             ReplayRefused: refused,
             UnknownSymbol: unknown,
+            NothingStored: unknown,
             Overloaded: (error) => Effect.fail(overloaded(error)),
             StoreError: (error) => Effect.fail(storeFailure(error))
           })

@@ -9,7 +9,7 @@ import { barStart } from "../../src/schema/Candle.ts"
 import type { ArchiveError, RangeTaken } from "../../src/schema/Errors.ts"
 import { compareQuotes, type Quote } from "../../src/schema/Quote.ts"
 import { toQuoteColumns } from "../../src/schema/QuoteColumns.ts"
-import { compareTicks, type Tick, tradingDate } from "../../src/schema/Tick.ts"
+import { compareTicks, type Tick, tradingDate, tradingDay } from "../../src/schema/Tick.ts"
 import { toColumns } from "../../src/schema/TickColumns.ts"
 import { Archive, type ArchiveRange } from "../../src/streams/ports/Archive.ts"
 import type { StoredTick, TickCursor } from "../../src/streams/ports/TickStore.ts"
@@ -659,6 +659,9 @@ for (const { name, place } of places) {
           yield* write(range(0, 9), run(3), [...quotesOf(7, 3, 5), ...quotesOf(2, 6), ...next])
           yield* write(range(10, 19), [], quotesOf(9, 2))
           assert.deepStrictEqual(yield* archive.quoteTokens(0, OPEN * 2), [2, 4, 7, 9])
+          const days = [tradingDay(OPEN + A_DAY), tradingDay(OPEN)]
+          assert.deepStrictEqual(yield* archive.newestDays(5), days)
+          assert.deepStrictEqual(yield* archive.newestDays(1), days.slice(0, 1))
           assert.deepStrictEqual(yield* archive.quoteTokens(OPEN, OPEN + A_DAY), [2, 7, 9])
           assert.deepStrictEqual(yield* archive.quoteTokens(OPEN + 2000, OPEN + 5000), [2])
           assert.deepStrictEqual(yield* archive.quoteTokens(OPEN + 5000, OPEN + 5001), [2, 7])

@@ -97,6 +97,7 @@ const everything = Effect.fnUntraced(function* (history: History["Service"], tok
     asked[`${interval} newest`] = yield* newestBars(history, { ...query, limit: 5 })
   }
   asked.tokens = (yield* history.tokens(from, MAX_MICROS)).filter((one) => tokens.includes(one))
+  asked.days = yield* history.newestDays(100)
   asked.count = yield* history.count([...tokens, token], from, MAX_MICROS)
   asked.replay = [
     ...(yield* Stream.runCollect(storedPackets(history, { tokens: [...tokens], from, to: MAX_MICROS, arraySize: 50 })))

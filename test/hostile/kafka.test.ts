@@ -89,6 +89,7 @@ const working = (places: Record<"store" | "archive" | "ring" | "server", Arrived
     minutes: () => Effect.succeed([]),
     add: () => Effect.void,
     compact: () => Effect.succeed(0),
+    newestDays: () => Effect.succeed([]),
     list: () => Effect.succeed({ objects: [], unreadable: [] }),
     object: () => Effect.undefined,
     counts: () => Effect.succeed(new Map())

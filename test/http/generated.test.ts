@@ -1,7 +1,7 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Effect } from "effect"
 import { accessBy, bearer, keysFile, makeKey } from "../support/keys.ts"
-import { memoryStore, Rows } from "./memoryStore.ts"
+import { memoryStore, Rows, storedTick } from "./memoryStore.ts"
 import {
   baseOf,
   described,
@@ -233,12 +233,15 @@ describe("generated requests", () => {
   const run = (withKeys: boolean) =>
     Effect.gen(function* () {
       const desk = makeKey("desk")
+      const rows = new Rows()
+      // What is replayed is there.
+      rows.ticks.push(storedTick({ instrument_token: 738561 }))
       const access = withKeys
         ? { access: accessBy((yield* keysFile([desk, ...otherKeys])).path, { REQUESTS_PER_KEY: 1_000_000 }) }
         : {}
       const port =
         PORT === undefined
-          ? (yield* serve({ store: memoryStore(new Rows()), log: { capacity: 1000, retained: 100 }, ...access })).port
+          ? (yield* serve({ store: memoryStore(rows), log: { capacity: 1000, retained: 100 }, ...access })).port
           : Number(PORT)
       const own = KEY !== undefined ? { authorization: `Bearer ${KEY}` } : withKeys ? bearer(desk) : {}
       const spec = yield* described(port, own)

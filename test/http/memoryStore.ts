@@ -167,6 +167,10 @@ export const memoryStore = (rows: Rows, change: Partial<TickStore["Service"]> = 
       Effect.sync(() => [
         ...new Set(rows.ticks.filter((t) => t.exchange_ts >= from && t.exchange_ts < to).map((t) => t.instrument_token))
       ]),
+    newestDays: (limit) =>
+      Effect.sync(() =>
+        [...new Set(rows.ticks.map((t) => tradingDay(t.exchange_ts)))].sort((a, b) => b - a).slice(0, limit)
+      ),
     held: Effect.succeed(Number.NEGATIVE_INFINITY),
     refreshCandles: Effect.succeed(0),
     oldDays: Effect.undefined,

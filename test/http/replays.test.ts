@@ -110,6 +110,8 @@ describe("replays over REST", () => {
         ["POST", "", { tokens: [7], date: "16.01.2026" }, 400],
         ["POST", "", { tokens: [7], date: "2026-01-16", speed: 0 }, 400],
         ["POST", "", { symbols: ["NSE:NOPE"], date: "2026-01-16" }, 404],
+        ["POST", "", { tokens: [7], date: "2020-01-01" }, 404],
+        ["POST", "", { all: true, date: "2026-01-16", to: "09:00" }, 404],
         ["GET", "/nope", undefined, 404],
         ["PATCH", "/nope", { state: "paused" }, 404],
         ["DELETE", "/nope", undefined, 404]
@@ -119,6 +121,13 @@ describe("replays over REST", () => {
         assert.strictEqual(answer.status, status, `${method} ${path} ${answer.text}`)
         assert.containsAllKeys(answer.json, ["_tag", "message", "parameter"])
       }
+      const empty = yield* send(port, "POST", "", { all: true, date: "2020-01-01" })
+      assert.deepStrictEqual(empty.json, {
+        _tag: "NotFound",
+        parameter: "date",
+        message: "date: no tick and no quote is stored of 2020-01-01; days there are: 2026-01-16"
+      })
+      assert.deepStrictEqual((yield* send(port, "GET", "")).json, { replays: [] })
       const request = { tokens: [7], date: "2026-01-16", paused: true }
       assert.strictEqual((yield* send(port, "POST", "", request)).status, 201)
       assert.strictEqual((yield* send(port, "POST", "", request)).status, 201)

@@ -203,6 +203,7 @@ export class Sources {
         Effect.catchTags({
           ReplayRefused: ({ message }) => Effect.fail(refused("InputException", `api_key: ${message}`)),
           UnknownSymbol: ({ message }) => Effect.fail(refused("InputException", `api_key: ${message}`)),
+          NothingStored: ({ message }) => Effect.fail(refused("InputException", `api_key: ${message}`)),
           Overloaded: ({ message }) => Effect.fail(tooMany(message)),
           StoreError: (error) => Effect.fail(storeRefusal(error))
         })

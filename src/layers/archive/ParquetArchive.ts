@@ -533,6 +533,15 @@ export const make = (
     const ticks = archivedTicks(days, thread)
     const minutes = archivedBars(days, quoteDays, thread, ticks)
 
+    const newestDays: Archive["Service"]["newestDays"] = (limit) =>
+      Effect.zipWith(days.all, quoteDays.all, (traded, quoted) =>
+        [...new Set([...traded, ...quoted])]
+          .sort()
+          .reverse()
+          .slice(0, limit)
+          .map((date) => dayOfDate(date)!)
+      )
+
     const list: Archive["Service"]["list"] = (date) =>
       Effect.gen(function* () {
         const objects: Array<ArchivedObjects["objects"][number]> = []
@@ -574,6 +583,7 @@ export const make = (
       write,
       add,
       compact,
+      newestDays,
       list,
       object,
       read,

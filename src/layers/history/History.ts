@@ -32,7 +32,8 @@ const fromArchive = (archive: Archive["Service"]) => {
     count: (tokens, from, to) =>
       Effect.map(counts(tokens, from, to), (found) => [...found.values()].reduce((sum, rows) => sum + rows, 0)),
     tokens: (from, to) => Effect.map(counts(undefined, from, to), (found) => [...found.keys()].sort((a, b) => a - b)),
-    quoteTokens: (from, to) => Effect.mapError(archive.quoteTokens(from, to), asStoreError)
+    quoteTokens: (from, to) => Effect.mapError(archive.quoteTokens(from, to), asStoreError),
+    newestDays: (limit) => Effect.mapError(archive.newestDays(limit), asStoreError)
   } satisfies PastTicks
 }
 
@@ -160,6 +161,10 @@ export const make = (store: TickStore["Service"], archive: Archive["Service"]): 
       ),
     tokens: tokensAcross("tokens"),
     quoteTokens: tokensAcross("quoteTokens"),
+    newestDays: (limit) =>
+      Effect.zipWith(cold.newestDays(limit), store.newestDays(limit), (old, kept) =>
+        [...new Set([...old, ...kept])].sort((a, b) => b - a).slice(0, limit)
+      ),
     revision: (tokens, from, to) =>
       across(from, store.revision(tokens, from, to), (known) =>
         Effect.zipWith(
@@ -195,6 +200,7 @@ export const layerOfStore: Layer.Layer<History, never, TickStore> = Layer.effect
       count: store.count,
       tokens: store.tokens,
       quoteTokens: store.quoteTokens,
+      newestDays: store.newestDays,
       revision: store.revision,
       of: (source) => (source === "store" ? store : undefined),
       archive: undefined

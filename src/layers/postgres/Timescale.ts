@@ -185,6 +185,7 @@ const makeStore = (
     revision: (of, from, to) =>
       ask("revision", async () => [await revision(of, from, to), await oiRevision(of, from, to)].join(" ").trim()),
     tokens: (from, to) => ask("tokens", () => tokens(from, to)),
+    newestDays: (limit) => ask("newestDays", () => days.newest(limit)),
     held: ask("held", days.held),
     refreshCandles: ask("refreshCandles", () => bars.refresh(pool)),
     oldDays: keepDays === 0 ? Effect.undefined : ask("oldDays", () => days.old(keepDays)),

@@ -36,6 +36,8 @@ export interface Days {
   readonly held: () => Promise<number>
   /** [from, to) in pieces of few enough days, ascending. */
   readonly windows: (from: number, to: number) => Promise<ReadonlyArray<readonly [from: number, to: number]>>
+  /** The newest trading days, at most so many, that hold a tick or a quote, descending. */
+  readonly newest: (limit: number) => Promise<ReadonlyArray<number>>
   /** Takes nothing older than `keep` days before today from here on; what there is of it, once it may go. */
   readonly old: (keep: number) => Promise<OldDays | undefined>
   /**
@@ -114,7 +116,15 @@ const raise = (pool: pg.Pool, layout: Layout, keep: number, settled: string): Pr
     return state![1] === "t" ? micros(state![0]) : undefined
   })
 
-const common = (pool: pg.Pool, layout: Layout, settled: string): Pick<Days, "held" | "windows" | "old" | "drop"> => ({
+const HAS_ROWS = `
+  SELECT EXISTS (SELECT FROM ticks WHERE exchange_ts >= $1 AND exchange_ts < $2)
+      OR EXISTS (SELECT FROM quotes WHERE exchange_ts >= $1 AND exchange_ts < $2)`
+
+const common = (
+  pool: pg.Pool,
+  layout: Layout,
+  settled: string
+): Pick<Days, "held" | "windows" | "newest" | "old" | "drop"> => ({
   held: async () => {
     const [state] = await rows<readonly [number]>(
       pool,
@@ -128,6 +138,21 @@ const common = (pool: pg.Pool, layout: Layout, settled: string): Pick<Days, "hel
     if (to <= from) return []
     if (to - from <= MAX_DAYS_PER_READ * MICROS_PER_DAY) return [[from, to]]
     return windowsOf(await layout.ranges(), from, to)
+  },
+  newest: async (limit) => {
+    const found: Array<number> = []
+    let next = Number.POSITIVE_INFINITY
+    for (const [start, end] of [...(await layout.ranges())].reverse()) {
+      // A chunk is of two trading days, and a day of two chunks.
+      for (let day = Math.min(tradingDay(end - 1), next - 1); day >= tradingDay(start); day--) {
+        if (found.length >= limit) return found
+        next = day
+        const bounds = [timestampText(tradingDayStart(day)), timestampText(tradingDayStart(day + 1))]
+        const [row] = await rows<readonly [string]>(pool, "day_has_rows", HAS_ROWS, bounds)
+        if (row![0] === "t") found.push(day)
+      }
+    }
+    return found
   },
   old: async (keep) => {
     const before = await raise(pool, layout, keep, settled)

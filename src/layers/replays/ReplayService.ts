@@ -11,7 +11,7 @@ import { fullSymbol } from "../../schema/Instrument.ts"
 import { describeMeaning } from "../../schema/Meaning.ts"
 import { barOpen } from "../../schema/Sessions.ts"
 import type { Settings } from "../../schema/Settings.ts"
-import { IST_OFFSET_MICROS, tradingDay, tradingDayStart } from "../../schema/Tick.ts"
+import { IST_OFFSET_MICROS, tradingDate, tradingDay, tradingDayStart } from "../../schema/Tick.ts"
 import { TickLog } from "../../streams/log/TickLog.ts"
 import * as metrics from "../../streams/metrics.ts"
 import { History, type PastTicks } from "../../streams/ports/History.ts"
@@ -20,6 +20,7 @@ import { makePace, type Pace } from "../../streams/replay/pace.ts"
 import { ReplayAudience } from "../../streams/replay/ReplayAudience.ts"
 import {
   MAX_REPLAY_SYMBOLS,
+  NothingStored,
   type Replay,
   type ReplayChange,
   ReplayOver,
@@ -70,6 +71,8 @@ const MAX_CHOICES = 5
 const RETRY_AFTER_SECONDS = 10
 /** Steps of one replay that wait for those before them. */
 const MAX_STEPS = 100
+/** Days named where nothing is stored of the one that was asked for. */
+const MAX_DAYS_NAMED = 10
 /** The answer to a step waits for it up to here; whoever steps further hears the rest on the stream. */
 const STEP_WAIT_MS = 2000
 /** What others said of a failure is told up to here. */
@@ -217,7 +220,8 @@ const make = (settings: ReplaySettings) =>
         from: entry.from,
         to: entry.to,
         sent: entry.sent,
-        total: entry.total,
+        // More may have come of a day under way since it was counted.
+        total: Math.max(entry.total, entry.sent),
         ...(entry.failure === undefined ? {} : { failure: entry.failure })
       }
     }
@@ -563,6 +567,22 @@ const make = (settings: ReplaySettings) =>
       return opens.size === 1 ? [...opens][0]! : BAR_ORIGIN_MICROS
     }
 
+    /** Why there is nothing to replay, and what there is. */
+    const nothingStored = Effect.fnUntraced(function* (request: ReplayRequest, past: PastTicks) {
+      const { all, date, from: since, source, to: until } = request
+      const days = yield* past.newestDays(MAX_DAYS_NAMED + 1)
+      const where = source === undefined ? "stored" : `in the ${source}`
+      const of = all === true ? "" : " of these instruments"
+      const part = since === undefined && until === undefined ? "" : ` from ${since ?? "00:00"} to ${until ?? "24:00"}`
+      const named = days.slice(0, MAX_DAYS_NAMED).map(tradingDate).join(", ")
+      const rest = days.length > MAX_DAYS_NAMED ? ", and older ones" : ""
+      const hint = days.length === 0 ? ", nor of any other day" : `; days there are: ${named}${rest}`
+      return new NothingStored({
+        parameter: "date",
+        message: `date: no tick and no quote${of} is ${where} of ${date}${part}${hint}`
+      })
+    })
+
     const prepare = Effect.fnUntraced(function* (request: ReplayRequest) {
       const past = request.source === undefined ? history : history.of(request.source)
       if (past === undefined) {
@@ -573,6 +593,12 @@ const make = (settings: ReplaySettings) =>
       if (to <= from) return yield* refuse("to", `expected a time after ${request.from ?? "00:00"}, got ${request.to}`)
       const tokens = yield* tokensOf(request, past, from, to)
       const total = tokens.length === 0 ? 0 : yield* past.count(tokens, from, to)
+      if (total === 0) {
+        // Those of `all` have one or the other.
+        const quoted = request.all === true ? tokens : yield* past.quoteTokens(from, to)
+        const has = new Set(quoted)
+        if (!tokens.some((token) => has.has(token))) return yield* yield* nothingStored(request, past)
+      }
       const paused = request.paused === true
       const pace: Pace<Packet> = yield* paceOf(() => entry, speedNumber(request.speed ?? 1), paused)
       const id = randomBytes(6).toString("hex")
@@ -621,7 +647,7 @@ const make = (settings: ReplaySettings) =>
 
     const start = (
       request: ReplayRequest
-    ): Effect.Effect<Replay, ReplayRefused | UnknownSymbol | Overloaded | StoreError> =>
+    ): Effect.Effect<Replay, ReplayRefused | UnknownSymbol | NothingStored | Overloaded | StoreError> =>
       Effect.suspend((): ReturnType<Replays["Service"]["start"]> => {
         if (active() + starting >= settings.MAX_REPLAYS || runs.size >= settings.MAX_REPLAYS * RUNS_A_REPLAY) {
           return Effect.fail(

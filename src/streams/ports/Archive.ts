@@ -104,6 +104,8 @@ export class Archive extends Context.Service<
       from: number,
       to: number
     ) => Effect.Effect<ReadonlyMap<number, number>, ArchiveError>
+    /** The newest trading days (since 1970), at most so many, of which it has objects, descending. */
+    readonly newestDays: (limit: number) => Effect.Effect<ReadonlyArray<number>, ArchiveError>
     /** The objects of a trading day that are to be read, and those that cannot be. */
     readonly list: (date: string) => Effect.Effect<ArchivedObjects, ArchiveError>
     /** One object of a trading day by its kind and name; undefined where there is none. */
@@ -122,6 +124,7 @@ export const noArchive: Archive["Service"] = {
   write: () => refused,
   add: () => refused,
   compact: () => refused,
+  newestDays: () => refused,
   list: () => refused,
   object: () => refused,
   read: () => Stream.die("nothing is archived"),

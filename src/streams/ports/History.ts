@@ -7,7 +7,7 @@ import type { TickStore } from "./TickStore.ts"
 
 /** Ticks and quotes as whoever replays them asks for them. */
 export interface PastTicks
-  extends Pick<TickStore["Service"], "ticks" | "quotePage" | "count" | "tokens" | "quoteTokens"> {
+  extends Pick<TickStore["Service"], "ticks" | "quotePage" | "count" | "tokens" | "quoteTokens" | "newestDays"> {
   /** Where an archive has some of it. */
   readonly archivedQuotes?: ArchivedQuotes
 }

@@ -187,6 +187,8 @@ export class TickStore extends Context.Service<
     readonly revision: (tokens: ReadonlyArray<number>, from: number, to: number) => Effect.Effect<string, StoreError>
     /** Every token that has ticks in [from, to). */
     readonly tokens: (from: number, to: number) => Effect.Effect<ReadonlyArray<number>, StoreError>
+    /** The newest trading days (since 1970), at most so many, of which there is a tick or a quote, descending. */
+    readonly newestDays: (limit: number) => Effect.Effect<ReadonlyArray<number>, StoreError>
     /**
      * Ticks before this time are dropped, and the archive's to answer; from then on all that was written is there. It only
      * grows: what was read before it was asked for is whole where that begins no earlier.

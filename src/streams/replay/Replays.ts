@@ -124,7 +124,10 @@ export const Replay = Schema.Struct({
   from: Schema.Int,
   to: Schema.Int,
   sent: Schema.Int.annotate({ description: "ticks of this run that have come out: 0 again after a seek" }),
-  total: Schema.Int.annotate({ description: "ticks from `from` to `to`, wherever this run began" }),
+  total: Schema.Int.annotate({
+    description:
+      "ticks from `from` to `to`, wherever this run began, as counted when the replay was started; of a day under way what is stored by the time that the replay comes to it is replayed too, and `total` is `sent` where that is more"
+  }),
   /** Why it failed; only where it did. */
   failure: Schema.optionalKey(Schema.Struct({ _tag: Schema.String, message: Schema.String }))
 }).annotate({ identifier: "Replay" })
@@ -140,6 +143,12 @@ export class UnknownReplay extends Schema.TaggedError<UnknownReplay>()("UnknownR
 export class UnknownSymbol extends Schema.TaggedError<UnknownSymbol>()("UnknownSymbol", {
   message: Schema.String,
   parameter: Schema.Literals(["symbols", "tokens"])
+}) {}
+
+/** Nothing is stored of what is to be replayed: the message says which days there are. */
+export class NothingStored extends Schema.TaggedError<NothingStored>()("NothingStored", {
+  message: Schema.String,
+  parameter: Schema.Literal("date")
 }) {}
 
 /** A request that reads well but cannot be had: `parameter` says which part. */
@@ -159,7 +168,7 @@ export class Replays extends Context.Service<
   {
     readonly start: (
       request: ReplayRequest
-    ) => Effect.Effect<Replay, ReplayRefused | UnknownSymbol | Overloaded | StoreError>
+    ) => Effect.Effect<Replay, ReplayRefused | UnknownSymbol | NothingStored | Overloaded | StoreError>
     /** Newest first; those that are over stay for a while. */
     readonly list: Effect.Effect<ReadonlyArray<Replay>>
     readonly get: (id: string) => Effect.Effect<Replay, UnknownReplay>

@@ -5,7 +5,7 @@ import { epochOf, type Tick, tradingDay, tradingDayStart } from "../../../src/sc
 import { MAX_MICROS, MIN_MICROS } from "../../../src/schema/Time.ts"
 import type { Bookmark } from "../../../src/streams/log/bookmark.ts"
 import { type StoredTick, TickStore } from "../../../src/streams/ports/TickStore.ts"
-import { DAY, EPOCH, makeTick, OPEN, storeBatch } from "../ticks.ts"
+import { DAY, EPOCH, makeQuote, makeTick, OPEN, storeBatch } from "../ticks.ts"
 import { asStored, candles, FROM, HOUR, newToken, pages, Rows, range, TO, write } from "./rows.ts"
 import { onEachStore } from "./stores.ts"
 
@@ -216,6 +216,31 @@ onEachStore("ticks", (it) => {
       assert.deepStrictEqual(ours(yield* tokens(OPEN + 5, OPEN + 6)), [one, two])
       assert.deepStrictEqual(ours(yield* tokens(OPEN + 6, OPEN + 10)), [])
       assert.deepStrictEqual(ours(yield* tokens(OPEN + 10, OPEN + 10)), [])
+    })
+  )
+
+  it.effect("names the newest days that hold a tick or a quote, each once", () =>
+    Effect.gen(function* () {
+      const store = yield* TickStore
+      const { newestDays } = store
+      const token = newToken()
+      // Past all that other cases write.
+      const last = tradingDay(MAX_MICROS) - 2
+      const at = (day: number, micros: number, n: number) =>
+        makeTick({
+          instrument_token: token,
+          exchange_ts: tradingDayStart(day) + micros,
+          sequence_id: n,
+          position: n,
+          epoch: tradingDayStart(day)
+        })
+      const night = 86_400_000_000 - 1
+      yield* write([at(last, 0, 1), at(last - 2, night, 1), at(last - 2, 1, 2), at(last - 9, 1, 1)])
+      assert.deepStrictEqual(yield* newestDays(3), [last, last - 2, last - 9])
+      assert.deepStrictEqual(yield* newestDays(2), [last, last - 2])
+      const quote = makeQuote({ instrument_token: token, exchange_ts: tradingDayStart(last - 1) })
+      yield* store.write(storeBatch({ quotes: [quote] }))
+      assert.deepStrictEqual(yield* newestDays(4), [last, last - 1, last - 2, last - 9])
     })
   )
 

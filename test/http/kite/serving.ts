@@ -13,7 +13,13 @@ import { tradingDay } from "../../../src/schema/Tick.ts"
 import { FanOut, type Hub } from "../../../src/streams/fanOut/Hub.ts"
 import { RecentQuotes } from "../../../src/streams/ports/RecentQuotes.ts"
 import type { TickStore } from "../../../src/streams/ports/TickStore.ts"
-import { type Replay, type ReplayRequest, Replays, UnknownReplay } from "../../../src/streams/replay/Replays.ts"
+import {
+  type NothingStored,
+  type Replay,
+  type ReplayRequest,
+  Replays,
+  UnknownReplay
+} from "../../../src/streams/replay/Replays.ts"
 import { Readiness } from "../../../src/streams/run/Readiness.ts"
 import { type Asked, ask } from "../serving.ts"
 
@@ -33,6 +39,8 @@ export class PlayedReplays {
   /** The instruments of those that are not of all. */
   readonly named = new Map<string, ReadonlySet<number>>()
   hub: Hub | undefined
+  /** Why none starts. */
+  refusal: NothingStored | undefined
 
   /** Puts one there, as `from` µs and so much of it played. */
   put(id: string, from: number, clock: number | null, state: Replay["state"] = "paused"): void {
@@ -43,11 +51,12 @@ export class PlayedReplays {
   readonly layer = Layer.sync(Replays, () =>
     Replays.of({
       start: (request) =>
-        Effect.sync(() => {
+        Effect.suspend(() => {
+          if (this.refusal !== undefined) return Effect.fail(this.refusal)
           this.asked.push(request)
           const id = `da${this.asked.length}`
           this.put(id, Date.parse(`${request.date}T00:00:00+05:30`) * 1000, null)
-          return this.all.get(id)!
+          return Effect.succeed(this.all.get(id)!)
         }),
       list: Effect.sync(() => [...this.all.values()]),
       get: (id) =>

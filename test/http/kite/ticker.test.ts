@@ -5,6 +5,7 @@ import { StoreError } from "../../../src/schema/Errors.ts"
 import { type Quote, unknownQuote } from "../../../src/schema/Quote.ts"
 import { type Tick, tradingDayStart } from "../../../src/schema/Tick.ts"
 import { TickStore } from "../../../src/streams/ports/TickStore.ts"
+import { NothingStored } from "../../../src/streams/replay/Replays.ts"
 import { tickOf } from "../../support/hub.ts"
 import { instrumentOf } from "../../support/instruments.ts"
 import { accessBy, keysFile, makeKey } from "../../support/keys.ts"
@@ -540,6 +541,18 @@ describe("Kite's ticker", () => {
         assert.isUndefined(ticker.closed)
         assert.strictEqual(hub.clients("da2"), 1)
       }).pipe(Effect.scoped)
+  )
+
+  it.live("tells who asks for a day that nothing is stored of which days there are, and ends", () =>
+    Effect.gen(function* () {
+      const { port, replays } = yield* served
+      const message = "date: no tick and no quote is stored of 2020-01-01; days there are: 2026-01-16"
+      replays.refusal = new NothingStored({ parameter: "date", message })
+      const ticker = yield* openTicker(port, "?api_key=replay:2020-01-01@inf&access_token=b")
+      yield* ticker.until(() => ticker.closed !== undefined)
+      assert.strictEqual(ticker.closed?.code, 1008)
+      assert.deepStrictEqual(ticker.texts, [{ type: "error", data: `api_key: ${message}` }])
+    }).pipe(Effect.scoped)
   )
 
   /** Somebody who has subscribed to a day that is replayed at 60 times its pace, which goes. */

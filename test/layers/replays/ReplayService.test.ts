@@ -15,7 +15,7 @@ import type { History } from "../../../src/streams/ports/History.ts"
 import type { Instruments } from "../../../src/streams/ports/Instruments.ts"
 import { type StoredTick, TickStore } from "../../../src/streams/ports/TickStore.ts"
 import { ReplayAudience, type ReplayClock } from "../../../src/streams/replay/ReplayAudience.ts"
-import { type Replay, Replays } from "../../../src/streams/replay/Replays.ts"
+import { type Replay, type ReplayRequest, Replays } from "../../../src/streams/replay/Replays.ts"
 import { compareGlobally } from "../../../src/streams/replay/reorderByWatermark.ts"
 import { Readiness } from "../../../src/streams/run/Readiness.ts"
 import {
@@ -145,6 +145,12 @@ class World {
               .map((q) => q.instrument_token)
           )
         ]),
+      newestDays: (limit) =>
+        Effect.succeed(
+          [...new Set([...this.stored, ...this.quotes].map((row) => tradingDay(row.exchange_ts)))]
+            .sort((a, b) => b - a)
+            .slice(0, limit)
+        ),
       instruments: () => Effect.succeed(KNOWN),
       instrumentsVersion: Effect.succeed("1")
     })
@@ -279,8 +285,6 @@ describe("ReplayService", () => {
       assert.strictEqual(over.from, OPEN)
       assert.strictEqual(over.to, OPEN + 60_000_000)
       assert.deepStrictEqual(world.of(over).ticks.map(shape), RECORDED.map(shape))
-      const none = yield* ended(yield* replays.start({ all: true, date: DATE, to: "09:15", speed: "inf" }))
-      assert.deepStrictEqual([none.total, none.sent, none.clock], [0, 0, null])
     }).pipe(Effect.provide(world.layer()))
   })
 
@@ -318,6 +322,39 @@ describe("ReplayService", () => {
         assert.deepStrictEqual(of(over.id), [...held])
       }
       assert.deepStrictEqual(of("none"), [])
+    }).pipe(Effect.provide(world.layer()))
+  })
+
+  it.effect("refuses a day, or a part of one, that nothing is stored of, and says which days there are", () => {
+    const world = new World()
+    const dayOf = (n: number) => tradingDate(tradingDay(OPEN) + n)
+    return Effect.gen(function* () {
+      const replays = yield* Replays
+      const refusal = (asked: ReplayRequest) =>
+        Effect.map(Effect.flip(replays.start(asked)), ({ _tag, message }) => [_tag, message])
+      assert.deepStrictEqual(yield* refusal({ all: true, date: "2020-01-01" }), [
+        "NothingStored",
+        `date: no tick and no quote is stored of 2020-01-01; days there are: ${DATE}`
+      ])
+      assert.deepStrictEqual(yield* refusal({ symbols: ["INFY"], date: "2020-01-01", source: "store" }), [
+        "NothingStored",
+        `date: no tick and no quote of these instruments is in the store of 2020-01-01; days there are: ${DATE}`
+      ])
+      assert.deepStrictEqual(yield* refusal({ all: true, date: DATE, to: "09:15" }), [
+        "NothingStored",
+        `date: no tick and no quote is stored of ${DATE} from 00:00 to 09:15; days there are: ${DATE}`
+      ])
+      assert.deepStrictEqual(yield* replays.list, [])
+      world.stored = Array.from({ length: 12 }, (_, n) => ({ ...RECORDED[0]!, exchange_ts: OPEN + n * 86_400_000_000 }))
+      const [, many] = yield* refusal({ all: true, date: "2020-01-01" })
+      const named = Array.from({ length: 10 }, (_, n) => dayOf(11 - n)).join(", ")
+      assert.strictEqual(
+        many,
+        `date: no tick and no quote is stored of 2020-01-01; days there are: ${named}, and older ones`
+      )
+      world.stored = []
+      const [, none] = yield* refusal({ all: true, date: DATE })
+      assert.strictEqual(none, `date: no tick and no quote is stored of ${DATE}, nor of any other day`)
     }).pipe(Effect.provide(world.layer()))
   })
 

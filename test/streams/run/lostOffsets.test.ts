@@ -141,6 +141,7 @@ const sinks = (taken: Taken) =>
       minutes: () => Effect.succeed([]),
       add: () => Effect.void,
       compact: () => Effect.succeed(0),
+      newestDays: () => Effect.succeed([]),
       list: () => Effect.succeed({ objects: [], unreadable: [] }),
       object: () => Effect.undefined,
       counts: () => Effect.succeed(new Map())
