@@ -38,6 +38,10 @@ export const showText = (text: string, max = MAX_VALUE_CHARS): string => {
   return `${shown.slice(0, isHalf ? max - 1 : max)}…`
 }
 
+/** What came where a text was expected: an empty one is nothing. */
+export const showGiven = (text: string | null | undefined): string =>
+  text === undefined || text === null || text === "" ? "nothing" : showText(text)
+
 /** What takes out of a text what is not to be shown, before it is cut: a part of a secret is one too. */
 export type Conceal = (text: string) => string
 export const concealNothing: Conceal = (text) => text

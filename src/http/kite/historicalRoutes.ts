@@ -149,9 +149,9 @@ const answerHistorical = ({ path, query, visitor }: Asked, gateway: Gateway) =>
     const unknown = badInput(`invalid token: no instrument has ${showText(path.token!)}`)
     if (token < 1 || token > MAX_TOKEN) return yield* unknown
     const [since, until] = [query.get("from"), query.get("to")]
-    const from = kiteTimeOf("from", since ?? "")
+    const from = kiteTimeOf("from", since)
     if (typeof from === "string") return yield* badInput(from)
-    const to = kiteTimeOf("to", until ?? "", true)
+    const to = kiteTimeOf("to", until, true)
     if (typeof to === "string") return yield* badInput(to)
     if (to < from)
       return yield* badInput(`from date cannot be after to date: got ${showText(since!)} and ${showText(until!)}`)

@@ -14,6 +14,10 @@ const COLUMNS =
   "instrument_token,exchange_token,tradingsymbol,name,last_price,expiry,strike,tick_size,lot_size,instrument_type,segment,exchange"
 /** Exactly this: one client parses what is so called and nothing else. */
 const CSV_TYPE = "text/csv"
+/** What Kite has instruments of. */
+const BROKER_EXCHANGES: ReadonlySet<string> = new Set(["NSE", "BSE", "NFO", "BFO", "MCX", "CDS", "BCD", "NCO"])
+/** Exchanges named where one is not known. */
+const MAX_EXCHANGES = 20
 /** Lines written before others have their turn. */
 const LINES_AT_ONCE = 2000
 
@@ -56,6 +60,12 @@ const answerInstruments = ({ head, path, visitor }: Asked, gateway: Gateway) =>
     const exchange = path.exchange?.toUpperCase()
     if (exchange !== undefined && !isExchange(exchange)) {
       return yield* badInput(`exchange: expected one such as NSE, got ${showText(path.exchange!)}`)
+    }
+    const known = instruments.exchanges()
+    // A bot may ask for each of the broker's, whatever there is of it; where nothing is known yet, any may still come.
+    if (exchange !== undefined && known.length > 0 && !known.includes(exchange) && !BROKER_EXCHANGES.has(exchange)) {
+      const names = `${known.slice(0, MAX_EXCHANGES).join(", ")}${known.length > MAX_EXCHANGES ? ", …" : ""}`
+      return yield* badInput(`exchange: expected ${known.length === 1 ? names : `one of ${names}`}, got ${exchange}`)
     }
     const source = yield* sources.of(visitor, "starts")
     const { day: replayed, market } = source

@@ -3,7 +3,7 @@
  * nothing, empty lists of orders and holdings, and no order taken.
  */
 import { Effect } from "effect"
-import { showText } from "../../schema/Explain.ts"
+import { showGiven } from "../../schema/Explain.ts"
 import { kiteStamp } from "../../schema/kite/asked.ts"
 import { BAD_TOKEN, badInput, refused, success } from "./answers.ts"
 import type { Asked, Gateway, Route } from "./Gateway.ts"
@@ -93,7 +93,7 @@ const get = (path: string, answer: Route["answer"], allowance: Allowance = "othe
 const marginOf: Route["answer"] = ({ path }) =>
   path.segment === "equity" || path.segment === "commodity"
     ? Effect.succeed(json(NO_MARGIN))
-    : badInput(`Invalid \`segment\`: expected equity or commodity, got ${showText(path.segment ?? "")}`)
+    : badInput(`Invalid \`segment\`: expected equity or commodity, got ${showGiven(path.segment)}`)
 
 /** Whatever would change something at a broker. */
 const writes = (["POST", "PUT", "DELETE"] as const).flatMap((method) =>

@@ -3,7 +3,7 @@
  * request spans, times without a zone, and which day is replayed how fast.
  */
 import { Schema, SchemaGetter } from "effect"
-import { showText } from "../Explain.ts"
+import { showGiven } from "../Explain.ts"
 import { IST_OFFSET_MICROS, tradingDay } from "../Tick.ts"
 import { dayOfDate } from "../Time.ts"
 
@@ -100,12 +100,12 @@ const TIME = /^(\d{4}-\d\d-\d\d)(?:[ T+](\d\d):(\d\d)(?::(\d\d))?)?$/
  * Epoch microseconds of a time in India as clients write it: `2026-01-15 09:15:00`, or the date alone, which is the whole
  * day: where it begins, or, of an `end`, its last second. A sentence where it is none.
  */
-export const kiteTimeOf = (name: string, text: string, end = false): number | string => {
-  const [, date, hour, minute, second] = TIME.exec(text) ?? []
+export const kiteTimeOf = (name: string, text: string | null, end = false): number | string => {
+  const [, date, hour, minute, second] = TIME.exec(text ?? "") ?? []
   const day = date === undefined ? undefined : dayOfDate(date)
   const [h, m, s] = [Number(hour ?? 0), Number(minute ?? 0), Number(second ?? 0)]
   if (day === undefined || h > 23 || m > 59 || s > 59) {
-    return `invalid ${name} date: expected a time in India such as 2026-01-15 09:15:00, got ${showText(text)}`
+    return `invalid ${name} date: expected a time in India such as 2026-01-15 09:15:00, got ${showGiven(text)}`
   }
   const start = day * MICROS_PER_DAY - IST_OFFSET_MICROS
   if (hour === undefined) return end ? start + MICROS_PER_DAY - MICROS_PER_SECOND : start

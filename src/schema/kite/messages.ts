@@ -2,7 +2,7 @@
  * Decides the text that Kite's ticker and its clients send one another, and how its REST answers are wrapped: requests
  * read within bounds, strings taken for numbers as some clients send them, errors by the names that clients look for.
  */
-import { type Conceal, concealNothing, showText, showValue } from "../Explain.ts"
+import { type Conceal, concealNothing, showGiven, showText, showValue } from "../Explain.ts"
 import { MAX_TOKEN } from "../RawValues.ts"
 import { KITE_MODES, type KiteMode } from "./packets.ts"
 
@@ -50,7 +50,7 @@ const objectOf = (text: string, conceal = concealNothing): Readonly<Record<strin
   try {
     value = JSON.parse(text)
   } catch {
-    return `input: expected JSON, got ${showText(conceal(text))}`
+    return `input: expected JSON, got ${showGiven(conceal(text))}`
   }
   return typeof value === "object" && value !== null && !Array.isArray(value)
     ? (value as Readonly<Record<string, unknown>>)
@@ -138,7 +138,7 @@ export const readKiteAnswer = (text: string, conceal: Conceal): KiteAnswer | str
   try {
     value = JSON.parse(text)
   } catch {
-    return `expected JSON, got ${showText(conceal(text))}`
+    return `expected JSON, got ${showGiven(conceal(text))}`
   }
   const { status, data, message, error_type } = (value ?? {}) as Readonly<Record<string, unknown>>
   if (status === "success") return { ok: true, data }

@@ -7,6 +7,7 @@ import { type Instrument, SIMULATED_EXCHANGE } from "../../../src/schema/Instrum
 import { unknownQuote } from "../../../src/schema/Quote.ts"
 import type { Settings } from "../../../src/schema/Settings.ts"
 import type { StoredTick } from "../../../src/streams/ports/TickStore.ts"
+import { NothingStored } from "../../../src/streams/replay/Replays.ts"
 import { tickOf } from "../../support/hub.ts"
 import { instrumentOf } from "../../support/instruments.ts"
 import { accessBy, keysFile, makeKey } from "../../support/keys.ts"
@@ -109,7 +110,14 @@ describe("Kite's instruments", () => {
       assert.strictEqual(packed.headers["content-encoding"], "gzip")
       assert.strictEqual(packed.headers["content-type"], "text/csv")
       assert.strictEqual(gunzipSync(packed.bytes).toString("utf8"), plain.text)
-      assert.strictEqual((yield* get("/instruments/NONE")).text.split("\n").length, 1)
+      // One of the broker's that nothing here is of has none; what is no exchange is told which there are.
+      assert.strictEqual((yield* get("/instruments/MCX")).text.split("\n").length, 1)
+      isFailure(
+        yield* get("/instruments/NOPE"),
+        400,
+        "InputException",
+        /^exchange: expected one of NSE, .*NFO.*, got NOPE$/
+      )
       isFailure(yield* get("/instruments/N%2CSE"), 400, "InputException", /exchange: expected one such as NSE/)
     }).pipe(Effect.scoped)
   )
@@ -341,7 +349,7 @@ describe("Kite's candles", () => {
       yield* refused(path("minute", RANGE, 7), /^invalid token/)
       yield* refused(`/instruments/historical/x/minute?${RANGE}`, /^invalid token/)
       yield* refused(path("2minute", RANGE), /^invalid interval: expected minute, .*, got 2minute/)
-      yield* refused(path("minute", "to=2026-01-16"), /^invalid from date/)
+      yield* refused(path("minute", "to=2026-01-16"), /^invalid from date: .*, got nothing$/)
       yield* refused(path("minute", "from=2026-01-16&to=yesterday"), /^invalid to date: .* got yesterday/)
       yield* refused(path("minute", "from=2026-01-16&to=2026-01-15"), /^from date cannot be after to date/)
       yield* refused(path("minute", "from=2026-13-16&to=2026-01-15"), /^invalid from date/)
@@ -742,6 +750,19 @@ describe("On a replay", () => {
         { all: true, date: "2026-01-16", speed: 60, paused: true },
         { all: true, date: "2026-01-16", speed: 1, paused: true }
       ])
+    }).pipe(Effect.scoped)
+  )
+
+  it.effect("a day that nothing is stored of is refused, with the days there are", () =>
+    Effect.gen(function* () {
+      const { by, replays } = yield* served
+      const message = "date: no tick and no quote is stored of 2020-01-01; days there are: 2026-01-16"
+      replays.refusal = new NothingStored({ parameter: "date", message })
+      const answer = yield* by("replay:2020-01-01@inf:t", "/quote/ltp?i=NSE:INFY")
+      isFailure(answer, 400, "InputException", /^api_key: date: .* 2020-01-01; days there are: 2026-01-16$/)
+      // One that could not be started is asked for again.
+      replays.refusal = undefined
+      assert.strictEqual((yield* by("replay:2020-01-01@inf:t", "/quote/ltp?i=NSE:INFY")).status, 200)
     }).pipe(Effect.scoped)
   )
 })
