@@ -1,7 +1,7 @@
 /** Decides `mdp feed sim --serve kite`: the flags of the Kite server that the simulator plays, and what it says while it does. */
 import { Effect, Option } from "effect"
 import { type Command, Flag } from "effect/cli"
-import { FAULT_KINDS, readTimedFault } from "../http/kiteSim/faults.ts"
+import { FAULT_KINDS, FAULT_LIST, readTimedFault } from "../http/kiteSim/faults.ts"
 import { API_KEY, API_SECRET } from "../http/kiteSim/KiteServer.ts"
 import { type PlayOptions, playKite } from "../http/kiteSim/playKite.ts"
 import type { Simulation } from "../schema/Simulation.ts"
@@ -70,7 +70,7 @@ export const serveSimulated = (simulation: Simulation, port: number, faults: Pla
           `  Feed     KITE_API_KEY=${API_KEY} KITE_ACCESS_TOKEN=${server.accessToken()} mdp feed kite --exchange SIM --root http://${place} --ws-root ws://${place}`,
           `  Log in   POST http://${place}/session/token, API secret ${API_SECRET}, any request token`,
           `  Faults   curl -H 'content-type: application/json' -d '{"fault":"reset"}' http://${place}/sim/faults`,
-          `           one of ${FAULT_KINDS.join(", ")}`,
+          `           one of ${FAULT_LIST}; in brackets what must be said too, as in {"fault":"close","code":1012}`,
           ""
         ].join("\n")
       )

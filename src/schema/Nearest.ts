@@ -55,10 +55,10 @@ export const nearest = (name: string, known: ReadonlyArray<string>): string | un
 
 /**
  * `unknown parameter form: did you mean from?`, or what is known where nothing is near. `kind` says what is named, such
- * as "parameter" or "key".
+ * as "parameter" or "key"; `meant` are those of the known that somebody may have meant by another.
  */
-export const unknownName = (kind: string, name: string, known: ReadonlyArray<string>): string => {
-  const near = nearest(name, known)
+export const unknownName = (kind: string, name: string, known: ReadonlyArray<string>, meant = known): string => {
+  const near = nearest(name, meant)
   const hint =
     near !== undefined
       ? `did you mean ${near}?`

@@ -54,6 +54,9 @@ export type FaultKind = keyof typeof kinds
 export type Fault = { [K in FaultKind]: (typeof kinds)[K]["Type"] }[FaultKind]
 export const FAULT_KINDS = Object.keys(kinds) as ReadonlyArray<FaultKind>
 
+/** Of `none` nobody is asked whether he meant it: it reads as if he meant nothing. */
+const MEANT = FAULT_KINDS.filter((kind) => kind !== "none")
+
 /** Codes that a close frame may have. */
 const isSendable = (code: number): boolean =>
   code >= 3000 || (code <= 1014 && code !== 1004 && code !== 1005 && code !== 1006)
@@ -64,7 +67,7 @@ const MAX_REASON_BYTES = 123
 export const readFault = (value: unknown): Fault | string => {
   const kind = (value as { readonly fault?: unknown } | null)?.fault
   if (typeof kind !== "string" || !Object.hasOwn(kinds, kind)) {
-    return `fault: ${typeof kind === "string" ? unknownName("fault", kind, FAULT_KINDS) : `expected one of ${FAULT_KINDS.join(", ")}, got ${showValue(kind)}`}`
+    return `fault: ${typeof kind === "string" ? unknownName("fault", kind, FAULT_KINDS, MEANT) : `expected one of ${FAULT_KINDS.join(", ")}, got ${showValue(kind)}`}`
   }
   const decoded: Result.Result<unknown, Schema.SchemaError> = Schema.decodeUnknownResult(kinds[kind as FaultKind])(
     value
@@ -93,6 +96,19 @@ const shortOf: Readonly<Partial<Record<FaultKind, string>>> = {
   refuse: "status",
   error: "message"
 }
+
+/** What a fault must have beside its kind, in a word for those who read a list of them. */
+const NEEDED: Readonly<Partial<Record<FaultKind, string>>> = {
+  down: "ms",
+  close: "code",
+  late: "by",
+  refuse: "status",
+  error: "message"
+}
+/** The kinds, each with what it must have. */
+export const FAULT_LIST = FAULT_KINDS.map((kind) =>
+  NEEDED[kind] === undefined ? kind : `${kind} (${NEEDED[kind]})`
+).join(", ")
 
 /** A fault of the command line, such as `reset@20s`, `close:1012@1m` or `late:500ms`: when after the start, and which. */
 export const readTimedFault = (

@@ -26,6 +26,7 @@ describe("a fault of the command line", () => {
     for (const [text, sentence] of [
       ["", /unknown fault/],
       ["halfopen", /did you mean half-open\?/],
+      ["nope", /unknown fault nope: known: stall, .*, none$/],
       ["reset@soon", /expected a time such as 20s after @, got "soon"/],
       ["down", /ms/],
       ["reset:5", /expected reset without a value/],
