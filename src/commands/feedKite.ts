@@ -10,7 +10,8 @@ import {
   exchangesOf,
   listedIn,
   readAsked,
-  readInstruments
+  readInstruments,
+  type WhereOf
 } from "../layers/kite/instruments.ts"
 import * as KiteFeed from "../layers/kite/KiteFeed.ts"
 import { getText } from "../layers/kite/rest.ts"
@@ -123,6 +124,12 @@ const readText = (flag: string, path: string): Effect.Effect<string, FeedError> 
       new FeedError({ message: `--${flag}: cannot read ${path} (${(cause as NodeJS.ErrnoException).code})` })
   })
 
+/** Names of a list are told from those of the command line, in any case. */
+const whereOf = ({ file, symbols }: KiteFlags): WhereOf => {
+  const given = new Set(symbols.map((name) => name.toUpperCase()))
+  return (name) => (Option.isNone(file) || given.has(name.toUpperCase()) ? "--symbols" : `--file ${file.value}`)
+}
+
 const askedOf = (flags: KiteFlags) =>
   Effect.gen(function* () {
     const listed = Option.isSome(flags.file) ? listedIn(yield* readText("file", flags.file.value)) : []
@@ -132,9 +139,10 @@ const askedOf = (flags: KiteFlags) =>
     }
     const asked = readAsked(
       names,
-      flags.exchange.map((name) => name.toUpperCase())
+      flags.exchange.map((name) => name.toUpperCase()),
+      whereOf(flags)
     )
-    return typeof asked === "string" ? yield* wrongUsage(`--symbols, --file, --exchange: ${asked}`) : asked
+    return typeof asked === "string" ? yield* wrongUsage(asked) : asked
   })
 
 /** The broker's instruments of what is asked for, from its own file or one that was kept: none where tokens say it all. */
@@ -167,7 +175,7 @@ const brokersOf = (
   })
 
 /** The same with its names as the tokens that the platform knows them by. */
-const asPlatformKnows = (asked: Asked, { tokenOf }: KiteRun) =>
+const asPlatformKnows = (asked: Asked, flags: KiteFlags, { tokenOf }: KiteRun) =>
   Effect.gen(function* () {
     if (asked.exchanges.length > 0) {
       return yield* wrongUsage(
@@ -177,7 +185,7 @@ const asPlatformKnows = (asked: Asked, { tokenOf }: KiteRun) =>
     const tokens = [...asked.tokens]
     for (const symbol of asked.symbols) {
       const token = yield* tokenOf(symbol)
-      if (typeof token === "string") return yield* wrongUsage(`--symbols, --file: ${symbol}: ${token}`)
+      if (typeof token === "string") return yield* wrongUsage(`${whereOf(flags)(symbol)}: ${symbol}: ${token}`)
       tokens.push(token)
     }
     return { tokens, symbols: [], exchanges: [] } satisfies Asked
@@ -197,9 +205,9 @@ export const feedKite = (given: Settings, flags: KiteFlags, run: KiteRun) =>
     const wsRoot = yield* rootOf("ws-root", flags.wsRoot, "ws", flags.insecureRoots)
     const secrets = yield* secretsOf(given, flags)
     const named = yield* askedOf(flags)
-    const asked = flags.instruments === "platform" ? yield* asPlatformKnows(named, run) : named
-    const chosen = chooseInstruments(asked, yield* brokersOf(asked, flags, root, secrets))
-    if (typeof chosen === "string") return yield* wrongUsage(`--symbols, --file, --exchange: ${chosen}`)
+    const asked = flags.instruments === "platform" ? yield* asPlatformKnows(named, flags, run) : named
+    const chosen = chooseInstruments(asked, yield* brokersOf(asked, flags, root, secrets), whereOf(flags))
+    if (typeof chosen === "string") return yield* wrongUsage(chosen)
     if (chosen.known.length > 0) yield* run.register(chosen.known)
     if (flags.mode !== "full") {
       say(

@@ -305,7 +305,7 @@ describe("mdp feed kite", () => {
     readonly [args: ReadonlyArray<string>, environment: Readonly<Record<string, string>>, code: number, line: RegExp]
   > = [
     [[], {}, 2, /--symbols, --file or --exchange: expected an instrument at least/],
-    [["--symbols", "INFY"], {}, 2, /expected a symbol with its exchange such as NSE:INFY, .*got "INFY"/],
+    [["--symbols", "INFY"], {}, 2, /--symbols: expected a symbol with its exchange such as NSE:INFY, .*got "INFY"/],
     [["--symbols", "1", "--mode", "all"], {}, 2, /mode/],
     [["--symbols", "1", "--root", "nowhere"], {}, 2, /--root.*nowhere/],
     [

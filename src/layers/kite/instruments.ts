@@ -24,26 +24,39 @@ export interface Asked {
 
 const WHOLE = /^\d{1,10}$/
 
-/** Reads names and tokens, however many; a sentence naming the first that is neither. */
-export const readAsked = (names: ReadonlyArray<string>, exchanges: ReadonlyArray<string>): Asked | string => {
+/** Where a name was asked for, such as `--symbols`, for the sentence that refuses it. */
+export type WhereOf = (name: string) => string
+
+/** How a name is written that is not known. */
+const HOW =
+  "write it as Kite's instruments file has it, EXCHANGE:TRADINGSYMBOL such as NSE:INFY, or its instrument_token"
+
+/** Reads names and tokens, however many; a sentence naming the first that is neither, and where it stood. */
+export const readAsked = (
+  names: ReadonlyArray<string>,
+  exchanges: ReadonlyArray<string>,
+  whereOf: WhereOf
+): Asked | string => {
   const tokens: Array<number> = []
   const symbols: Array<string> = []
   for (const name of names) {
     if (WHOLE.test(name)) {
       const token = Number(name)
-      if (token < 1 || token > MAX_TOKEN) return `expected an instrument token from 1 to ${MAX_TOKEN}, got ${name}`
+      if (token < 1 || token > MAX_TOKEN) {
+        return `${whereOf(name)}: expected an instrument token from 1 to ${MAX_TOKEN}, got ${name}`
+      }
       tokens.push(token)
     } else {
       const at = name.indexOf(":")
       const exchange = name.slice(0, at).toUpperCase()
       if (at < 1 || at === name.length - 1 || !isExchange(exchange)) {
-        return `expected a symbol with its exchange such as NSE:INFY, or an instrument token, got ${showValue(name)}`
+        return `${whereOf(name)}: expected a symbol with its exchange such as NSE:INFY, or an instrument token, got ${showValue(name)}`
       }
       symbols.push(`${exchange}:${name.slice(at + 1)}`)
     }
   }
   for (const exchange of exchanges) {
-    if (!isExchange(exchange)) return `expected an exchange such as NSE, got ${showValue(exchange)}`
+    if (!isExchange(exchange)) return `--exchange: expected an exchange such as NSE, got ${showValue(exchange)}`
   }
   return { tokens, symbols, exchanges }
 }
@@ -88,7 +101,8 @@ const nameOf = ({ exchange, tradingsymbol }: Instrument): string => `${exchange}
 /** What is asked for, each once, as the broker knows it; tokens alone need not be known. A sentence where it is not to be had. */
 export const chooseInstruments = (
   { exchanges, symbols, tokens }: Asked,
-  known: ReadonlyArray<Instrument>
+  known: ReadonlyArray<Instrument>,
+  whereOf: WhereOf
 ): { readonly tokens: ReadonlyArray<number>; readonly known: ReadonlyArray<Instrument> } | string => {
   const wanted = new Set(exchanges)
   const byName = new Map(known.map((one) => [nameOf(one), one] as const))
@@ -102,16 +116,20 @@ export const chooseInstruments = (
         symbol,
         [...byName.keys()].filter((name) => name.startsWith(exchange))
       )
-      const hint = near === undefined ? "" : `; did you mean ${near}?`
-      return `the broker's file has no instrument ${showValue(symbol)}${hint}`
+      const hint = near === undefined ? HOW : `did you mean ${near}?`
+      return `${whereOf(symbol)}: the broker's file has no instrument ${showValue(symbol)}; ${hint}`
     }
     chosen.set(found.instrument_token, found)
   }
   for (const one of known) if (wanted.has(one.exchange)) chosen.set(one.instrument_token, one)
   const none = exchanges.find((exchange) => !known.some((one) => one.exchange === exchange))
-  if (none !== undefined) return `the broker's file has no instrument of exchange ${none}`
+  if (none !== undefined) {
+    const there = [...new Set(known.map(({ exchange }) => exchange))].sort().join(", ")
+    const has = there === "" ? "" : `; it has those of ${there}`
+    return `--exchange: the broker's file has no instrument of exchange ${none}${has}`
+  }
   if (chosen.size > MAX_FEED_INSTRUMENTS) {
-    return `${chosen.size} instruments are more than the ${MAX_FEED_INSTRUMENTS} that one key may have: ${MAX_KITE_CONNECTIONS} connections of ${MAX_KITE_INSTRUMENTS}`
+    return `--symbols, --file, --exchange: ${chosen.size} instruments are more than the ${MAX_FEED_INSTRUMENTS} that one key may have: ${MAX_KITE_CONNECTIONS} connections of ${MAX_KITE_INSTRUMENTS}`
   }
   return {
     tokens: [...chosen.keys()],

@@ -24,6 +24,8 @@ const known = () => {
   return read
 }
 
+const where = () => "--symbols"
+
 describe("the instruments of a feed", () => {
   it("are the broker's own, line by line; what is none is counted", () => {
     const { instruments, rejected } = known()
@@ -52,11 +54,11 @@ describe("the instruments of a feed", () => {
   })
 
   it("are asked for by name in any case, by token and by exchange, each once", () => {
-    const asked = readAsked(listedIn("nse:infy # the first\n\n# none\r\n408065\nNSE:Nifty 50\n"), ["NFO"])
+    const asked = readAsked(listedIn("nse:infy # the first\n\n# none\r\n408065\nNSE:Nifty 50\n"), ["NFO"], where)
     assert.isObject(asked)
     if (typeof asked === "string") return
     assert.deepStrictEqual(exchangesOf(asked), ["NFO", "NSE"])
-    const chosen = chooseInstruments(asked, known().instruments)
+    const chosen = chooseInstruments(asked, known().instruments, where)
     assert.isObject(chosen)
     if (typeof chosen === "string") return
     assert.deepStrictEqual(chosen.tokens, [408_065, 256_265, 14_848_258])
@@ -64,44 +66,57 @@ describe("the instruments of a feed", () => {
   })
 
   it("need not be known where they are tokens", () => {
-    const asked = readAsked(["77"], [])
+    const asked = readAsked(["77"], [], where)
     if (typeof asked === "string") throw new Error(asked)
-    assert.deepStrictEqual(chooseInstruments(asked, []), { tokens: [77], known: [] })
+    assert.deepStrictEqual(chooseInstruments(asked, [], where), { tokens: [77], known: [] })
   })
 
   const refused: ReadonlyArray<readonly [names: ReadonlyArray<string>, exchanges: ReadonlyArray<string>, RegExp]> = [
-    [["INFY"], [], /expected a symbol with its exchange such as NSE:INFY, or an instrument token, got "INFY"/],
+    [
+      ["INFY"],
+      [],
+      /^--symbols: expected a symbol with its exchange such as NSE:INFY, or an instrument token, got "INFY"/
+    ],
     [["NSE:"], [], /got "NSE:"/],
     [["0"], [], /from 1 to 2147483647, got 0/],
     [["9999999999"], [], /got 9999999999/],
-    [[], ["N-S-E"], /expected an exchange such as NSE, got "N-S-E"/]
+    [[], ["N-S-E"], /^--exchange: expected an exchange such as NSE, got "N-S-E"/]
   ]
   for (const [names, exchanges, sentence] of refused) {
     it(`are refused by name: ${[...names, ...exchanges].join()}`, () => {
-      assert.match(readAsked(names, exchanges) as string, sentence)
+      assert.match(readAsked(names, exchanges, where) as string, sentence)
     })
   }
 
   it("that the broker does not have are refused with the nearest that it has", () => {
     const choose = (names: ReadonlyArray<string>, exchanges: ReadonlyArray<string> = []) => {
-      const asked = readAsked(names, exchanges)
-      return typeof asked === "string" ? asked : chooseInstruments(asked, known().instruments)
+      const asked = readAsked(names, exchanges, where)
+      return typeof asked === "string" ? asked : chooseInstruments(asked, known().instruments, where)
     }
-    assert.match(choose(["NSE:INFI"]) as string, /has no instrument "NSE:INFI"; did you mean NSE:INFY\?/)
-    assert.match(choose(["NSE:QQQQQQ"]) as string, /has no instrument "NSE:QQQQQQ"$/)
-    assert.match(choose([], ["MCX"]) as string, /has no instrument of exchange MCX/)
+    assert.match(
+      choose(["NSE:INFI"]) as string,
+      /^--symbols: the broker's file has no instrument "NSE:INFI"; did you mean NSE:INFY\?/
+    )
+    assert.match(
+      choose(["NSE:QQQQQQ"]) as string,
+      /has no instrument "NSE:QQQQQQ"; write it as .* EXCHANGE:TRADINGSYMBOL such as NSE:INFY/
+    )
+    assert.match(
+      choose([], ["MCX"]) as string,
+      /^--exchange: .* has no instrument of exchange MCX; it has those of NFO, NSE$/
+    )
   })
 
   it("are at most those of three connections, which share them evenly", () => {
     const tokens = Array.from({ length: MAX_FEED_INSTRUMENTS }, (_, i) => String(i + 1))
     const choose = (names: ReadonlyArray<string>) => {
-      const asked = readAsked(names, [])
-      return typeof asked === "string" ? asked : chooseInstruments(asked, [])
+      const asked = readAsked(names, [], where)
+      return typeof asked === "string" ? asked : chooseInstruments(asked, [], where)
     }
     assert.isObject(choose(tokens))
     assert.match(
       choose([...tokens, "9001"]) as string,
-      /^9001 instruments are more than the 9000 that one key may have: 3 connections of 3000$/
+      /^--symbols, --file, --exchange: 9001 instruments are more than the 9000 that one key may have: 3 connections of 3000$/
     )
     const of = (n: number) => partsOf(Array.from({ length: n }, (_, i) => i + 1))
     assert.deepStrictEqual(
