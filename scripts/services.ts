@@ -15,7 +15,11 @@ import { RedisServer } from "./servers/redis.ts"
 import type { Server, ServerOptions } from "./servers/Server.ts"
 import { S3Server } from "./servers/s3.ts"
 
-const USAGE = `npm run services [-- [install|stop] [${serviceNames.join("|")}]… [--dir FOLDER] [--detach]]`
+const USAGE = [
+  `npm run services [-- [${serviceNames.join("|")}]… [--dir FOLDER] [--detach]]   starts them`,
+  `npm run services -- install [${installable.join("|")}]…   installs what is missing: also what tests want beside services`,
+  "npm run services -- stop [--dir FOLDER]"
+].join("\n")
 
 const servers: Readonly<Record<ServiceName, new (options: ServerOptions) => Server>> = {
   kafka: KafkaServer,
