@@ -246,7 +246,8 @@ const drawSelected = () => {
   $("day-low").textContent = price(selected.low, decimals)
   $("day-volume").textContent = selected.volume === undefined ? "–" : quantity(selected.volume)
   $("last-time").textContent = time(selected.lastTime)
-  const { bid, ask, oi } = selected.book ?? {}
+  const { bid, ask } = selected.book ?? {}
+  const oi = selected.openInterest
   for (const [name, best] of [
     ["bid", bid?.[0]],
     ["ask", ask?.[0]]

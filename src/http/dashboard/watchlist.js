@@ -78,6 +78,13 @@ export class Watched {
     return bid === undefined && ask === undefined ? "" : `${price(bid, this.decimals)} / ${price(ask, this.decimals)}`
   }
 
+  /** What is open of a contract; a stock, whose packets say 0, has none. */
+  get openInterest() {
+    const { oi } = this.book ?? {}
+    const isContract = this.instrument?.asset_class === "FUT" || this.instrument?.asset_class === "OPT"
+    return oi === 0 && !isContract ? undefined : oi
+  }
+
   /** A tick in the order the stream has it; a late one does not set the price. */
   tick(tick, isLive) {
     const isNewest = this.lastTime === undefined || tick.exchange_ts >= this.lastTime
@@ -245,7 +252,7 @@ export class Watchlist {
     row.change.className = `number ${share > 0 ? "up" : share < 0 ? "down" : ""}`
     row.change.title = item.volume === undefined ? "" : `Volume ${quantity(item.volume)}`
     row.best.textContent = item.best
-    row.interest.textContent = item.book?.oi === undefined ? "" : `OI ${short(item.book.oi)}`
+    row.interest.textContent = item.openInterest === undefined ? "" : `OI ${short(item.openInterest)}`
     this.spark(item, row)
     this.marks(item, row)
   }
