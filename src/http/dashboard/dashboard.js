@@ -161,7 +161,9 @@ const take = (message) => {
     }
     case "clock":
       replayClock = message.ts ?? undefined
-      replay = replay === undefined ? undefined : { ...replay, state: message.state, run: message.run }
+      if (replay === undefined) return
+      replay = { ...replay, state: message.state, run: message.run }
+      replays.clock(replay.id, message)
       return
     case "subscribed":
       for (const answer of message.tokens) {

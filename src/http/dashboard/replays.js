@@ -118,6 +118,13 @@ export class Replays {
     this.parts.empty.hidden = true
   }
 
+  /** What the stream says of a replay, sooner than it is asked for again. */
+  clock(id, { ts, state }) {
+    const item = this.items.get(id)
+    if (item === undefined || isOver(item.replay)) return
+    this.show({ ...item.replay, clock: ts ?? null, state })
+  }
+
   mark(id, item) {
     item.row.classList.toggle("watched", id === this.watched)
     item.listen.textContent = id === this.watched ? "Watching" : "Watch"
@@ -134,20 +141,26 @@ export class Replays {
       failure: element("span", "down"),
       toggle: element("button", ""),
       speed: element("select", "", ...SPEEDS.map(choice)),
-      seek: element("input", ""),
+      tick: element("button", "", "Next tick"),
       step: element("button", "", "Next bar"),
+      seek: element("input", ""),
+      go: element("button", "", "Go to"),
       listen: element("button", ""),
       end: element("button", "", "Stop"),
-      actions: element("div", "replay-actions")
+      actions: element("div", "replay-steering")
     }
-    for (const button of [item.toggle, item.step, item.listen, item.end]) button.type = "button"
+    for (const button of [item.toggle, item.tick, item.step, item.go, item.listen, item.end]) button.type = "button"
     item.speed.setAttribute("aria-label", "Speed")
     item.seek.type = "time"
     item.seek.step = "1"
     item.seek.title = "Go to a time of the day (IST)"
-    item.seek.setAttribute("aria-label", "Go to")
+    item.seek.setAttribute("aria-label", "Time to go to")
+    item.tick.title = "The next tick of any instrument, and pause"
     item.step.title = "To the end of the next minute that has ticks, and pause"
-    item.actions.append(item.toggle, item.speed, item.seek, item.step, item.listen, item.end)
+    item.actions.append(
+      element("div", "replay-actions", item.toggle, item.speed, item.tick, item.step),
+      element("div", "replay-actions", item.seek, item.go, item.listen, item.end)
+    )
     item.row = element(
       "li",
       "",
@@ -163,9 +176,19 @@ export class Replays {
     item.speed.addEventListener("change", () => {
       void this.change(id, { speed: item.speed.value === "inf" ? "inf" : Number(item.speed.value) })
     })
+    const go = () => {
+      if (item.seek.value === "") item.seek.focus()
+      else void this.change(id, { seek: item.seek.value })
+    }
     item.seek.addEventListener("keydown", (event) => {
-      if (event.key === "Enter" && item.seek.value !== "") void this.change(id, { seek: item.seek.value })
+      if (event.key === "Enter") go()
     })
+    // From where it stands a person goes on or back.
+    item.seek.addEventListener("focus", () => {
+      if (item.seek.value === "") item.seek.value = time(item.replay.clock ?? item.replay.from)
+    })
+    item.go.addEventListener("click", go)
+    item.tick.addEventListener("click", () => void this.change(id, { step: { ticks: 1 } }))
     item.step.addEventListener("click", () => void this.change(id, { step: { bars: 1, interval: "1m" } }))
     item.listen.addEventListener("click", () => this.watch(item.replay))
     item.end.addEventListener("click", () => void this.stop(id))
