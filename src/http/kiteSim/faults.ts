@@ -97,17 +97,9 @@ const shortOf: Readonly<Partial<Record<FaultKind, string>>> = {
   error: "message"
 }
 
-/** What a fault must have beside its kind, in a word for those who read a list of them. */
-const NEEDED: Readonly<Partial<Record<FaultKind, string>>> = {
-  down: "ms",
-  close: "code",
-  late: "by",
-  refuse: "status",
-  error: "message"
-}
-/** The kinds, each with what it must have. */
+/** The kinds, each with what it must have beside its name, in brackets. */
 export const FAULT_LIST = FAULT_KINDS.map((kind) =>
-  NEEDED[kind] === undefined ? kind : `${kind} (${NEEDED[kind]})`
+  typeof readFault({ fault: kind }) === "string" ? `${kind} (${shortOf[kind]})` : kind
 ).join(", ")
 
 /** A fault of the command line, such as `reset@20s`, `close:1012@1m` or `late:500ms`: when after the start, and which. */
