@@ -303,8 +303,11 @@ export const plan = (seed: number, faults: number, only: ReadonlyArray<string> =
   return planned.slice(0, faults)
 }
 
-export const startWorkers = (cluster: Cluster): Promise<Array<Running>> =>
-  Promise.all(Array.from({ length: WORKERS }, () => cluster.worker(`worker ${++number}`)))
+export const startWorkers = (
+  cluster: Cluster,
+  environment: Readonly<Record<string, string>> = {}
+): Promise<Array<Running>> =>
+  Promise.all(Array.from({ length: WORKERS }, () => cluster.worker(`worker ${++number}`, environment)))
 
 /** Does the faults of a plan, `lanes` at a time; answers how many of each kind came about. */
 export const torment = async (

@@ -5,7 +5,7 @@ import { setTimeout as sleep } from "node:timers/promises"
 import { freePort } from "../../scripts/servers/Server.ts"
 import type { Mdp } from "../support/processes.ts"
 import { s3Access } from "./access.ts"
-import { Cluster, type Engine } from "./cluster.ts"
+import { Cluster, type Engine, PARTITIONS } from "./cluster.ts"
 import { INJECTED_TOKENS, Injector } from "./injector.ts"
 import { type Ground, startWorkers } from "./nemesis.ts"
 import { drained, type Meant, readLedger, type Settled, settle, type TakenAway } from "./oracle.ts"
@@ -20,6 +20,8 @@ const SEES_WITHIN_MS = 90_000
 /** The feed's ledger is the account: it gets the time that it needs to close its market. */
 const CLOSES_WITHIN_MS = 180_000
 const SUBSCRIBED_WITHIN_MS = 180_000
+const SHARES_WITHIN_MS = 180_000
+const RUNS_PROCESS = /^topology_partition_assigned\{.*group="process"/
 
 export interface Report extends Settled {
   /** Faults that came about, by kind. */
@@ -94,6 +96,23 @@ export class Stage {
       this.cluster.alarms.push(`the feed ended with ${feed.code ?? feed.signal}: ${feed.stderr.slice(-1000)}`)
     for (const tick of [...(await readLedger(ledger)), ...this.injector.meant.slice(before)]) {
       if (tick.reached.length > 0) this.meant.push(tick)
+    }
+  }
+
+  /** Waits until every worker runs an even share of `process`: from then on none is handed over while all live. */
+  async share(): Promise<void> {
+    const { cluster, ground } = this
+    const until = Date.now() + SHARES_WITHIN_MS
+    const shares = () =>
+      ground.workers.map((worker) => {
+        const figures = [...(cluster.figures.get(worker) ?? [])]
+        return figures.filter(([name, value]) => value === 1 && RUNS_PROCESS.test(name)).length
+      })
+    while (shares().some((share) => share !== PARTITIONS / ground.workers.length)) {
+      if (Date.now() > until)
+        throw new Error(`partitions of process: ${PARTITIONS} are run as ${shares().join(" and ")}`)
+      await sleep(50)
+      await cluster.poll()
     }
   }
 
