@@ -87,9 +87,19 @@ export class Figures {
     this.token = token
   }
 
-  /** The last price, which may be of an earlier day; `undefined` where none is known. */
+  /** Whether a last price is known, which may be of an earlier day. */
   get isKnown(): boolean {
     return this.day !== undefined
+  }
+
+  /** Whether there is anything to tell: of an instrument that has not traded it may be a quote alone. */
+  get isTold(): boolean {
+    return this.newestDay !== undefined
+  }
+
+  /** The trading day of what is told, since 1970. */
+  get newestDay(): number | undefined {
+    return this.day ?? this.dayOfQuote
   }
 
   get lacksDay(): boolean {
@@ -104,11 +114,6 @@ export class Figures {
   /** Whether the day before is yet to be asked for. */
   get lacksClose(): boolean {
     return this.previousClose === undefined && said(this.quoteOfDay?.previous_close) === undefined
-  }
-
-  /** The open interest of the day, where a quote told it. */
-  get oi(): number | undefined {
-    return this.quoteOfDay?.oi
   }
 
   /** The day of the last price: before the first trade of a day it is that of what closed before. */
@@ -126,9 +131,8 @@ export class Figures {
   }
 
   private get quoteOfDay(): Quote | undefined {
-    return this.quote !== undefined && this.day !== undefined && tradingDay(this.quote.exchange_ts) >= this.day
-      ? this.quote
-      : undefined
+    const { day, dayOfQuote } = this
+    return dayOfQuote !== undefined && dayOfQuote >= (day ?? dayOfQuote) ? this.quote : undefined
   }
 
   /** The run of its day begins anew: what the day before closed at stays. */
@@ -268,21 +272,21 @@ export class Figures {
 
   /**
    * All that can be said of the days that `sees` allows; `shift` in microseconds is added to its stamps. Undefined where
-   * there is no price.
+   * there is nothing. The last price of what has not traded is what it closed at before, as far as that is known.
    */
   snapshot(instrument: Instrument | undefined, shift: number, sees: SeesDay = EVERY_DAY): Snapshot | undefined {
-    const { priceDay } = this
-    if (this.day === undefined || !sees(this.day) || (priceDay !== undefined && !sees(priceDay))) return undefined
-    const { token, price, soFar } = this
+    const { newestDay, priceDay, soFar, token } = this
+    if (newestDay === undefined || !sees(newestDay) || (priceDay !== undefined && !sees(priceDay))) return undefined
     const { quoteOfDay } = this
     const quote = quoteOfDay !== undefined && sees(tradingDay(quoteOfDay.exchange_ts)) ? quoteOfDay : undefined
     const previousClose =
       this.previousClose !== undefined && sees(this.previousClose.day) ? this.previousClose.price : undefined
     const isIndex = isIndexToken(token) || instrument?.asset_class === "INDEX"
-    const isOfToday = quote === undefined || tradingDay(quote.exchange_ts) === this.day
+    const isOfToday = quote === undefined || tradingDay(quote.exchange_ts) === newestDay
     const made = isOfToday && !this.isOfSome ? soFar : undefined
     const [high, low] = [said(quote?.high), said(quote?.low)]
-    const close = said(quote?.previous_close) ?? (isOfToday ? previousClose : price) ?? 0
+    const close = said(quote?.previous_close) ?? (isOfToday ? previousClose : this.price) ?? 0
+    const price = this.isKnown ? this.price : close
     // The packet that is at least as new as the last trade tells of that very trade.
     const isNewer = quote !== undefined && quote.exchange_ts >= this.tradedAt
     const tradedAt = Math.max(this.tradedAt, quote?.last_trade_ts ?? 0)

@@ -8,7 +8,7 @@ import { shiftToToday } from "../../schema/kite/asked.ts"
 import { tradingDay } from "../../schema/Tick.ts"
 import type { Channel } from "../../streams/fanOut/Channel.ts"
 import type { Hub } from "../../streams/fanOut/Hub.ts"
-import type { Replay, Replays } from "../../streams/replay/Replays.ts"
+import type { Replay, ReplayRequest, Replays } from "../../streams/replay/Replays.ts"
 import { type KiteRefusal, refused, storeRefusal, tooMany } from "./answers.ts"
 import { Market } from "./Market.ts"
 import type { Visitor } from "./Visitors.ts"
@@ -174,6 +174,22 @@ export class Sources {
     })
   }
 
+  /** Where as many replays run as may, the oldest day that waits and would begin anew anyway makes room. */
+  private startDay(request: ReplayRequest): ReturnType<Replays["Service"]["start"]> {
+    const { now, replays } = this.options
+    return Effect.catchTag(replays.start(request), "Overloaded", (error) => {
+      const isIdle = ({ id, isWaiting, leftAt }: Day) =>
+        isWaiting &&
+        this.markets.get(id)?.channel.guests === 0 &&
+        (leftAt === undefined || now() - leftAt >= LEFT_MICROS)
+      const idle = [...this.days].find(([, day]) => isIdle(day))
+      if (idle === undefined) return Effect.fail(error)
+      const [text, { id }] = idle
+      this.days.delete(text)
+      return Effect.andThen(Effect.ignore(replays.stop(id)), this.startDay(request))
+    })
+  }
+
   private ofDay(
     visitor: Visitor,
     text: string,
@@ -199,7 +215,7 @@ export class Sources {
         this.days.delete(text)
         yield* Effect.ignore(replays.stop(known.id))
       }
-      const replay = yield* replays.start({ all: true, date, speed, paused: true }).pipe(
+      const replay = yield* this.startDay({ all: true, date, speed, paused: true }).pipe(
         Effect.catchTags({
           ReplayRefused: ({ message }) => Effect.fail(refused("InputException", `api_key: ${message}`)),
           UnknownSymbol: ({ message }) => Effect.fail(refused("InputException", `api_key: ${message}`)),

@@ -11,7 +11,8 @@ import { type KeyAccess, lacksScope } from "../access.ts"
 import { Rate } from "../rate.ts"
 import { BAD_TOKEN, type KiteRefusal, refused, tooMany } from "./answers.ts"
 
-const REPLAY_KEY = /^replay:(.*)$/
+/** In any case: who writes REPLAY: means no live market. */
+const REPLAY_KEY = /^replay:(.*)$/i
 const MAX_API_KEY_CHARS = 100
 /** Visitors whose allowances are remembered. */
 const MAX_VISITORS = 1_000

@@ -1,6 +1,6 @@
 /**
  * Decides where the gateway finds what is known of instruments before it carries on by itself: the live market's day in
- * the store, what of a replayed day lies before its run in the past's bars and ticks, and what the day before closed at.
+ * the store, what of a replayed day lies before its run in the past's bars, ticks and quotes, and what the day before closed at.
  */
 import { Clock, Effect, Exit, type Scope, Semaphore } from "effect"
 import type { Candle } from "../../schema/Candle.ts"
@@ -14,6 +14,7 @@ import { RecentMap } from "../../streams/log/recentMap.ts"
 import { History } from "../../streams/ports/History.ts"
 import { type DaySoFar, type TickCursor, TickStore } from "../../streams/ports/TickStore.ts"
 import { newestBars } from "../newestBars.ts"
+import { newestQuote } from "../newestQuote.ts"
 import { type Close, Figures, type Known, type Part } from "./Figures.ts"
 import type { Market, Watched } from "./Market.ts"
 
@@ -120,9 +121,8 @@ export const makeFindDays = (
     })
 
     const withClose = Effect.fnUntraced(function* (figures: Figures) {
-      if (figures.day !== undefined && figures.lacksClose) {
-        figures.closedAt(yield* closeBefore(figures.token, figures.day))
-      }
+      const { lacksClose, newestDay, token } = figures
+      if (newestDay !== undefined && lacksClose) figures.closedAt(yield* closeBefore(token, newestDay))
     })
 
     /** The store's word on a day so far. What was paid in it is told by its bars, where no quote says the average. */
@@ -274,6 +274,7 @@ export const makeFindDays = (
         const cut = market.since ?? from
         const close = yield* closeBefore(token, day)
         const { last, part, turnover } = yield* before(token, day, cut)
+        const quote = yield* newestQuote(history, token, tradingDayStart(day), cut)
         // Somebody else may have found it meanwhile, or the run begun anew, whose watchers find what lies before it.
         if (one.isFound || market.run !== run) return
         if ((market.since ?? from) !== cut) return yield* findOfRun(market, one, at)
@@ -292,6 +293,7 @@ export const makeFindDays = (
           })
         }
         figures.closedAt(close)
+        if (quote !== undefined) figures.takeQuote(quote)
       })
 
     const finding = Semaphore.makeUnsafe(FINDS)
@@ -369,12 +371,12 @@ export const makeFindDays = (
       if (!market.isLive) {
         const wanted = tokens.map((token) => market.want(token))
         yield* findNow(market, wanted, { run: market.run, from })
-        for (const { figures } of wanted) if (figures.isKnown) all.set(figures.token, figures)
+        for (const { figures } of wanted) if (figures.isTold) all.set(figures.token, figures)
         return all
       }
       for (const token of tokens) {
         const one = market.of(token)
-        if (one?.isSettled === true && one.figures.isKnown) all.set(token, one.figures)
+        if (one?.isSettled === true && one.figures.isTold) all.set(token, one.figures)
         else missing.push(token)
       }
       const fresh = new Map(missing.map((token) => [token, new Figures(token)]))
@@ -389,7 +391,7 @@ export const makeFindDays = (
           if (known !== undefined) fresh.get(token)!.begin(known)
         }
       )
-      for (const [token, figures] of fresh) if (figures.isKnown) all.set(token, figures)
+      for (const [token, figures] of fresh) if (figures.isTold) all.set(token, figures)
       return all
     })
 

@@ -10,8 +10,10 @@ import { type KiteInterval, kiteBarTime, kiteIntervalOf, kiteIntervals, kiteTime
 import { MAX_TOKEN } from "../../schema/RawValues.ts"
 import { barOpen, type Segment } from "../../schema/Sessions.ts"
 import { tradingDay } from "../../schema/Tick.ts"
+import type { PastTicks } from "../../streams/ports/History.ts"
 import type { TickCursor, TickStore } from "../../streams/ports/TickStore.ts"
 import { bars } from "../bars.ts"
+import { newestQuote } from "../newestQuote.ts"
 import { daysOf } from "../range.ts"
 import { badInput, marked, refused, success } from "./answers.ts"
 import { type Asked, type Gateway, maySeeAll, meantIn, type Route } from "./Gateway.ts"
@@ -34,13 +36,10 @@ const PARTS: Readonly<Record<KiteInterval, Interval>> = {
   day: "1d"
 }
 
-/**
- * The past as it was at a time: of what lies behind it nothing, of the bar under way what was there. `oiOf` is what was
- * known last of an instrument's open interest then.
- */
-export const asOf = (past: Past, now: number, oiOf: (token: number) => number | undefined): Past => {
+/** The past as it was at a time: of what lies behind it nothing, of the bar under way what was there. */
+export const asOf = (past: Past & Pick<PastTicks, "quotePage">, now: number): Past => {
   const ticks: Past["ticks"] = (query) => past.ticks({ ...query, to: Math.min(query.to, now + 1) })
-  /** What a bar under way is made of: its whole minutes, and the ticks of the one that is not over. */
+  /** What a bar under way is made of: its whole minutes, and the ticks and quotes of the one that is not over. */
   const underWay = (token: number, interval: Interval): Effect.Effect<Candle | undefined, StoreError> =>
     Effect.gen(function* () {
       const ts = barStart(now, interval)
@@ -68,9 +67,12 @@ export const asOf = (past: Past, now: number, oiOf: (token: number) => number | 
         for (const { price, volume } of page) {
           addToBars(made, ts, { open: price, high: price, low: price, close: price, volume })
         }
-        if (page.length < PAGE) return made[0] === undefined ? undefined : withOi(made[0], oiOf(token) ?? made[0].oi)
+        if (page.length < PAGE) break
         after = page.at(-1)!
       }
+      if (made[0] === undefined) return undefined
+      const quote = yield* newestQuote(past, token, minute, now + 1)
+      return withOi(made[0], quote?.oi ?? made[0].oi)
     })
   return {
     ticks,
@@ -170,7 +172,7 @@ const answerHistorical = ({ path, query, visitor }: Asked, gateway: Gateway) =>
     // Who may not see it is not told whether there is one.
     if (meantIn(source, gateway, token) === undefined) return yield* unknown
     const now = source.now()
-    const past = source.day === undefined ? history : asOf(history, now, (of) => source.market.of(of)?.figures.oi)
+    const past = source.day === undefined ? history : asOf(history, now)
     const day = source.day ?? tradingDay(gateway.now())
     const found = yield* barsOf(past, {
       token,

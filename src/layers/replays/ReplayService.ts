@@ -576,7 +576,8 @@ const make = (settings: ReplaySettings) =>
       const part = since === undefined && until === undefined ? "" : ` from ${since ?? "00:00"} to ${until ?? "24:00"}`
       const named = days.slice(0, MAX_DAYS_NAMED).map(tradingDate).join(", ")
       const rest = days.length > MAX_DAYS_NAMED ? ", and older ones" : ""
-      const hint = days.length === 0 ? ", nor of any other day" : `; days there are: ${named}${rest}`
+      const whose = all === true ? "" : ", of whichever instruments"
+      const hint = days.length === 0 ? ", nor of any other day" : `; days there are${whose}: ${named}${rest}`
       return new NothingStored({
         parameter: "date",
         message: `date: no tick and no quote${of} is ${where} of ${date}${part}${hint}`

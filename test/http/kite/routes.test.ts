@@ -73,6 +73,17 @@ const dataOf = (answer: Answer): unknown => {
   assert.strictEqual(status, "success")
   return data
 }
+/** What these tests read of a quote. */
+interface Told {
+  readonly last_price: number
+  readonly last_trade_time: string | null
+  readonly timestamp: string
+  readonly volume: number
+  readonly oi: number
+  readonly buy_quantity: number
+  readonly ohlc: { readonly close: number }
+  readonly depth: Readonly<Record<"buy" | "sell", ReadonlyArray<{ readonly price: number }>>>
+}
 const isFailure = (answer: Answer, status: number, error_type: string, message?: RegExp) => {
   assert.strictEqual(answer.status, status, answer.text)
   const told = answer.json as Record<string, unknown>
@@ -212,6 +223,41 @@ describe("Kite's quotes", () => {
       const { buy, sell } = depth as Record<string, ReadonlyArray<unknown>>
       assert.deepStrictEqual(buy![0], { price: 102.5, quantity: 5, orders: 2 })
       assert.deepStrictEqual([sell![0], sell!.length], [{ price: 102.55, quantity: 6, orders: 1 }, 5])
+    }).pipe(Effect.scoped)
+  )
+
+  it.effect("are there of what has not traded, where a packet said something of it", () =>
+    Effect.gen(function* () {
+      const said = (token: number, previous_close: number) => ({
+        ...unknownQuote(),
+        instrument_token: token,
+        exchange_ts: OPEN + 60_000_000,
+        feed: "snapshot",
+        received_ts: OPEN,
+        source: ["raw", token, 1] as const,
+        old: false,
+        ask: [[12.5, 75, 1] as const],
+        previous_close
+      })
+      const OPTION = 13_568_514
+      const rows = filled()
+      rows.quotes.push(said(BARE, 900), said(OPTION, 0))
+      const path = "/quote?i=NSE:HDFCBANK&i=NFO:NIFTY99JAN20000CE&i=NFO:NIFTY20JANFUT"
+      const { by, recent, replays } = yield* serveKite({ store: memoryStore(rows) })
+      yield* recent.put([said(BARE, 900), said(OPTION, 0)])
+      replays.put("abc1", OPEN + 120_000_000, OPEN + 120_000_000)
+      for (const key of ["live", "replay:abc1"]) {
+        const found = dataOf(yield* by(`${key}:t`, path)) as Record<string, Told>
+        assert.deepStrictEqual(
+          Object.entries(found).map(([name, q]) => [name, q.last_price, q.ohlc.close, q.depth.sell[0]!.price]),
+          [
+            ["NSE:HDFCBANK", 900, 900, 12.5],
+            ["NFO:NIFTY99JAN20000CE", 0, 0, 12.5]
+          ]
+        )
+        const { last_trade_time, timestamp, volume } = found["NSE:HDFCBANK"]!
+        assert.deepStrictEqual([last_trade_time, timestamp, volume], [null, "2026-01-16 09:16:00", 0])
+      }
     }).pipe(Effect.scoped)
   )
 
@@ -656,6 +702,48 @@ describe("On a replay", () => {
     }).pipe(Effect.scoped)
   )
 
+  it.effect("what packets said of book and day before its clock is known, and of the minute under way", () =>
+    Effect.gen(function* () {
+      const rows = filled()
+      const clock = at("10:31:30")
+      const quote = (token: number, exchange_ts: number, oi: number) => ({
+        ...unknownQuote(),
+        instrument_token: token,
+        exchange_ts,
+        feed: "snapshot",
+        received_ts: exchange_ts,
+        source: ["raw", exchange_ts, 1] as const,
+        old: false,
+        bid: [[102.5, 5, 2] as const],
+        total_buy_quantity: oi + 1,
+        previous_close: 97.5,
+        oi
+      })
+      // More in a second than a page holds; one that is an hour old; one that only tomorrow has.
+      for (let i = 2500; i > 0; i--) rows.quotes.push(quote(FUTURE, clock - 400 * i, 5000 - i))
+      rows.quotes.push(quote(FUTURE, clock + 1, 9999))
+      rows.quotes.push(quote(INFY, clock - 3600_000_000, 70))
+      rows.quotes.push(quote(NIFTY, clock - DAY, 80), quote(NIFTY, clock + DAY, 90))
+      const { by, replays } = yield* serveKite({ store: memoryStore(rows) })
+      replays.put("abc1", clock, clock)
+      const path = `/quote?i=${FUTURE}&i=${INFY}&i=${NIFTY}`
+      const found = dataOf(yield* by("replay:abc1:t", path)) as Record<string, Told>
+      const told = Object.fromEntries(
+        Object.entries(found).map(([name, q]) => [name, [q.oi, q.buy_quantity, q.depth?.buy[0]?.price, q.ohlc.close]])
+      )
+      assert.deepStrictEqual(told[FUTURE], [4999, 5000, 102.5, 97.5])
+      assert.deepStrictEqual(told[INFY], [70, 71, 102.5, 97.5])
+      const close = ticksOf(NIFTY, OPEN - 7 * DAY, OPEN).at(-1)!.price
+      assert.strictEqual(found[NIFTY]!.ohlc.close, close)
+      const candles = `/instruments/historical/${FUTURE}/minute?from=2026-01-16&to=2026-01-16&oi=1`
+      const { candles: bars } = dataOf(yield* by("replay:abc1:t", candles)) as { candles: ReadonlyArray<Array<number>> }
+      assert.deepStrictEqual(
+        bars.slice(-2).map((bar) => bar[6]),
+        [0, 4999]
+      )
+    }).pipe(Effect.scoped)
+  )
+
   it.effect("before its first trade the price is what the day before closed at", () =>
     Effect.gen(function* () {
       const { by, replays } = yield* served
@@ -750,6 +838,23 @@ describe("On a replay", () => {
         { all: true, date: "2026-01-16", speed: 60, paused: true },
         { all: true, date: "2026-01-16", speed: 1, paused: true }
       ])
+    }).pipe(Effect.scoped)
+  )
+
+  it.effect("a day that nobody listens to makes room for another where as many run as may", () =>
+    Effect.gen(function* () {
+      const { by, replays } = yield* served
+      replays.room = 2
+      const asks = (speed: number) => by(`REPLAY:2026-01-16@${speed}:t`, "/quote/ltp?i=NSE:INFY")
+      const running = () => [...replays.all.values()].filter(({ state }) => state !== "ended").map(({ id }) => id)
+      for (const speed of [1, 2, 1]) assert.strictEqual((yield* asks(speed)).status, 200)
+      assert.deepStrictEqual(running(), ["da1", "da2"])
+      assert.strictEqual((yield* asks(3)).status, 200)
+      assert.deepStrictEqual(running(), ["da2", "da3"])
+      // Those of others make none.
+      replays.room = 0
+      for (const { id } of replays.all.values()) replays.all.set(id, { ...replays.all.get(id)!, state: "ended" })
+      isFailure(yield* asks(4), 429, "NetworkException", /run already/)
     }).pipe(Effect.scoped)
   )
 

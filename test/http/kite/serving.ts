@@ -7,7 +7,7 @@ import * as History from "../../../src/layers/history/History.ts"
 import * as InstrumentsLayer from "../../../src/layers/instruments/Instruments.ts"
 import * as MemoryRecentQuotes from "../../../src/layers/memory/MemoryRecentQuotes.ts"
 import * as MemoryRing from "../../../src/layers/memory/MemoryRing.ts"
-import type { StartError } from "../../../src/schema/Errors.ts"
+import { Overloaded, type StartError } from "../../../src/schema/Errors.ts"
 import { readSettings, type Settings } from "../../../src/schema/Settings.ts"
 import { tradingDay } from "../../../src/schema/Tick.ts"
 import { FanOut, type Hub } from "../../../src/streams/fanOut/Hub.ts"
@@ -39,6 +39,8 @@ export class PlayedReplays {
   /** The instruments of those that are not of all. */
   readonly named = new Map<string, ReadonlySet<number>>()
   hub: Hub | undefined
+  /** How many may run. */
+  room = Number.POSITIVE_INFINITY
   /** Why none starts. */
   refusal: NothingStored | undefined
 
@@ -51,8 +53,12 @@ export class PlayedReplays {
   readonly layer = Layer.sync(Replays, () =>
     Replays.of({
       start: (request) =>
-        Effect.suspend(() => {
+        Effect.suspend((): ReturnType<Replays["Service"]["start"]> => {
           if (this.refusal !== undefined) return Effect.fail(this.refusal)
+          const running = [...this.all.values()].filter(({ state }) => state !== "ended").length
+          if (running >= this.room) {
+            return Effect.fail(new Overloaded({ message: `replays: ${running} run already`, retryAfterSeconds: 10 }))
+          }
           this.asked.push(request)
           const id = `da${this.asked.length}`
           this.put(id, Date.parse(`${request.date}T00:00:00+05:30`) * 1000, null)

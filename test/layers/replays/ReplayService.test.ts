@@ -338,7 +338,7 @@ describe("ReplayService", () => {
       ])
       assert.deepStrictEqual(yield* refusal({ symbols: ["INFY"], date: "2020-01-01", source: "store" }), [
         "NothingStored",
-        `date: no tick and no quote of these instruments is in the store of 2020-01-01; days there are: ${DATE}`
+        `date: no tick and no quote of these instruments is in the store of 2020-01-01; days there are, of whichever instruments: ${DATE}`
       ])
       assert.deepStrictEqual(yield* refusal({ all: true, date: DATE, to: "09:15" }), [
         "NothingStored",
