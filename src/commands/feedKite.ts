@@ -124,6 +124,9 @@ const readText = (flag: string, path: string): Effect.Effect<string, FeedError> 
       new FeedError({ message: `--${flag}: cannot read ${path} (${(cause as NodeJS.ErrnoException).code})` })
   })
 
+/** Tokens named in one line. */
+const MAX_NAMED = 10
+
 /** Names of a list are told from those of the command line, in any case. */
 const whereOf = ({ file, symbols }: KiteFlags): WhereOf => {
   const given = new Set(symbols.map((name) => name.toUpperCase()))
@@ -206,8 +209,16 @@ export const feedKite = (given: Settings, flags: KiteFlags, run: KiteRun) =>
     const secrets = yield* secretsOf(given, flags)
     const named = yield* askedOf(flags)
     const asked = flags.instruments === "platform" ? yield* asPlatformKnows(named, flags, run) : named
-    const chosen = chooseInstruments(asked, yield* brokersOf(asked, flags, root, secrets), whereOf(flags))
+    const brokers = yield* brokersOf(asked, flags, root, secrets)
+    const chosen = chooseInstruments(asked, brokers, whereOf(flags))
     if (typeof chosen === "string") return yield* wrongUsage(chosen)
+    const listed = new Set(chosen.known.map(({ instrument_token }) => instrument_token))
+    const unlisted = chosen.tokens.filter((token) => !listed.has(token))
+    if (brokers.length > 0 && unlisted.length > 0) {
+      const more = unlisted.length > MAX_NAMED ? ` and ${unlisted.length - MAX_NAMED} more` : ""
+      const tokens = `${unlisted.slice(0, MAX_NAMED).join(", ")}${more}`
+      say("warn", `no instrument of ${exchangesOf(asked).join(", ")} has token ${tokens}: asked for all the same`)
+    }
     if (chosen.known.length > 0) yield* run.register(chosen.known)
     if (flags.mode !== "full") {
       say(

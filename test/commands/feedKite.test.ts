@@ -177,11 +177,11 @@ describe("mdp feed kite", () => {
   it("takes symbols, a list and tokens, known to the platform, the broker or a file", async () => {
     const kite = await servedKite()
     const list = join(folder, "list.txt")
-    writeFileSync(list, "SIM:INFY # one\n9000005\n")
+    writeFileSync(list, "SIM:INFY # one\n9000005\n99999\n")
     const fed = start(["feed", "kite", "--symbols", "sim:reliance", "--file", list, "--url", url, ...kite.roots], KEYS)
     await came(10)
     const { code, stderr } = await stopped(fed)
-    assert.deepStrictEqual([code, stderr], [0, ""])
+    assert.deepStrictEqual([code, stderr], [0, "no instrument of SIM has token 99999: asked for all the same\n"])
     const tokens = new Set(records.map(({ quote, tick }) => (tick ?? quote)!.instrument_token))
     assert.isTrue(
       [...tokens].every((token) => [9_000_001, 9_000_004, 9_000_005].includes(token)),

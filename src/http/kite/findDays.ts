@@ -1,6 +1,7 @@
 /**
  * Decides where the gateway finds what is known of instruments before it carries on by itself: the live market's day in
- * the store, what of a replayed day lies before its run in the past's bars, ticks and quotes, and what the day before closed at.
+ * the store, what of a replayed day lies before its run in the past's bars, ticks and quotes, and what the day before
+ * closed at.
  */
 import { Clock, Effect, Exit, type Scope, Semaphore } from "effect"
 import type { Candle } from "../../schema/Candle.ts"
