@@ -252,16 +252,20 @@ export const makeFindDays = (
       const minute = cut - (cut % MICROS_PER_MINUTE)
       const bars = start < minute ? yield* minutes(token, start, minute) : []
       const rest = yield* ticksOf(token, Math.max(start, minute), cut)
-      const last = bars.at(-1)
+      // A bar does not say how much its last trade was of, and when; one that was brought as it is has no ticks.
+      const bar = bars.at(-1)
+      const ofBar =
+        rest.last !== undefined || bar === undefined
+          ? undefined
+          : ((yield* ticksOf(token, bar.ts, bar.ts + MICROS_PER_MINUTE)).last ?? {
+              price: bar.close,
+              volume: 0,
+              exchange_ts: bar.ts + MICROS_PER_MINUTE - 1
+            })
       return {
         part: joined([...bars, ...rest.parts]),
-        turnover: bars.reduce((sum, bar) => sum + paid(bar), 0) + rest.turnover,
-        last:
-          rest.last !== undefined
-            ? { price: rest.last.price, volume: rest.last.volume, exchange_ts: rest.last.exchange_ts }
-            : last === undefined
-              ? undefined
-              : { price: last.close, volume: 0, exchange_ts: last.ts + MICROS_PER_MINUTE - 1 }
+        turnover: bars.reduce((sum, one) => sum + paid(one), 0) + rest.turnover,
+        last: rest.last ?? ofBar
       }
     })
 

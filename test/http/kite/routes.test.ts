@@ -76,6 +76,7 @@ const dataOf = (answer: Answer): unknown => {
 /** What these tests read of a quote. */
 interface Told {
   readonly last_price: number
+  readonly last_quantity: number
   readonly last_trade_time: string | null
   readonly timestamp: string
   readonly volume: number
@@ -733,6 +734,12 @@ describe("On a replay", () => {
       )
       assert.deepStrictEqual(told[FUTURE], [4999, 5000, 102.5, 97.5])
       assert.deepStrictEqual(told[INFY], [70, 71, 102.5, 97.5])
+      // What its last trade was of where that lies in a minute that is over, of which there is a bar.
+      replays.put("abc3", at("10:32:00"), at("10:32:00"))
+      const later = dataOf(yield* by("replay:abc3:t", `/quote?i=${INFY}`)) as Record<string, Told>
+      const { last_quantity, last_trade_time } = later[INFY]!
+      const last = ticksOf(INFY, OPEN, at("10:32:00")).at(-1)!
+      assert.deepStrictEqual([last_quantity, last_trade_time], [last.volume, "2026-01-16 10:31:40"])
       const close = ticksOf(NIFTY, OPEN - 7 * DAY, OPEN).at(-1)!.price
       assert.strictEqual(found[NIFTY]!.ohlc.close, close)
       const candles = `/instruments/historical/${FUTURE}/minute?from=2026-01-16&to=2026-01-16&oi=1`
